@@ -1,0 +1,28 @@
+"""gantool: train, search, sample and understand generative adversarial networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gantool.sampling import Trained
+
+__version__ = "0.1.0"
+
+
+def load(run: str | Path | None = None, checkpoint: str = "best", device: str = "auto") -> Trained:
+    """Load the generator of a run.
+
+    >>> gantool.load("runs/cgan_egg-001").sample(seeds=range(4), class_name="Egg")  # doctest: +SKIP
+
+    Args:
+        run: its directory or its name; the newest one when left out.
+        checkpoint: `best`, `last`, or the number of an epoch that was kept.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+    """
+    from gantool.runs import Run
+    from gantool.sampling import Trained
+
+    return Trained(Run.open(None if run is None else str(run)), checkpoint, device)

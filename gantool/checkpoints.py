@@ -1,0 +1,83 @@
+"""A checkpoint file: tensors and plain values behind a checksum, that can hold no code.
+
+Layout: the line `gantool checkpoint 1`, the SHA-256 of the rest in hexadecimal with a line's end, then what `torch.save`
+writes. torch alone does not notice a flipped bit, and its messages for damaged files advise what is unsafe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gantool.errors import CheckpointError
+from gantool.runs import replacing
+
+_MAGIC = b"gantool checkpoint 1\n"
+_KIND = b"gantool checkpoint "
+_HEADER = len(_MAGIC) + 65
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint so that `path` is at any moment the whole old file or the whole new one.
+
+    Args:
+        path: the file.
+        content: tensors, numbers, texts, lists and mappings of them.
+    """
+    with replacing(path) as aside, aside.open("wb") as file:
+        writer = _Hashing(file)
+        file.write(_MAGIC + b"0" * 64 + b"\n")
+        torch.save(content, writer)
+        file.seek(len(_MAGIC))
+        file.write(writer.hash.hexdigest().encode())
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, it is something else, or a newer gantool wrote it.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data.startswith(_MAGIC):
+        if data.startswith(_KIND):
+            raise CheckpointError(f"{path}: written by a newer gantool; upgrade with: pip install -U gantool")
+        what = "is empty" if not data else "is not a gantool checkpoint"
+        raise CheckpointError(f"{path}: {what}; use another checkpoint of the run")
+    payload = memoryview(data)[_HEADER:]
+    if hashlib.sha256(payload).hexdigest().encode() != data[len(_MAGIC) : _HEADER - 1]:
+        raise CheckpointError(f"{path}: is damaged (its SHA-256 does not match); use another checkpoint of the run")
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
+        raise CheckpointError(f"{path}: holds something that is not tensors; use another checkpoint of the run") from None
+    return content
+
+
+class _Hashing(io.RawIOBase):
+    """A file that is hashed as it is written; torch.save writes in order and never goes back."""
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        self.file = file
+        self.hash = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+

@@ -1,0 +1,385 @@
+"""The command line: parse, call one function, show what it gives. Heavy imports wait inside of the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gantool.errors import DataError, GantoolError, RunError
+
+if TYPE_CHECKING:
+    from gantool.recipe import Recipe
+    from gantool.runs import Run
+
+app = typer.Typer(
+    name="gantool",
+    help="Train, search, sample and understand generative adversarial networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Fetch, list and look at datasets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the bare name of a shipped one.")]
+RunName = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="A run's directory or name; the newest one when left out.")
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, dotted; repeatable.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The new directory; runs/<recipe>-<NNN> without it.")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", envvar="GANTOOL_DATA", help="Where fetched and decoded data live."),
+]
+ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Pictures of this class only.")]
+Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="WHICH", help="best, last, or a kept epoch's number.")]
+Picture = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is already there.")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 when all went well, else with the code of what did not (see `errors`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that lacks a letter shows `?` for it
+            stream.reconfigure(errors="replace")
+    try:
+        app(arguments)
+    except GantoolError as error:
+        from gantool import show
+
+        show.error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Train, search, sample and understand generative adversarial networks."""
+    if show_version:
+        from gantool import __version__
+
+        typer.echo(f"gantool {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A recipe's path or name; with --resume also a run.")
+    ] = None,
+    changes: Changes = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run stands.")] = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Train a recipe. Ctrl-C saves and says how to go on."""
+    from gantool import show
+    from gantool.engine import train as training
+
+    chosen, run = _run_to_train(recipe, changes or [], out, resume)
+    show.tell(f"run {run.path}")
+    report = None
+    with (
+        stopping() as stopped,
+        show.Training(chosen.train.epochs) as line,
+        contextlib.closing(
+            training(chosen, run, data_dir=_data_dir(data_dir), device=device, tell=show.tell)
+        ) as reports,
+    ):
+        for report in reports:
+            line.update(report)
+            if stopped:
+                break
+    if stopped and not (report and report.finished and report.epoch == chosen.train.epochs):
+        show.result(f"stopped in epoch {report.epoch if report else 1}; go on with:")
+        show.hint(f"gantool train {run.path} --resume")
+        raise typer.Exit(128 + stopped[0])
+    if report is None:
+        show.result(f"{run.path} has all of its {chosen.train.epochs} epochs; more with: --set train.epochs=N")
+        return
+    show.result(f"{run.path}: best fd {show.number(report.best)}, {show.duration(report.seconds)}")
+    show.hint(f"gantool sample {run.path}")
+    show.hint(f"gantool animate {run.path}")
+
+
+@app.command()
+def tune(
+    recipe: RecipeName,
+    changes: Changes = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials in all; a study that has fewer goes on to as many.")
+    ] = None,
+    out: Out = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Search the recipe's space with Ray and Optuna; the same command on the same --out goes on."""
+    from gantool import show
+    from gantool.engine import open_recipe
+    from gantool.recipe import parse_changes
+    from gantool.tune.board import Board
+    from gantool.tune.study import search
+
+    wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
+    chosen = open_recipe(recipe, wanted)
+    with stopping() as stopped, Board(chosen) as board:
+        study = search(chosen, out=out, data_dir=_data_dir(data_dir), board=board, stopped=stopped)
+    if stopped:
+        show.result("stopped; go on with:")
+        show.hint(f"gantool tune {recipe} --out {study.path}")
+        raise typer.Exit(128 + stopped[0])
+    show.result(f"best recipe: {study.path / 'best.yaml'}   its pictures: {study.path / 'best.png'}")
+    show.hint(f"gantool train {study.path / 'best.yaml'}")
+
+
+@app.command()
+def sample(
+    run: RunName = None,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12.")] = "0-15",
+    class_name: ClassName = None,
+    output: Picture = None,
+    checkpoint: Checkpoint = "best",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make pictures: one seed is one picture. FILE.png is a grid, any other name a folder of single files."""
+    from gantool import images, load, show
+
+    numbers = _seeds(seeds)
+    found = _find_run(run)
+    path = output or found.path / f"sample{'-' + class_name if class_name else ''}-{seeds}.png"
+    if output:
+        _refuse_old(path, overwrite)
+    trained = load(found.path, checkpoint, device)
+    pictures = trained.sample(numbers, class_name)
+    if path.suffix:
+        images.save(images.grid(pictures), path)
+        show.result(f"{path}: {len(numbers)} pictures of epoch {trained.epoch}")
+    else:
+        images.save_each(pictures, path, [f"seed-{seed:06d}.png" for seed in numbers])
+        show.result(f"{path}{os.sep}: {len(numbers)} pictures of epoch {trained.epoch}")
+
+
+@app.command()
+def animate(
+    run: RunName = None,
+    walk: Annotated[bool, typer.Option("--walk", help="Walk through latent space, in place of the training.")] = False,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Where a walk comes by.")] = "0-5",
+    frames: Annotated[int, typer.Option("--frames", min=2, max=1000, help="Pictures from seed to seed of a walk.")] = 20,
+    class_name: ClassName = None,
+    output: Picture = None,
+    checkpoint: Checkpoint = "best",
+    overwrite: Overwrite = False,
+) -> None:
+    """Animate the training of a run, or a walk through its latent space; GIF, WebP or MP4 by the file's ending."""
+    from gantool import show
+    from gantool.sampling import animate_training, animate_walk
+
+    found = _find_run(run)
+    path = output or found.path / ("walk.gif" if walk else "training.gif")
+    if output:
+        _refuse_old(path, overwrite)
+    if walk:
+        count = animate_walk(found, path, _seeds(seeds), frames, class_name, checkpoint)
+    else:
+        count = animate_training(found, path)
+    show.result(f"{path}: {count} frames")
+
+
+@app.command()
+def shapes(
+    recipe: RecipeName,
+    changes: Changes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show every layer's size and the arithmetic behind it. Needs no data, no GPU and no memory for weights."""
+    from dataclasses import asdict
+
+    from gantool import show
+    from gantool.engine import open_recipe
+    from gantool.engine import shapes as trace
+    from gantool.recipe import parse_changes
+
+    layers = trace(open_recipe(recipe, parse_changes(changes or [])), _data_dir(data_dir))
+    if as_json:
+        show.as_json([asdict(layer) for layer in layers])
+    else:
+        show.layers(layers)
+
+
+@data_app.command()
+def fetch(
+    what: Annotated[str, typer.Argument(help="A source, a recipe, or the https address of a zip or tar of images.")],
+    name: Annotated[str | None, typer.Option("--name", help="What data.source will call the pictures of an address.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Fetch a dataset, and say how to use it."""
+    from gantool import show
+    from gantool.data.prepare import fetch as get
+
+    with show.Downloads() as progress:
+        source = get(_source_of(what), name, _data_dir(data_dir), tell=show.tell, progress=progress)
+    show.result(f"{source} is here; use it with: --set data.source={source}")
+
+
+@data_app.command("list")
+def list_sources(data_dir: DataDir = None) -> None:
+    """Say which datasets are here and which can be had."""
+    from gantool import show
+    from gantool.data.prepare import available
+
+    root = _data_dir(data_dir)
+    rows = [(name, "here" if here else "", summary) for name, here, summary in available(root)]
+    show.out.print(show.table("", ("source", "", "what it is"), rows))
+    show.out.print(f"data directory: {root}")
+
+
+@data_app.command("show")
+def show_source(
+    source: Annotated[str, typer.Argument(help="A source, a recipe, or a path to a folder or an archive.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE")] = Path("sheet.png"),
+    changes: Changes = None,
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw a labelled contact sheet of a dataset. --set data.size, data.classes and data.folder choose."""
+    from gantool import show
+    from gantool.data.prepare import prepare
+    from gantool.data.sheet import contact_sheet
+    from gantool.recipe import Data, parse_changes
+    from gantool.schema import Mismatch, check
+
+    _refuse_old(output, overwrite)
+    root = _data_dir(data_dir)
+    wanted = {key.removeprefix("data."): value for key, value in parse_changes(changes or []).items()}
+    block = _data_block(source) or {"source": source, "size": 64}
+    try:
+        data = check(Data, {**block, **wanted}, ("data",))
+    except Mismatch as error:
+        raise DataError(f"--set data.{error}") from None
+    store = prepare(data, root, tell=show.tell)
+    contact_sheet(store, output, rendered=data.source == "eggs")
+    show.result(f"{output}: {len(store)} pictures in {len(store.spec.classes)} classes")
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM in the given list, so that a loop can end well; a second one ends at once."""
+    caught: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        for kind, old in before.items():
+            signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else old)
+
+    kinds = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
+    before: dict[signal.Signals, Any] = {kind: signal.signal(kind, handle) for kind in kinds}
+    try:
+        yield caught
+    finally:
+        for kind, old in before.items():
+            signal.signal(kind, old)
+
+
+def _run_to_train(name: str | None, texts: list[str], out: Path | None, resume: bool) -> tuple[Recipe, Run]:
+    """Give the recipe and the run, new or old, that a `train` command asks for."""
+    from gantool.engine import open_recipe, resumed
+    from gantool.recipe import dump, parse_changes
+    from gantool.runs import Run
+
+    changes = parse_changes(texts)
+    run = _old_run(name, out) if resume else None
+    if name is None and run is None:
+        raise RunError("train: name a recipe, such as: gantool train gan14; or go on with --resume")
+    is_run = run is not None and (name is None or run.path in (Path(name), Path("runs") / name))
+    recipe = None if is_run else open_recipe(name or "", changes)
+    if run is not None:
+        return resumed(run, recipe, changes), run
+    assert recipe is not None
+    return recipe, Run.create(dump(recipe), name=recipe.name, out=out)
+
+
+def _old_run(name: str | None, out: Path | None) -> Run | None:
+    """Give the run to go on with: at --out, of this name, or the newest of this recipe; None where there is none."""
+    from gantool.runs import Run
+
+    if out is not None:
+        return Run(out) if (out / "recipe.yaml").is_file() else None
+    if name is None:
+        return Run.open(None)
+    try:
+        return Run.open(name)
+    except RunError:
+        return Run.newest(Path(name).stem)
+
+
+def _find_run(name: str | None) -> Run:
+    from gantool.runs import Run
+
+    return Run.open(name)
+
+
+def _data_dir(given: Path | None) -> Path:
+    if given is not None:
+        return given.expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("gantool", appauthor=False)
+
+
+def _seeds(text: str) -> list[int]:
+    """Read `7`, `0-15` or `1,5,9-12`."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise GantoolError(f"--seeds {text}: expected whole numbers such as 7, 0-15 or 1,5,9-12")
+        if last - first >= 100_000:
+            raise GantoolError(f"--seeds {text}: {last - first + 1:,} pictures are too many at once; the limit is 100,000")
+        numbers += range(first, last + 1)
+    return numbers
+
+
+def _refuse_old(path: Path, overwrite: bool) -> None:
+    if path.is_file() and not overwrite:
+        raise GantoolError(f"{path}: is already there; name another file, or add --overwrite")
+
+
+def _source_of(what: str) -> str:
+    block = _data_block(what)
+    return block["source"] if block else what
+
+
+def _data_block(what: str) -> dict[str, Any] | None:
+    """Give the data block of what may be a recipe's name or path."""
+    from gantool.data.sources import SOURCES
+    from gantool.recipe import shipped
+
+    if what in SOURCES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
+        return None
+    from gantool.engine import open_recipe
+    from gantool.schema import plain
+
+    return plain(open_recipe(what).data)

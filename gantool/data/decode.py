@@ -1,0 +1,244 @@
+"""One picture file to one array, by one rule, with Pillow and numpy alone.
+
+The rule, in the order in which it is applied:
+
+1.  PNG, JPEG, BMP, WEBP, GIF and TIFF are read; the content decides, not the ending. An animation gives its
+    first frame. A picture of more than 64 megapixels is refused by its header, before it takes memory.
+2.  An orientation that the camera stored (EXIF) is applied. ICC profiles and gamma are ignored.
+3.  The values become 8 bits of grey (`L`) or colour (`RGB`):
+    - 1 bit is black and white; 16 bits of grey are divided by 257 and rounded, 32 whole bits too where all
+      values fit 16 bits; floating-point values from 0 to 1 are multiplied by 255 and rounded; other values
+      are refused, since nothing says what white is. Of 16-bit colour, Pillow reads the upper 8 bits.
+    - a palette becomes colour; CMYK, YCbCr, LAB and HSV become RGB as Pillow converts them.
+    - what is transparent shows white behind it.
+4.  Grey to colour repeats the channel; colour to grey is ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B.
+5.  A picture that already has the wanted size is left as it is. Any other is cropped around its centre to the
+    wanted aspect ratio, never squashed, and resized with Pillow's antialiased bicubic filter.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
+LARGEST = 64_000_000  # pixels; decoded to RGB, one takes 4 bytes in Pillow
+
+_GREY = ("1", "L", "LA", "La", "I", "F")
+# EXIF's orientations 2 to 8, and what turns each one upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
+_FILTERS = threading.Lock()
+
+
+class Unreadable(Exception):  # noqa: N818  (a finding about a file, which its reader counts and goes on)
+    """A file cannot become an array.
+
+    Attributes:
+        reason: why, in few words that are the same for every file with the same fault: "empty file",
+            "not a picture", "truncated", "damaged", "over 64 megapixels", "no such file", "not a file",
+            "32-bit values outside 0 to 65535", "floating-point values outside 0 to 1", or what the system
+            said, as in "permission denied".
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(file: Path | BinaryIO, *, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Read one picture by the rule above.
+
+    Args:
+        file: a path, or a stream in binary, which is read from its start.
+        channels: 1 for grey, 3 for colour.
+        height: of the array, in pixels.
+        width: of the array, in pixels.
+
+    Returns:
+        [C, H, W], uint8, 0 to 255, contiguous.
+
+    Raises:
+        Unreadable: with its reason; no other error comes from what a file contains.
+    """
+    with _opened(file) as image:
+        return convert(image, channels=channels, height=height, width=width)
+
+
+def convert(image: Image.Image, *, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Do the same with a picture that Pillow has opened, or that was made from an array; it stays as it is.
+
+    Raises:
+        Unreadable: as `decode`, since Pillow reads the pixels of an opened picture only now.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels: {channels} asked for; a picture has 1 or 3")
+    _refuse_large(image)
+    with _explained():
+        image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    plain = _plain(image)
+    plain = _fitted(plain.convert("L" if channels == 1 else "RGB"), height, width)
+    array: npt.NDArray[np.uint8] = np.asarray(plain, dtype=np.uint8).reshape(height, width, channels)
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def native(file: Path) -> tuple[int, int, int]:
+    """Say what a file holds, upright, from its header alone.
+
+    A palette counts as colour, and so does every WEBP, which knows no grey. An orientation that a PNG stores
+    behind its pixels, which is rare, is seen by `decode` but not here.
+
+    Returns:
+        channels (1 or 3), height and width in pixels.
+
+    Raises:
+        Unreadable: the header cannot be read, or promises more than 64 megapixels.
+    """
+    with _opened(file) as image:
+        _refuse_large(image)
+        width, height = image.size
+        # Pillow swaps the sides of a TIFF as it opens it, those of the other formats never.
+        if image.format != "TIFF" and _orientation(image) in _LYING:
+            width, height = height, width
+        grey = image.mode in _GREY or image.mode.startswith("I;16")
+        return (1 if grey else 3, height, width)
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
+    """Open a picture and close its file; nothing but its header is decoded."""
+    if not isinstance(file, Path):
+        yield _header(file if file.seekable() else io.BytesIO(file.read()))
+        return
+    # A named pipe among the pictures would block for ever.
+    if not file.is_file():
+        raise Unreadable("not a file" if file.exists() else "no such file")
+    with _explained():
+        stream = file.open("rb")
+    with stream:
+        yield _header(stream)
+
+
+def _header(stream: BinaryIO) -> Image.Image:
+    with _explained():
+        stream.seek(0)
+        if not stream.read(1):
+            raise Unreadable("empty file")
+        stream.seek(0)
+        with _quiet():
+            return Image.open(stream, formats=FORMATS)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what Pillow raises on foreign bytes, which can be nearly anything, into `Unreadable`."""
+    try:
+        yield
+    except Unreadable:
+        raise
+    except UnidentifiedImageError as problem:
+        raise Unreadable("not a picture") from problem
+    except Image.DecompressionBombError as problem:
+        raise Unreadable("over 64 megapixels") from problem
+    except OSError as problem:
+        if problem.errno is not None:
+            raise Unreadable((problem.strerror or "cannot be read").lower()) from problem
+        raise Unreadable("truncated" if "truncated" in str(problem).lower() else "damaged") from problem
+    except EOFError as problem:
+        raise Unreadable("truncated") from problem
+    except Exception as problem:
+        raise Unreadable("damaged") from problem
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Pillow's remarks on headers: size is checked here, and odd metadata are of no interest.
+
+    The lock is for threads that decode: two overlapping `catch_warnings` would restore in the wrong order.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _refuse_large(image: Image.Image) -> None:
+    if image.width * image.height > LARGEST:
+        raise Unreadable("over 64 megapixels")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1, upright, where there is none or it cannot be understood."""
+    with _quiet():
+        try:
+            # The method of the base class: that of a PNG would decode the pixels to look behind them.
+            found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        except Exception:
+            return 1
+    return found if isinstance(found, int) else 1
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Return the picture in mode L or RGB, without transparency, or in a mode that becomes RGB directly."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(image))
+    if not image.has_transparency_data:
+        return image if image.mode in ("1", "L") else image.convert("RGB")
+    grey = image.mode in _GREY
+    with _explained():
+        image = image.convert("LA" if grey else "RGBA")
+    paper = Image.new("L" if grey else "RGB", image.size, "white")
+    paper.paste(image.convert(paper.mode), mask=image.getchannel("A"))
+    return paper
+
+
+def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Scale values of 16 or 32 bits; Pillow's own conversion would turn all above 255 white."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        # Written so that NaN fails too.
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise Unreadable("floating-point values outside 0 to 1")
+        return (values * 255 + 0.5).astype(np.uint8)
+    if values.min() < 0 or values.max() > 65535:
+        raise Unreadable("32-bit values outside 0 to 65535")
+    scaled = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled[values == transparent] = 255
+    return scaled
+
+
+def _fitted(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Crop around the centre to the aspect ratio `width` to `height`, and resize."""
+    if image.size == (width, height):
+        return image
+    scale = min(image.width / width, image.height / height)
+    left = max(0.0, (image.width - scale * width) / 2)
+    top = max(0.0, (image.height - scale * height) / 2)
+    right, bottom = image.width - left, image.height - top
+    # Whole pixels first: Pillow's box is in 32-bit floats, too coarse for a sliver of a very long picture.
+    x, y = math.floor(left), math.floor(top)
+    part = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    box = (left - x, top - y, min(right - x, part.width), min(bottom - y, part.height))
+    return part.resize((width, height), Image.Resampling.BICUBIC, box=box)

@@ -1,0 +1,74 @@
+"""The one place that chooses where tensors live."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gantool.errors import ResourceError
+
+
+def choose(name: str = "auto") -> torch.device:
+    """Give the device called `auto`, `cpu`, `cuda` (also `cuda:1`) or `mps`; `auto` is the fastest that is there.
+
+    Raises:
+        ResourceError: this machine, or this build of torch, has no such device.
+    """
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if has["cuda"] else "mps" if has["mps"] else "cpu")
+    kind, _, index = name.partition(":")
+    there = ", ".join(["auto", *(kind for kind, found in has.items() if found)])
+    many = torch.cuda.device_count() if kind == "cuda" else 1
+    if not has.get(kind) or (index and not (index.isdigit() and int(index) < many)):
+        raise ResourceError(f"--device {name}: not on this machine; here are: {there}")
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def randomness(device: torch.device, states: dict[str, Tensor]) -> Iterator[None]:
+    """Run the block on torch's random generators as `states` holds them, and keep there how it leaves them.
+
+    The caller's own random numbers are untouched: nothing that happens outside of the block changes what is drawn
+    inside, or the other way round.
+
+    Args:
+        device: whose generator is swapped besides the CPU's.
+        states: generator states by `cpu`, `cuda` or `mps`, read at the start and written at the end.
+    """
+    outside = _states(device)
+    _set_states(device, states)
+    try:
+        yield
+    finally:
+        states.update(_states(device))
+        _set_states(device, outside)
+
+
+def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:
+    """Give the generator states that `seed` starts; see `randomness`."""
+    outside = _states(device)
+    torch.manual_seed(seed)
+    states = _states(device)
+    _set_states(device, outside)
+    return states
+
+
+def _states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _set_states(device: torch.device, states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

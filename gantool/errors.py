@@ -1,0 +1,81 @@
+"""Every mistake that a person can mend, each kind with its exit code.
+
+    GantoolError            2   what was asked for does not exist or does not fit
+    ├── RecipeError         2   a recipe cannot be read, or asks for something unknown
+    ├── ShapeError          2   the networks of a recipe do not fit together, or not the data
+    ├── RunError            2   a run or study cannot be created, found or continued
+    ├── DataError           3   a dataset is missing, damaged or of the wrong kind
+    ├── TrainingError       4   training failed: a loss is no longer finite, or no trial finished
+    ├── CheckpointError     5   a checkpoint is damaged or belongs to another model
+    ├── NetworkError        6   a download failed
+    └── ResourceError       7   disk, memory or a device is not there
+
+A message is `place: what is wrong, with the offending value; what to do`, in lower case, on one line.
+Anything else that is raised is a bug of gantool and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GantoolError(Exception):
+    """Something that a person can mend; shown as one message, without a traceback."""
+
+    exit_code = 2
+
+
+class RecipeError(GantoolError):
+    """A recipe cannot be read, or asks for something that does not exist."""
+
+
+class ShapeError(GantoolError):
+    """The networks of a recipe do not fit together, or do not fit the data."""
+
+
+class RunError(GantoolError):
+    """A run or a study cannot be created, found or continued."""
+
+
+class DataError(GantoolError):
+    """A dataset is missing, damaged or of the wrong kind."""
+
+    exit_code = 3
+
+
+class TrainingError(GantoolError):
+    """Training failed: a loss is no longer finite, or no trial finished."""
+
+    exit_code = 4
+
+
+class CheckpointError(GantoolError):
+    """A checkpoint is damaged or belongs to another model."""
+
+    exit_code = 5
+
+
+class NetworkError(GantoolError):
+    """A download failed."""
+
+    exit_code = 6
+
+
+class ResourceError(GantoolError):
+    """Disk, memory or a device is not there."""
+
+    exit_code = 7
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """Say that `name` is not known, and name the nearest known one, or all where there are few.
+
+    >>> unknown("loss", "hinged", ["hinge", "minimax"])
+    "unknown loss 'hinged'; did you mean 'hinge'?"
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(str(name), names, 1, 0.6)
+    if nearest:
+        return f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?"
+    return f"unknown {kind} {name!r}; known: {', '.join(names)}"

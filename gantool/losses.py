@@ -1,0 +1,149 @@
+"""Adversarial losses, one function each, and gradient penalties.
+
+A loss is called with `fake` alone for the generator's turn and with `real` too for the discriminator's; both are
+scores, the discriminator's raw answers (logits), one number an image. The discriminator's loss is the sum of its real
+and its fake part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from gantool.errors import RecipeError, unknown
+from gantool.schema import Weight
+
+
+class LossFunction(Protocol):
+    """An adversarial loss: scores of any shape to a scalar that the player lowers."""
+
+    __name__: str
+
+    def __call__(self, *, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """Give the generator's loss, or the discriminator's where `real` is given."""
+        ...
+
+
+def non_saturating(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy; the generator raises log D(G(z)). Goodfellow et al. 2014, arXiv:1406.2661, sec. 3."""
+    if real is None:
+        return softplus(-fake).mean()
+    return softplus(-real).mean() + softplus(fake).mean()
+
+
+def minimax(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy; the generator lowers log(1 - D(G(z))). Goodfellow et al. 2014, eq. 1."""
+    if real is None:
+        return -softplus(fake).mean()
+    return softplus(-real).mean() + softplus(fake).mean()
+
+
+def least_squares(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Half the squared distance to 1 for real, 0 for fake. Mao et al. 2017, arXiv:1611.04076, eq. 9."""
+    if real is None:
+        return 0.5 * (fake - 1).square().mean()
+    return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
+
+
+def hinge(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Margin of 1 on either side. Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16."""
+    if real is None:
+        return -fake.mean()
+    return relu(1 - real).mean() + relu(1 + fake).mean()
+
+
+def wasserstein(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """Difference of mean scores; needs a gradient penalty. Arjovsky et al. 2017, arXiv:1701.07875."""
+    if real is None:
+        return -fake.mean()
+    return fake.mean() - real.mean()
+
+
+_LOSSES: dict[str, LossFunction] = {
+    loss.__name__: loss for loss in (non_saturating, minimax, least_squares, hinge, wasserstein)
+}
+_CROSS_ENTROPY = {non_saturating, minimax}
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """An adversarial loss with the penalties that a recipe adds to it.
+
+    Args:
+        function: the loss.
+        gradient_penalty: weight of `gradient_penalty`; 10 is Gulrajani et al.'s. 0 leaves it out.
+        r1: weight (gamma) of `r1_penalty`. 0 leaves it out.
+    """
+
+    function: LossFunction
+    gradient_penalty: float = 0.0
+    r1: float = 0.0
+
+    def __call__(self, *, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """Give the generator's loss, or the discriminator's where `real` is given."""
+        return self.function(fake=fake, real=real)
+
+    def penalties(self, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Give the weighted penalties of the discriminator's turn, by the name that the log gives them."""
+        losses = {}
+        if self.gradient_penalty:
+            losses["gradient_penalty"] = self.gradient_penalty * gradient_penalty(score, real, fake)
+        if self.r1:
+            losses["r1"] = 0.5 * self.r1 * r1_penalty(score, real)
+        return losses
+
+    def answers(self, *, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Give D(x) and D(G(z)), the discriminator's mean answers as people read them.
+
+        Probabilities of "real" for the cross-entropy losses, where both are 0.5 at the optimum; raw scores for others.
+        """
+        if self.function in _CROSS_ENTROPY:
+            real, fake = real.sigmoid(), fake.sigmoid()
+        return {"real": real.mean().detach(), "fake": fake.mean().detach()}
+
+
+def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """Squared distance of the gradient's norm from 1, between real and fake images.
+
+    Gulrajani et al. 2017, arXiv:1704.00028, eq. 3, without its weight.
+
+    Shape:
+        real, fake: [N, C, H, W] -> scalar.
+    """
+    share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+    between = torch.lerp(fake.detach(), real, share).requires_grad_()
+    return (_gradient(score, between).flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def r1_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """Squared norm of the gradient at real images. Mescheder et al. 2018, arXiv:1801.04406, eq. 9, without gamma/2.
+
+    Shape:
+        real: [N, C, H, W] -> scalar.
+    """
+    return _gradient(score, real.detach().requires_grad_()).square().flatten(1).sum(1).mean()
+
+
+def find(name: str) -> Callable[..., Adversarial]:
+    """Give what builds the loss called `name` from the rest of its recipe block.
+
+    Raises:
+        RecipeError: there is no such loss.
+    """
+    if name not in _LOSSES:
+        raise RecipeError(unknown("loss", name, _LOSSES))
+
+    def build(*, gradient_penalty: Weight = 0.0, r1: Weight = 0.0) -> Adversarial:
+        return Adversarial(_LOSSES[name], gradient_penalty, r1)
+
+    return build
+
+
+def _gradient(score: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(score(images).sum(), images, create_graph=True)
+    return gradient

@@ -1,0 +1,26 @@
+"""Distances between two sets of feature vectors: pure functions, in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """Fréchet distance between the normal distributions fitted to two sets. Heusel et al. 2017, arXiv:1706.08500, eq. 6.
+
+    |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), with the last trace taken as the sum of the square roots of the
+    eigenvalues of R S2 R, R = S1^(1/2): that matrix is symmetric and positive, so nothing complex appears and fewer
+    samples than features do no harm.
+
+    Shape:
+        real: [N, D], at least 2 rows. fake: [M, D], at least 2 rows.
+    """
+    real, fake = real.detach().cpu().double(), fake.detach().cpu().double()
+    real_covariance, fake_covariance = real.T.cov(), fake.T.cov()
+    values, vectors = torch.linalg.eigh(real_covariance)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ fake_covariance @ root).clamp_min(0).sqrt().sum()
+    means = (real.mean(0) - fake.mean(0)).square().sum()
+    distance = means + real_covariance.trace() + fake_covariance.trace() - 2 * cross
+    return max(0.0, float(distance))

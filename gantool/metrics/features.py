@@ -1,0 +1,100 @@
+"""Images to feature vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d
+
+FEATURES = 64
+WIDTHS = (16, 32, 64)
+LARGE = 64  # pixels on a side from which the first convolution takes every second pixel: a quarter of the work
+
+
+@dataclass(frozen=True)
+class RandomFeatures:
+    """`rand`: three convolutions with fixed weights, the same numbers on every machine; nothing is trained.
+
+    After each convolution a 2x2 average pool and the spatial standard deviation are kept, the lot is projected to
+    64 numbers, and each is scaled by the real images' mean and deviation. Random local features rank generators about
+    as well as trained ones (Naeem et al. 2020, arXiv:2002.09797).
+
+    Args:
+        mean: of each feature over the real images, [64].
+        deviation: of each feature over the real images, [64].
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def fit(cls, real: Sequence[Tensor]) -> RandomFeatures:
+        """Scale by these real images: batches of [N, C, H, W], -1 to 1."""
+        raw = torch.cat([_raw(batch) for batch in real])
+        deviation = raw.std(0)
+        return cls(raw.mean(0), deviation.clamp_min(0.1 * float(deviation.median()) + 1e-6))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Give the features of images: [N, C, H, W], -1 to 1 -> [N, 64], on the CPU."""
+        return (_raw(images) - self.mean) / self.deviation
+
+
+def identity(channels: int) -> str:
+    """Name the extractor and a hash of its weights, to stand beside every number that it gave."""
+    digest = hashlib.sha256()
+    for kernel in (*_kernels(channels), _projection()):
+        digest.update(kernel.numpy().tobytes())
+    return f"rand-{digest.hexdigest()[:12]}"
+
+
+@torch.no_grad()
+def _raw(images: Tensor) -> Tensor:
+    kept = []
+    stride = 2 if min(images.shape[-2:]) >= LARGE else 1
+    for kernel in _kernels(images.shape[1]):
+        images = conv2d(images, kernel.to(images), stride=stride, padding=1).relu()
+        kept += [adaptive_avg_pool2d(images, 2).flatten(1), images.flatten(2).std(2, correction=0)]
+        stride = 1
+        images = avg_pool2d(images, 2, ceil_mode=True)
+    return (torch.cat(kept, 1) @ _projection().to(images)).cpu()
+
+
+@cache
+def _kernels(channels: int) -> tuple[Tensor, ...]:
+    """Unit-norm 3x3 filters times the square root of 2, which keeps the size of activations through a ReLU."""
+    kernels = []
+    for layer, width in enumerate(WIDTHS):
+        normal = _normal((width, channels, 3, 3), stream=layer)
+        normal *= math.sqrt(2) / np.linalg.norm(normal.reshape(width, -1), axis=1).reshape(-1, 1, 1, 1)
+        kernels.append(torch.from_numpy(normal.astype(np.float32)))
+        channels = width
+    return tuple(kernels)
+
+
+@cache
+def _projection() -> Tensor:
+    """Orthonormal columns: [560, 64]."""
+    orthogonal, triangular = np.linalg.qr(_normal((5 * sum(WIDTHS), FEATURES), stream=100))
+    # QR is unique up to signs, which libraries choose differently.
+    return torch.from_numpy((orthogonal * np.sign(np.diag(triangular))).astype(np.float32))
+
+
+def _normal(shape: tuple[int, ...], stream: int) -> NDArray[np.float64]:
+    """Standard normal numbers that no library version can change: an integer hash of their index, then Box-Muller."""
+    count = math.prod(shape)
+    with np.errstate(over="ignore"):
+        bits = np.arange(2 * count, dtype=np.uint64) + np.uint64(stream + 1) * np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+        bits ^= bits >> np.uint64(31)
+    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    radius = np.sqrt(-2 * np.log(uniform[:count]))
+    return np.asarray(radius * np.cos(2 * np.pi * uniform[count:])).reshape(shape)

@@ -1,0 +1,55 @@
+"""The models, one a file; a file's name is the name that recipes use."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gantool import losses
+from gantool.errors import RecipeError, unknown
+from gantool.schema import arguments, check, signature
+
+if TYPE_CHECKING:
+    from gantool.batches import DataSpec
+    from gantool.models.base import Model
+    from gantool.recipe import Recipe
+
+_SHARED = {"base", "blocks"}  # what models are made of
+
+
+def names() -> list[str]:
+    """List the models by listing this folder; none of them is imported."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED)
+
+
+def find(name: str) -> type[Model]:
+    """Give the model class that the file `name` defines.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
+    if name not in names():
+        raise RecipeError(unknown("model", name, names()))
+    from gantool.models.base import Model
+
+    module = importlib.import_module(f"{__name__}.{name}")
+    (model,) = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Model) and value.__module__ == module.__name__
+    ]
+    return model
+
+
+def build(recipe: Recipe, data: DataSpec) -> Model:
+    """Make the model of a recipe for its data, with fresh weights."""
+    adversarial = losses.find(recipe.loss["name"])(**_rest(losses.find(recipe.loss["name"]), recipe.loss))
+    model = find(recipe.model["name"])
+    return model(data, adversarial, **_rest(model, recipe.model))
+
+
+def _rest(target: Callable[..., Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    values = {key: value for key, value in block.items() if key != "name"}
+    return arguments(check(signature(target), values))

@@ -1,0 +1,100 @@
+"""Conditional GAN of two multilayer perceptrons. Mirza and Osindero 2014, arXiv:1411.1784."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from gantool.batches import DataSpec, Labeled
+from gantool.losses import Adversarial
+from gantool.models.base import Model, Prompt, Turn
+from gantool.schema import Count
+
+
+class CGAN(Model):
+    """Both players are told the class, as an embedding beside their input.
+
+    Fake labels are drawn from the classes that the run keeps: were they drawn from others, the discriminator would
+    win by the label alone.
+
+    Args:
+        data: channels, size and classes of the images.
+        loss: the adversarial loss.
+        latent_dim: numbers in a latent, and in the generator's embedding of a class.
+    """
+
+    def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: Count = 100) -> None:
+        super().__init__(data, loss, latent_dim=latent_dim)
+        self.generator = Generator(data, latent_dim)
+        self.discriminator = Discriminator(data)
+
+    def play(self, batch: Labeled) -> Iterator[Turn]:
+        """Play one step: the discriminator on real and fake pairs of image and class, then the generator."""
+        real, labels = batch
+        fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
+        fake = self.generator(self.latents(real), fake_labels)
+        both = self.discriminator(torch.cat([real, fake.detach()]), torch.cat([labels, fake_labels]))
+        real_scores, fake_scores = both.split(len(real))
+        yield Turn(
+            self.discriminator,
+            {
+                "adversarial": self.loss(real=real_scores, fake=fake_scores),
+                **self.loss.penalties(lambda images: self.discriminator(images, labels), real, fake),
+            },
+            self.loss.answers(real=real_scores, fake=fake_scores),
+        )
+        yield Turn(self.generator, {"adversarial": self.loss(fake=self.discriminator(fake, fake_labels))})
+
+    def sample(self, prompt: Prompt) -> Tensor:
+        """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
+        images: Tensor = self.generator(prompt.latents, prompt.labels)
+        return images
+
+
+class Generator(nn.Module):
+    """Latents [N, latent_dim] and labels [N] to images [N, C, H, W], -1 to 1."""
+
+    def __init__(self, data: DataSpec, latent_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(data.classes), latent_dim)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * latent_dim, 128),
+            nn.ReLU(),
+            nn.Linear(128, 256),
+            nn.BatchNorm1d(256),
+            nn.ReLU(),
+            nn.Linear(256, 512),
+            nn.BatchNorm1d(512),
+            nn.ReLU(),
+            nn.Linear(512, data.pixels),
+            nn.Tanh(),
+            nn.Unflatten(1, data.shape),
+        )
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Make one image of each row."""
+        return self.layers(torch.cat([self.embedding(labels), latents], dim=1))  # [N, 2 * latent_dim]
+
+
+class Discriminator(nn.Module):
+    """Images [N, C, H, W] and labels [N] to scores [N, 1]."""
+
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(data.classes), data.pixels)
+        self.flatten = nn.Flatten()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * data.pixels, 512),
+            nn.LeakyReLU(0.2),
+            nn.Linear(512, 256),
+            nn.LeakyReLU(0.2),
+            nn.Linear(256, 128),
+            nn.LeakyReLU(0.2),
+            nn.Linear(128, 1),
+        )
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Score each image as one of its class."""
+        return self.layers(torch.cat([self.embedding(labels), self.flatten(images)], dim=1))  # [N, 2 * pixels]

@@ -1,0 +1,333 @@
+"""A recipe: everything that decides a run, in one strict YAML file.
+
+`load` reads one, `override` changes dotted keys of one, `dump` writes one with every default spelled out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Interval, MinLen
+from pydantic import Field
+
+from gantool import strict_yaml
+from gantool.errors import GantoolError, RecipeError, unknown
+from gantool.schema import Block, Count, Fraction, Mismatch, Problem, Size, check, plain, signature
+from gantool.strict_yaml import Place
+
+Find = Callable[[str], Callable[..., Any]]
+"""Gives what a `name:` stands for; its keyword-only parameters are the schema of the rest of the block."""
+
+LearningRate = Annotated[float, Interval(gt=0, le=1000)]
+Betas = tuple[Fraction, Fraction]
+
+
+class Data(Block):
+    """What is trained on.
+
+    Args:
+        source: a source's name (`gantool data list`), or a path to a folder of images or an archive of one.
+        size: pixels on a side, or [height, width]; other sizes are resized and centre-cropped.
+        channels: 1 grey, 3 colour; null for what the source has.
+        classes: names of the classes to keep, in the order of their labels; null for all.
+        folder: look in this folder of the source only, such as `valid`.
+    """
+
+    source: Annotated[str, MinLen(1)]
+    size: Size | tuple[Size, Size]
+    channels: Literal[1, 3] | None = None
+    classes: Annotated[list[str], MinLen(1)] | None = None
+    folder: str | None = None
+
+    @property
+    def height(self) -> int:
+        """Of every image, in pixels."""
+        return self.size if isinstance(self.size, int) else self.size[0]
+
+    @property
+    def width(self) -> int:
+        """Of every image, in pixels."""
+        return self.size if isinstance(self.size, int) else self.size[1]
+
+
+class Optimizer(Block):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980) for both players.
+
+    Args:
+        lr: learning rate.
+        betas: decay of the running means of the gradient and of its square.
+    """
+
+    lr: LearningRate = 2e-4
+    betas: Betas = (0.5, 0.999)
+
+
+class PlayerOptimizer(Block):
+    """What one player's Adam does differently; null keeps `train.optimizer`."""
+
+    lr: LearningRate | None = None
+    betas: Betas | None = None
+
+
+class Train(Block):
+    """How training goes.
+
+    Args:
+        epochs: passes over the data.
+        batch_size: images in a step. The last, smaller batch of an epoch is left out unless it is the only one.
+        seed: decides the first weights, the order of the data, latents and dropout.
+        optimizer: Adam's settings for both players.
+        generator: what the generator's Adam does differently.
+        discriminator: what the discriminator's Adam does differently.
+        evaluate_every: epochs between measurements of the metric; the first and the last epoch are always measured.
+        evaluate_images: generated images in a measurement.
+        checkpoint_every: epochs between checkpoints to go on from; the last epoch always has one.
+        keep_every: epochs between checkpoints that are kept for ever; 0 keeps none but the best and the last two.
+    """
+
+    epochs: Count
+    batch_size: Annotated[int, Interval(ge=1, le=65_536)] = 64
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
+    optimizer: Optimizer = Optimizer()
+    generator: PlayerOptimizer = PlayerOptimizer()
+    discriminator: PlayerOptimizer = PlayerOptimizer()
+    evaluate_every: Count = 1
+    evaluate_images: Annotated[int, Interval(ge=16, le=50_000)] = 1000
+    checkpoint_every: Count = 1
+    keep_every: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
+
+    def adam(self, player: str) -> Optimizer:
+        """Give the settings of the network called `player`."""
+        own = {"generator": self.generator, "discriminator": self.discriminator}.get(player, PlayerOptimizer())
+        return Optimizer(
+            lr=self.optimizer.lr if own.lr is None else own.lr,
+            betas=self.optimizer.betas if own.betas is None else own.betas,
+        )
+
+
+class Range(Block):
+    """Where a number is searched: from `low` to `high`, both included; whole numbers when both are whole.
+
+    Args:
+        low: the smallest value.
+        high: the largest value.
+        log: search orders of magnitude evenly; for learning rates.
+        one_minus_log: search orders of magnitude of 1 - value evenly; for an Adam's second beta.
+        step: only `low`, `low + step`, `low + 2 step`, and so on.
+    """
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    one_minus_log: bool = False
+    step: int | float | None = None
+
+
+Choice = Annotated[list[int | float | str | bool], MinLen(1)]
+
+
+class Tune(Block):
+    """What `gantool tune` searches.
+
+    Args:
+        metric: what is minimised.
+        trials: configurations to try; the first is the recipe's own.
+        epochs: passes over the data of a trial that is not stopped early; null for `train.epochs`.
+        seed: decides what is tried.
+        space: dotted recipe keys, each with a range or a list of choices.
+    """
+
+    metric: Literal["fd"] = "fd"
+    trials: Annotated[int, Interval(ge=1, le=100_000)] = 20
+    epochs: Count | None = None
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
+    space: Annotated[dict[str, Range | Choice], MinLen(1)]
+
+
+class Recipe(Block):
+    """Everything that decides a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    model: dict[str, Any]
+    data: Data
+    loss: dict[str, Any]
+    train: Train
+    tune: Tune | None = None
+
+
+def shipped() -> dict[str, Path]:
+    """Give the recipes that come with gantool, by name."""
+    inside = Path(__file__).parent / "recipes"  # in an installed package
+    folder = inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"  # in a checkout
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """Give the file that `name`, a path or a shipped recipe's bare name, stands for.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = Path(name)
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    if path.is_file():
+        return path
+    known = shipped()
+    if name in known:
+        return known[name]
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        hint = f"; the shipped recipe is called {path.stem!r}" if path.stem in known else ""
+        raise RecipeError(f"{name}: no such recipe file{hint}")
+    raise RecipeError(unknown("recipe", name, known))
+
+
+def load(name: str, changes: Mapping[str, Any], kinds: Mapping[str, Find]) -> Recipe:
+    """Read a recipe, change dotted keys of it, and check all of it.
+
+    Args:
+        name: a path, or the bare name of a shipped recipe.
+        changes: new values by dotted key, such as {"train.batch_size": 64, "train.optimizer.betas.0": 0.0}.
+        kinds: for the blocks `model` and `loss`, what gives the constructor that a `name` in it stands for.
+
+    Raises:
+        RecipeError: with every problem of the file, each with its line and dotted place.
+    """
+    path = find(name)
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from None
+    return parse(text, str(path), kinds, changes)
+
+
+def parse(
+    text: str | bytes, source: str, kinds: Mapping[str, Find], changes: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Check the text of a recipe; see `load`. `source` is what messages call it."""
+    document, lines = strict_yaml.parse(text, source)
+    if not isinstance(document, dict):
+        raise RecipeError(f"{source}: a recipe is a block of keys (model, data, loss, train), not {document!r:.40}")
+    document.setdefault("name", Path(source).stem)
+    return _checked(document, changes or {}, kinds, source, lines)
+
+
+def override(recipe: Recipe, changes: Mapping[str, Any], kinds: Mapping[str, Find]) -> Recipe:
+    """Give the recipe with new values at dotted keys; see `load`."""
+    return _checked(plain(recipe), changes, kinds, recipe.name, {})
+
+
+def dump(recipe: Recipe) -> str:
+    """Give the recipe as YAML with every default spelled out; it trains again as it is."""
+    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+
+
+def parse_changes(texts: list[str]) -> dict[str, Any]:
+    """Give the changes that `--set key=value` texts ask for.
+
+    Raises:
+        RecipeError: a text is not of that form.
+    """
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set {text}: expected key=value, such as train.epochs=5")
+        changes[key.strip()] = strict_yaml.scalar(value, f"--set {key}")
+    return changes
+
+
+def _checked(
+    document: dict[str, Any],
+    changes: Mapping[str, Any],
+    kinds: Mapping[str, Find],
+    source: str,
+    lines: Mapping[Place, int],
+) -> Recipe:
+    # A change at an index (betas.0) needs the list's other values, so it waits until the defaults are spelled out.
+    at_index = {key: value for key, value in changes.items() if re.search(r"\.\d+(\.|$)", key)}
+    at_key = {key: value for key, value in changes.items() if key not in at_index}
+    try:
+        recipe = _recipe(_changed(document, at_key), kinds)
+        if at_index:
+            recipe = _recipe(_changed(plain(recipe), at_index), kinds)
+    except Mismatch as error:
+        rows = dict.fromkeys(_sentence(problem, source, lines, changes) for problem in error.problems)
+        raise RecipeError("\n".join(rows)) from None
+    return recipe
+
+
+def _recipe(document: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
+    problems: list[Problem] = []
+    values = dict(document)
+    for block, finder in kinds.items():
+        if block in values:
+            try:
+                values[block] = _named(block, values[block], finder)
+            except Mismatch as error:
+                problems += error.problems
+                values[block] = {}
+    try:
+        recipe = check(Recipe, values)
+    except Mismatch as error:
+        raise Mismatch(error.problems + problems) from None
+    if problems:
+        raise Mismatch(problems)
+    return recipe
+
+
+def _named(block: str, values: Any, finder: Find) -> dict[str, Any]:
+    """Check a block that is a `name` and the keyword arguments of what it stands for."""
+    if isinstance(values, str):
+        values = {"name": values}
+    if not isinstance(values, dict):
+        raise Mismatch([Problem((block,), f"expected a name or a block of keys, got {values!r:.40}")])
+    if not isinstance(values.get("name"), str):
+        raise Mismatch([Problem((block,), "missing key 'name'")])
+    try:
+        target = finder(values["name"])
+    except GantoolError as error:
+        raise Mismatch([Problem((block, "name"), str(error))]) from None
+    rest = {key: value for key, value in values.items() if key != "name"}
+    return {"name": values["name"], **plain(check(signature(target), rest, (block,)))}
+
+
+def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    document = deepcopy(document)
+    for key, value in changes.items():
+        parts = key.split(".")
+        at: Any = document
+        for depth, part in enumerate(parts):
+            index: str | int = int(part) if isinstance(at, list) and part.isdigit() else part
+            if isinstance(at, list) and not (isinstance(index, int) and index < len(at)):
+                raise Mismatch([Problem(tuple(parts), f"no item {part!r} in a list of {len(at)}")])
+            if depth == len(parts) - 1:
+                at[index] = value
+            else:
+                if isinstance(at, dict) and at.get(part) is None:
+                    at[part] = {}
+                if parts[:1] == ["loss"] and isinstance(at[index], str):
+                    at[index] = {"name": at[index]}
+                at = at[index]
+            if not isinstance(at, dict | list):
+                raise Mismatch([Problem(tuple(parts), f"{'.'.join(parts[: depth + 1])} holds no keys")])
+    return document
+
+
+def _sentence(
+    problem: Problem, source: str, lines: Mapping[Place, int], changes: Mapping[str, Any]
+) -> str:
+    dotted = ".".join(str(part) for part in problem.place)
+    for key in changes:
+        if dotted == key or dotted.startswith(key + ".") or key.startswith(dotted + "."):
+            return f"--set {key}: {problem.message}"
+    place = problem.place
+    while place and place not in lines:
+        place = place[:-1]
+    line = f":{lines[place]}" if place in lines else ""
+    return f"{source}{line}: {dotted + ': ' if dotted else ''}{problem.message}"

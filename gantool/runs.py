@@ -1,0 +1,263 @@
+"""A run's directory: files that are whole or absent, a log of one object a line, a lock against a second process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import socket
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from gantool.errors import ResourceError, RunError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place to write a file aside; when the block ends well it is synced and takes the name `path`.
+
+    Whatever happens, `path` holds either all of the old file or all of the new one.
+
+    Raises:
+        ResourceError: the disk is full, or the folder is gone or cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _disk(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small text file so that it is whole or absent."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+
+class Run:
+    """The directory of one training run.
+
+    `recipe.yaml`, `environment.json`, `log.jsonl`, `checkpoints/`, `samples/`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, recipe: str, *, name: str, out: Path | None = None) -> Self:
+        """Make the directory of a new run.
+
+        Args:
+            recipe: the text of `recipe.yaml`.
+            name: the recipe's name; without `out` the run is called `runs/<name>-<NNN>`.
+            out: the directory itself; it must be new or empty.
+
+        Raises:
+            RunError: `out` is a file, or a directory that holds something.
+            ResourceError: the directory cannot be made.
+        """
+        path = make_directory(out, name)
+        run = cls(path)
+        for folder in (run.samples, run.checkpoints):
+            folder.mkdir(exist_ok=True)
+        write(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write(path / "recipe.yaml", recipe)
+        return run
+
+    @classmethod
+    def open(cls, place: str | None) -> Self:
+        """Give the run at a path, of a name in `runs/`, or the newest one in `runs/` where `place` is None.
+
+        Raises:
+            RunError: there is none.
+        """
+        return cls(find_directory(place, "recipe.yaml", "run", "gantool train RECIPE"))
+
+    @classmethod
+    def newest(cls, name: str) -> Self | None:
+        """Give the newest run of the recipe called `name`, or None."""
+        found = [path for path in Path("runs").glob(f"{name}-*") if (path / "recipe.yaml").is_file()]
+        return cls(max(found, key=_number)) if found else None
+
+    @property
+    def samples(self) -> Path:
+        """Where the grids of the fixed latents are, one an epoch."""
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Add one object to `log.jsonl`."""
+        try:
+            with (self.path / "log.jsonl").open("a", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(dict(entry)) + "\n")
+        except OSError as error:
+            raise _disk(self.path / "log.jsonl", error) from None
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Give the log's objects; a last line that a dying process left half-written is no object."""
+        path = self.path / "log.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def rewind(self, epoch: int) -> None:
+        """Drop what the log says after `epoch`: training goes on from there."""
+        kept = [entry for entry in self.entries() if entry["epoch"] <= epoch]
+        write(self.path / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a second process off this run while the block runs; see `lock`."""
+        return lock(self.path / "lock")
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs.
+
+    A lock whose process has died on this machine is taken over.
+
+    Raises:
+        RunError: another process holds it; the message names its pid.
+    """
+    for _ in range(2):
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            break
+        except FileExistsError:
+            pid, host = _holder(path)
+            if host != socket.gethostname() or alive(pid):
+                raise RunError(
+                    f"{path.parent}: in use by process {pid} on {host}; wait for it, or delete {path}"
+                ) from None
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _disk(path, error) from None
+    else:
+        raise RunError(f"{path.parent}: another process took it just now; try again")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def make_directory(out: Path | None, name: str) -> Path:
+    """Make the directory of a new run or study: `out`, or `runs/<name>-<NNN>` with the next free number."""
+    try:
+        if out is not None:
+            if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+                kind = "already holds something" if out.is_dir() else "is a file"
+                raise RunError(f"{out}: {kind}; name a new directory with --out, or go on with --resume")
+            out.mkdir(parents=True, exist_ok=True)
+            return out
+        parent = Path("runs")
+        parent.mkdir(exist_ok=True)
+        # One count for all recipes, so that the names tell the order.
+        number = 1 + max(map(_number, parent.iterdir()), default=0)
+        while True:
+            path = parent / f"{name}-{number:03d}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return path
+    except OSError as error:
+        raise _disk(out or Path("runs"), error) from None
+
+
+def find_directory(place: str | None, inside: str, kind: str, first: str) -> Path:
+    """Give the directory of an old run or study, which holds the file `inside`."""
+    parent = Path("runs")
+    if place is None:
+        # By number, not by time: copying a directory does not make it newer.
+        found = [path for path in parent.glob("*") if (path / inside).is_file()]
+        if not found:
+            raise RunError(f"runs: no {kind} here yet; make one with: {first}")
+        return max(found, key=_number)
+    for path in (Path(place), parent / place):
+        if (path / inside).is_file():
+            return path
+    names = sorted(path.name for path in parent.glob("*") if (path / inside).is_file())
+    known = f"; here are: {', '.join(names[-8:])}" if names else f"; make one with: {first}"
+    raise RunError(f"{place}: no {kind} of this name and no directory with a {inside}{known}")
+
+
+def environment() -> dict[str, Any]:
+    """Give what a run was made with: versions and the machine."""
+    packages = {}
+    for name in ("gantool", "torch", "torchvision", "numpy", "pillow", "ray", "optuna"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": packages,
+    }
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process of this machine is running."""
+    if os.name == "nt":
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # type: ignore[attr-defined]
+        if handle:
+            ctypes.windll.kernel32.CloseHandle(handle)  # type: ignore[attr-defined]
+        return bool(handle)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _number(path: Path) -> int:
+    """Give NNN of a directory called <name>-<NNN>, else 0."""
+    digits = path.name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() and len(digits) < 9 else 0
+
+
+def _holder(path: Path) -> tuple[int, str]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return int(held["pid"]), str(held["host"])
+    except (OSError, ValueError, KeyError):
+        return 0, "an unknown machine"
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _disk(path: Path, error: OSError) -> ResourceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(f"{path}: the disk is full; make room, then go on with --resume")
+    return ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")

@@ -1,0 +1,165 @@
+"""Pictures from a finished run: by seed, by class, and as a walk through latent space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gantool import checkpoints, devices, images, models
+from gantool import recipe as recipes
+from gantool.engine import KINDS, fit, spec_of
+from gantool.errors import CheckpointError, RunError, unknown
+from gantool.models.base import Prompt
+from gantool.runs import Run
+
+BATCH = 64
+FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly
+
+
+class Trained:
+    """A trained generator.
+
+    It computes in double precision: so a seed gives the same picture in any batch and on any device, after rounding.
+
+    Args:
+        run: the run.
+        checkpoint: `best`, `last`, or the number of an epoch that was kept.
+        device: see `devices.choose`.
+    """
+
+    def __init__(self, run: Run, checkpoint: str = "best", device: str = "auto") -> None:
+        self.device = devices.choose(device)
+        if self.device.type == "mps":
+            self.device = torch.device("cpu")  # MPS has no double precision
+        self.file = _file(run, checkpoint)
+        state = checkpoints.load(self.file, "cpu")
+        self.recipe = recipes.parse(state["recipe"], str(self.file), KINDS)
+        self.data = spec_of(state)
+        self.epoch = int(state["epoch"])
+        model = models.build(self.recipe, self.data)
+        fit(model, state["model"], self.file)
+        self.model = model.to(self.device).double().eval()
+
+    def sample(self, seeds: Sequence[int], class_name: str | None = None) -> Tensor:
+        """Make one picture of each seed.
+
+        Args:
+            seeds: whole numbers, 0 or more.
+            class_name: all pictures are of this class; without it the classes take turns.
+
+        Returns:
+            [N, C, H, W], float32, -1 to 1, on the CPU.
+
+        Raises:
+            RunError: there is no such class.
+        """
+        labels = None if class_name is None else [self.label(class_name)] * len(seeds)
+        return self.render(self.model.prompt(seeds, labels))
+
+    def label(self, class_name: str) -> int:
+        """Give the index of a class by its name."""
+        if class_name not in self.data.classes:
+            raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
+        return self.data.classes.index(class_name)
+
+    def walk(self, seeds: Sequence[int], frames: int, class_name: str | None = None) -> Iterator[Tensor]:
+        """Walk through latent space from seed to seed and back to the first, so that it loops.
+
+        Between two latents the way is a great circle (spherical interpolation; White 2016, arXiv:1609.04468): the
+        straight line leads through short latents, which the generator has never seen.
+
+        Args:
+            seeds: where the walk comes by.
+            frames: pictures from one seed to the next.
+            class_name: of all pictures; without it the first class.
+
+        Yields:
+            one picture at a time, [1, C, H, W], -1 to 1.
+        """
+        label = 0 if class_name is None else self.label(class_name)
+        latents = self.model.prompt(seeds).latents.double()
+        for index in range(len(seeds)):
+            start, end = latents[index], latents[(index + 1) % len(seeds)]
+            for frame in range(frames):
+                between = slerp(start, end, frame / frames)
+                yield self.render(Prompt(between[None], torch.tensor([label])))
+
+    @torch.no_grad()
+    def render(self, prompt: Prompt) -> Tensor:
+        """Make one picture of each row of a prompt: [N, C, H, W], float32, -1 to 1, on the CPU."""
+        latents, labels = prompt.latents.to(self.device).double(), prompt.labels.to(self.device)
+        parts = [
+            self.model.sample(Prompt(latents[start : start + BATCH], labels[start : start + BATCH]))
+            for start in range(0, len(latents), BATCH)
+        ]
+        return torch.cat(parts).float().cpu()
+
+
+def animate_training(run: Run, path: Path) -> int:
+    """Animate the grids that a run saved, each with its epoch; gives the number of frames.
+
+    Raises:
+        RunError: the run has no grids yet.
+    """
+    files = sorted(run.samples.glob("epoch-*.png"))
+    if not files:
+        raise RunError(f"{run.path}: no grids yet; train it first: gantool train {run.path} --resume")
+    chosen = [files[round(index * (len(files) - 1) / (FRAMES - 1))] for index in range(FRAMES)]
+    files = files if len(files) <= FRAMES else chosen
+
+    def frames() -> Iterator[Image.Image]:
+        for file in [*files, *files[-1:] * (len(files) // 5)]:  # the end stands still for a moment
+            with Image.open(file) as grid:
+                yield images.caption(grid.convert(grid.mode), f"epoch {int(file.stem[6:])}")
+
+    images.animate(frames(), path, seconds_per_frame=min(0.5, max(0.05, 8 / len(files))))
+    return len(files)
+
+
+def animate_walk(
+    run: Run, path: Path, seeds: Sequence[int], frames: int, class_name: str | None, checkpoint: str
+) -> int:
+    """Animate a walk through latent space from seed to seed, captioned with the epoch; gives the number of frames."""
+    trained = Trained(run, checkpoint)
+    scale = max(1, round(256 / trained.data.width))
+    text = f"epoch {trained.epoch}" + (f", {class_name}" if class_name else "")
+    pictures = (
+        images.caption(images.grid(picture, padding=0, scale=scale), text)
+        for picture in trained.walk(seeds, frames, class_name)
+    )
+    images.animate(pictures, path, seconds_per_frame=0.06)
+    return len(seeds) * frames
+
+
+def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
+    """Give the point at `share` (0 to 1) of the great circle from one vector to another; lengths change evenly."""
+    cosine = torch.dot(start, end) / (start.norm() * end.norm())
+    angle = math.acos(float(cosine.clamp(-1, 1)))
+    if math.sin(angle) < 1e-6:
+        return torch.lerp(start, end, share)
+    return (math.sin((1 - share) * angle) * start + math.sin(share * angle) * end) / math.sin(angle)
+
+
+def _file(run: Run, checkpoint: str) -> Path:
+    folder = run.checkpoints
+    kept = sorted(int(path.stem[6:]) for path in folder.glob("epoch-*.pt"))
+    if checkpoint.isdigit():
+        path = folder / f"epoch-{int(checkpoint):04d}.pt"
+    elif checkpoint in {"best", "last"}:
+        path = folder / f"{checkpoint}.pt"
+        if checkpoint == "last" and not path.exists() and (folder / "previous.pt").exists():
+            path = folder / "previous.pt"
+    else:
+        raise RunError(f"--checkpoint {checkpoint}: expected best, last or the number of an epoch")
+    if not path.exists():
+        there = ", ".join([*(name for name in ("best", "last") if (folder / f"{name}.pt").exists()), *map(str, kept)])
+        raise CheckpointError(
+            f"{run.path}: no checkpoint {checkpoint!r}; there {'are: ' + there if there else 'is none'}"
+            + ("; train.keep_every keeps more" if checkpoint.isdigit() else "")
+        )
+    return path

@@ -1,0 +1,188 @@
+"""Layer by layer: what goes in, what comes out, and the arithmetic in between.
+
+One step of the game is played on torch's meta device, where tensors have shapes and no numbers, with a hook on every
+layer. There is no second description of any network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gantool.batches import DataSpec, Labeled
+from gantool.errors import GantoolError, ShapeError
+from gantool.models.base import Model
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a network, as the first pass through it saw it.
+
+    Args:
+        network: the player that it belongs to.
+        layer: its name inside of the network.
+        kind: its class, such as Conv2d.
+        input: shape of its input, without the batch.
+        output: shape of its output, without the batch.
+        parameters: trainable numbers in it.
+        formula: how the output's size, or the number of parameters, comes about, with the numbers.
+    """
+
+    network: str
+    layer: str
+    kind: str
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    parameters: int
+    formula: str
+
+
+def trace(build: Callable[[], Model], device: str = "meta") -> list[Layer]:
+    """Play one step of a model's game and list the layers in the order in which they were first passed.
+
+    Args:
+        build: makes the model.
+        device: where; on the meta device weights take no memory.
+
+    Raises:
+        ShapeError: the networks do not fit; says which layer wanted what, and got what.
+    """
+    with torch.device(device):
+        model = build()
+        batch = Labeled(torch.zeros(2, *model.data.shape), torch.zeros(2, dtype=torch.int64))
+    layers: list[Layer] = []
+    current: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+    with _hooks(model, layers, current):
+        try:
+            for _ in model.play(batch):
+                pass
+        except ShapeError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            if not current:
+                raise
+            raise ShapeError(_misfit(*current[-1], layers, error)) from None
+    return layers
+
+
+def fitting_sizes(build: Callable[[DataSpec], Model], data: DataSpec, largest: int = 128) -> list[int]:
+    """List the image sizes, in pixels on a side, up to `largest` at which a model's networks fit together."""
+    found = []
+    for size in range(1, largest + 1):
+        spec = DataSpec(data.channels, size, size, data.classes)
+        with contextlib.suppress(GantoolError):
+            trace(lambda spec=spec: build(spec))  # type: ignore[misc]
+            found.append(size)
+    return found
+
+
+@contextlib.contextmanager
+def _hooks(
+    model: Model, layers: list[Layer], current: list[tuple[str, nn.Module, tuple[int, ...]]]
+) -> Iterator[None]:
+    handles = []
+    seen: set[str] = set()
+    for name, module in model.named_modules():
+        if list(module.children()) or "." not in name:
+            continue
+
+        def before(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            current.append((name, module, tuple(inputs[0].shape)[1:]))
+
+        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            current.pop()
+            if name not in seen:
+                seen.add(name)
+                layers.append(_layer(name, module, tuple(inputs[0].shape)[1:], tuple(output.shape)[1:]))
+
+        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layer(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Layer:
+    network, _, layer = name.partition(".")
+    count = sum(parameter.numel() for parameter in module.parameters())
+    formula = _formula(module, inputs, outputs, count)
+    return Layer(network, layer, type(module).__name__, inputs, outputs, count, formula)
+
+
+def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...], count: int) -> str:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        sizes = _convolution if isinstance(module, nn.Conv2d) else _transposed
+        return _sides([sizes(module, axis, inputs[1 + axis]) for axis in (0, 1)])
+    if isinstance(module, nn.ZeroPad2d):
+        left, right, top, bottom = module.padding
+        return _sides(
+            [f"{inputs[1]} {top:+d} {bottom:+d} = {outputs[1]}", f"{inputs[2]} {left:+d} {right:+d} = {outputs[2]}"]
+        )
+    if isinstance(module, nn.Flatten):
+        return f"{'*'.join(map(str, inputs))} = {math.prod(inputs)}"
+    if isinstance(module, nn.Unflatten):
+        return f"{math.prod(inputs)} = {'*'.join(map(str, outputs))}"
+    if isinstance(module, nn.Linear):
+        bias = f" + {module.out_features}" if module.bias is not None else ""
+        return f"{module.in_features}*{module.out_features}{bias} = {count} parameters"
+    if isinstance(module, nn.Embedding):
+        return f"{module.num_embeddings}*{module.embedding_dim} = {count} parameters"
+    if count and hasattr(module, "num_features"):
+        return f"2*{module.num_features} = {count} parameters"
+    return ""
+
+
+def _sides(formulas: list[str]) -> str:
+    """Join the formulas of height and width, where they differ."""
+    height, width = formulas
+    return height if height == width else f"height {height}, width {width}"
+
+
+def _convolution(module: nn.Conv2d, axis: int, size: int) -> str:
+    """(input - kernel + 2*padding)/stride + 1, exact and then rounded down; dilation widens the kernel."""
+    kernel, stride, padding, dilation = _numbers(module, axis)
+    spread = dilation * (kernel - 1) + 1
+    exact = (size - spread + 2 * padding) / stride + 1
+    rounded = f" -> {math.floor(exact)}" if exact != math.floor(exact) else ""
+    return f"({size} - {spread} + 2*{padding})/{stride} + 1 = {exact:.4g}{rounded}"
+
+
+def _transposed(module: nn.ConvTranspose2d, axis: int, size: int) -> str:
+    """(input - 1)*stride - 2*padding + kernel + output_padding; dilation widens the kernel."""
+    kernel, stride, padding, dilation = _numbers(module, axis)
+    spread = dilation * (kernel - 1) + 1
+    extra = module.output_padding[axis]
+    more = f" + {extra}" if extra else ""
+    result = (size - 1) * stride - 2 * padding + spread + extra
+    return f"({size} - 1)*{stride} - 2*{padding} + {spread}{more} = {result}"
+
+
+def _numbers(module: Any, axis: int) -> tuple[int, int, int, int]:
+    return module.kernel_size[axis], module.stride[axis], module.padding[axis], module.dilation[axis]
+
+
+def _misfit(
+    name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception
+) -> str:
+    """Say which layer failed, what it wanted and what it got, and from where."""
+    source = f" from {layers[-1].network}.{layers[-1].layer} ({layers[-1].kind})" if layers else ""
+    place, shape = f"{name} ({type(module).__name__})", "x".join(map(str, got))
+    if isinstance(module, nn.Linear) and got and got[-1] != module.in_features:
+        return f"{place}: wants {module.in_features} numbers, got {shape}{source}"
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if got and got[0] != module.in_channels:
+            return f"{place}: wants {module.in_channels} channels, got {got[0]} (of {shape}){source}"
+        if isinstance(module, nn.Conv2d):
+            need = [module.kernel_size[axis] - 2 * int(module.padding[axis]) for axis in (0, 1)]
+            formula = _sides([_convolution(module, axis, got[1 + axis]) for axis in (0, 1)])
+            return f"{place}: wants at least {need[0]}x{need[1]} pixels, got {shape}{source}; {formula}"
+        formula = _sides([_transposed(module, axis, got[1 + axis]) for axis in (0, 1)])
+        return f"{place}: wants more pixels than it cuts, got {shape}{source}; {formula}"
+    return f"{place}: does not take {shape}{source}: {str(error).splitlines()[0][:120]}"

@@ -1,0 +1,201 @@
+"""Everything that prints: progress, tables, errors. Results go to standard output, the rest to standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from gantool.engine import Report
+    from gantool.shapes import Layer
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+def error(message: str) -> None:
+    """Show why a command failed, a line a problem."""
+    for line in message.splitlines():
+        err.print(f"[bold red]error:[/] {escape(line)}")
+
+
+def tell(sentence: str) -> None:
+    """Say what is being done."""
+    err.print(escape(sentence), style="dim")
+
+
+def result(sentence: str) -> None:
+    """Say what came out."""
+    out.print(escape(sentence))
+
+
+def hint(command: str) -> None:
+    """Name the command that comes next."""
+    out.print(f"  [cyan]{escape(command)}[/]")
+
+
+def number(value: float) -> str:
+    """Write a measured number with four digits.
+
+    >>> number(13.6789), number(0.00031415), number(1234567.0)
+    ('13.68', '0.0003142', '1234567')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    digits = 0 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 8)}f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    >>> duration(4.2), duration(95), duration(7380)
+    ('4s', '1m35s', '2h03m')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class Training:
+    """The live line of a training run; without a terminal, a line an epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.start = time.monotonic()
+        self.first: float | None = None
+        self.metrics: dict[str, float] = {}
+        self.progress = Progress(
+            SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), console=err, transient=True
+        )
+        self.task = self.progress.add_task("starting", total=epochs)
+
+    def __enter__(self) -> Self:
+        if err.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def update(self, report: Report) -> None:
+        """Show a report."""
+        done = report.epoch - 1 + (1 if report.finished else report.share)
+        self.first = done if self.first is None else self.first
+        elapsed = time.monotonic() - self.start
+        left = elapsed / max(done - self.first, 1e-9) * (self.epochs - done) if done > self.first else math.nan
+        self.metrics = report.metrics or self.metrics
+        line = f"{self._line(report)}  {'' if math.isnan(left) else f'{duration(left)} left'}"
+        self.progress.update(self.task, completed=done, description=escape(line))
+        every = 1 if not err.is_terminal else max(1, self.epochs // 20)
+        if report.finished and (report.epoch % every == 0 or report.epoch == self.epochs):
+            err.print(escape(line))
+
+    def _line(self, report: Report) -> str:
+        losses = {name.partition("/")[0][:1].upper(): 0.0 for name in report.losses}
+        for name, value in report.losses.items():
+            losses[name.partition("/")[0][:1].upper()] += value
+        scores = report.scores
+        parts = [
+            f"epoch {report.epoch}/{self.epochs}",
+            f"{report.images_per_second:,.0f} images/s",
+            *(f"loss {name} {value:.3f}" for name, value in losses.items()),
+            *([f"D(x) {scores['scores/real']:.2f}"] if "scores/real" in scores else []),
+            *([f"D(G(z)) {scores['scores/fake']:.2f}"] if "scores/fake" in scores else []),
+            *(f"{name} {number(value)}" for name, value in self.metrics.items()),
+        ]
+        return "  ".join(parts)
+
+
+class Downloads:
+    """Progress bars of downloads; without a terminal, nothing."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+        )
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        if err.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        """Show how far the download of a file is, in bytes."""
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(escape(name), total=total)
+        self.progress.update(self.tasks[name], completed=done, total=total)
+
+
+def shape(size: Sequence[int]) -> str:
+    """Write a shape.
+
+    >>> shape((256, 7, 7))
+    '256x7x7'
+    """
+    return "x".join(map(str, size)) or "1"
+
+
+def layers(rows: Iterable[Layer]) -> None:
+    """Draw the table of `gantool shapes`, a block a network, with totals."""
+    rows = list(rows)
+    for network in dict.fromkeys(row.network for row in rows):
+        own = [row for row in rows if row.network == network]
+        table = Table(title=f"{network}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for heading, justify in (("layer", "left"), ("kind", "left"), ("input", "right"), ("output", "right")):
+            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column("parameters", justify="right", no_wrap=True)
+        table.add_column("formula", overflow="fold")
+        for row in own:
+            count = f"{row.parameters:,}" if row.parameters else ""
+            formula = escape(row.formula)
+            table.add_row(row.layer, row.kind, shape(row.input), shape(row.output), count, formula)
+        out.print(table)
+        out.print(f"[bold]{sum(row.parameters for row in own):,}[/] parameters in {network}\n")
+
+
+def as_json(rows: Any) -> None:
+    """Print plain JSON."""
+    sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Make a plain table."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    for row in rows:
+        made.add_row(*map(escape, row))
+    return made

@@ -1,0 +1,120 @@
+"""YAML without its traps: what a recipe says is what gantool reads, or an error with the line.
+
+PyYAML follows YAML 1.1, where `2e-4` is text, `no` is false, `010` is eight, `1:30` is ninety, a key given twice
+silently wins, and an alias can blow a file up. Here `2e-4` is a number, only `true` and `false` are booleans, and
+the rest are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from gantool.errors import RecipeError
+
+Place = tuple[str | int, ...]
+LARGEST = 1_000_000  # bytes; the longest shipped recipe has about 2,000
+DEEPEST = 20  # blocks in blocks; the deepest recipe has 5
+
+_PLAIN = "tag:yaml.org,2002:"
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own form
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|false)$", "tf"),
+    ("null", r"^(?:null|~|)$", ["n", "~", ""]),
+    ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("float", r"^[-+]?\.(?:inf|nan)$", "-+."),
+):
+    _Loader.add_implicit_resolver(_PLAIN + _tag, re.compile(_pattern), list(_first))  # type: ignore[no-untyped-call]
+
+
+def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
+    """Give the value that a YAML document holds, and the line of each of its keys and list items.
+
+    Args:
+        text: the document; bytes are read as UTF-8, with or without a byte order mark.
+        name: what the document is called in messages.
+
+    Raises:
+        RecipeError: with the line: not YAML, a key given twice, a tag, an alias, too deep, too large.
+    """
+    if len(text) > LARGEST:
+        raise RecipeError(f"{name}: {len(text):,} bytes is too large for a recipe; the limit is {LARGEST:,}")
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise RecipeError(f"{name}: not a text file in UTF-8; save the recipe as UTF-8") from None
+    lines: dict[Place, int] = {}
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        return (None if node is None else _value(node, (), lines, name, set())), lines
+    except yaml.reader.ReaderError:
+        raise RecipeError(f"{name}: holds characters that text does not; is this a YAML file?") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = (error.problem or "not YAML").replace("\n", " ")
+        raise RecipeError(f"{name}:{line}: {problem}; indent with spaces and close every bracket") from None
+    except RecursionError:
+        raise RecipeError(f"{name}: blocks are nested too deep; the limit is {DEEPEST}") from None
+
+
+def scalar(text: str, name: str) -> Any:
+    """Give the value of a short text such as `2e-4`, `[0.5, 0.999]` or `hinge`, as it would stand in a recipe."""
+    return parse(text, name)[0]
+
+
+def _value(node: yaml.Node, place: Place, lines: dict[Place, int], name: str, seen: set[int]) -> Any:
+    line = node.start_mark.line + 1
+    lines.setdefault(place, line)
+    if id(node) in seen:
+        raise RecipeError(f"{name}:{line}: an alias (*) is not used in recipes; write the value out")
+    seen.add(id(node))
+    if len(place) > DEEPEST:
+        raise RecipeError(f"{name}:{line}: blocks are nested too deep; the limit is {DEEPEST}")
+    if isinstance(node, yaml.SequenceNode) and node.tag == _PLAIN + "seq":
+        return [_value(item, (*place, i), lines, name, seen) for i, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode) and node.tag == _PLAIN + "map":
+        return _mapping(node, place, lines, name, seen)
+    return _plain(node, name, line)
+
+
+def _mapping(
+    node: yaml.MappingNode, place: Place, lines: dict[Place, int], name: str, seen: set[int]
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise RecipeError(f"{name}:{line}: a key is text, not a list or a block")
+        key = str(key_node.value)
+        if key in values:
+            first = lines[(*place, key)]
+            raise RecipeError(f"{name}:{line}: key {key!r} is given twice, first in line {first}; keep one")
+        lines[(*place, key)] = line
+        values[key] = _value(value_node, (*place, key), lines, name, seen)
+    return values
+
+
+def _plain(node: yaml.Node, name: str, line: int) -> Any:
+    text = str(node.value)
+    kind = node.tag.removeprefix(_PLAIN)
+    if kind == "str":
+        return text
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text == "true"
+    if kind == "int":
+        return int(text)
+    if kind == "float":
+        return float(re.sub(r"\.(?=inf|nan)", "", text))
+    raise RecipeError(f"{name}:{line}: a tag ({node.tag}) is not used in recipes; write a plain value")
