@@ -1,7 +1,7 @@
 """A checkpoint file: tensors and plain values behind a checksum, that can hold no code.
 
-Layout: the line `gantool checkpoint 1`, the SHA-256 of the rest in hexadecimal with a line's end, then what `torch.save`
-writes. torch alone does not notice a flipped bit, and its messages for damaged files advise what is unsafe.
+Layout: the line `gantool checkpoint 1`, the SHA-256 of the rest in hexadecimal with a line's end, then what
+`torch.save` writes. torch alone does not notice a flipped bit, and its messages for damaged files advise what is unsafe.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -32,7 +32,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as aside, aside.open("wb") as file:
         writer = _Hashing(file)
         file.write(_MAGIC + b"0" * 64 + b"\n")
-        torch.save(content, writer)
+        torch.save(content, cast(IO[bytes], writer))
         file.seek(len(_MAGIC))
         file.write(writer.hash.hexdigest().encode())
 
@@ -60,7 +60,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
-        raise CheckpointError(f"{path}: holds something that is not tensors; use another checkpoint of the run") from None
+        raise CheckpointError(
+            f"{path}: holds something that is not tensors; use another checkpoint of the run"
+        ) from None
     return content
 
 
@@ -80,4 +82,3 @@ class _Hashing(io.RawIOBase):
 
     def flush(self) -> None:
         self.file.flush()
-

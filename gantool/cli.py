@@ -32,14 +32,21 @@ app = typer.Typer(
 data_app = typer.Typer(help="Fetch, list and look at datasets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the bare name of a shipped one.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the bare name of a shipped one.")
+]
 RunName = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run's directory or name; the newest one when left out.")
+    str | None,
+    typer.Argument(metavar="[RUN]", help="A run's directory or name; the newest one when left out."),
 ]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, dotted; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, dotted; repeatable."),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The new directory; runs/<recipe>-<NNN> without it.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The new directory; runs/<recipe>-<NNN> without it."),
+]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
 DataDir = Annotated[
     Path | None,
@@ -85,7 +92,8 @@ def version(
 @app.command()
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="A recipe's path or name; with --resume also a run.")
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A recipe's path or name; with --resume also a run."),
     ] = None,
     changes: Changes = None,
     out: Out = None,
@@ -128,7 +136,8 @@ def tune(
     recipe: RecipeName,
     changes: Changes = None,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Trials in all; a study that has fewer goes on to as many.")
+        int | None,
+        typer.Option("--trials", min=1, help="Trials in all; a study that has fewer goes on to as many."),
     ] = None,
     out: Out = None,
     data_dir: DataDir = None,
@@ -185,7 +194,9 @@ def animate(
     run: RunName = None,
     walk: Annotated[bool, typer.Option("--walk", help="Walk through latent space, in place of the training.")] = False,
     seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Where a walk comes by.")] = "0-5",
-    frames: Annotated[int, typer.Option("--frames", min=2, max=1000, help="Pictures from seed to seed of a walk.")] = 20,
+    frames: Annotated[
+        int, typer.Option("--frames", min=2, max=1000, help="Pictures from seed to seed of a walk.")
+    ] = 20,
     class_name: ClassName = None,
     output: Picture = None,
     checkpoint: Checkpoint = "best",
@@ -231,7 +242,9 @@ def shapes(
 @data_app.command()
 def fetch(
     what: Annotated[str, typer.Argument(help="A source, a recipe, or the https address of a zip or tar of images.")],
-    name: Annotated[str | None, typer.Option("--name", help="What data.source will call the pictures of an address.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What data.source will call the pictures of an address.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Fetch a dataset, and say how to use it."""
@@ -357,7 +370,9 @@ def _seeds(text: str) -> list[int]:
         if last < first:
             raise GantoolError(f"--seeds {text}: expected whole numbers such as 7, 0-15 or 1,5,9-12")
         if last - first >= 100_000:
-            raise GantoolError(f"--seeds {text}: {last - first + 1:,} pictures are too many at once; the limit is 100,000")
+            raise GantoolError(
+                f"--seeds {text}: {last - first + 1:,} pictures are too many at once; the limit is 100,000"
+            )
         numbers += range(first, last + 1)
     return numbers
 

@@ -1,10 +1,10 @@
-"""Training, put together: data, model, trainer, metric and run. An iterator of reports; whoever loops decides when to stop."""
+"""Training, put together: an iterator of reports. Whoever loops over it decides when to stop."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,13 @@ from gantool.trainer import Trainer
 
 KINDS: Mapping[str, recipes.Find] = {"model": models.find, "loss": losses.find}
 GRID = 16  # fixed latents, whose pictures are saved each epoch
-FREE = {"name", "train.epochs", "train.evaluate_every", "train.checkpoint_every", "train.keep_every"}  # when resuming
+FREE = {
+    "name",
+    "train.epochs",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+    "train.keep_every",
+}  # when resuming
 PATIENCE = 0.5  # seconds between reports inside of an epoch
 
 
@@ -64,7 +70,13 @@ class Report:
         """Give the line of the log."""
         metrics = {f"metrics/{name}": value for name, value in self.metrics.items()}
         head = {"epoch": self.epoch, "images": self.images, "seconds": round(self.seconds, 3)}
-        return {**head, "images_per_second": round(self.images_per_second, 1), **self.losses, **self.scores, **metrics}
+        return {
+            **head,
+            "images_per_second": round(self.images_per_second, 1),
+            **self.losses,
+            **self.scores,
+            **metrics,
+        }
 
 
 def open_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -128,7 +140,7 @@ def train(
     device: str = "auto",
     resumable: bool = True,
     tell: Callable[[str], None] = lambda _: None,
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Train a recipe in a run's directory, and go on where its last checkpoint stands if it has one.
 
     Close the iterator (`contextlib.closing`) to stop: the state is saved where it stands, even inside of an epoch, and
@@ -249,9 +261,7 @@ class _Training:
         rate = batches * self.stream.batch_size / max(self.epoch_seconds, 1e-9)
         seconds = self.seconds + (0 if finished else self.epoch_seconds)
         share = batches / len(self.stream)
-        return Report(
-            self.epoch, finished, share, self.images, seconds, rate, named, scores, metrics, self.best
-        )
+        return Report(self.epoch, finished, share, self.images, seconds, rate, named, scores, metrics, self.best)
 
     def _good(self) -> str:
         if self.best_epoch:
@@ -315,7 +325,9 @@ class _Training:
         if missing:
             raise CheckpointError(f"{file}: lacks {', '.join(missing)}; it holds weights only, use last.pt")
         if tuple(state["classes"]) != self.store.spec.classes:
-            raise DataError(f"{file}: was trained on classes {state['classes']}, but the data have {self.store.spec.classes}")
+            raise DataError(
+                f"{file}: was trained on classes {state['classes']}, but the data have {self.store.spec.classes}"
+            )
         fit(self.model, state["model"], file)
         self.trainer.load_state_dict(state["trainer"])
         for name, value in state["position"].items():

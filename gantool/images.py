@@ -1,6 +1,6 @@
-"""From tensors to what a person looks at: grids, contact sheets, single pictures and animations.
+"""From tensors to what a person looks at: grids, contact sheets and single pictures.
 
-Grey stays grey (mode L) all the way, which makes a GIF five times as fast as colour would. A file appears
+Grey stays grey (mode L) all the way. A file appears
 whole or not at all: it is written beside its place and then moved there. Missing folders are made.
 """
 
@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import math
 import secrets
-import subprocess
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +25,13 @@ from gantool.errors import GantoolError, ResourceError, RunError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STILL: dict[str, dict[str, Any]] = {
+STILL: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG", "compress_level": 1},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     # Lossless: enlarged pixels keep their edges. Method 0 costs a quarter more bytes and a sixth of the time.
     ".webp": {"format": "WEBP", "lossless": True, "method": 0},
 }
-_MOVING = (".gif", ".webp", ".mp4")
-# The colour space is named because players otherwise guess it from the size, and show other colours.
-_COLOURS = "-vf scale=out_color_matrix=bt709 -colorspace bt709"
-_FFMPEG = f"-f rawvideo -i - {_COLOURS} -c:v libx264 -crf 15 -pix_fmt yuv420p -movflags +faststart -f mp4"
 # The built-in font knows ASCII and a few signs; the rest is spelled, or loses its accents, or becomes "?".
 _SPELLED = str.maketrans({"×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "≤": "<=", "≥": ">=", "ß": "ss"})
 
@@ -103,9 +95,7 @@ def grid(
     sheet = np.full((padding + rows * row, padding + columns * column, channels), 255, np.uint8)
     # Views of the sheet, whose axes split without a copy: one assignment enlarges and places every tile.
     cells = sheet[padding:, padding:].reshape(rows, row, columns, column, channels)
-    tiles = cells[:, :high, :, inset : inset + wide].reshape(
-        rows, height, scale, columns, width, scale, channels
-    )
+    tiles = cells[:, :high, :, inset : inset + wide].reshape(rows, height, scale, columns, width, scale, channels)
     tiles[...] = pixels.reshape(rows, columns, height, 1, width, 1, channels).transpose(0, 2, 3, 1, 4, 5, 6)
     picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
     for index, strip in enumerate(strips):
@@ -172,8 +162,8 @@ def save(image: Image.Image, path: Path) -> None:
         ResourceError: the disk is full.
         RunError: `path` cannot be written for another reason.
     """
-    options = _STILL[_ending(path, _STILL)]
-    with _replacing(path) as temporary, _explained(path):
+    options = STILL[ending(path, STILL)]
+    with replacing(path) as temporary, explained(path):
         image.save(temporary, **options)
 
 
@@ -185,124 +175,30 @@ def save_each(images: Tensor, folder: Path, names: Sequence[str]) -> list[Path]:
         ResourceError, RunError: as `save`.
     """
     if len(names) != len(images) or len(set(names)) != len(names):
-        raise ValueError(
-            f"names: {len(set(names))} different ones for {len(images)} images; give one for each"
-        )
+        raise ValueError(f"names: {len(set(names))} different ones for {len(images)} images; give one for each")
     paths = [folder / f"{name}.png" for name in names]
     for path, pixels in zip(paths, to_uint8(images), strict=True):
         save(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), path)
     return paths
 
 
-def animate(
-    frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: float = 0.2, loop: bool = True
-) -> None:
-    """Write pictures of one size and one mode (L or RGB) as .gif, .webp or .mp4, by the ending of `path`.
-
-    Args:
-        frames: in order; an MP4 takes them one by one, the others hold all in memory.
-        path: of the animation. A GIF has 256 colours in each frame, a WEBP is exact, an MP4 nearly so; an odd
-            side of an MP4 becomes one pixel longer.
-        seconds_per_frame: above 0; a GIF counts in hundredths and takes at least 0.02.
-        loop: for ever, or once; the player of an MP4 decides for itself.
-
-    Raises:
-        GantoolError: another ending, no frames, or frames that differ in size or mode.
-        ResourceError, RunError: as `save`.
-    """
-    ending = _ending(path, _MOVING)
-    pictures = _alike(frames, path)
-    if ending == ".mp4":
-        with _replacing(path) as temporary:
-            _film(pictures, temporary, path, Fraction(1 / seconds_per_frame).limit_denominator(1000))
-        return
-    options = dict(_STILL[".webp"], duration=max(1, round(seconds_per_frame * 1000)), loop=0 if loop else 1)
-    if ending == ".gif":
-        options = {"format": "GIF", "duration": 10 * max(2, round(seconds_per_frame * 100))}
-        options |= {"loop": 0} if loop else {}
-        pictures = map(_indexed, pictures)
-    # All are made before the file is begun: what fails then is the writing, not the making.
-    first, *others = pictures
-    with _replacing(path) as temporary, _explained(path):
-        first.save(temporary, save_all=True, append_images=others, **options)
-
-
-def _indexed(frame: Image.Image) -> Image.Image:
-    """Give a colour frame 256 colours of its own; the octree is fast, and dithering hides its steps."""
-    if frame.mode == "L":
-        return frame
-    palette = frame.quantize(256, method=Image.Quantize.FASTOCTREE)
-    return frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-
-
-def _alike(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
-    wanted = None
-    for number, frame in enumerate(frames, 1):
-        frame.load()  # here, where a damaged picture is no failure to write
-        found = f"{frame.width}x{frame.height} {frame.mode}"
-        wanted = wanted or found
-        if found != wanted:
-            raise GantoolError(
-                f"{path}: frame {number} is {found}, the first {wanted}; make all frames alike"
-            )
-        yield frame
-    if wanted is None:
-        raise GantoolError(f"{path}: no frames to animate; give at least one")
-
-
-def _film(pictures: Iterator[Image.Image], temporary: Path, path: Path, rate: Fraction) -> None:
-    """Pipe frames through ffmpeg, run here because `imageio_ffmpeg.write_frames` hides how it ended."""
-    import imageio_ffmpeg  # only an MP4 needs it
-
-    try:
-        program = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as problem:
-        raise ResourceError(f"{path}: no ffmpeg for an MP4 ({problem}); write a .gif or .webp") from problem
-    first = next(pictures)
-    odd = ((0, first.height % 2), (0, first.width % 2), (0, 0))[: 2 if first.mode == "L" else 3]
-    size = f"{first.width + first.width % 2}x{first.height + first.height % 2}"
-    form = ["-pix_fmt", "gray" if first.mode == "L" else "rgb24", "-s", size, "-r", str(rate)]
-    command = [program, "-y", "-v", "error", *form, *_FFMPEG.split(), str(temporary)]
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as ffmpeg,
-    ):
-        assert ffmpeg.stdin is not None
-        try:
-            for frame in itertools.chain([first], pictures):
-                content = np.pad(np.asarray(frame), odd, mode="edge").tobytes()
-                with suppress(OSError):  # ffmpeg that stops early says why in its log
-                    ffmpeg.stdin.write(content)
-        except BaseException:
-            ffmpeg.kill()
-            raise
-        finally:
-            with suppress(OSError):
-                ffmpeg.stdin.close()
-        if ffmpeg.wait():
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines() or [f"code {ffmpeg.returncode}"]
-            full = any("No space left" in line for line in said)
-            with _explained(path):
-                raise OSError(errno.ENOSPC if full else errno.EIO, said[-1])
-
-
-def _ending(path: Path, known: Iterable[str]) -> str:
+def ending(path: Path, known: Iterable[str]) -> str:
+    """Return the ending of `path` in lower case; GantoolError where it is not a known one."""
     if path.suffix.lower() not in known:
         raise GantoolError(f"{path}: unknown ending {path.suffix!r}; end it in {' or '.join(known)}")
     return path.suffix.lower()
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary sibling, which takes the place of `path` if all goes well, or goes."""
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
-        with _explained(path):
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch(exist_ok=False)
         yield temporary
-        with _explained(path):
+        with explained(path):
             temporary.replace(path)
     finally:
         with suppress(OSError):
@@ -310,7 +206,8 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn what an encoder or the system raises into ResourceError or RunError for `path`."""
     try:
         yield
     except (OSError, ValueError) as problem:  # ValueError is what some encoders say of too large a picture

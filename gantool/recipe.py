@@ -319,9 +319,7 @@ def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return document
 
 
-def _sentence(
-    problem: Problem, source: str, lines: Mapping[Place, int], changes: Mapping[str, Any]
-) -> str:
+def _sentence(problem: Problem, source: str, lines: Mapping[Place, int], changes: Mapping[str, Any]) -> str:
     dotted = ".".join(str(part) for part in problem.place)
     for key in changes:
         if dotted == key or dotted.startswith(key + ".") or key.startswith(dotted + "."):

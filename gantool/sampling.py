@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gantool import checkpoints, devices, images, models
+from gantool import animation, checkpoints, devices, images, models
 from gantool import recipe as recipes
 from gantool.engine import KINDS, fit, spec_of
 from gantool.errors import CheckpointError, RunError, unknown
@@ -117,7 +117,7 @@ def animate_training(run: Run, path: Path) -> int:
             with Image.open(file) as grid:
                 yield images.caption(grid.convert(grid.mode), f"epoch {int(file.stem[6:])}")
 
-    images.animate(frames(), path, seconds_per_frame=min(0.5, max(0.05, 8 / len(files))))
+    animation.animate(frames(), path, seconds_per_frame=min(0.5, max(0.05, 8 / len(files))))
     return len(files)
 
 
@@ -132,7 +132,7 @@ def animate_walk(
         images.caption(images.grid(picture, padding=0, scale=scale), text)
         for picture in trained.walk(seeds, frames, class_name)
     )
-    images.animate(pictures, path, seconds_per_frame=0.06)
+    animation.animate(pictures, path, seconds_per_frame=0.06)
     return len(seeds) * frames
 
 

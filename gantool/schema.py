@@ -112,9 +112,7 @@ def _names_a_type(part: str | int, blocks: Mapping[str, type[Block]]) -> bool:
     return isinstance(part, str) and (part in words or part in blocks or "[" in part or "-" in part)
 
 
-def _block_at(
-    where: tuple[str | int, ...], schema: type[Block], blocks: Mapping[str, type[Block]]
-) -> type[Block]:
+def _block_at(where: tuple[str | int, ...], schema: type[Block], blocks: Mapping[str, type[Block]]) -> type[Block]:
     """Give the schema of the nested block at `where`."""
     for part in where:
         field = schema.model_fields.get(str(part))

@@ -83,9 +83,7 @@ def fitting_sizes(build: Callable[[DataSpec], Model], data: DataSpec, largest: i
 
 
 @contextlib.contextmanager
-def _hooks(
-    model: Model, layers: list[Layer], current: list[tuple[str, nn.Module, tuple[int, ...]]]
-) -> Iterator[None]:
+def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module, tuple[int, ...]]]) -> Iterator[None]:
     handles = []
     seen: set[str] = set()
     for name, module in model.named_modules():
@@ -118,12 +116,14 @@ def _layer(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple
 
 def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...], count: int) -> str:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        sizes = _convolution if isinstance(module, nn.Conv2d) else _transposed
-        return _sides([sizes(module, axis, inputs[1 + axis]) for axis in (0, 1)])
+        return _sides([_size(module, axis, inputs[1 + axis]) for axis in (0, 1)])
     if isinstance(module, nn.ZeroPad2d):
         left, right, top, bottom = module.padding
         return _sides(
-            [f"{inputs[1]} {top:+d} {bottom:+d} = {outputs[1]}", f"{inputs[2]} {left:+d} {right:+d} = {outputs[2]}"]
+            [
+                f"{inputs[1]} {top:+d} {bottom:+d} = {outputs[1]}",
+                f"{inputs[2]} {left:+d} {right:+d} = {outputs[2]}",
+            ]
         )
     if isinstance(module, nn.Flatten):
         return f"{'*'.join(map(str, inputs))} = {math.prod(inputs)}"
@@ -143,6 +143,10 @@ def _sides(formulas: list[str]) -> str:
     """Join the formulas of height and width, where they differ."""
     height, width = formulas
     return height if height == width else f"height {height}, width {width}"
+
+
+def _size(module: nn.Conv2d | nn.ConvTranspose2d, axis: int, size: int) -> str:
+    return _convolution(module, axis, size) if isinstance(module, nn.Conv2d) else _transposed(module, axis, size)
 
 
 def _convolution(module: nn.Conv2d, axis: int, size: int) -> str:
@@ -168,9 +172,7 @@ def _numbers(module: Any, axis: int) -> tuple[int, int, int, int]:
     return module.kernel_size[axis], module.stride[axis], module.padding[axis], module.dilation[axis]
 
 
-def _misfit(
-    name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception
-) -> str:
+def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception) -> str:
     """Say which layer failed, what it wanted and what it got, and from where."""
     source = f" from {layers[-1].network}.{layers[-1].layer} ({layers[-1].kind})" if layers else ""
     place, shape = f"{name} ({type(module).__name__})", "x".join(map(str, got))
@@ -179,10 +181,11 @@ def _misfit(
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         if got and got[0] != module.in_channels:
             return f"{place}: wants {module.in_channels} channels, got {got[0]} (of {shape}){source}"
+        formula = _sides([_size(module, axis, got[1 + axis]) for axis in (0, 1)])
+        wants = "more pixels than it cuts"
         if isinstance(module, nn.Conv2d):
-            need = [module.kernel_size[axis] - 2 * int(module.padding[axis]) for axis in (0, 1)]
-            formula = _sides([_convolution(module, axis, got[1 + axis]) for axis in (0, 1)])
-            return f"{place}: wants at least {need[0]}x{need[1]} pixels, got {shape}{source}; {formula}"
-        formula = _sides([_transposed(module, axis, got[1 + axis]) for axis in (0, 1)])
-        return f"{place}: wants more pixels than it cuts, got {shape}{source}; {formula}"
+            wants = (
+                "x".join(f"{module.kernel_size[i] - 2 * int(module.padding[i])}" for i in (0, 1)) + " pixels or more"
+            )
+        return f"{place}: wants {wants}, got {shape}{source}; {formula}"
     return f"{place}: does not take {shape}{source}: {str(error).splitlines()[0][:120]}"

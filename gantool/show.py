@@ -174,7 +174,12 @@ def layers(rows: Iterable[Layer]) -> None:
     for network in dict.fromkeys(row.network for row in rows):
         own = [row for row in rows if row.network == network]
         table = Table(title=f"{network}", title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for heading, justify in (("layer", "left"), ("kind", "left"), ("input", "right"), ("output", "right")):
+        for heading, justify in (
+            ("layer", "left"),
+            ("kind", "left"),
+            ("input", "right"),
+            ("output", "right"),
+        ):
             table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("parameters", justify="right", no_wrap=True)
         table.add_column("formula", overflow="fold")

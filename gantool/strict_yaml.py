@@ -32,7 +32,7 @@ for _tag, _pattern, _first in (
     ("float", r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
     ("float", r"^[-+]?\.(?:inf|nan)$", "-+."),
 ):
-    _Loader.add_implicit_resolver(_PLAIN + _tag, re.compile(_pattern), list(_first))  # type: ignore[no-untyped-call]
+    _Loader.add_implicit_resolver(_PLAIN + _tag, re.compile(_pattern), list(_first))
 
 
 def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:

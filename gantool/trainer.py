@@ -30,9 +30,7 @@ class Trainer:
         for name, player in model.named_children():
             adam = settings.adam(name)
             self.names[player] = name
-            self.optimizers[player] = torch.optim.Adam(
-                player.parameters(), lr=adam.lr, betas=adam.betas, fused=True
-            )
+            self.optimizers[player] = torch.optim.Adam(player.parameters(), lr=adam.lr, betas=adam.betas, fused=True)
         self.randomness = devices.seeded(device, settings.seed)
 
     def step(self, batch: Labeled) -> dict[str, Tensor]:
@@ -57,8 +55,10 @@ class Trainer:
     def _gradients(self, turn: Turn, *, keep_graph: bool) -> None:
         self.optimizers[turn.player].zero_grad(set_to_none=True)
         # `inputs` keeps a player off the other's weights, and skips the work of the other's weight gradients.
-        torch.stack(list(turn.losses.values())).sum().backward(
-            inputs=list(turn.player.parameters()), retain_graph=keep_graph
+        torch.autograd.backward(
+            torch.stack(list(turn.losses.values())).sum(),
+            inputs=list(turn.player.parameters()),
+            retain_graph=keep_graph,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from gantool.errors import GantoolError, ResourceError, RunError
 from PIL import Image
 
-from gantool.errors import GantoolError, ResourceError, RunError
-from gantool.images import animate, caption, grid, save, save_each, to_uint8
+from gantool.animation import animate
+from gantool.images import caption, grid, save, save_each, to_uint8
 
 
 def flat(*values: int, channels: int = 1, height: int = 2, width: int = 3) -> torch.Tensor:

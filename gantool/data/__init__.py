@@ -1,0 +1,1 @@
+"""Pictures from where they are to batches on the device."""

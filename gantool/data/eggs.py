@@ -299,9 +299,7 @@ def _draw(name: str, index: int) -> tuple[Factors, Rng]:
     speckled = bool(rng.random() < 0.12 or kind == "speckled") and name == "Egg"
     background = list(_TABLES)[int(rng.integers(len(_TABLES)))]
     light_angle, light_height = rng.uniform(-2.7, -0.4), rng.uniform(0.65, 1.05)
-    return Factors(
-        kind, x, y, size, aspect, asymmetry, angle, speckled, background, light_angle, light_height
-    ), rng
+    return Factors(kind, x, y, size, aspect, asymmetry, angle, speckled, background, light_angle, light_height), rng
 
 
 def factors(name: str, index: int) -> Factors:

@@ -136,9 +136,7 @@ def checked_url(url: str, allow_http: bool = False) -> str:
     scheme, mark, rest = url.strip().partition("://")
     scheme = scheme.lower()
     if not mark or scheme == "file" or len(scheme) < 2:
-        raise GantoolError(
-            f"{shown(url)}: this is not an https address; for a local file give its path as data.source"
-        )
+        raise GantoolError(f"{shown(url)}: this is not an https address; for a local file give its path as data.source")
     if scheme not in ("https", "http"):
         raise GantoolError(f"{shown(url)}: {scheme} is not supported; give an https address")
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -150,9 +148,7 @@ def checked_url(url: str, allow_http: bool = False) -> str:
     except ValueError:
         host, port = "", ""
     if not host or "@" in place or re.search(r"[\s\\%]", host):
-        raise GantoolError(
-            f"{shown(url)}: {place.rpartition('@')[2]!r} is not a host; write https://HOST/PATH"
-        )
+        raise GantoolError(f"{shown(url)}: {place.rpartition('@')[2]!r} is not a host; write https://HOST/PATH")
     if scheme == "http" and not (allow_http and _is_this_machine(host)):
         raise NetworkError(f"{shown(url)}: http can be read and changed on the way; give an https address")
     path = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", path)
@@ -273,9 +269,7 @@ class _Download:
         """Give the first byte that comes and the total; None where the part has to be begun anew."""
         status, length, tag = response.status, response.length, response.headers.get("ETag")
         if status == 206:
-            span = re.fullmatch(
-                r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
-            )
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
             total = int(span[2]) if span and span[2].isdigit() else None
             same = tag in (None, noted.get("etag", tag)) and total in (None, noted.get("total", total))
             return (have, total) if have and span and int(span[1]) == have and same else None
@@ -329,9 +323,7 @@ class _Download:
         if found == self.wanted or continued:
             return found == self.wanted
         reason = f"sent {self.remote.name} with sha-256 {found[:12]} instead of {self.wanted[:12]}"
-        advice = (
-            f"try again later, or look at {self.remote.name}.bad and mend the expected hash if it is right"
-        )
+        advice = f"try again later, or look at {self.remote.name}.bad and mend the expected hash if it is right"
         raise _TryError(url, reason, again=False, advice=advice)
 
     def _put_in_place(self) -> None:
@@ -367,7 +359,8 @@ def _ask(url: str, headers: dict[str, str], timeout: float, allow_http: bool) ->
             try:
                 parts = urlsplit(here)
                 connection.request("GET", parts._replace(scheme="", netloc="").geturl(), headers=headers)
-                response = stack.enter_context(_within(timeout, connection.getresponse, HTTPResponse.close))
+                response = _within(timeout, connection.getresponse, HTTPResponse.close)
+                stack.callback(response.close)
             except (OSError, HTTPException, ValueError) as error:
                 silent = isinstance(error, TimeoutError)
                 raise _TryError(here, _reason(error, timeout), again=not silent) from error
@@ -404,9 +397,7 @@ def _connected(url: str, timeout: float) -> HTTPConnection:
         _hang_up(connection)
         lost = (TimeoutError, socket.gaierror, ConnectionRefusedError, ssl.SSLCertVerificationError)
         unreachable = isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-        raise _TryError(
-            url, _reason(error, patience), again=not isinstance(error, lost) and not unreachable
-        ) from error
+        raise _TryError(url, _reason(error, patience), again=not isinstance(error, lost) and not unreachable) from error
     connection.sock.settimeout(timeout)
     return connection
 
@@ -489,7 +480,7 @@ def _reason(error: Exception, seconds: float) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid ({error.verify_message})"
+        return f"its certificate is not valid ({error.verify_message.rstrip('.')})"
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return f"the connection broke ({' '.join(said.split()).rstrip('.').lower() or type(error).__name__})"
 

@@ -44,14 +44,10 @@ class Folder:
                 break
             self.path, self.files = only, deeper
         if not self.files:
-            raise DataError(
-                f"{self.path}: no files in it; a source is a folder of images, or of folders of images"
-            )
+            raise DataError(f"{self.path}: no files in it; a source is a folder of images, or of folders of images")
         splits = sorted(set(self.files) & _SPLITS)
         if not inside and splits and set(self.files) <= _SPLITS:
-            raise DataError(
-                f"{self.path}: holds {', '.join(splits)}; choose one with data.folder={splits[-1]}"
-            )
+            raise DataError(f"{self.path}: holds {', '.join(splits)}; choose one with data.folder={splits[-1]}")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,9 +90,7 @@ def locate(source: str, root: Path, tell: Callable[[str], None]) -> Path | None:
                 f"data.source: {source} is a file, but no archive; use a folder, or one of {', '.join(ARCHIVES)}"
             )
         status = path.stat()
-        mark = hashlib.sha256(
-            f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()
-        ).hexdigest()[:12]
+        mark = hashlib.sha256(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
         target = root / "unpacked" / f"{re.sub(r'[^A-Za-z0-9_-]', '_', path.stem)}-{mark}"
         if not complete(target):
             tell(f"unpacking {source}")
@@ -114,9 +108,7 @@ def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tup
     """
     for name in wanted or ():
         if name not in known:
-            raise DataError(
-                f"{source}: " + unknown("class", name, known) + "; data.classes names the ones to keep"
-            )
+            raise DataError(f"{source}: " + unknown("class", name, known) + "; data.classes names the ones to keep")
     if wanted and len(set(wanted)) < len(wanted):
         raise DataError(f"{source}: data.classes names a class twice: {', '.join(wanted)}")
     return tuple(wanted or known)
@@ -130,18 +122,14 @@ def _inside(path: Path, inside: str) -> Path:
     if (path / inside).is_dir() and not Path(inside).is_absolute() and ".." not in Path(inside).parts:
         return path / inside
     found = [
-        Path(at) / inside
-        for at, folders, _ in os.walk(path)
-        if inside in folders and len(Path(inside).parts) == 1
+        Path(at) / inside for at, folders, _ in os.walk(path) if inside in folders and len(Path(inside).parts) == 1
     ]
     if len(found) == 1:
         return found[0]
     if found:
         raise DataError(f"{path}: {len(found)} folders are called {inside!r}; give data.folder a longer path")
     here = sorted(child.name for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
-    raise DataError(
-        f"{path}: " + unknown("folder", inside, here) + "; data.folder names one inside of the source"
-    )
+    raise DataError(f"{path}: " + unknown("folder", inside, here) + "; data.folder names one inside of the source")
 
 
 def _flat(path: Path) -> bool:

@@ -26,9 +26,7 @@ RULE = 1  # raise when decoding's rule or a store's files change: stores are key
 Tell = Callable[[str], None]
 
 
-def prepare(
-    data: Data, root: Path, *, tell: Tell = lambda _: None, progress: Progress | None = None
-) -> Store:
+def prepare(data: Data, root: Path, *, tell: Tell = lambda _: None, progress: Progress | None = None) -> Store:
     """Give the store that a recipe's `data` block asks for, and make it when it is not there.
 
     Args:
@@ -64,22 +62,17 @@ def prepare(
         store = build_store(path, _items(pictures, spec), spec, {"source": data.source, "settings": settings})
         if store.skipped:
             name, reason = store.skipped[0]
-            tell(
-                f"{len(store.skipped)} files skipped, such as {name} ({reason}); all are listed in {path / 'about.json'}"
-            )
+            tell(f"{len(store.skipped)} files skipped, such as {name} ({reason}); all in {path / 'about.json'}")
     return store
 
 
 def describe(data: Data, root: Path) -> DataSpec:
-    """Say what a recipe's data are like, without making them; a folder that is not there is taken as colour, one class."""
+    """Say what a recipe's data are like without making them; a folder that is not there counts as colour."""
     try:
         source: Source | Folder | None = find(data.source, root, lambda _: None, data.folder)
     except DataError:
         source = None
-    if source is None:
-        classes = tuple(data.classes or ["image"])
-    else:
-        classes = keep(data.source, source.classes, data.classes)
+    classes = keep(data.source, source.classes, data.classes) if source else tuple(data.classes or ["image"])
     native = source.channels if isinstance(source, Source) else 3
     if data.channels is None and isinstance(source, Folder):
         native = _majority(source, classes)
@@ -134,9 +127,7 @@ def find(name: str, root: Path, tell: Tell, folder: str | None = None) -> Source
         DataError: nothing of that name is known or there.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
-        raise DataError(
-            f"data.source: {name} is an address; fetch it first: gantool data fetch '{name}' --name food"
-        )
+        raise DataError(f"data.source: {name} is an address; fetch it first: gantool data fetch '{name}' --name food")
     if name in SOURCES:
         if folder:
             raise DataError(f"{name}: has no folders to look in; leave out data.folder={folder}")
@@ -145,9 +136,7 @@ def find(name: str, root: Path, tell: Tell, folder: str | None = None) -> Source
     if path is None:
         looks_like_path = "/" in name or "\\" in name or "." in name
         what = "no such file or folder" if looks_like_path else unknown("source", name, SOURCES)
-        raise DataError(
-            f"data.source: {name + ': ' if looks_like_path else ''}{what}; see: gantool data list"
-        )
+        raise DataError(f"data.source: {name + ': ' if looks_like_path else ''}{what}; see: gantool data list")
     return Folder(path, folder)
 
 

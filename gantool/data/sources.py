@@ -99,9 +99,7 @@ def _digits(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
             yield Picture(str(index), str(label), np.round(image * (255 / 16)).astype(np.uint8))
 
 
-def _mnist_like(
-    name: str, folder: str, summary: str, classes: str, mirrors: Sequence[str], *hashes: str
-) -> Source:
+def _mnist_like(name: str, folder: str, summary: str, classes: str, mirrors: Sequence[str], *hashes: str) -> Source:
     """Describe a dataset in MNIST's four IDX files, at torchvision's place for them."""
     files = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     place = f"{folder}/raw"
@@ -137,7 +135,7 @@ def _mnist_like(
     )
 
 
-_CIFAR = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+_CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR_FOLDER = "cifar10"
 
 

@@ -105,9 +105,7 @@ def build_store(path: Path, items: Iterable[Item], spec: DataSpec, about: dict[s
         shutil.rmtree(aside, ignore_errors=True)
     store = open_store(path)
     if store is None:
-        raise DataError(
-            f"{path}: the decoded dataset is damaged; delete this directory and run the command again"
-        )
+        raise DataError(f"{path}: the decoded dataset is damaged; delete this directory and run the command again")
     return store
 
 
@@ -135,14 +133,10 @@ def _refuse(source: str, spec: DataSpec, labels: list[int], skipped: list[list[s
             "mend or remove them"
         )
     if not labels:
-        raise DataError(
-            f"{source}: no pictures in it; a source is a folder of images, or of folders of images"
-        )
+        raise DataError(f"{source}: no pictures in it; a source is a folder of images, or of folders of images")
     empty = [name for index, name in enumerate(spec.classes) if index not in set(labels)]
     if empty:
-        raise DataError(
-            f"{source}: no readable picture of class {empty[0]!r}{first}; choose others with data.classes"
-        )
+        raise DataError(f"{source}: no readable picture of class {empty[0]!r}{first}; choose others with data.classes")
 
 
 def _sweep(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import json
 import lzma
@@ -40,9 +41,7 @@ DAY = 86_400.0  # seconds after which another machine's leftover is swept
 JUNK_FOLDERS = {"__macosx"}
 JUNK_FILES = {".ds_store", "thumbs.db"}
 FORBIDDEN = '<>:"|?*' if os.name == "nt" else ""
-RESERVED = re.compile(
-    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL
-)
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 
 # What zipfile, tarfile and the decompressors raise on bytes that are not what they should be.
 DAMAGE = (
@@ -105,7 +104,7 @@ def unpack(archive: Path, folder: Path, *, limits: Limits = USUAL) -> Path:
         temporary.mkdir()
     _own_folders.add(temporary)
     try:
-        with disk(temporary):
+        with disk(folder):
             _write_all(archive, temporary, limits)
         _rename(temporary, folder)
     finally:
@@ -120,9 +119,7 @@ def complete(folder: Path) -> bool:
         mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return (
-        isinstance(mark, dict) and isinstance(mark.get("files"), int) and isinstance(mark.get("bytes"), int)
-    )
+    return isinstance(mark, dict) and isinstance(mark.get("files"), int) and isinstance(mark.get("bytes"), int)
 
 
 # --- the temporary folder -----------------------------------------------------------------------------------
@@ -178,11 +175,13 @@ class _Member:
 
 def _write_all(archive: Path, root: Path, limits: Limits) -> None:
     with _readable(archive):
+        state = archive.stat()
+        if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
+            raise IsADirectoryError(errno.EISDIR, "it is not a file")
         with archive.open("rb") as file:
             head = file.read(6)
-        size = archive.stat().st_size
     members = _zip_members(archive) if head.startswith(b"PK") else _tar_members(archive, head, limits)
-    writing = _Writing(archive, size, root, limits)
+    writing = _Writing(archive, state.st_size, root, limits)
     with contextlib.closing(members):
         for member in members:
             writing.add(member)
@@ -217,9 +216,7 @@ class _Writing:
             self._write(member, self.root.joinpath(*parts))
 
     def _refuse(self, name: str, fault: str) -> NoReturn:
-        raise DataError(
-            f"{self.archive}: {name!r} {fault}; do not use it, or unpack it yourself and give the folder"
-        )
+        raise DataError(f"{self.archive}: {name!r} {fault}; do not use it, or unpack it yourself and give the folder")
 
     def _enter(self, member: _Member, parts: tuple[str, ...]) -> None:
         """Take the member's path and the folders above it into the books, and create the folders."""
@@ -231,9 +228,7 @@ class _Writing:
             if key in self.known:
                 other, was_folder = self.known[key]
                 if other != path:
-                    self._refuse(
-                        member.name, f"differs from {other!r} only in a way that some systems ignore"
-                    )
+                    self._refuse(member.name, f"differs from {other!r} only in a way that some systems ignore")
                 if not (is_folder and was_folder):
                     self._refuse(member.name, "appears twice")
                 continue
@@ -283,16 +278,10 @@ def _readable(archive: Path, member: str | None = None) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"{archive}: there is no such file; check the path") from error
     except (PermissionError, IsADirectoryError) as error:
-        raise DataError(
-            f"{archive}: cannot be read ({error.strerror}); give the path of an archive"
-        ) from error
+        raise DataError(f"{archive}: cannot be read ({error.strerror}); give the path of an archive") from error
     except DAMAGE as error:
         said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        what = (
-            "is not a zip or tar archive, or is cut short or damaged"
-            if member is None
-            else f"{member!r} is damaged"
-        )
+        what = "is not a zip or tar archive, or is cut short or damaged" if member is None else f"{member!r} is damaged"
         raise DataError(f"{archive}: {what} ({said}); download it again") from error
 
 
@@ -316,9 +305,7 @@ def _fault(name: str, parts: tuple[str, ...]) -> str:
         return "has a NUL in its name"
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name):
         return "has an absolute path"
-    if any(
-        not part.rstrip(". ") for part in parts
-    ):  # Windows drops dots and spaces at the end: `.. ` is `..`
+    if any(not part.rstrip(". ") for part in parts):  # Windows drops dots and spaces at the end: `.. ` is `..`
         return "leads out of the folder"
     if any(len(part.encode("utf-8", "replace")) > 255 for part in parts):
         return "has a part of more than 255 bytes in its name"
@@ -412,12 +399,8 @@ def _tar_members(archive: Path, head: bytes, limits: Limits) -> Generator[_Membe
                     raise tarfile.ReadError("a length is below zero")
             if info is None:
                 break
-            cast(
-                "Any", opened
-            ).members.clear()  # tarfile remembers them all, which half a million would make long
-            yield _Member(
-                info.name, info.isdir(), _tar_fault(info), CHUNK, partial(_tar_stream, opened, info)
-            )
+            cast("Any", opened).members.clear()  # tarfile remembers them all, which half a million would make long
+            yield _Member(info.name, info.isdir(), _tar_fault(info), CHUNK, partial(_tar_stream, opened, info))
         with _readable(archive):
             # tarfile takes a damaged header for the end, which a block of zeros has to mark.
             if forward.last != bytes(tarfile.BLOCKSIZE):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """Fréchet distance between the normal distributions fitted to two sets. Heusel et al. 2017, arXiv:1706.08500, eq. 6.
+    """Fréchet distance of the normal distributions fitted to two sets. Heusel et al. 2017, arXiv:1706.08500, eq. 6.
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), with the last trace taken as the sum of the square roots of the
     eigenvalues of R S2 R, R = S1^(1/2): that matrix is symmetric and positive, so nothing complex appears and fewer

@@ -33,7 +33,7 @@ class Evaluator:
         generator = torch.Generator().manual_seed(SEED)
         rows = torch.randperm(len(store), generator=generator)[:REAL]
         rows = rows.repeat(2) if len(rows) == 1 else rows
-        chunks = [stream.take(some.to(stream.images.device)).images for some in rows.split(512)]
+        chunks = [stream.take(some.to(stream.images.device)).images for some in torch.split(rows, 512)]
         self.features = RandomFeatures.fit(chunks)
         self.real = torch.cat([self.features(chunk) for chunk in chunks])
         self.seeds = list(range(SEED, SEED + count))

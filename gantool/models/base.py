@@ -26,7 +26,7 @@ class Turn(NamedTuple):
 
     player: nn.Module
     losses: Mapping[str, Tensor]
-    scores: Mapping[str, Tensor] = {}  # noqa: RUF012  a default is shared by design and never written to
+    scores: Mapping[str, Tensor] = {}
 
 
 class Prompt(NamedTuple):
@@ -93,7 +93,7 @@ class NoiseModel(Model):
     generator: nn.Module
     discriminator: nn.Module
 
-    def play(self, batch: Labeled) -> Iterator[Turn]:
+    def play(self, batch: Labeled) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one step: the discriminator on real and fake images, then the generator against the new one."""
         real = batch.images
         fake = self.generator(self.latents(real))

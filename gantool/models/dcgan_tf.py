@@ -28,9 +28,7 @@ class DCGANTF(NoiseModel):
         RecipeError: the size is not a multiple of 4.
     """
 
-    def __init__(
-        self, data: DataSpec, loss: Adversarial, *, latent_dim: Count = 100, dropout: Fraction = 0.3
-    ) -> None:
+    def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: Count = 100, dropout: Fraction = 0.3) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
         if data.height % 4 or data.width % 4:
             size = f"{data.height}x{data.width}"
@@ -56,7 +54,7 @@ class DCGANTF(NoiseModel):
         )
         self.apply(_keras_start)
 
-    def play(self, batch: Labeled) -> Iterator[tuple[Turn, ...]]:
+    def play(self, batch: Labeled) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one step: one pass of each network, from which both players move together."""
         real = batch.images
         fake = self.generator(self.latents(real))
@@ -78,7 +76,7 @@ def _grow(channels: int, width: int, stride: int) -> Iterator[nn.Module]:
 
 
 def _transposed(channels: int, width: int, stride: int) -> Iterator[nn.Module]:
-    """A transposed convolution with Keras' 'same' padding: `stride` times the size, cut more at the end than the start.
+    """A transposed convolution with Keras' 'same' padding: the size times `stride`.
 
     Of the kernel - stride pixels too many, the odd one is cut at the end; torch cuts both sides alike.
     """

@@ -1,0 +1,115 @@
+"""Frames to an animation: GIF, WebP and MP4.
+
+Grey frames stay grey, which makes a GIF five times as fast as colour would.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gantool.errors import GantoolError, ResourceError
+from gantool.images import STILL, ending, explained, replacing
+
+_MOVING = (".gif", ".webp", ".mp4")
+# The colour space is named because players otherwise guess it from the size, and show other colours.
+_COLOURS = "-vf scale=out_color_matrix=bt709 -colorspace bt709"
+_FFMPEG = f"-f rawvideo -i - {_COLOURS} -c:v libx264 -crf 15 -pix_fmt yuv420p -movflags +faststart -f mp4"
+
+
+def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: float = 0.2, loop: bool = True) -> None:
+    """Write pictures of one size and one mode (L or RGB) as .gif, .webp or .mp4, by the ending of `path`.
+
+    Args:
+        frames: in order; an MP4 takes them one by one, the others hold all in memory.
+        path: of the animation. A GIF has 256 colours in each frame, a WEBP is exact, an MP4 nearly so; an odd
+            side of an MP4 becomes one pixel longer.
+        seconds_per_frame: above 0; a GIF counts in hundredths and takes at least 0.02.
+        loop: for ever, or once; the player of an MP4 decides for itself.
+
+    Raises:
+        GantoolError: another ending, no frames, or frames that differ in size or mode.
+        ResourceError, RunError: as `save`.
+    """
+    form = ending(path, _MOVING)
+    pictures = _alike(frames, path)
+    if form == ".mp4":
+        with replacing(path) as temporary:
+            _film(pictures, temporary, path, Fraction(1 / seconds_per_frame).limit_denominator(1000))
+        return
+    options = dict(STILL[".webp"], duration=max(1, round(seconds_per_frame * 1000)), loop=0 if loop else 1)
+    if form == ".gif":
+        options = {"format": "GIF", "duration": 10 * max(2, round(seconds_per_frame * 100))}
+        options |= {"loop": 0} if loop else {}
+        pictures = map(_indexed, pictures)
+    # All are made before the file is begun: what fails then is the writing, not the making.
+    first, *others = pictures
+    with replacing(path) as temporary, explained(path):
+        first.save(temporary, save_all=True, append_images=others, **options)
+
+
+def _indexed(frame: Image.Image) -> Image.Image:
+    """Give a colour frame 256 colours of its own; the octree is fast, and dithering hides its steps."""
+    if frame.mode == "L":
+        return frame
+    palette = frame.quantize(256, method=Image.Quantize.FASTOCTREE)
+    return frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+def _alike(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
+    wanted = None
+    for number, frame in enumerate(frames, 1):
+        frame.load()  # here, where a damaged picture is no failure to write
+        found = f"{frame.width}x{frame.height} {frame.mode}"
+        wanted = wanted or found
+        if found != wanted:
+            raise GantoolError(f"{path}: frame {number} is {found}, the first {wanted}; make all frames alike")
+        yield frame
+    if wanted is None:
+        raise GantoolError(f"{path}: no frames to animate; give at least one")
+
+
+def _film(pictures: Iterator[Image.Image], temporary: Path, path: Path, rate: Fraction) -> None:
+    """Pipe frames through ffmpeg, run here because `imageio_ffmpeg.write_frames` hides how it ended."""
+    import imageio_ffmpeg  # only an MP4 needs it
+
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as problem:
+        raise ResourceError(f"{path}: no ffmpeg for an MP4 ({problem}); write a .gif or .webp") from problem
+    first = next(pictures)
+    odd = ((0, first.height % 2), (0, first.width % 2), (0, 0))[: 2 if first.mode == "L" else 3]
+    size = f"{first.width + first.width % 2}x{first.height + first.height % 2}"
+    form = ["-pix_fmt", "gray" if first.mode == "L" else "rgb24", "-s", size, "-r", str(rate)]
+    command = [program, "-y", "-v", "error", *form, *_FFMPEG.split(), str(temporary)]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as ffmpeg,
+    ):
+        assert ffmpeg.stdin is not None
+        try:
+            for frame in itertools.chain([first], pictures):
+                content = np.pad(np.asarray(frame), odd, mode="edge").tobytes()
+                with suppress(OSError):  # ffmpeg that stops early says why in its log
+                    ffmpeg.stdin.write(content)
+        except BaseException:
+            ffmpeg.kill()
+            raise
+        finally:
+            with suppress(OSError):
+                ffmpeg.stdin.close()
+        if ffmpeg.wait():
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines() or [f"code {ffmpeg.returncode}"]
+            full = any("No space left" in line for line in said)
+            with explained(path):
+                raise OSError(errno.ENOSPC if full else errno.EIO, said[-1])
