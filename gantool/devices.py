@@ -20,10 +20,10 @@ def choose(name: str = "auto") -> torch.device:
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device("cuda" if has["cuda"] else "mps" if has["mps"] else "cpu")
-    kind, _, index = name.partition(":")
+    kind, colon, index = name.partition(":")
     there = ", ".join(["auto", *(kind for kind, found in has.items() if found)])
     many = torch.cuda.device_count() if kind == "cuda" else 1
-    if not has.get(kind) or (index and not (index.isdigit() and int(index) < many)):
+    if not has.get(kind) or (colon and not (index.isdecimal() and index.isascii() and int(index) < many)):
         raise ResourceError(f"--device {name}: not on this machine; here are: {there}")
     return torch.device(name)
 
@@ -50,11 +50,8 @@ def randomness(device: torch.device, states: dict[str, Tensor]) -> Iterator[None
 
 def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:
     """Give the generator states that `seed` starts; see `randomness`."""
-    outside = _states(device)
-    torch.manual_seed(seed)
-    states = _states(device)
-    _set_states(device, outside)
-    return states
+    kinds = {"cpu": torch.device("cpu"), device.type: device}
+    return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
 
 
 def _states(device: torch.device) -> dict[str, Tensor]:

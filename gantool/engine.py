@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -119,10 +120,11 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
 
     Raises:
         ShapeError: they do not fit; says what does not, and which image sizes would.
+        RecipeError: a layer cannot learn from batches of one image.
     """
     spec = describe(recipe.data, data_dir)
     try:
-        return tracing.trace(lambda: models.build(recipe, spec), device)
+        return tracing.trace(lambda: models.build(recipe, spec), device, min(2, recipe.train.batch_size))
     except ShapeError as error:
         sizes = tracing.fitting_sizes(lambda data: models.build(recipe, data), spec)
         if sizes:
@@ -161,7 +163,7 @@ def train(
         TrainingError: a loss is no longer finite.
     """
     place = devices.choose(device)
-    with run.lock():
+    with run.lock(), _memory(place, recipe.train.batch_size):
         shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
         store = prepare(recipe.data, data_dir, tell=tell)
         training = _Training(recipe, run, store, place, resumable)
@@ -171,9 +173,19 @@ def train(
         except GeneratorExit:
             training.save_where_it_stands()
             raise
-        except torch.OutOfMemoryError:
-            batch = max(1, recipe.train.batch_size // 2)
-            raise ResourceError(f"{place}: out of memory; try --set train.batch_size={batch}") from None
+
+
+@contextlib.contextmanager
+def _memory(place: torch.device, batch_size: int) -> Iterator[None]:
+    """Say what to do when the block runs out of memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator has no exception of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        advice = f"try --set train.batch_size={max(1, batch_size // 2)}, or a smaller model"
+        raise ResourceError(f"{place}: out of memory; {advice}") from None
 
 
 class _Training:
@@ -252,7 +264,7 @@ class _Training:
         means = {name: float(value) / batches for name, value in self.sums.items()}
         scores = {name: value for name, value in means.items() if name.startswith("scores/")}
         named = {name: value for name, value in means.items() if name not in scores}
-        for name, value in named.items():
+        for name, value in {**named, **metrics}.items():
             if not math.isfinite(value):
                 raise TrainingError(
                     f"{self.run.path}: {name} became {value} in epoch {self.epoch}; {self._good()}, and try a lower "

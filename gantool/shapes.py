@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gantool.batches import DataSpec, Labeled
-from gantool.errors import GantoolError, ShapeError
+from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models.base import Model
 
 
@@ -43,31 +44,39 @@ class Layer:
     formula: str
 
 
-def trace(build: Callable[[], Model], device: str = "meta") -> list[Layer]:
+def trace(build: Callable[[], Model], device: str = "meta", images: int = 2) -> list[Layer]:
     """Play one step of a model's game and list the layers in the order in which they were first passed.
 
     Args:
         build: makes the model.
         device: where; on the meta device weights take no memory.
+        images: in the batch.
 
     Raises:
         ShapeError: the networks do not fit; says which layer wanted what, and got what.
+        RecipeError: one image alone is not enough for a layer.
     """
-    with torch.device(device):
-        model = build()
-        batch = Labeled(torch.zeros(2, *model.data.shape), torch.zeros(2, dtype=torch.int64))
     layers: list[Layer] = []
     current: list[tuple[str, nn.Module, tuple[int, ...]]] = []
-    with _hooks(model, layers, current):
-        try:
-            for _ in model.play(batch):
-                pass
-        except ShapeError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            if not current:
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        with torch.device(device):
+            model = build()
+            batch = Labeled(torch.zeros(images, *model.data.shape), torch.zeros(images, dtype=torch.int64))
+        with _hooks(model, layers, current):
+            try:
+                for _ in model.play(batch):
+                    pass
+            except ShapeError:
                 raise
-            raise ShapeError(_misfit(*current[-1], layers, error)) from None
+            except (RuntimeError, ValueError) as error:
+                if not current:
+                    raise
+                name, module, got = current[-1]
+                if images == 1 and isinstance(module, _BatchNorm):
+                    raise RecipeError(
+                        f"train.batch_size: {name} ({type(module).__name__}) cannot learn from 1 image; use 2 or more"
+                    ) from None
+                raise ShapeError(_misfit(name, module, got, layers, error)) from None
     return layers
 
 
@@ -94,6 +103,8 @@ def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module
             current.append((name, module, tuple(inputs[0].shape)[1:]))
 
         def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            if not output.numel():  # the CPU lets such pass where other devices do not
+                raise RuntimeError("nothing is left of it")
             current.pop()
             if name not in seen:
                 seen.add(name)
@@ -184,8 +195,8 @@ def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Lay
         formula = _sides([_size(module, axis, got[1 + axis]) for axis in (0, 1)])
         wants = "more pixels than it cuts"
         if isinstance(module, nn.Conv2d):
-            wants = (
-                "x".join(f"{module.kernel_size[i] - 2 * int(module.padding[i])}" for i in (0, 1)) + " pixels or more"
-            )
+            numbers = [_numbers(module, axis) for axis in (0, 1)]
+            least = [dilation * (kernel - 1) + 1 - 2 * padding for kernel, _, padding, dilation in numbers]
+            wants = f"{least[0]}x{least[1]} pixels or more"
         return f"{place}: wants {wants}, got {shape}{source}; {formula}"
     return f"{place}: does not take {shape}{source}: {str(error).splitlines()[0][:120]}"

@@ -221,9 +221,7 @@ def test_an_address_is_made_ascii_and_nothing_is_quoted_twice():
     given = "https://daiv-cnu.duckdns.org/contest/ai_competition[2024]_basic/dataset/datasets.zip"
     assert checked_url(given) == wanted
     assert checked_url(wanted) == wanted
-    assert checked_url(" HTTPS://Bücher.example:8443?a=100% ") == (
-        "https://xn--bcher-kva.example:8443/?a=100%25"
-    )
+    assert checked_url(" HTTPS://Bücher.example:8443?a=100% ") == ("https://xn--bcher-kva.example:8443/?a=100%25")
     assert checked_url("http://[::1]:80/x", allow_http=True) == "http://[::1]:80/x"
 
 
@@ -395,9 +393,7 @@ def test_every_address_is_named_when_none_gives_the_file(site, tmp_path):
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>", b" \n<HTML>", b"\xef\xbb\xbf<html>"])
 def test_a_web_page_is_not_taken_for_a_file(site, tmp_path, page):
     url = site.on("/a.gz", whole(page))
-    with pytest.raises(
-        NetworkError, match=r"/a\.gz: sent a web page, not a file; open the address in a brow"
-    ):
+    with pytest.raises(NetworkError, match=r"/a\.gz: sent a web page, not a file; open the address in a brow"):
         download(Remote("a.gz", (url,)), tmp_path, **QUICK)
     assert [path for path in names(tmp_path) if not path.endswith(".json")] == []
 
@@ -495,9 +491,7 @@ def test_a_name_that_is_not_found_is_looked_up_once_for_each_address(tmp_path, m
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     urls = ("https://one.example/a.zip", "https://two.example/a.zip")
-    with pytest.raises(
-        NetworkError, match=r"one.example/a.zip: the host's name cannot be found, https://two"
-    ):
+    with pytest.raises(NetworkError, match=r"one.example/a.zip: the host's name cannot be found, https://two"):
         download(Remote("a.zip", urls), tmp_path, pause=5.0)
     assert asked == ["one.example", "two.example"]
 
@@ -569,9 +563,7 @@ def secure_site(certificate):
 
 def test_an_invalid_certificate_is_refused_without_another_try(secure_site, tmp_path):
     url = secure_site.on("/a.zip", whole())
-    with pytest.raises(
-        NetworkError, match=r"a\.zip: its certificate is not valid \(self.signed certificate\);"
-    ):
+    with pytest.raises(NetworkError, match=r"a\.zip: its certificate is not valid \(self.signed certificate\);"):
         download(Remote("a.zip", (url,)), tmp_path, pause=60.0, allow_http=True)
     assert (secure_site.asked, names(tmp_path)) == ([], [])
 
@@ -595,9 +587,7 @@ def test_https_to_a_server_that_speaks_http_fails(site, tmp_path):
 # --- what is asked for ---
 
 
-@pytest.mark.parametrize(
-    "url", ["data/faces.zip", "file:///data/faces.zip", "C:\\faces.zip", "d://faces", ""]
-)
+@pytest.mark.parametrize("url", ["data/faces.zip", "file:///data/faces.zip", "C:\\faces.zip", "d://faces", ""])
 def test_a_path_is_not_an_address(tmp_path, url):
     message = re.escape(f"{url}: this is not an https address; for a local file give its path as data.source")
     with pytest.raises(GantoolError, match=message) as caught:
@@ -607,9 +597,7 @@ def test_a_path_is_not_an_address(tmp_path, url):
 
 @pytest.mark.parametrize("url", ["ftp://example.com/a", "s3://bucket/a"])
 def test_other_schemes_are_not_supported(url):
-    with pytest.raises(
-        GantoolError, match=f"{url}: {url[:3].strip(':')}.* not supported; give an https addr"
-    ):
+    with pytest.raises(GantoolError, match=f"{url}: {url[:3].strip(':')}.* not supported; give an https addr"):
         checked_url(url)
 
 
@@ -645,9 +633,7 @@ def test_an_address_is_shown_without_what_may_be_secret():
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "../a", "a\0", "C:a", "a\nb", "a.", "x..y"])
 def test_a_name_that_is_not_plain_is_refused(tmp_path, name):
-    message = (
-        f"^{re.escape(repr(name))}: this is not a plain file name; name the download without any folder$"
-    )
+    message = f"^{re.escape(repr(name))}: this is not a plain file name; name the download without any folder$"
     with pytest.raises(GantoolError, match=message):
         download(Remote(name, ("https://example.com/a",)), tmp_path / "folder")
     assert names(tmp_path) == []
@@ -659,9 +645,7 @@ def test_a_name_that_is_too_long_is_refused(tmp_path):
 
 
 def test_a_remote_without_an_address_is_refused(tmp_path):
-    with pytest.raises(
-        GantoolError, match=r"a\.zip: there is no address to download it from; name at least one"
-    ):
+    with pytest.raises(GantoolError, match=r"a\.zip: there is no address to download it from; name at least one"):
         download(Remote("a.zip", ()), tmp_path)
 
 
@@ -680,9 +664,7 @@ def test_a_full_disk_is_told_as_such(number, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        ResourceError, match=r"below: cannot be written or read \(.+\); choose another folder"
-    ):
+    with pytest.raises(ResourceError, match=r"below: cannot be written or read \(.+\); choose another folder"):
         download(Remote("a.zip", ("https://example.com/a",)), tmp_path / "file" / "below")
 
 
@@ -761,9 +743,7 @@ def test_two_processes_fetch_one_file_once(site, tmp_path):
 def test_many_threads_fetch_one_file_once(site, tmp_path):
     remote = Remote("a.zip", (site.on("/a.zip", whole()),), HASH)
     results = []
-    work = [
-        threading.Thread(target=lambda: results.append(download(remote, tmp_path, **QUICK))) for _ in range(8)
-    ]
+    work = [threading.Thread(target=lambda: results.append(download(remote, tmp_path, **QUICK))) for _ in range(8)]
     for thread in work:
         thread.start()
     for thread in work:

@@ -230,9 +230,7 @@ def test_a_nul_in_a_name_is_refused_in_a_tar(tmp_path):
 def test_signs_that_windows_forbids_are_refused_there(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "FORBIDDEN", '<>:"|?*')
     archive = make_zip(tmp_path / "a.zip", [("file.txt:stream", b"1")])
-    refused(
-        archive, r"'file.txt:stream' has one of <>:\"\|\?\* in its name, which Windows does not allow; do"
-    )
+    refused(archive, r"'file.txt:stream' has one of <>:\"\|\?\* in its name, which Windows does not allow; do")
 
 
 @pytest.mark.parametrize(
@@ -333,9 +331,7 @@ def test_an_archive_is_refused_wherever_it_was_cut(tmp_path, kind):
     for length in {*range(0, whole, whole // 40), whole - 1, 512, 1536}:
         archive = tmp_path / "cut"
         archive.write_bytes(data[:length])
-        refused(
-            archive, r"(is not a zip or tar archive, or is cut short or damaged|is damaged) \(.+\); download"
-        )
+        refused(archive, r"(is not a zip or tar archive, or is cut short or damaged|is damaged) \(.+\); download")
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path):
@@ -354,9 +350,7 @@ def test_a_compressed_tar_is_read_to_its_checksum(tmp_path):
     refused(archive, r"cut short or damaged \(.*CRC.*\); download it again$")
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"<html>", b"PK", b"PK\x03\x04", gzip.compress(b"no tar"), b"Rar!\x1a\x07"]
-)
+@pytest.mark.parametrize("data", [b"", b"<html>", b"PK", b"PK\x03\x04", gzip.compress(b"no tar"), b"Rar!\x1a\x07"])
 def test_what_is_no_archive_is_refused(tmp_path, data):
     (tmp_path / "a.zip").write_bytes(data)
     message = r"a\.zip: is not a zip or tar archive, or is cut short or damaged \(.+\); download it again$"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,12 +13,14 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), with the last trace taken as the sum of the square roots of the
     eigenvalues of R S2 R, R = S1^(1/2): that matrix is symmetric and positive, so nothing complex appears and fewer
-    samples than features do no harm.
+    samples than features do no harm. A set with a number that is not finite is infinitely far.
 
     Shape:
         real: [N, D], at least 2 rows. fake: [M, D], at least 2 rows.
     """
     real, fake = real.detach().cpu().double(), fake.detach().cpu().double()
+    if not (real.isfinite().all() and fake.isfinite().all()):
+        return math.inf
     real_covariance, fake_covariance = real.T.cov(), fake.T.cov()
     values, vectors = torch.linalg.eigh(real_covariance)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T

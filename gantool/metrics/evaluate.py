@@ -55,5 +55,5 @@ class Evaluator:
             chosen = slice(start, start + 256)
             images = sample(self.seeds[chosen], self.labels[chosen])
             # As `sample` writes them: 8 bits.
-            fake.append(self.features(((images + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1))
+            fake.append(self.features(((images + 1) * 127.5 + 0.5).floor().clamp(0, 255) / 127.5 - 1))
         return {"fd": frechet_distance(self.real, torch.cat(fake))}
