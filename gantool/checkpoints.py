@@ -1,7 +1,8 @@
 """A checkpoint file: tensors and plain values behind a checksum, that can hold no code.
 
 Layout: the line `gantool checkpoint 1`, the SHA-256 of the rest in hexadecimal with a line's end, then what
-`torch.save` writes. torch alone does not notice a flipped bit, and its messages for damaged files advise what is unsafe.
+`torch.save` writes. torch alone does not notice a flipped bit, and its messages for damaged files advise what is
+unsafe.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantool.errors import DataError, GantoolError, RunError
+from gantool.errors import GantoolError, RecipeError, RunError, TrainingError
 
 if TYPE_CHECKING:
     from gantool.recipe import Recipe
@@ -64,7 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):  # a console that lacks a letter shows `?` for it
             stream.reconfigure(errors="replace")
     try:
-        app(arguments)
+        try:
+            app(arguments)
+        finally:
+            if sys.stdout:  # None where it was closed before the start
+                sys.stdout.flush()
     except GantoolError as error:
         from gantool import show
 
@@ -109,6 +114,7 @@ def train(
     show.tell(f"run {run.path}")
     report = None
     with (
+        _taken_back(run, new=not resume),
         stopping() as stopped,
         show.Training(chosen.train.epochs) as line,
         contextlib.closing(
@@ -177,15 +183,16 @@ def sample(
     numbers = _seeds(seeds)
     found = _find_run(run)
     path = output or found.path / f"sample{'-' + class_name if class_name else ''}-{seeds}.png"
-    if output:
-        _refuse_old(path, overwrite)
+    names = [f"seed-{seed:06d}" for seed in numbers]
+    for file in [path] if path.suffix else [path / f"{name}.png" for name in names]:
+        _refuse_old(file, overwrite or output is None)
     trained = load(found.path, checkpoint, device)
     pictures = trained.sample(numbers, class_name)
     if path.suffix:
         images.save(images.grid(pictures), path)
         show.result(f"{path}: {len(numbers)} pictures of epoch {trained.epoch}")
     else:
-        images.save_each(pictures, path, [f"seed-{seed:06d}.png" for seed in numbers])
+        images.save_each(pictures, path, names)
         show.result(f"{path}{os.sep}: {len(numbers)} pictures of epoch {trained.epoch}")
 
 
@@ -290,7 +297,8 @@ def show_source(
     try:
         data = check(Data, {**block, **wanted}, ("data",))
     except Mismatch as error:
-        raise DataError(f"--set data.{error}") from None
+        rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
+        raise RecipeError("\n".join(rows)) from None
     store = prepare(data, root, tell=show.tell)
     contact_sheet(store, output, rendered=data.source == "eggs")
     show.result(f"{output}: {len(store)} pictures in {len(store.spec.classes)} classes")
@@ -331,6 +339,19 @@ def _run_to_train(name: str | None, texts: list[str], out: Path | None, resume: 
         return resumed(run, recipe, changes), run
     assert recipe is not None
     return recipe, Run.create(dump(recipe), name=recipe.name, out=out)
+
+
+@contextlib.contextmanager
+def _taken_back(run: Run, *, new: bool) -> Iterator[None]:
+    """Remove the directory of a new run that fails before its first step, such as for want of its data."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except GantoolError:
+        if new and not run.entries() and not any(run.checkpoints.iterdir()):
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def _old_run(name: str | None, out: Path | None) -> Run | None:

@@ -331,6 +331,8 @@ class _Training:
                 self.run.rewind(self.epoch - 1)
                 tell(f"going on after epoch {self.epoch - 1}" + (f", batch {self.batch}" if self.batch else ""))
                 return
+        if self.run.entries():
+            self.run.rewind(0)  # it was killed between its first line and its first checkpoint
 
     def _take(self, state: dict[str, Any], file: Path) -> None:
         missing = [name for name in ("trainer", "position", "classes") if name not in state]
@@ -362,7 +364,7 @@ def fit(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None
         CheckpointError: a weight is missing, has another shape or is not finite; the first such one is named.
     """
     own = model.state_dict()
-    for name in own.keys() | state.keys():
+    for name in dict.fromkeys([*own, *state]):
         if name not in own or name not in state:
             who = "the model" if name not in own else "the checkpoint"
             raise CheckpointError(f"{file}: of another model: {who} has no {name}")

@@ -19,6 +19,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FEW = 20  # names that a message lists, at the most
+
 
 class GantoolError(Exception):
     """Something that a person can mend; shown as one message, without a traceback."""
@@ -78,4 +80,5 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(name), names, 1, 0.6)
     if nearest:
         return f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?"
-    return f"unknown {kind} {name!r}; known: {', '.join(names)}"
+    shown = ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
+    return f"unknown {kind} {name!r}; " + (f"known: {shown}" if names else "there is none")

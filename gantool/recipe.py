@@ -11,12 +11,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from annotated_types import Interval, MinLen
 from pydantic import Field
 
 from gantool import strict_yaml
 from gantool.errors import GantoolError, RecipeError, unknown
+from gantool.runs import is_file
 from gantool.schema import Block, Count, Fraction, Mismatch, Problem, Size, check, plain, signature
 from gantool.strict_yaml import Place
 
@@ -174,9 +174,9 @@ def find(name: str) -> Path:
         RecipeError: there is none.
     """
     path = Path(name)
-    if path.is_dir() and (path / "recipe.yaml").is_file():
+    if is_file(path / "recipe.yaml"):
         return path / "recipe.yaml"
-    if path.is_file():
+    if is_file(path):
         return path
     known = shipped()
     if name in known:
@@ -213,7 +213,7 @@ def parse(
     document, lines = strict_yaml.parse(text, source)
     if not isinstance(document, dict):
         raise RecipeError(f"{source}: a recipe is a block of keys (model, data, loss, train), not {document!r:.40}")
-    document.setdefault("name", Path(source).stem)
+    document.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(source).stem).strip("_.-")[:64] or "recipe")
     return _checked(document, changes or {}, kinds, source, lines)
 
 
@@ -224,7 +224,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any], kinds: Mapping[str, Fin
 
 def dump(recipe: Recipe) -> str:
     """Give the recipe as YAML with every default spelled out; it trains again as it is."""
-    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+    return strict_yaml.dump(plain(recipe))
 
 
 def parse_changes(texts: list[str]) -> dict[str, Any]:
@@ -300,7 +300,7 @@ def _named(block: str, values: Any, finder: Find) -> dict[str, Any]:
 def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     document = deepcopy(document)
     for key, value in changes.items():
-        parts = key.split(".")
+        parts = _parts(key)
         at: Any = document
         for depth, part in enumerate(parts):
             index: str | int = int(part) if isinstance(at, list) and part.isdigit() else part
@@ -317,6 +317,16 @@ def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, 
             if not isinstance(at, dict | list):
                 raise Mismatch([Problem(tuple(parts), f"{'.'.join(parts[: depth + 1])} holds no keys")])
     return document
+
+
+def _parts(key: str) -> list[str]:
+    """Split a dotted key; what stands in `tune.space` is a dotted key itself."""
+    space = "tune.space."
+    if not key.startswith(space):
+        return key.split(".")
+    searched, _, last = key.removeprefix(space).rpartition(".")
+    inside = [searched, last] if searched and last in Range.model_fields else [key.removeprefix(space)]
+    return ["tune", "space", *inside]
 
 
 def _sentence(problem: Problem, source: str, lines: Mapping[Place, int], changes: Mapping[str, Any]) -> str:

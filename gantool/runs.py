@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from gantool.errors import ResourceError, RunError
 
+_held: set[Path] = set()  # the locks of this process
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,10 +35,15 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _disk(path, error) from None
+        raise disk(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; a name that the system refuses, such as one too long, is none."""
+    return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises on such a name
 
 
 def write(path: Path, text: str) -> None:
@@ -87,7 +94,8 @@ class Run:
     @classmethod
     def newest(cls, name: str) -> Self | None:
         """Give the newest run of the recipe called `name`, or None."""
-        found = [path for path in Path("runs").glob(f"{name}-*") if (path / "recipe.yaml").is_file()]
+        runs = (path for path in Path("runs").glob("*") if path.name.rpartition("-")[0] == name and _number(path))
+        found = [path for path in runs if (path / "recipe.yaml").is_file()]
         return cls(max(found, key=_number)) if found else None
 
     @property
@@ -106,7 +114,7 @@ class Run:
             with (self.path / "log.jsonl").open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(dict(entry)) + "\n")
         except OSError as error:
-            raise _disk(self.path / "log.jsonl", error) from None
+            raise disk(self.path / "log.jsonl", error) from None
 
     def entries(self) -> list[dict[str, Any]]:
         """Give the log's objects; a last line that a dying process left half-written is no object."""
@@ -122,16 +130,22 @@ class Run:
         kept = [entry for entry in self.entries() if entry["epoch"] <= epoch]
         write(self.path / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Keep a second process off this run while the block runs; see `lock`."""
-        return lock(self.path / "lock")
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second process off this run while the block runs, see `lock`; and sweep what a killed one left."""
+        with lock(self.path / "lock"):
+            for folder in (self.path, self.checkpoints):
+                for left in folder.glob(".*.part"):
+                    left.unlink(missing_ok=True)
+            yield
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold a lock file while the block runs.
 
-    A lock whose process has died on this machine is taken over.
+    A lock whose process has died on this machine is taken over; so is one of this process's own number that it does
+    not hold, for in a container that starts again every process has the number of the one before.
 
     Raises:
         RunError: another process holds it; the message names its pid.
@@ -142,20 +156,23 @@ def lock(path: Path) -> Iterator[None]:
             break
         except FileExistsError:
             pid, host = _holder(path)
-            if host != socket.gethostname() or alive(pid):
+            dead = not alive(pid) or (pid == os.getpid() and path.absolute() not in _held)
+            if host != socket.gethostname() or not dead:
                 raise RunError(
                     f"{path.parent}: in use by process {pid} on {host}; wait for it, or delete {path}"
                 ) from None
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise _disk(path, error) from None
+            raise disk(path, error) from None
     else:
         raise RunError(f"{path.parent}: another process took it just now; try again")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+    _held.add(path.absolute())
     try:
         yield
     finally:
+        _held.discard(path.absolute())
         path.unlink(missing_ok=True)
 
 
@@ -181,7 +198,7 @@ def make_directory(out: Path | None, name: str) -> Path:
             else:
                 return path
     except OSError as error:
-        raise _disk(out or Path("runs"), error) from None
+        raise disk(out or Path("runs"), error) from None
 
 
 def find_directory(place: str | None, inside: str, kind: str, first: str) -> Path:
@@ -194,7 +211,7 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
             raise RunError(f"runs: no {kind} here yet; make one with: {first}")
         return max(found, key=_number)
     for path in (Path(place), parent / place):
-        if (path / inside).is_file():
+        if is_file(path / inside):
             return path
     names = sorted(path.name for path in parent.glob("*") if (path / inside).is_file())
     known = f"; here are: {', '.join(names[-8:])}" if names else f"; make one with: {first}"
@@ -257,7 +274,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _disk(path: Path, error: OSError) -> ResourceError:
+def disk(path: Path, error: OSError) -> ResourceError:
+    """Say why a file or folder cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(f"{path}: the disk is full; make room, then go on with --resume")
+        return ResourceError(f"{path}: the disk is full; make room and start again, a run with --resume")
     return ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")

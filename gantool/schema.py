@@ -83,6 +83,8 @@ def _problem(error: dict[str, Any], place: tuple[str | int, ...], schema: type[B
     blocks = {block.__name__: block for block in Block.__subclasses__()}
     where = tuple(part for part in error["loc"] if not _names_a_type(part, blocks))
     kind, value, limits = error["type"], error.get("input"), error.get("ctx", {})
+    if kind in {"extra_forbidden", "missing"} and where[-1:] != error["loc"][-1:]:
+        where += error["loc"][-1:]  # the last one is a key, whatever it looks like
     if kind == "extra_forbidden":
         inner = _block_at(error["loc"][:-1], schema, blocks)
         return Problem((*place, *where), unknown("key", where[-1], inner.model_fields))
@@ -90,20 +92,22 @@ def _problem(error: dict[str, Any], place: tuple[str | int, ...], schema: type[B
         if where and isinstance(where[-1], int):
             return Problem((*place, *where[:-1]), f"expected more values, got {_shown(value)}")
         return Problem((*place, *where[:-1]), f"missing key {where[-1]!r}")
-    return Problem((*place, *where), f"expected {_expected(kind, limits, error['msg'])}, got {_shown(value)}")
+    quoted = f'; in quotes it is text: "{_shown(value)}"' if kind == "string_type" and isinstance(value, int) else ""
+    return Problem((*place, *where), f"expected {_expected(kind, limits, error['msg'])}, got {_shown(value)}{quoted}")
 
 
 def _merged(problems: list[Problem]) -> list[Problem]:
     """Join what pydantic says of each form that a value could have had into one problem a place."""
-    messages: dict[tuple[str | int, ...], str] = {}
+    forms: dict[tuple[tuple[str | int, ...], str], str] = {}
     for place, message in problems:
         deeper = any(other != place and other[: len(place)] == place for other, _ in problems)
         if deeper and not message.startswith("missing"):
             continue  # the form that got further says more
-        told = messages.get(place)
-        both = told and told.startswith("expected ") and message.startswith("expected ")
-        messages[place] = f"{told.rpartition(', got ')[0]} or {message[9:]}" if told and both else message
-    return [Problem(place, message) for place, message in messages.items()]
+        expected = message.startswith("expected ")
+        key = (place, "expected" if expected else message)
+        told = forms.get(key)
+        forms[key] = f"{told.rpartition(', got ')[0]} or {message[9:]}" if told and expected else message
+    return [Problem(place, message) for (place, _), message in forms.items()]
 
 
 def _names_a_type(part: str | int, blocks: Mapping[str, type[Block]]) -> bool:
@@ -154,6 +158,10 @@ def _expected(kind: str, limits: Mapping[str, Any], message: str) -> str:
     if kind in bounds:
         key, words = bounds[kind]
         return f"{words} {limits[key]:,}"
+    if kind == "string_pattern_mismatch":
+        return f"text that matches {limits['pattern']}"
+    if kind == "string_too_short":
+        return "text that is not empty"
     if kind in {"too_long", "too_short"}:
         amount = limits.get("max_length", limits.get("min_length"))
         return f"{'at most' if kind == 'too_long' else 'at least'} {amount} values"

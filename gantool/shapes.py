@@ -96,7 +96,7 @@ def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module
     handles = []
     seen: set[str] = set()
     for name, module in model.named_modules():
-        if list(module.children()) or "." not in name:
+        if list(module.children()) or not name:
             continue
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
@@ -166,7 +166,7 @@ def _convolution(module: nn.Conv2d, axis: int, size: int) -> str:
     spread = dilation * (kernel - 1) + 1
     exact = (size - spread + 2 * padding) / stride + 1
     rounded = f" -> {math.floor(exact)}" if exact != math.floor(exact) else ""
-    return f"({size} - {spread} + 2*{padding})/{stride} + 1 = {exact:.4g}{rounded}"
+    return f"({size} - {spread} + 2*{padding:g})/{stride} + 1 = {round(exact, 4):.12g}{rounded}"
 
 
 def _transposed(module: nn.ConvTranspose2d, axis: int, size: int) -> str:
@@ -179,8 +179,11 @@ def _transposed(module: nn.ConvTranspose2d, axis: int, size: int) -> str:
     return f"({size} - 1)*{stride} - 2*{padding} + {spread}{more} = {result}"
 
 
-def _numbers(module: Any, axis: int) -> tuple[int, int, int, int]:
-    return module.kernel_size[axis], module.stride[axis], module.padding[axis], module.dilation[axis]
+def _numbers(module: Any, axis: int) -> tuple[int, int, float, int]:
+    kernel, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
+    named = {"valid": 0, "same": dilation * (kernel - 1) / 2}
+    padding = named[module.padding] if isinstance(module.padding, str) else module.padding[axis]
+    return kernel, stride, padding, dilation
 
 
 def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception) -> str:
@@ -197,6 +200,6 @@ def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Lay
         if isinstance(module, nn.Conv2d):
             numbers = [_numbers(module, axis) for axis in (0, 1)]
             least = [dilation * (kernel - 1) + 1 - 2 * padding for kernel, _, padding, dilation in numbers]
-            wants = f"{least[0]}x{least[1]} pixels or more"
+            wants = f"{least[0]:g}x{least[1]:g} pixels or more"
         return f"{place}: wants {wants}, got {shape}{source}; {formula}"
     return f"{place}: does not take {shape}{source}: {str(error).splitlines()[0][:120]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -28,8 +27,15 @@ if TYPE_CHECKING:
     from gantool.engine import Report
     from gantool.shapes import Layer
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `cli.main` to end quietly when the reader of a pipe has had enough."""
+        raise BrokenPipeError
+
+
+out = _Console(highlight=False, soft_wrap=True)
+err = _Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def error(message: str) -> None:
@@ -98,7 +104,8 @@ class Training:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        self.progress.stop()
+        if err.is_terminal:  # else it would print an empty line
+            self.progress.stop()
 
     def update(self, report: Report) -> None:
         """Show a report."""
@@ -150,7 +157,8 @@ class Downloads:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        self.progress.stop()
+        if err.is_terminal:  # else it would print an empty line
+            self.progress.stop()
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
         """Show how far the download of a file is, in bytes."""
@@ -193,7 +201,7 @@ def layers(rows: Iterable[Layer]) -> None:
 
 def as_json(rows: Any) -> None:
     """Print plain JSON."""
-    sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    out.out(json.dumps(rows, indent=2, ensure_ascii=False), highlight=False)
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

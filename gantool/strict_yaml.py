@@ -15,7 +15,7 @@ import yaml
 from gantool.errors import RecipeError
 
 Place = tuple[str | int, ...]
-LARGEST = 1_000_000  # bytes; the longest shipped recipe has about 2,000
+LARGEST = 100_000  # bytes; the longest shipped recipe has about 2,000
 DEEPEST = 20  # blocks in blocks; the deepest recipe has 5
 
 _PLAIN = "tag:yaml.org,2002:"
@@ -23,16 +23,37 @@ _PLAIN = "tag:yaml.org,2002:"
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own form
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse what recipes do without before it is built."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        place = f"{self.name}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise RecipeError(f"{place}: an alias (*{event.anchor}) is not used in recipes; write the value out")
+        if event.tag is not None:
+            raise RecipeError(f"{place}: a tag ({event.tag}) is not used in recipes; write a plain value")
+        if self.depth > DEEPEST:
+            raise RecipeError(f"{place}: blocks are nested too deep; the limit is {DEEPEST}")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Also quotes text that is text to PyYAML, but would be a number here."""
 
 
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|false)$", "tf"),
     ("null", r"^(?:null|~|)$", ["n", "~", ""]),
-    ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
-    ("float", r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("int", r"^[-+]?(?:0|[1-9](?:_?[0-9]){0,18})$", "-+0123456789"),
+    ("float", r"^[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
     ("float", r"^[-+]?\.(?:inf|nan)$", "-+."),
 ):
     _Loader.add_implicit_resolver(_PLAIN + _tag, re.compile(_pattern), list(_first))
+    _Dumper.add_implicit_resolver(_PLAIN + _tag, re.compile(_pattern), list(_first))
 
 
 def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
@@ -54,8 +75,10 @@ def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
             raise RecipeError(f"{name}: not a text file in UTF-8; save the recipe as UTF-8") from None
     lines: dict[Place, int] = {}
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        return (None if node is None else _value(node, (), lines, name, set())), lines
+        loader = _Loader(text)
+        loader.name = name
+        node = loader.get_single_node()
+        return (None if node is None else _value(node, (), lines, name)), lines
     except yaml.reader.ReaderError:
         raise RecipeError(f"{name}: holds characters that text does not; is this a YAML file?") from None
     except yaml.MarkedYAMLError as error:
@@ -63,8 +86,6 @@ def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
         line = mark.line + 1 if mark else 1
         problem = (error.problem or "not YAML").replace("\n", " ")
         raise RecipeError(f"{name}:{line}: {problem}; indent with spaces and close every bracket") from None
-    except RecursionError:
-        raise RecipeError(f"{name}: blocks are nested too deep; the limit is {DEEPEST}") from None
 
 
 def scalar(text: str, name: str) -> Any:
@@ -72,24 +93,24 @@ def scalar(text: str, name: str) -> Any:
     return parse(text, name)[0]
 
 
-def _value(node: yaml.Node, place: Place, lines: dict[Place, int], name: str, seen: set[int]) -> Any:
-    line = node.start_mark.line + 1
-    lines.setdefault(place, line)
-    if id(node) in seen:
-        raise RecipeError(f"{name}:{line}: an alias (*) is not used in recipes; write the value out")
-    seen.add(id(node))
-    if len(place) > DEEPEST:
-        raise RecipeError(f"{name}:{line}: blocks are nested too deep; the limit is {DEEPEST}")
-    if isinstance(node, yaml.SequenceNode) and node.tag == _PLAIN + "seq":
-        return [_value(item, (*place, i), lines, name, seen) for i, item in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode) and node.tag == _PLAIN + "map":
-        return _mapping(node, place, lines, name, seen)
-    return _plain(node, name, line)
+def dump(values: Any) -> str:
+    """Write plain values so that `parse` gives them back."""
+    text: str = yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None
+    )
+    return text
 
 
-def _mapping(
-    node: yaml.MappingNode, place: Place, lines: dict[Place, int], name: str, seen: set[int]
-) -> dict[str, Any]:
+def _value(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> Any:
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*place, i), lines, name) for i, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, place, lines, name)
+    return _plain(node)
+
+
+def _mapping(node: yaml.MappingNode, place: Place, lines: dict[Place, int], name: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -100,15 +121,13 @@ def _mapping(
             first = lines[(*place, key)]
             raise RecipeError(f"{name}:{line}: key {key!r} is given twice, first in line {first}; keep one")
         lines[(*place, key)] = line
-        values[key] = _value(value_node, (*place, key), lines, name, seen)
+        values[key] = _value(value_node, (*place, key), lines, name)
     return values
 
 
-def _plain(node: yaml.Node, name: str, line: int) -> Any:
+def _plain(node: yaml.Node) -> Any:
     text = str(node.value)
     kind = node.tag.removeprefix(_PLAIN)
-    if kind == "str":
-        return text
     if kind == "null":
         return None
     if kind == "bool":
@@ -117,4 +136,4 @@ def _plain(node: yaml.Node, name: str, line: int) -> Any:
         return int(text)
     if kind == "float":
         return float(re.sub(r"\.(?=inf|nan)", "", text))
-    raise RecipeError(f"{name}:{line}: a tag ({node.tag}) is not used in recipes; write a plain value")
+    return text

@@ -194,9 +194,7 @@ def test_exif_orientation_6_is_applied(form, tmp_path):
 
 
 # Where the first stored pixel ends: 0 above left, 1 above right, 2 below left, 3 below right.
-@pytest.mark.parametrize(
-    ("orientation", "corner"), [(1, 0), (2, 1), (3, 3), (4, 2), (5, 0), (6, 1), (7, 3), (8, 2)]
-)
+@pytest.mark.parametrize(("orientation", "corner"), [(1, 0), (2, 1), (3, 3), (4, 2), (5, 0), (6, 1), (7, 3), (8, 2)])
 def test_every_orientation(orientation, corner):
     image = Image.new("L", (3, 2))
     image.putpixel((0, 0), 255)
@@ -225,9 +223,7 @@ def test_another_aspect_ratio_is_cropped_around_the_centre():
     image = Image.new("RGB", (30, 10), RED)
     image.paste(GREEN, (10, 0, 20, 10))
     assert pixels(stored(image, "PNG"), 3, 5, 5) == [[list(GREEN)] * 5] * 5
-    assert (
-        pixels(stored(image.transpose(Image.Transpose.ROTATE_90), "PNG"), 3, 5, 5) == [[list(GREEN)] * 5] * 5
-    )
+    assert pixels(stored(image.transpose(Image.Transpose.ROTATE_90), "PNG"), 3, 5, 5) == [[list(GREEN)] * 5] * 5
 
 
 def test_shrinking_does_not_alias():

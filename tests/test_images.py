@@ -171,8 +171,7 @@ def test_captions_are_under_their_tiles():
 
 def test_cells_widen_for_a_long_caption_up_to_a_limit():
     widths = [
-        grid(flat(0, height=56, width=56), captions=[text]).width - 4
-        for text in ("x", "trial 12 · FID 23.4", "m" * 99)
+        grid(flat(0, height=56, width=56), captions=[text]).width - 4 for text in ("x", "trial 12 · FID 23.4", "m" * 99)
     ]
     assert widths[0] == 56 < widths[1] < widths[2] == 160
 
@@ -199,18 +198,14 @@ def test_caption_adds_a_strip_above(mode):
 @pytest.mark.parametrize("width", [1, 8, 60, 500, 3000])
 def test_a_caption_changes_no_size(width):
     picture = Image.new("L", (width, 10))
-    sizes = {
-        caption(picture, text).size for text in ("", "x", "a long text " * 99, "two\nlines", "日本 é → ×")
-    }
+    sizes = {caption(picture, text).size for text in ("", "x", "a long text " * 99, "two\nlines", "日本 é → ×")}
     assert len(sizes) == 1
     assert sizes.pop()[0] == width
 
 
 def test_text_that_the_font_lacks_is_spelled():
     picture = Image.new("L", (300, 10))
-    assert (
-        caption(picture, "Fréchet × 2 → 3\n4").tobytes() == caption(picture, "Frechet x 2 -> 3 4").tobytes()
-    )
+    assert caption(picture, "Fréchet × 2 → 3\n4").tobytes() == caption(picture, "Frechet x 2 -> 3 4").tobytes()
     assert caption(picture, "日").tobytes() == caption(picture, "?").tobytes()
 
 
@@ -243,9 +238,7 @@ def test_a_file_has_the_usual_permissions(tmp_path):
 
 @pytest.mark.parametrize("name", ["picture.bmpp", "picture"])
 def test_unknown_ending(name, tmp_path):
-    with pytest.raises(
-        GantoolError, match=r"unknown ending '.*'; end it in \.png or \.jpg or \.jpeg or \.webp$"
-    ):
+    with pytest.raises(GantoolError, match=r"unknown ending '.*'; end it in \.png or \.jpg or \.jpeg or \.webp$"):
         save(Image.new("L", (1, 1)), tmp_path / name)
     with pytest.raises(GantoolError, match=r"unknown ending '.*'; end it in \.gif or \.webp or \.mp4$"):
         animate(frames(2), tmp_path / name)
@@ -271,9 +264,7 @@ def failing(problem: Exception):
     ],
 )
 @pytest.mark.parametrize("name", ["still.png", "moving.gif", "moving.webp"])
-def test_a_failing_write_leaves_the_old_file_and_nothing_else(
-    problem, kind, text, name, tmp_path, monkeypatch
-):
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(problem, kind, text, name, tmp_path, monkeypatch):
     path = tmp_path / name
     path.write_bytes(b"the old file")
     monkeypatch.setattr(Image.Image, "save", failing(problem))
@@ -357,11 +348,7 @@ def test_a_gif_of_grey_frames_is_exact(tmp_path):
 def test_a_gif_of_colour_frames_is_close(tmp_path):
     ramp = torch.linspace(-1, 1, 32)
     pictures = [
-        grid(
-            torch.stack([ramp.expand(32, 32), ramp.view(32, 1).expand(32, 32), torch.full((32, 32), blue)])[
-                None
-            ]
-        )
+        grid(torch.stack([ramp.expand(32, 32), ramp.view(32, 1).expand(32, 32), torch.full((32, 32), blue)])[None])
         for blue in (-1.0, 1.0)
     ]
     animate(pictures, tmp_path / "a.gif")

@@ -11,6 +11,7 @@ from pathlib import Path
 from gantool.data.sources import Picture
 from gantool.data.unpack import complete, unpack
 from gantool.errors import DataError, unknown
+from gantool.runs import is_file
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FETCHED = "fetched"  # folder of the data directory where `data fetch URL --name NAME` unpacks to
@@ -81,17 +82,18 @@ def locate(source: str, root: Path, tell: Callable[[str], None]) -> Path | None:
         root: the data directory.
         tell: is told when an archive is unpacked.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(source))  # noqa: PTH111  Path.expanduser raises on an unknown user
+    if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises on a name that is too long
         return path
-    if path.is_file():
+    if is_file(path):
         if not source.lower().endswith(ARCHIVES):
             raise DataError(
                 f"data.source: {source} is a file, but no archive; use a folder, or one of {', '.join(ARCHIVES)}"
             )
         status = path.stat()
         mark = hashlib.sha256(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
-        target = root / "unpacked" / f"{re.sub(r'[^A-Za-z0-9_-]', '_', path.stem)}-{mark}"
+        # The last folder has the archive's name: a flat one is a class of that name.
+        target = root / "unpacked" / mark / (re.sub(r"[^A-Za-z0-9_-]", "_", path.name.partition(".")[0]) or "images")
         if not complete(target):
             tell(f"unpacking {source}")
             unpack(path, target)
@@ -121,9 +123,10 @@ def _safe(name: str) -> bool:
 def _inside(path: Path, inside: str) -> Path:
     if (path / inside).is_dir() and not Path(inside).is_absolute() and ".." not in Path(inside).parts:
         return path / inside
-    found = [
-        Path(at) / inside for at, folders, _ in os.walk(path) if inside in folders and len(Path(inside).parts) == 1
-    ]
+    found = []
+    for at, folders, _ in os.walk(path):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        found += [Path(at) / inside] if inside in folders else []
     if len(found) == 1:
         return found[0]
     if found:

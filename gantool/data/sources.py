@@ -99,6 +99,15 @@ def _digits(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
             yield Picture(str(index), str(label), np.round(image * (255 / 16)).astype(np.uint8))
 
 
+def _idx(images_file: Path, labels_file: Path, classes: int) -> tuple[NDArray[np.uint8], list[int]]:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    images, labels = read_image_file(str(images_file)).numpy(), read_label_file(str(labels_file)).tolist()
+    if len(images) != len(labels) or max(labels) >= classes:
+        raise ValueError(f"{len(images)} images, {len(labels)} labels up to {max(labels)}")
+    return images, labels
+
+
 def _mnist_like(name: str, folder: str, summary: str, classes: str, mirrors: Sequence[str], *hashes: str) -> Source:
     """Describe a dataset in MNIST's four IDX files, at torchvision's place for them."""
     files = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
@@ -106,11 +115,8 @@ def _mnist_like(name: str, folder: str, summary: str, classes: str, mirrors: Seq
     names = tuple(classes.split())
 
     def pictures(root: Path, wanted: Sequence[str]) -> Iterator[Picture]:
-        from torchvision.datasets.mnist import read_image_file, read_label_file
-
         try:
-            images = read_image_file(str(root / place / files[0])).numpy()
-            labels = read_label_file(str(root / place / files[1])).tolist()
+            images, labels = _idx(root / place / files[0], root / place / files[1], len(names))
         except (ValueError, AssertionError, RuntimeError, IndexError, KeyError, TypeError, OSError) as error:
             raise DataError(
                 f"{root / place}: not MNIST's file format ({type(error).__name__}: {str(error)[:60]}); "

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gantool.batches import DataSpec
 from gantool.errors import DataError
-from gantool.runs import alive, write
+from gantool.runs import alive, disk, write
 
 
 class Item(NamedTuple):
@@ -68,7 +68,7 @@ def open_store(path: Path) -> Store | None:
         shape = (about["images"], about["channels"], about["height"], about["width"])
         images = np.memmap(path / "images.u8", np.uint8, "r", shape=shape)
         labels = np.fromfile(path / "labels.i64", np.int64)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     spec = DataSpec(about["channels"], about["height"], about["width"], tuple(about["classes"]))
     return Store(path, images, labels, spec, about) if len(labels) == about["images"] else None
@@ -85,13 +85,14 @@ def build_store(path: Path, items: Iterable[Item], spec: DataSpec, about: dict[s
 
     Raises:
         DataError: no picture could be read, or a class has none, or most could not be read.
+        ResourceError: the disk is full, or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
     aside = path.with_name(f"{path.name}.part-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
         labels, skipped = _write(aside / "images.u8", items)
         _refuse(about["source"], spec, labels, skipped)
         np.array(labels, np.int64).tofile(aside / "labels.i64")
@@ -101,6 +102,8 @@ def build_store(path: Path, items: Iterable[Item], spec: DataSpec, about: dict[s
         write(aside / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         with contextlib.suppress(OSError):  # another process built the same store first: take that one
             aside.rename(path)
+    except OSError as error:
+        raise disk(path, error) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     store = open_store(path)
@@ -134,7 +137,7 @@ def _refuse(source: str, spec: DataSpec, labels: list[int], skipped: list[list[s
         )
     if not labels:
         raise DataError(f"{source}: no pictures in it; a source is a folder of images, or of folders of images")
-    empty = [name for index, name in enumerate(spec.classes) if index not in set(labels)]
+    empty = [spec.classes[index] for index in sorted(set(range(len(spec.classes))) - set(labels))]
     if empty:
         raise DataError(f"{source}: no readable picture of class {empty[0]!r}{first}; choose others with data.classes")
 

@@ -12,6 +12,7 @@ from gantool.batches import DataSpec
 from gantool.errors import RecipeError
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel
+from gantool.models.blocks import ConvTranspose2d, Dropout
 from gantool.schema import Count, Fraction
 
 Padding = Annotated[int, Interval(ge=0, le=64)]
@@ -66,7 +67,7 @@ class DCGAN(NoiseModel):
 
 def _grow(channels: int, convolutions: Sequence[Convolution]) -> Iterator[nn.Module]:
     for index, (width, kernel, stride, padding) in enumerate(convolutions):
-        yield nn.ConvTranspose2d(channels, width, kernel, stride, padding)
+        yield ConvTranspose2d(channels, width, kernel, stride, padding)
         if index < len(convolutions) - 1:
             yield nn.BatchNorm2d(width)
             yield nn.ReLU()
@@ -80,5 +81,5 @@ def _shrink(channels: int, convolutions: Sequence[Convolution], dropout: float) 
             if index:
                 yield nn.BatchNorm2d(width)
             yield nn.LeakyReLU(0.2)
-            yield nn.Dropout(dropout)
+            yield Dropout(dropout)
         channels = width

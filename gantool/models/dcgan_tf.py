@@ -10,6 +10,7 @@ from gantool.batches import DataSpec, Labeled
 from gantool.errors import RecipeError
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel, Turn
+from gantool.models.blocks import ConvTranspose2d, Dropout
 from gantool.schema import Count, Fraction
 
 SLOPE = 0.3  # of Keras' LeakyReLU
@@ -81,7 +82,7 @@ def _transposed(channels: int, width: int, stride: int) -> Iterator[nn.Module]:
     Of the kernel - stride pixels too many, the odd one is cut at the end; torch cuts both sides alike.
     """
     start, end = (5 - stride) // 2, (5 - stride + 1) // 2
-    yield nn.ConvTranspose2d(channels, width, 5, stride, start, bias=False)
+    yield ConvTranspose2d(channels, width, 5, stride, start, bias=False)
     if end > start:
         yield nn.ZeroPad2d((0, start - end, 0, start - end))  # negative: cuts
 
@@ -91,7 +92,7 @@ def _shrink(channels: int, width: int, dropout: float) -> Iterator[nn.Module]:
     yield nn.ZeroPad2d((1, 2, 1, 2))
     yield nn.Conv2d(channels, width, 5, 2)
     yield nn.LeakyReLU(SLOPE)
-    yield nn.Dropout(dropout)
+    yield Dropout(dropout)
 
 
 def _norm(kind: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int) -> nn.Module:

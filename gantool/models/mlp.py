@@ -12,6 +12,7 @@ from torch import nn
 from gantool.batches import DataSpec
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel
+from gantool.models.blocks import Dropout
 from gantool.schema import Count, Fraction
 
 Widths = Annotated[list[Count], MinLen(1)]
@@ -66,4 +67,4 @@ def _discriminator(widths: Sequence[int], dropout: float) -> Iterator[nn.Module]
         yield nn.Linear(inputs, outputs)
         yield nn.LeakyReLU(0.2)
         if dropout:
-            yield nn.Dropout(dropout)
+            yield Dropout(dropout)

@@ -73,7 +73,9 @@ class Board:
             row.why = str(trial.user_attrs.get("why", ""))
             self.rows[trial.number] = row
         total = home.tune.trials
-        self.tell(f"study {home.path}: {len(old)} of {total} trials done" if old else f"study {home.path}: {total} trials")
+        self.tell(
+            f"study {home.path}: {len(old)} of {total} trials done" if old else f"study {home.path}: {total} trials"
+        )
         if show.err.is_terminal and len(old) < total:
             self.live.start()
 

@@ -57,9 +57,10 @@ def connected() -> Iterator[Slots]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.")
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield _slots([node["Resources"] for node in ray.nodes() if node["Alive"]])
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        yield _slots([node["Resources"] for node in nodes if node["Alive"]])
     finally:
         ray.shutdown()
 

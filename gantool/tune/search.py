@@ -99,7 +99,7 @@ class StudyScheduler(FIFOScheduler):
     """Stops what the study's pruner would prune, so that pruning survives a restart as the study does."""
 
     def __init__(self, search: StudySearch) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.search = search
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

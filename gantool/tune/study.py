@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool import engine, recipe as recipes
+from gantool import engine
+from gantool import recipe as recipes
 from gantool.data.prepare import prepare
 from gantool.errors import CheckpointError, ResourceError, RunError, TrainingError
 from gantool.recipe import Recipe, Tune
@@ -148,8 +149,11 @@ class Study:
             score = trial.value if trial.value is not None else last
             told = trial.user_attrs
             writer.writerow(
-                [trial.number, trial.state.name.lower(), score, *(values.get(key, "") for key in keys)]
-                + [told.get("epoch", ""), told.get("seconds", ""), told.get("why", "")]
+                [
+                    *(trial.number, trial.state.name.lower(), score),
+                    *(values.get(key, "") for key in keys),
+                    *(told.get(name, "") for name in ("epoch", "seconds", "why")),
+                ]
             )
         return text.getvalue()
 

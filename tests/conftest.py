@@ -1,0 +1,25 @@
+"""Fixtures that several files of tests share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["NO_COLOR"] = "1"  # messages are compared as text
+os.environ["COLUMNS"] = "160"
+os.environ.pop("GANTOOL_DATA", None)
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A data directory for the whole session: `digits` is decoded into it once a size."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,107 @@
+"""Where tensors live, and random numbers that nothing outside can change."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from gantool import devices
+from gantool.errors import ResourceError
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_the_fastest_device_that_is_there():
+    if torch.cuda.is_available():
+        wanted = "cuda"
+    elif torch.backends.mps.is_available():
+        wanted = "mps"
+    else:
+        wanted = "cpu"
+    assert devices.choose() == devices.choose("auto") == torch.device(wanted)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu:0"])
+def test_the_cpu_is_always_there(name):
+    assert devices.choose(name).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cpu:", "cpu:1", "cpu:-1", "cpu:x", "cpu:²", "cpu:٠", "cuda:", "cuda:99", "gpu", "", "CPU", "meta", "auto:0"],
+)
+def test_any_other_name_is_refused_with_those_that_are_there(name):
+    with pytest.raises(ResourceError, match=rf"^--device {re.escape(name)}: not on this machine; here are: auto, cpu"):
+        devices.choose(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_an_accelerator_is_chosen_only_where_it_is(name):
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[name]
+    if there:
+        assert devices.choose(name).type == name
+    else:
+        with pytest.raises(ResourceError):
+            devices.choose(name)
+
+
+def test_a_seed_always_starts_the_same_numbers_and_seeding_touches_none_outside():
+    before = torch.get_rng_state()
+    drawn = []
+    for _ in range(2):
+        with devices.randomness(CPU, devices.seeded(CPU, 5)):
+            drawn.append(torch.randn(4))
+    assert torch.equal(*drawn)
+    assert torch.equal(before, torch.get_rng_state())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        assert torch.equal(torch.randn(4), drawn[0])
+
+
+def test_a_block_goes_on_with_its_own_numbers_whatever_is_drawn_between():
+    states = devices.seeded(CPU, 5)
+    with devices.randomness(CPU, states):
+        first = torch.randn(3)
+    torch.randn(100)
+    with devices.randomness(CPU, states):
+        second = torch.randn(3)
+    with devices.randomness(CPU, devices.seeded(CPU, 5)):
+        # A fresh generator draws vectors of one length alike, in one go or in two.
+        assert torch.equal(torch.randn(3), first)
+        assert torch.equal(torch.randn(3), second)
+
+
+def test_a_block_changes_nothing_outside_even_when_it_fails():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    states = devices.seeded(CPU, 1)
+    kept = states["cpu"].clone()
+
+    def fail():
+        with devices.randomness(CPU, states):
+            torch.randn(3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(kept, states["cpu"])  # where the block stood
+
+
+def test_large_seeds_are_seeds_too():
+    assert not torch.equal(devices.seeded(CPU, 2**32 - 1)["cpu"], devices.seeded(CPU, 2**32 - 2)["cpu"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_devices_numbers_are_kept_apart_too():
+    place = torch.device("cuda")
+    outside = torch.cuda.get_rng_state()
+    states = devices.seeded(place, 3)
+    assert set(states) == {"cpu", "cuda"}
+    with devices.randomness(place, states):
+        first = torch.randn(4, device=place)
+    assert torch.equal(outside, torch.cuda.get_rng_state())
+    with devices.randomness(place, devices.seeded(place, 3)):
+        assert torch.equal(torch.randn(4, device=place), first)

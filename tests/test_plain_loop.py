@@ -1,0 +1,155 @@
+"""The engine's step against the plain training loop that a textbook would write, to the last digits."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from gantool import devices, engine, models
+from gantool.batches import DataSpec, Labeled
+from gantool.trainer import Trainer
+
+CPU = torch.device("cpu")
+SEED = 11
+BATCH = 8
+
+
+def without_dropout(name, **changes):
+    recipe = engine.open_recipe(name, changes)
+    if "dropout" in recipe.model:
+        recipe = engine.change(recipe, {"model.dropout": 0.0})
+    block = recipe.data
+    classes = ("Egg", "Rice", "Soup") if name == "cgan_egg" else ("digit",)
+    torch.manual_seed(0)
+    return recipe, models.build(recipe, DataSpec(block.channels or 3, block.height, block.width, classes)).double()
+
+
+def batches(model, steps):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        images = torch.rand(BATCH, *model.data.shape, generator=generator, dtype=torch.float64) * 2 - 1
+        yield Labeled(images, torch.randint(len(model.data.classes), (BATCH,), generator=generator))
+
+
+def plain_adam(network, recipe):
+    settings = recipe.train.optimizer
+    return torch.optim.Adam(network.parameters(), lr=settings.lr, betas=settings.betas, foreach=False, fused=False)
+
+
+def alternating(generator, discriminator, recipe, data):
+    """Train as the course notes do: real pass, fake pass, then the generator on the same fake images."""
+    criterion = nn.BCEWithLogitsLoss()
+    d_optimizer, g_optimizer = plain_adam(discriminator, recipe), plain_adam(generator, recipe)
+    told = []
+    for images, _ in data:
+        real_labels, fake_labels = torch.ones(BATCH, 1).double(), torch.zeros(BATCH, 1).double()
+        latents = torch.randn(BATCH, recipe.model["latent_dim"], dtype=torch.float64)
+        fake_images = generator(latents)
+
+        d_optimizer.zero_grad()
+        d_loss_real = criterion(discriminator(images), real_labels)
+        d_loss_fake = criterion(discriminator(fake_images.detach()), fake_labels)
+        d_loss = d_loss_real + d_loss_fake
+        d_loss.backward()
+        d_optimizer.step()
+
+        g_optimizer.zero_grad()
+        g_loss = criterion(discriminator(fake_images), real_labels)
+        g_loss.backward()
+        g_optimizer.step()
+        told.append((d_loss.item(), g_loss.item()))
+    return told
+
+
+def conditional(generator, discriminator, recipe, data):
+    """The same with a class beside each image, real or made."""
+    criterion = nn.BCEWithLogitsLoss()
+    d_optimizer, g_optimizer = plain_adam(discriminator, recipe), plain_adam(generator, recipe)
+    classes = generator.embedding.num_embeddings
+    told = []
+    for images, labels in data:
+        valid, fake = torch.ones(BATCH, 1).double(), torch.zeros(BATCH, 1).double()
+        made_labels = torch.randint(classes, (BATCH,))
+        latents = torch.randn(BATCH, recipe.model["latent_dim"], dtype=torch.float64)
+        made_images = generator(latents, made_labels)
+
+        d_optimizer.zero_grad()
+        d_loss_real = criterion(discriminator(images, labels), valid)
+        d_loss_fake = criterion(discriminator(made_images.detach(), made_labels), fake)
+        d_loss = d_loss_real + d_loss_fake
+        d_loss.backward()
+        d_optimizer.step()
+
+        g_optimizer.zero_grad()
+        g_loss = criterion(discriminator(made_images, made_labels), valid)
+        g_loss.backward()
+        g_optimizer.step()
+        told.append((d_loss.item(), g_loss.item()))
+    return told
+
+
+def simultaneous(generator, discriminator, recipe, data):
+    """Both players from the same passes: all gradients first, as two gradient tapes take them, then both steps."""
+    cross_entropy = nn.BCEWithLogitsLoss()
+    d_optimizer, g_optimizer = plain_adam(discriminator, recipe), plain_adam(generator, recipe)
+    told = []
+    for images, _ in data:
+        noise = torch.randn(BATCH, recipe.model["latent_dim"], dtype=torch.float64)
+        generated_images = generator(noise)
+        real_output = discriminator(images)
+        fake_output = discriminator(generated_images)
+        gen_loss = cross_entropy(fake_output, torch.ones_like(fake_output))
+        real_loss = cross_entropy(real_output, torch.ones_like(real_output))
+        fake_loss = cross_entropy(fake_output, torch.zeros_like(fake_output))
+        disc_loss = real_loss + fake_loss
+        generator_gradients = torch.autograd.grad(gen_loss, list(generator.parameters()), retain_graph=True)
+        discriminator_gradients = torch.autograd.grad(disc_loss, list(discriminator.parameters()))
+        for network, gradients in ((generator, generator_gradients), (discriminator, discriminator_gradients)):
+            for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+        g_optimizer.step()
+        d_optimizer.step()
+        told.append((disc_loss.item(), gen_loss.item()))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("name", "loop", "steps"),
+    [
+        ("gan28", alternating, 20),
+        ("gan14", alternating, 20),
+        ("dcgan14", alternating, 20),
+        ("dcgan28", alternating, 20),
+        ("dcgan_tf28", simultaneous, 20),
+        ("cgan_egg", conditional, 20),
+    ],
+)
+def test_a_recipe_trains_exactly_as_the_plain_loop_does(name, loop, steps):
+    recipe, model = without_dropout(name)
+    generator, discriminator = deepcopy(model.generator), deepcopy(model.discriminator)
+    trainer = Trainer(model, recipe.train, CPU)
+    trainer.randomness.update(devices.seeded(CPU, SEED))
+    mine = []
+    with devices.randomness(CPU, trainer.randomness):
+        for batch in batches(model, steps):
+            told = trainer.step(batch)
+            mine.append((told["discriminator/adversarial"].item(), told["generator/adversarial"].item()))
+
+    with devices.randomness(CPU, devices.seeded(CPU, SEED)):
+        theirs = loop(generator, discriminator, recipe, batches(model, steps))
+
+    torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-12)
+    for own, plain in ((model.generator, generator), (model.discriminator, discriminator)):
+        for (key, value), wanted in zip(own.state_dict().items(), plain.state_dict().values(), strict=True):
+            torch.testing.assert_close(value, wanted, rtol=0, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_the_loops_really_train():
+    recipe, model = without_dropout("gan14")
+    before = deepcopy(model.state_dict())
+    with devices.randomness(CPU, devices.seeded(CPU, SEED)):
+        alternating(model.generator, model.discriminator, recipe, batches(model, 2))
+    assert not any(torch.equal(value, before[key]) for key, value in model.state_dict().items())

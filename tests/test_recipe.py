@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from gantool import recipe as recipes
+from gantool.engine import KINDS, change, open_recipe
+from gantool.errors import RecipeError
+from gantool.recipe import Data, Optimizer, Recipe, find, load, parse_changes, shipped
+from gantool.strict_yaml import parse
+
+TEXT = """\
+model:
+  name: mlp
+  latent_dim: 8
+  generator: [16]
+  discriminator: [16]
+data: {source: digits, size: 8}
+loss: non_saturating
+train:
+  epochs: 2
+"""
+TUNE = """\
+tune:
+  space:
+    train.optimizer.lr: {low: 1e-5, high: 1e-2, log: true}
+    model.latent_dim: [4, 8]
+"""
+
+
+def read(text=TEXT, *changes) -> Recipe:
+    return recipes.parse(text, "r.yaml", KINDS, parse_changes(list(changes)))
+
+
+def refusal(text=TEXT, *changes) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        read(text, *changes)
+    return str(caught.value).splitlines()
+
+
+def test_a_recipe_is_read_with_its_defaults():
+    recipe = read()
+
+    assert recipe.name == "r"
+    assert recipe.model == {
+        "name": "mlp",
+        "latent_dim": 8,
+        "generator": [16],
+        "generator_activation": "relu",
+        "discriminator": [16],
+        "dropout": 0.0,
+    }
+    assert recipe.loss == {"name": "non_saturating", "gradient_penalty": 0.0, "r1": 0.0}
+    assert (recipe.data.height, recipe.data.width, recipe.data.classes) == (8, 8, None)
+    assert recipe.train.optimizer == Optimizer(lr=2e-4, betas=(0.5, 0.999))
+    assert recipe.tune is None
+
+
+def test_a_learning_rate_in_scientific_notation_is_a_number():
+    assert read(TEXT + "  optimizer: {lr: 3e-4}\n").train.optimizer.lr == 3e-4
+    assert read(TEXT, "train.optimizer.lr=3e-4").train.optimizer.lr == 3e-4
+
+
+def test_each_player_has_the_optimizer_settings_of_both_but_for_its_own():
+    train = read(TEXT, "train.optimizer.lr=1e-3", "train.discriminator.lr=5e-4", "train.generator.betas=[0,0.9]").train
+
+    assert train.adam("generator") == Optimizer(lr=1e-3, betas=(0.0, 0.9))
+    assert train.adam("discriminator") == Optimizer(lr=5e-4, betas=(0.5, 0.999))
+    assert train.adam("another") == Optimizer(lr=1e-3, betas=(0.5, 0.999))
+
+
+def test_a_size_may_have_two_sides():
+    data = read(TEXT, "data.size=[6, 9]").data
+
+    assert (data.height, data.width) == (6, 9)
+    assert Data(source="a", size=7).width == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TEXT.replace("epochs", "epochz"), "r.yaml:9: train.epochz: unknown key 'epochz'; did you mean 'epochs'?"),
+        (
+            TEXT + "  optimizer: {learning_rte: 1}\n",
+            "train.optimizer.learning_rte: unknown key 'learning_rte'; known: betas, lr",
+        ),
+        (TEXT + "trian: 5\n", "r.yaml:10: trian: unknown key 'trian'; did you mean 'train'?"),
+        (TEXT + "a-b: 5\n", "r.yaml:10: a-b: unknown key 'a-b'; known: data, loss, model, name, train, tune"),
+        (TEXT + "5: 5\n", "r.yaml:10: 5: unknown key '5'; known: data, loss, model, name, train, tune"),
+        (TEXT.replace("name: mlp", "name: mpl"), "r.yaml:2: model.name: unknown model 'mpl'; did you mean 'mlp'?"),
+        (TEXT.replace("name: mlp", "name: ../x"), "r.yaml:2: model.name: unknown model '../x'; known: cgan, dcgan, "),
+        (TEXT.replace("name: mlp", "name: base"), "r.yaml:2: model.name: unknown model 'base'; "),
+        (
+            TEXT.replace("non_saturating", "non_saturatin"),
+            "r.yaml:7: loss.name: unknown loss 'non_saturatin'; did you mean 'non_saturating'?",
+        ),
+        (TEXT.replace("non_saturating", "5"), "r.yaml:7: loss: expected a name or a block of keys, got 5"),
+        (TEXT.replace("non_saturating", "[a]"), "r.yaml:7: loss: expected a name or a block of keys, got ['a']"),
+        (TEXT.replace("non_saturating", ""), "r.yaml:7: loss: expected a name or a block of keys, got None"),
+        (TEXT.replace("non_saturating", "{r1: 5}"), "r.yaml:7: loss: missing key 'name'"),
+        (TEXT.replace("non_saturating", "{name: hinge, r1: -1}"), "r.yaml:7: loss.r1: expected at least 0.0, got -1"),
+        (
+            TEXT.replace("non_saturating", "{name: hinge, r2: 1}"),
+            "r.yaml:7: loss.r2: unknown key 'r2'; known: gradient_penalty, r1",
+        ),
+        (
+            TEXT.replace("latent_dim: 8", "latent: 8"),
+            "r.yaml:3: model.latent: unknown key 'latent'; did you mean 'latent_dim'?",
+        ),
+        (TEXT.replace("latent_dim: 8", "data: 8"), "r.yaml:3: model.data: unknown key 'data'; known: "),
+        (
+            TEXT.replace("latent_dim: 8", "generator_activation: selu"),
+            "expected one of 'relu' or 'leaky_relu', got \"selu\"",
+        ),
+        (
+            TEXT.replace("source: digits", 'source: ""'),
+            'r.yaml:6: data.source: expected text that is not empty, got ""',
+        ),
+        (TEXT.replace("size: 8", "size: 8, channels: 2"), "r.yaml:6: data.channels: expected one of 1 or 3, got 2"),
+        (TEXT.replace("size: 8", "size: 8, classes: []"), "r.yaml:6: data.classes: expected at least 1 values, got []"),
+        (
+            TEXT.replace("size: 8", "size: 8, classes: [a, 5]"),
+            'r.yaml:6: data.classes.1: expected text, got 5; in quotes it is text: "5"',
+        ),
+        (
+            "name: ../x\n" + TEXT,
+            'r.yaml:1: name: expected text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$, got "../x"',
+        ),
+        (TEXT + "tune:\n  space: {}\n", "r.yaml:11: tune.space: expected at least 1 values, got {}"),
+        (TEXT + TUNE + "  trials: 0\n", "r.yaml:14: tune.trials: expected at least 1, got 0"),
+        (
+            TEXT + TUNE.replace("high", "hihg"),
+            "r.yaml:12: tune.space.train.optimizer.lr.hihg: unknown key 'hihg'; did you mean 'high'?",
+        ),
+        (
+            TEXT + TUNE.replace("[4, 8]", "[]"),
+            "r.yaml:13: tune.space.model.latent_dim: expected a block of keys or at least 1 values, got []",
+        ),
+        (TEXT + TUNE + "  metric: fid\n", "r.yaml:14: tune.metric: expected one of 'fd', got \"fid\""),
+        ("", "r.yaml: a recipe is a block of keys (model, data, loss, train), not None"),
+        ("- a\n- b\n", "r.yaml: a recipe is a block of keys (model, data, loss, train), not ['a', 'b']"),
+        ("hello", "r.yaml: a recipe is a block of keys (model, data, loss, train), not 'hello'"),
+        (TEXT + "loss: hinge\n", "r.yaml:10: key 'loss' is given twice, first in line 7; keep one"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_line_and_place(text, message):
+    assert any(message in line for line in refusal(text))
+
+
+@pytest.mark.parametrize("value", ["no", "010", "1:30", "2024-08-05", "0x10", "yes"])
+def test_what_yaml_would_turn_into_a_number_is_called_by_what_was_written(value):
+    wrong = TEXT.replace("epochs: 2", f"epochs: {value}")
+
+    assert refusal(wrong) == [f'r.yaml:9: train.epochs: expected a whole number, got "{value}"']
+    assert read(TEXT.replace("source: digits", f"source: {value}")).data.source == value
+
+
+def test_all_problems_are_told_at_once_each_with_its_line():
+    text = """\
+model: {name: mlp, latent_dim: -1}
+data: {source: digits, size: 0}
+loss: {name: hinge, r1: x}
+train:
+  epochs: 1e9
+  batch_size: 0
+  seed: -1
+  optimizer:
+    lr: .nan
+    betas: [0.5, 1.0]
+  generator: {lr: .inf}
+  discriminator:
+    lr: -1
+"""
+    assert sorted(refusal(text), key=lambda line: int(line.split(":")[1])) == [
+        "r.yaml:1: model.latent_dim: expected at least 1, got -1",
+        "r.yaml:2: data.size: expected at least 1 or a list, got 0",
+        'r.yaml:3: loss.r1: expected a number, got "x"',
+        "r.yaml:5: train.epochs: expected a whole number, got 1000000000.0",
+        "r.yaml:6: train.batch_size: expected at least 1, got 0",
+        "r.yaml:7: train.seed: expected at least 0, got -1",
+        "r.yaml:9: train.optimizer.lr: expected a finite number, got NaN",
+        "r.yaml:10: train.optimizer.betas.1: expected less than 1.0, got 1.0",
+        "r.yaml:11: train.generator.lr: expected a finite number, got Infinity",
+        "r.yaml:13: train.discriminator.lr: expected more than 0.0, got -1",
+    ]
+
+
+def test_every_missing_block_is_told():
+    assert refusal("name: x\n") == [f"r.yaml:1: missing key {key!r}" for key in ("model", "data", "loss", "train")]
+
+
+@pytest.mark.parametrize("epochs", ["1000001", "0", "1e9"])
+def test_epochs_have_a_range(epochs):
+    assert refusal(TEXT, f"train.epochs={epochs}")[0].startswith("--set train.epochs: expected ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "get", "value"),
+    [
+        (["train.epochs=5"], lambda r: r.train.epochs, 5),
+        ([" train.epochs = 5"], lambda r: r.train.epochs, 5),
+        (["train.epochs=5", "train.epochs=6"], lambda r: r.train.epochs, 6),
+        (["train.optimizer.betas.0=0.1"], lambda r: r.train.optimizer.betas, (0.1, 0.999)),
+        (
+            ["train.optimizer.betas=[0.1,0.2]", "train.optimizer.betas.1=0.3"],
+            lambda r: r.train.optimizer.betas,
+            (0.1, 0.3),
+        ),
+        (
+            ["train.optimizer.betas.1=0.3", "train.optimizer.betas=[0.1,0.2]"],
+            lambda r: r.train.optimizer.betas,
+            (0.1, 0.3),
+        ),
+        (["model.generator.0=32"], lambda r: r.model["generator"], [32]),
+        (["model.generator=[1, 2]"], lambda r: r.model["generator"], [1, 2]),
+        (["model=cgan"], lambda r: r.model, {"name": "cgan", "latent_dim": 100}),
+        (["loss=hinge"], lambda r: r.loss["name"], "hinge"),
+        (["loss.r1=5"], lambda r: (r.loss["name"], r.loss["r1"]), ("non_saturating", 5.0)),
+        (["loss=hinge", "loss.r1=5"], lambda r: (r.loss["name"], r.loss["r1"]), ("hinge", 5.0)),
+        (["data.size=[6, 9]"], lambda r: r.data.size, (6, 9)),
+        (["data.size=[6, 9]", "data.size.0=7"], lambda r: r.data.size, (7, 9)),
+        (['data.classes=["3", "7"]'], lambda r: r.data.classes, ["3", "7"]),
+        (["data.classes=null"], lambda r: r.data.classes, None),
+        (["data.classes="], lambda r: r.data.classes, None),
+        (["data.source=a=b"], lambda r: r.data.source, "a=b"),
+        (["name=other"], lambda r: r.name, "other"),
+        (["tune.space={model.latent_dim: [4, 8]}"], lambda r: r.tune.space, {"model.latent_dim": [4, 8]}),
+        (["tune.space.model.latent_dim=[4, 8]"], lambda r: r.tune.space, {"model.latent_dim": [4, 8]}),
+        (
+            ["tune.space.train.optimizer.betas.0=[0.0, 0.5]"],
+            lambda r: r.tune.space,
+            {"train.optimizer.betas.0": [0.0, 0.5]},
+        ),
+    ],
+)
+def test_a_change_takes_the_place_of_what_the_file_says(changes, get, value):
+    assert get(read(TEXT, *changes)) == value
+
+
+def test_an_end_of_a_searched_range_can_be_changed():
+    recipe = read(TEXT + TUNE, "tune.space.train.optimizer.lr.low=1e-4", "tune.trials=3")
+
+    assert recipe.tune.space["train.optimizer.lr"].low == 1e-4
+    assert recipe.tune.space["train.optimizer.lr"].high == 1e-2
+    assert recipe.tune.trials == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("foo", "--set foo: expected key=value, such as train.epochs=5"),
+        ("=5", "--set =5: expected key=value, such as train.epochs=5"),
+        ("train.epochs=no", '--set train.epochs: expected a whole number, got "no"'),
+        ("train.epoch=5", "--set train.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("epochs=5", "--set epochs: unknown key 'epochs'; known: data, loss, model, name, train, tune"),
+        ("train=5", "--set train: expected a block of keys, got 5"),
+        ("train=", "--set train: expected a block of keys, got null"),
+        ("train.epochs.x=5", "--set train.epochs.x: train.epochs holds no keys"),
+        ("train.optimizer.betas.2=0.1", "--set train.optimizer.betas.2: no item '2' in a list of 2"),
+        ("train.optimizer.betas.0.x=0.1", "--set train.optimizer.betas.0.x: train.optimizer.betas.0 holds no keys"),
+        ("train.optimizer.betas.x=0.1", '--set train.optimizer.betas.x: expected a list, got {"x": 0.1}'),
+        ("model.generator.x=1", "--set model.generator.x: no item 'x' in a list of 1"),
+        ("data.size.0=9", "--set data.size.0: data.size holds no keys"),
+        ("loss.name=hing", "--set loss.name: unknown loss 'hing'; did you mean 'hinge'?"),
+        ("loss=hing", "--set loss: unknown loss 'hing'; did you mean 'hinge'?"),
+        ("data.classes=[3]", '--set data.classes: expected text, got 3; in quotes it is text: "3"'),
+        ("tune.trials=5", "--set tune.trials: missing key 'space'"),
+        (
+            "a=!!python/object:x y",
+            "--set a:1: a tag (tag:yaml.org,2002:python/object:x) is not used in recipes; write a plain value",
+        ),
+        (
+            "train.epochs=[1",
+            "--set train.epochs:1: expected ',' or ']', but got '<stream end>'; indent with spaces and close every bracket",
+        ),
+        ("train..epochs=4", "--set train..epochs: unknown key ''; known: batch_size, checkpoint_every, "),
+        ("tune.space.low=5", "--set tune.space.low: expected a block of keys or a list, got 5"),
+    ],
+)
+def test_a_wrong_change_is_refused_by_its_key(change, message):
+    (line,) = refusal(TEXT, change)
+
+    assert line.startswith(message)
+
+
+def test_changes_do_not_touch_the_recipe_that_they_change():
+    recipe = read()
+
+    assert change(recipe, {"train.epochs": 9, "model.generator.0": 5}).train.epochs == 9
+    assert (recipe.train.epochs, recipe.model["generator"]) == (2, [16])
+
+
+def test_a_dumped_recipe_is_the_same_recipe():
+    recipe = read(TEXT + TUNE, 'data.source="2e-4"', 'data.classes=["1e3", "010", "no", "개"]', "data.size=[4,5]")
+    text = recipes.dump(recipe)
+
+    assert recipes.parse(text, "other.yaml", KINDS) == recipe
+    assert parse(text, "other.yaml")[0]["train"]["keep_every"] == 0  # every default is spelled out
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("dcgan.yaml", "dcgan"), ("my recipe (2).yaml", "my_recipe_2"), ("달걀.yaml", "recipe")]
+)
+def test_without_a_name_a_recipe_is_called_as_its_file(inside, file, name):
+    (inside / file).write_text(TEXT, encoding="utf-8")
+
+    assert open_recipe(file).name == name
+
+
+def test_a_path_a_run_and_a_shipped_name_are_found(inside):
+    (inside / "mine.yaml").write_text(TEXT, encoding="utf-8")
+    (inside / "run").mkdir()
+    (inside / "run" / "recipe.yaml").write_text(TEXT, encoding="utf-8")
+
+    assert find("mine.yaml") == (inside / "mine.yaml").relative_to(inside)
+    assert find("run").name == "recipe.yaml"
+    assert find("gan14") == shipped()["gan14"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.yaml", "nowhere.yaml: no such recipe file"),
+        ("a/gan14.yaml", "a/gan14.yaml: no such recipe file; the shipped recipe is called 'gan14'"),
+        ("recipes/dcgan28.yml", "recipes/dcgan28.yml: no such recipe file; the shipped recipe is called 'dcgan28'"),
+        ("gan41", "unknown recipe 'gan41'; did you mean 'gan14'?"),
+        ("zzz", "unknown recipe 'zzz'; known: cgan_egg, "),
+        ("x" * 3000, "unknown recipe 'xxx"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_told(inside, name, message):
+    with pytest.raises(RecipeError) as caught:
+        find(name)
+
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="a file that nobody can read, as Linux has it")
+def test_an_unreadable_recipe_is_told():
+    with pytest.raises(RecipeError, match=r"^/proc/self/mem: cannot be read \(Input/output error\)$"):
+        load("/proc/self/mem", {}, KINDS)
+
+
+def test_a_recipe_of_the_largest_size_is_checked_in_a_second():
+    text = TEXT + "tune:\n  space:\n    model.latent_dim: [" + "1, " * 30_000 + "1]\n"
+    start = time.perf_counter()
+
+    assert len(read(text).tune.space["model.latent_dim"]) == 30_001
+    assert time.perf_counter() - start < 10

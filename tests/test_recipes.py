@@ -1,0 +1,76 @@
+"""Every recipe that comes with gantool."""
+
+from __future__ import annotations
+
+import pytest
+
+from gantool import models, recipe
+from gantool.batches import DataSpec
+from gantool.data.sources import SOURCES
+from gantool.engine import KINDS, change, open_recipe
+from gantool.recipe import Range, shipped
+from gantool.strict_yaml import parse
+
+NAMES = sorted(shipped())
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def test_there_are_recipes_and_their_names_are_plain():
+    assert {"cgan_egg", "dcgan14", "dcgan28", "dcgan_tf28", "gan14", "gan28"} <= set(NAMES)
+    assert all(name.replace("_", "").isalnum() and name.islower() for name in NAMES)
+
+
+@each
+def test_it_loads_by_bare_name_and_by_path(name):
+    assert open_recipe(name) == open_recipe(str(shipped()[name]))
+    assert open_recipe(name).name == name
+
+
+@each
+def test_it_dumps_and_loads_again_equal(name):
+    loaded = open_recipe(name)
+    text = recipe.dump(loaded)
+
+    assert recipe.parse(text, "again.yaml", KINDS) == loaded
+    assert recipe.dump(recipe.parse(text, "again.yaml", KINDS)) == text
+
+
+@each
+def test_its_source_is_known(name):
+    assert open_recipe(name).data.source in SOURCES
+
+
+@each
+def test_it_begins_with_how_it_is_trained(name):
+    head = [line for line in shipped()[name].read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+
+    assert any(line.split()[:4] == ["#", "gantool", "train", name] for line in head)
+
+
+@each
+def test_it_trains_on_pictures_that_need_no_network(name):
+    chosen = change(open_recipe(name), {} if name == "cgan_egg" else {"data.source": "digits"})
+
+    assert not SOURCES[chosen.data.source].needs
+
+
+@each
+def test_both_ends_of_its_search_space_are_recipes(name):
+    loaded = open_recipe(name)
+
+    for key, searched in loaded.tune.space.items():
+        ends = [searched.low, searched.high] if isinstance(searched, Range) else searched
+        for end in ends:
+            assert change(loaded, {key: end}) is not None
+    key_lines = parse(shipped()[name].read_text(encoding="utf-8"), name)[0]["tune"]["space"]
+    assert list(key_lines) == list(loaded.tune.space)
+
+
+@each
+def test_its_model_can_be_built(name):
+    loaded = open_recipe(name)
+    data = loaded.data
+    channels = data.channels or SOURCES[data.source].channels
+    model = models.build(loaded, DataSpec(channels, data.height, data.width, tuple(data.classes or ["a", "b"])))
+
+    assert model.sample(model.prompt(range(2))).shape == (2, channels, data.height, data.width)

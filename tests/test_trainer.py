@@ -1,0 +1,214 @@
+"""One step of a game: who moves, with which settings, and the state that goes on bit for bit."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from gantool import devices, losses
+from gantool.batches import DataSpec, Labeled
+from gantool.losses import Adversarial
+from gantool.models.base import Model, Turn
+from gantool.models.dcgan_tf import DCGANTF
+from gantool.models.mlp import MLP
+from gantool.recipe import Optimizer, PlayerOptimizer, Train
+from gantool.trainer import Trainer
+
+CPU = torch.device("cpu")
+DATA = DataSpec(1, 4, 4)
+
+
+def batch(seed=0, count=6):
+    generator = torch.Generator().manual_seed(seed)
+    return Labeled(torch.rand(count, *DATA.shape, generator=generator) * 2 - 1, torch.zeros(count, dtype=torch.int64))
+
+
+def mlp(**settings):
+    torch.manual_seed(0)
+    model = MLP(DATA, losses.find("non_saturating")(), latent_dim=3, generator=[5], discriminator=[6], dropout=0.2)
+    return Trainer(model, Train(epochs=1, **settings), CPU)
+
+
+def step(trainer, given):
+    with devices.randomness(CPU, trainer.randomness):
+        return trainer.step(given)
+
+
+def copy(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Scripted(Model):
+    """A game that a test writes down: `turns` is called with the model."""
+
+    def __init__(self, turns):
+        super().__init__(DATA, Adversarial(losses.hinge), latent_dim=1)
+        self.generator = nn.Linear(1, 1, bias=False)
+        self.discriminator = nn.Linear(1, 1, bias=False)
+        for player in (self.generator, self.discriminator):
+            nn.init.ones_(player.weight)
+        self.turns = turns
+
+    def play(self, _):
+        return self.turns(self)
+
+    def sample(self, prompt):
+        return prompt.latents
+
+
+def test_each_player_gets_the_settings_of_its_own():
+    trainer = mlp(
+        optimizer=Optimizer(lr=0.1, betas=(0.2, 0.3)),
+        generator=PlayerOptimizer(lr=0.4),
+        discriminator=PlayerOptimizer(betas=(0.6, 0.7)),
+    )
+    groups = {name: trainer.optimizers[player].param_groups for player, name in trainer.names.items()}
+    assert {name: (group["lr"], group["betas"]) for name, (group,) in groups.items()} == {
+        "generator": (0.4, (0.2, 0.3)),
+        "discriminator": (0.1, (0.6, 0.7)),
+    }
+
+
+def test_every_weight_belongs_to_exactly_one_player():
+    trainer = mlp()
+    owned = [id(p) for adam in trainer.optimizers.values() for group in adam.param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(id(p) for p in trainer.model.parameters())
+
+
+def test_a_step_tells_its_losses_and_scores_as_scalars_that_hold_no_graph():
+    told = step(mlp(), batch())
+    assert set(told) == {"generator/adversarial", "discriminator/adversarial", "scores/real", "scores/fake"}
+    assert all(value.shape == () and not value.requires_grad for value in told.values())
+
+
+def test_the_sum_of_a_turns_losses_is_what_is_lowered():
+    def turns(model):
+        weight = model.generator.weight
+        yield Turn(model.generator, {"up": -3 * weight.sum(), "down": 2 * weight.sum()})
+
+    trainer = Trainer(Scripted(turns), Train(epochs=1, optimizer=Optimizer(lr=0.5)), CPU)
+    told = trainer.step(batch())
+    assert {name: value.item() for name, value in told.items()} == {"generator/up": -3.0, "generator/down": 2.0}
+    assert trainer.model.generator.weight.item() == pytest.approx(1.5)  # Adam's first step is lr long
+
+
+def test_a_turn_is_applied_before_the_game_goes_on():
+    seen = []
+
+    def turns(model):
+        yield Turn(model.discriminator, {"a": model.discriminator.weight.sum()})
+        seen.append(model.discriminator.weight.item())
+        yield Turn(model.discriminator, {"a": model.discriminator.weight.sum()})
+        seen.append(model.discriminator.weight.item())
+
+    Trainer(Scripted(turns), Train(epochs=1, optimizer=Optimizer(lr=0.25)), CPU).step(batch())
+    assert seen == pytest.approx([0.75, 0.5])
+
+
+def test_of_several_turns_of_one_player_the_last_is_told():
+    def turns(model):
+        for factor in (1, 2, 3):
+            yield Turn(
+                model.discriminator,
+                {
+                    "a": factor * model.discriminator.weight.detach().sum() * 0
+                    + factor
+                    + 0 * model.discriminator.weight.sum()
+                },
+            )
+
+    told = Trainer(Scripted(turns), Train(epochs=1), CPU).step(batch())
+    assert told["discriminator/a"].item() == 3
+
+
+def test_turns_given_together_take_all_gradients_before_any_weight_moves():
+    # The loss is the product of both weights: the gradient of each is the other as it was before.
+    taken = []
+
+    def turns(model):
+        product = (model.generator.weight * model.discriminator.weight).sum()
+        yield (Turn(model.discriminator, {"a": -product}), Turn(model.generator, {"a": product}))
+        taken.extend([model.generator.weight.grad.item(), model.discriminator.weight.grad.item()])
+
+    trainer = Trainer(Scripted(turns), Train(epochs=1, optimizer=Optimizer(lr=0.5)), CPU)
+    trainer.step(batch())
+    assert taken == [1.0, -1.0]
+    assert trainer.model.discriminator.weight.item() == pytest.approx(1.5)
+    assert trainer.model.generator.weight.item() == pytest.approx(0.5)
+
+
+def test_keras_generator_learns_from_the_discriminator_of_before_its_step():
+    torch.manual_seed(0)
+    model = DCGANTF(DATA, losses.find("non_saturating")(), latent_dim=3, dropout=0.0).double()
+    trainer = Trainer(model, Train(epochs=1, optimizer=Optimizer(lr=0.1)), CPU)
+    given = Labeled(batch().images.double(), batch().labels)
+    state = devices.seeded(CPU, 9)
+    with devices.randomness(CPU, dict(state)):
+        fake = model.generator(model.latents(given.images))
+        wanted = torch.autograd.grad(
+            nn.functional.softplus(-model.discriminator(fake)).mean(), list(model.generator.parameters())
+        )
+    with devices.randomness(CPU, dict(state)):
+        trainer.step(given)
+    for parameter, gradient in zip(model.generator.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_one_step_do_not_linger_in_the_next():
+    trainer = mlp()
+    step(trainer, batch(0))
+    step(trainer, batch(1))
+    second = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
+    fresh = mlp()
+    step(fresh, batch(0))
+    for parameter in fresh.model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    step(fresh, batch(1))
+    assert all(torch.equal(p.grad, second[name]) for name, p in fresh.model.named_parameters())
+
+
+def through_a_file(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_a_state_holds_no_code_and_goes_on_bit_for_bit():
+    straight = mlp(seed=3)
+    for number in range(3):
+        step(straight, batch(number))
+    state = through_a_file(straight.state_dict())
+    on = [step(straight, batch(number)) for number in range(3, 6)]
+
+    fresh = mlp(seed=99)
+    fresh.load_state_dict(state)
+    again = [step(fresh, batch(number)) for number in range(3, 6)]
+    assert all(same(one, other) for one, other in zip(on, again, strict=True))
+    assert same(copy(straight.model), copy(fresh.model))
+
+
+def test_a_state_that_was_given_does_not_move_with_the_run():
+    trainer = mlp()
+    step(trainer, batch())
+    before = trainer.state_dict()["randomness"]["cpu"].clone()
+    state = trainer.state_dict()
+    step(trainer, batch())
+    assert torch.equal(state["randomness"]["cpu"], before)
+
+
+def test_the_seed_decides_latents_and_dropout():
+    ends = []
+    for seed in (1, 1, 2):
+        trainer = mlp(seed=seed)
+        step(trainer, batch())
+        ends.append(copy(trainer.model))
+    assert same(ends[0], ends[1])
+    assert not same(ends[0], ends[2])
