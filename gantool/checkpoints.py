@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -33,7 +34,12 @@ def save(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as aside, aside.open("wb") as file:
         writer = _Hashing(file)
         file.write(_MAGIC + b"0" * 64 + b"\n")
-        torch.save(content, cast(IO[bytes], writer))
+        try:
+            torch.save(content, cast(IO[bytes], writer))
+        except RuntimeError:  # what torch makes of a full disk
+            if writer.failure is None:
+                raise
+            raise writer.failure from None
         file.seek(len(_MAGIC))
         file.write(writer.hash.hexdigest().encode())
 
@@ -59,7 +65,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if hashlib.sha256(payload).hexdigest().encode() != data[len(_MAGIC) : _HEADER - 1]:
         raise CheckpointError(f"{path}: is damaged (its SHA-256 does not match); use another checkpoint of the run")
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they advise on files of torch's own
+            content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
         raise CheckpointError(
             f"{path}: holds something that is not tensors; use another checkpoint of the run"
@@ -73,13 +81,18 @@ class _Hashing(io.RawIOBase):
     def __init__(self, file: io.BufferedWriter) -> None:
         self.file = file
         self.hash = hashlib.sha256()
+        self.failure: OSError | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.hash.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()

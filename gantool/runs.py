@@ -261,7 +261,7 @@ def _holder(path: Path) -> tuple[int, str]:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         return int(held["pid"]), str(held["host"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0, "an unknown machine"
 
 

@@ -90,8 +90,7 @@ class Training:
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        self.start = time.monotonic()
-        self.first: float | None = None
+        self.start, self.first = 0.0, -1.0  # when the first report came, and how many epochs were done then
         self.metrics: dict[str, float] = {}
         self.progress = Progress(
             SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), console=err, transient=True
@@ -110,7 +109,8 @@ class Training:
     def update(self, report: Report) -> None:
         """Show a report."""
         done = report.epoch - 1 + (1 if report.finished else report.share)
-        self.first = done if self.first is None else self.first
+        if self.first < 0:
+            self.start, self.first = time.monotonic(), done
         elapsed = time.monotonic() - self.start
         left = elapsed / max(done - self.first, 1e-9) * (self.epochs - done) if done > self.first else math.nan
         self.metrics = report.metrics or self.metrics

@@ -119,12 +119,12 @@ def simultaneous(generator, discriminator, recipe, data):
 @pytest.mark.parametrize(
     ("name", "loop", "steps"),
     [
-        ("gan28", alternating, 20),
+        ("gan28", alternating, 10),
         ("gan14", alternating, 20),
         ("dcgan14", alternating, 20),
-        ("dcgan28", alternating, 20),
-        ("dcgan_tf28", simultaneous, 20),
-        ("cgan_egg", conditional, 20),
+        ("dcgan28", alternating, 8),
+        ("dcgan_tf28", simultaneous, 8),
+        ("cgan_egg", conditional, 5),
     ],
 )
 def test_a_recipe_trains_exactly_as_the_plain_loop_does(name, loop, steps):

@@ -21,7 +21,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     real, fake = real.detach().cpu().double(), fake.detach().cpu().double()
     if not (real.isfinite().all() and fake.isfinite().all()):
         return math.inf
-    real_covariance, fake_covariance = real.T.cov(), fake.T.cov()
+    real_covariance, fake_covariance = (torch.atleast_2d(features.T.cov()) for features in (real, fake))
     values, vectors = torch.linalg.eigh(real_covariance)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ fake_covariance @ root).clamp_min(0).sqrt().sum()

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
@@ -96,7 +96,7 @@ class Board:
         row.best = value if value is not None else row.best
         self.spent.append(time.monotonic() - row.start)
         if self.home is not None:
-            self.home.write_results(self.home.opened)
+            self.home.write_results()
         if not show.err.is_terminal:
             score = f"fd {show.number(row.best)}" if math.isfinite(row.best) else row.why
             best = min((r.best for r in self.rows.values() if r.state == "complete"), default=math.inf)
@@ -132,10 +132,11 @@ class Board:
         table = Table(box=None, pad_edge=False)
         keys = list(self.tune.space) if self.tune else []
         for heading in ("trial", "fd", "epoch", "", *map(_short, keys), "state"):
-            table.add_column(escape(heading), justify="right" if heading in {"trial", "fd", "epoch"} else "left")
+            justify: Literal["left", "right"] = "right" if heading in {"trial", "fd", "epoch"} else "left"
+            table.add_column(escape(heading), justify=justify, no_wrap=heading != "state")
         for row in chosen if rows is not None else chosen[:TOP]:
             colour = _COLOURS[row.state]
-            words = {"complete": "finished", "pruned": "stopped early", "fail": row.why or "failed"}
+            words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
             table.add_row(
                 str(row.number),
                 show.number(row.best) if math.isfinite(row.best) else "",
@@ -147,7 +148,7 @@ class Board:
         return table
 
 
-def sparkline(scores: list[float], width: int = 12) -> str:
+def sparkline(scores: list[float], width: int = 8) -> str:
     """Draw how a metric went, lowest at the bottom.
 
     >>> sparkline([3.0, 2.0, 1.0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +59,10 @@ def connected() -> Iterator[Slots]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\.")
+    handler = signal.getsignal(signal.SIGTERM)
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would print a stack trace and end the process at once
     try:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         yield _slots([node["Resources"] for node in nodes if node["Alive"]])

@@ -60,7 +60,8 @@ class StudySearch(Searcher):
             return False
         trial.report(score, result["epoch"])
         self.board.measured(trial.number, result["epoch"], score, result["best"])
-        return not result["finished"] and trial.should_prune()
+        # The recipe's own values are what the rest is compared with: they run to the end.
+        return not result["finished"] and "own" not in trial.user_attrs and trial.should_prune()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Do nothing: Tune asks the scheduler first, and skips this for a trial that it stops."""

@@ -60,8 +60,9 @@ class Study:
             (self.path / "trials").mkdir()
         write(self.path / "recipe.yaml", recipes.dump(recipe))
 
-    def open(self) -> optuna.Study:
-        """Open the study, and take up what an earlier search left unfinished."""
+        self.study = self._open()
+
+    def _open(self) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         epochs = self.tune.epochs or self.recipe.train.epochs
         try:
@@ -70,9 +71,9 @@ class Study:
                 storage=f"sqlite:///{(self.path / DATABASE).as_posix()}",
                 load_if_exists=True,
                 direction="minimize",
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 6), reduction_factor=3),
+                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 4), reduction_factor=3),
             )
-            old = study.get_trials(deepcopy=False)
+            count = len(study.get_trials(deepcopy=False))
         except Exception as error:
             if type(error).__module__.startswith("sqlalchemy"):
                 raise CheckpointError(
@@ -81,22 +82,26 @@ class Study:
                 ) from None
             raise
         # A sampler that starts from the same seed after a restart would propose the same points again.
-        study.sampler = optuna.samplers.TPESampler(seed=self.tune.seed + len(old), n_startup_trials=5)
-        if not old:
-            study.enqueue_trial(self.space.own_point)
-        for trial in old:
-            if trial.state == TrialState.RUNNING:
-                study.tell(trial.number, state=TrialState.FAIL)
-                study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-        self.opened = study
+        study.sampler = optuna.samplers.TPESampler(seed=self.tune.seed + count, n_startup_trials=5)
         return study
 
-    def spent(self, study: optuna.Study) -> list[FrozenTrial]:
+    def line_up(self) -> None:
+        """Put first in line the recipe's own values, or what an earlier search left unfinished."""
+        old = self.study.get_trials(deepcopy=False)
+        if not old:
+            self.study.enqueue_trial(self.space.own_point, user_attrs={"own": True})
+        for trial in old:
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                own = {name: value for name, value in trial.user_attrs.items() if name == "own"}
+                self.study.enqueue_trial(trial.params, user_attrs={**own, "again": trial.number})
+
+    def spent(self) -> list[FrozenTrial]:
         """Give the trials that count: finished, pruned, or failed for a reason of their own."""
         done = (TrialState.COMPLETE, TrialState.PRUNED)
         return [
             trial
-            for trial in study.get_trials(deepcopy=False)
+            for trial in self.study.get_trials(deepcopy=False)
             if trial.state in done or (trial.state == TrialState.FAIL and "why" in trial.user_attrs)
         ]
 
@@ -119,9 +124,9 @@ class Study:
 
         return configuration
 
-    def write_results(self, study: optuna.Study) -> None:
+    def write_results(self) -> None:
         """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; drop the losers' weights."""
-        rows = study.get_trials(deepcopy=False)
+        rows = self.study.get_trials(deepcopy=False)
         finished = [trial for trial in rows if trial.state == TrialState.COMPLETE]
         write(self.path / "trials.csv", self._table(rows))
         if not finished:
@@ -188,30 +193,28 @@ def search(recipe: Recipe, *, out: Path | None, data_dir: Path, board: Board, st
     home = Study(out, recipe)
     with lock(home.path / "lock"):
         prepare(recipe.data, data_dir, tell=board.tell)
-        study = home.open()
-        left = home.tune.trials - len(home.spent(study))
-        board.begin(home, home.spent(study))
+        home.line_up()
+        left = home.tune.trials - len(home.spent())
+        board.begin(home, home.spent())
         if left > 0 and not stopped:
             with connected() as slots:
                 board.tell(slots.sentence())
-                _fit(home, study, left, slots, data_dir, board, stopped)
-        home.write_results(study)
-        finished = [trial for trial in home.spent(study) if trial.state == TrialState.COMPLETE]
+                _fit(home, left, slots, data_dir, board, stopped)
+        home.write_results()
+        finished = [trial for trial in home.spent() if trial.state == TrialState.COMPLETE]
         board.finish()
         if not finished and not stopped:
-            reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent(study)]
+            reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
             raise TrainingError(f"{home.path}: no trial finished; most often: {max(reasons, key=reasons.count)}")
     return home
 
 
-def _fit(
-    home: Study, study: optuna.Study, left: int, slots: Slots, data_dir: Path, board: Board, stopped: list[int]
-) -> None:
+def _fit(home: Study, left: int, slots: Slots, data_dir: Path, board: Board, stopped: list[int]) -> None:
     """Let Ray Tune run the trials that are left."""
     from ray import tune
     from ray.tune.search import ConcurrencyLimiter
 
-    finder = StudySearch(study, home.space, home.configure(data_dir), board, stopped)
+    finder = StudySearch(home.study, home.space, home.configure(data_dir), board, stopped)
     scratch = home.path / "ray"
     shutil.rmtree(scratch, ignore_errors=True)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def run_trial(config: dict[str, Any]) -> None:
     best_epoch = 0
     try:
         chosen = recipe.parse(config["recipe"], f"trial {config['number']}", engine.KINDS)
-        run = Run.create(config["recipe"], name=chosen.name, out=Path(config["folder"]))
+        folder = Path(config["folder"])
+        shutil.rmtree(folder, ignore_errors=True)  # what a worker left that died in this trial
+        run = Run.create(config["recipe"], name=chosen.name, out=folder)
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         training = engine.train(chosen, run, data_dir=Path(config["data_dir"]), device=device, resumable=False)
         with contextlib.closing(training) as reports:

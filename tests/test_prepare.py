@@ -1,0 +1,381 @@
+"""From pictures in files, made here with Pillow, to a decoded dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gantool.batches import DataSpec
+from gantool.data.prepare import describe, fetch, find, prepare
+from gantool.data.sources import SOURCES
+from gantool.errors import DataError
+from gantool.recipe import Data
+
+posix = pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+
+
+def picture(path, colour=(200, 30, 10), size=(8, 8), mode="RGB", **options):
+    """Write a picture of one colour; `size` is width and height."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, colour).convert(mode)
+    image.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Two classes of three and two pictures, whose red tells them apart."""
+    for index in range(3):
+        picture(tmp_path / "pets" / "cat" / f"{index}.png", (index, 1, 2))
+    for index in range(2):
+        picture(tmp_path / "pets" / "dog" / f"{index}.png", (100 + index, 1, 2))
+    return tmp_path / "pets"
+
+
+def data(source, **options):
+    return Data(source=str(source), **{"size": 8, **options})
+
+
+def reds(store):
+    return store.images[:, 0, 0, 0].tolist()
+
+
+# --- folders ------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_becomes_a_store_in_a_fixed_order(pets, tmp_path):
+    store = prepare(data(pets), tmp_path / "data")
+
+    assert store.spec == DataSpec(3, 8, 8, ("cat", "dog"))
+    assert store.images.shape == (5, 3, 8, 8)
+    assert reds(store) == [0, 1, 2, 100, 101]
+    assert store.labels.tolist() == [0, 0, 0, 1, 1]
+    assert store.path.parent == tmp_path / "data" / "stores"
+    assert re.fullmatch(r"pets-[0-9a-f]{16}", store.path.name)
+    assert store.about["settings"]["classes"] == ["cat", "dog"]
+
+
+def test_kept_classes_get_labels_in_the_order_of_the_recipe(pets, tmp_path):
+    store = prepare(data(pets, classes=["dog", "cat"]), tmp_path / "data")
+    only = prepare(data(pets, classes=["dog"]), tmp_path / "data")
+
+    assert (store.spec.classes, store.labels.tolist()) == (("dog", "cat"), [0, 0, 1, 1, 1])
+    assert (only.spec.classes, reds(only)) == (("dog",), [100, 101])
+
+
+def test_an_unknown_class_is_told(pets, tmp_path):
+    message = r"pets: unknown class 'cta'; did you mean 'cat'\?; data.classes names the ones to keep$"
+    with pytest.raises(DataError, match=message):
+        prepare(data(pets, classes=["cta"]), tmp_path / "data")
+
+
+def test_a_size_of_two_sides_is_height_and_width(pets, tmp_path):
+    store = prepare(data(pets, size=(6, 10)), tmp_path / "data")
+
+    assert store.images.shape == (5, 3, 6, 10)
+    assert (store.spec.height, store.spec.width) == (6, 10)
+
+
+def test_pictures_of_any_size_and_mode_become_alike(tmp_path):
+    for name, options in {
+        "1.png": {"size": (20, 10)}, "2.png": {"size": (1, 50)}, "3.jpg": {"size": (9, 9), "quality": 95},
+        "4.png": {"mode": "RGBA"}, "5.png": {"mode": "P"}, "6.gif": {"mode": "P"}, "7.bmp": {},
+        "8.webp": {"lossless": True}, "9.jpg": {"mode": "CMYK", "quality": 95}, "a.tif": {}, "한글 이름.png": {"size": (1, 1)},
+    }.items():  # fmt: skip
+        picture(tmp_path / "all" / name, **options)
+
+    store = prepare(data(tmp_path / "all"), tmp_path / "data")
+
+    assert store.images.shape == (11, 3, 8, 8)
+    assert (
+        np.abs(store.images.astype(int) - np.array([200, 30, 10]).reshape(1, 3, 1, 1)).max() < 60
+    )  # a palette of web colours
+    assert store.skipped == []
+
+
+@pytest.mark.parametrize(("grey", "channels"), [(3, 1), (2, 3), (1, 3)])
+def test_most_pictures_decide_the_channels(tmp_path, grey, channels):
+    for index in range(4):
+        picture(tmp_path / "all" / f"{index}.png", mode="L" if index < grey else "RGB")
+
+    assert prepare(data(tmp_path / "all"), tmp_path / "data").spec.channels == channels
+    assert prepare(data(tmp_path / "all", channels=3), tmp_path / "data").spec.channels == 3
+    assert prepare(data(tmp_path / "all", channels=1), tmp_path / "data").spec.channels == 1
+    assert describe(data(tmp_path / "all"), tmp_path / "data").channels == channels
+
+
+def test_a_split_is_asked_for_and_taken(tmp_path):
+    picture(tmp_path / "food" / "train" / "egg" / "1.png", (1, 0, 0))
+    picture(tmp_path / "food" / "valid" / "egg" / "1.png", (2, 0, 0))
+
+    with pytest.raises(DataError, match=r"food: holds train, valid; choose one with data.folder=valid$"):
+        prepare(data(tmp_path / "food"), tmp_path / "data")
+
+    assert reds(prepare(data(tmp_path / "food", folder="valid"), tmp_path / "data")) == [2]
+    assert reds(prepare(data(tmp_path / "food", folder="train"), tmp_path / "data")) == [1]
+
+
+# --- bad files ----------------------------------------------------------------------------------------------
+
+
+def test_unreadable_files_are_skipped_listed_and_counted(pets, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    good = (tmp_path / "noise.png").read_bytes()
+    for name, content in {
+        "text.png": b"this is text\n",
+        "zero.png": b"",
+        "half.png": good[: len(good) // 2],
+        "notes.txt": b"x",
+    }.items():
+        (pets / "cat" / name).write_bytes(content)
+    told = []
+
+    store = prepare(data(pets), tmp_path / "data", tell=told.append)
+
+    assert len(store) == 5
+    assert {Path(name).name: reason for name, reason in store.skipped} == {
+        "text.png": "not a picture", "zero.png": "empty file", "half.png": "truncated", "notes.txt": "not a picture",
+    }  # fmt: skip
+    assert told[0] == f"decoding {pets} at 8x8, once"
+    assert re.fullmatch(r"4 files skipped, such as cat.half.png \(truncated\); all in .*about.json", told[1])
+    assert json.loads((store.path / "about.json").read_text(encoding="utf-8"))["skipped"] == store.skipped
+
+
+def test_when_most_files_are_bad_it_is_refused(pets, tmp_path):
+    for index in range(6):
+        (pets / "cat" / f"bad{index}.png").write_bytes(b"text")
+
+    message = (
+        rf"^{re.escape(str(pets))}: 6 of 11 files cannot be read as pictures \(cat.bad0.png: not a picture\); "
+        "mend or remove them$"
+    )
+    with pytest.raises(DataError, match=message):
+        prepare(data(pets), tmp_path / "data")
+    assert list((tmp_path / "data" / "stores").iterdir()) == []
+
+
+def test_a_folder_without_one_picture_is_refused(tmp_path):
+    (tmp_path / "all").mkdir()
+    with pytest.raises(DataError, match="all: no files in it; a source is a folder of images, or of folders of images"):
+        prepare(data(tmp_path / "all"), tmp_path / "data")
+
+    (tmp_path / "all" / "text.txt").write_text("text")
+    with pytest.raises(DataError, match=r"all: 1 of 1 files cannot be read as pictures \(text.txt: not a picture\)"):
+        prepare(data(tmp_path / "all"), tmp_path / "data")
+
+
+def test_a_class_without_one_picture_is_refused(pets, tmp_path):
+    (pets / "eel").mkdir()
+    (pets / "eel" / "1.png").write_bytes(b"")
+
+    message = r"no readable picture of class 'eel' \(eel.1.png: empty file\); choose others with data.classes$"
+    with pytest.raises(DataError, match=message):
+        prepare(data(pets), tmp_path / "data")
+    assert len(prepare(data(pets, classes=["cat", "dog"]), tmp_path / "data")) == 5
+
+
+@posix
+def test_pipes_and_loops_end(pets, tmp_path):
+    os.mkfifo(pets / "cat" / "x.png")
+    (pets / "cat" / "up").symlink_to(pets)
+    (pets / "dog" / "self.png").symlink_to("self.png")
+    (pets / "dog" / "gone.png").symlink_to("nowhere.png")
+    start = time.perf_counter()
+
+    store = prepare(data(pets), tmp_path / "data")
+
+    assert time.perf_counter() - start < 5
+    assert len(store) == 5
+    assert {Path(name).name for name, _ in store.skipped} == {"x.png", "self.png", "gone.png"}
+    assert dict(store.skipped)[str(Path("cat/x.png"))] == "not a file"
+
+
+# --- stores are kept ----------------------------------------------------------------------------------------
+
+
+def test_a_store_is_made_once(pets, tmp_path):
+    told = []
+    first = prepare(data(pets), tmp_path / "data", tell=told.append)
+    times = {path.name: path.stat().st_mtime_ns for path in first.path.iterdir()}
+    second = prepare(data(pets), tmp_path / "data", tell=told.append)
+
+    assert second.path == first.path
+    assert {path.name: path.stat().st_mtime_ns for path in second.path.iterdir()} == times
+    assert len(told) == 1
+
+
+def test_a_store_is_made_anew_when_a_file_changes(pets, tmp_path):
+    first = prepare(data(pets), tmp_path / "data")
+    picture(pets / "cat" / "0.png", (50, 1, 2))
+    os.utime(pets / "cat" / "0.png", ns=(1, 1))
+    second = prepare(data(pets), tmp_path / "data")
+    picture(pets / "cat" / "9.png", (60, 1, 2))
+    third = prepare(data(pets), tmp_path / "data")
+
+    assert (reds(first)[0], reds(second)[0], reds(third)[3]) == (0, 50, 60)
+    assert len({first.path, second.path, third.path}) == 3
+
+
+@pytest.mark.parametrize("options", [{"size": 9}, {"size": (8, 9)}, {"channels": 1}, {"classes": ["dog", "cat"]}])
+def test_other_settings_make_another_store(pets, tmp_path, options):
+    assert prepare(data(pets), tmp_path / "data").path != prepare(data(pets, **options), tmp_path / "data").path
+
+
+def test_a_damaged_store_is_told(pets, tmp_path):
+    store = prepare(data(pets), tmp_path / "data")
+    (store.path / "images.u8").write_bytes(b"")
+
+    with pytest.raises(DataError, match="the decoded dataset is damaged; delete this directory and run the command"):
+        prepare(data(pets), tmp_path / "data")
+    shutil.rmtree(store.path)
+    assert len(prepare(data(pets), tmp_path / "data")) == 5
+
+
+def test_two_processes_that_prepare_the_same_data_both_get_it(tmp_path):
+    for index in range(200):
+        picture(tmp_path / "many" / f"{index:03d}.png", (index, 0, 0), (40, 40))
+    script = """
+        import sys
+        from pathlib import Path
+        from gantool.data.prepare import prepare
+        from gantool.recipe import Data
+
+        print("ready", flush=True)
+        sys.stdin.readline()
+        store = prepare(Data(source=sys.argv[1], size=8), Path(sys.argv[2]))
+        print(len(store), int(store.images[150, 0, 0, 0]), store.path)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "many"), str(tmp_path / "data")]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = []
+    for process in processes:
+        answers.append(process.communicate()[0])
+        assert process.returncode == 0
+
+    assert answers[0] == answers[1]
+    assert answers[0].startswith("200 150 ")
+    assert len(list((tmp_path / "data" / "stores").iterdir())) == 1
+
+
+# --- archives, names and addresses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_gives_the_same_pixels_as_its_folder(pets, tmp_path, kind):
+    path = tmp_path / f"packed.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as packed:
+            for file in pets.rglob("*.png"):
+                packed.write(file, file.relative_to(tmp_path).as_posix())
+    else:
+        with tarfile.open(path, "w:gz") as packed:
+            packed.add(pets, "pets")
+
+    store, same = prepare(data(path), tmp_path / "data"), prepare(data(pets), tmp_path / "data")
+
+    assert store.spec == same.spec
+    assert np.array_equal(store.images, same.images)
+    assert store.labels.tolist() == same.labels.tolist()
+
+
+def test_a_damaged_archive_is_told(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(100))
+
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "a.zip"))):
+        prepare(data(tmp_path / "a.zip"), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("mnits", "data.source: unknown source 'mnits'; did you mean 'mnist'?; see: gantool data list"),
+        ("zzz", f"data.source: unknown source 'zzz'; known: {', '.join(sorted(SOURCES))}; see: gantool data list"),
+        ("./nowhere", "data.source: ./nowhere: no such file or folder; see: gantool data list"),
+        ("a.zip", "data.source: a.zip: no such file or folder; see: gantool data list"),
+        ("a" * 5000, "data.source: unknown source 'aaa"),
+        (
+            "https://example.org/a.zip",
+            "data.source: https://example.org/a.zip is an address; fetch it first: "
+            "gantool data fetch 'https://example.org/a.zip' --name food",
+        ),
+        ("file:///etc/passwd", "data.source: file:///etc/passwd is an address; fetch it first: "),
+    ],
+)
+def test_a_source_that_is_not_there_is_told(inside, source, message):
+    with pytest.raises(DataError) as caught:
+        prepare(data(source), inside / "data")
+
+    assert str(caught.value).startswith(message)
+    assert not (inside / "data").exists()
+
+
+def test_a_source_by_name_has_no_folders(tmp_path):
+    with pytest.raises(DataError, match=r"^digits: has no folders to look in; leave out data.folder=valid$"):
+        prepare(data("digits", folder="valid"), tmp_path)
+
+
+def test_the_name_of_a_source_wins_over_a_folder_of_that_name(inside):
+    picture(inside / "digits" / "1.png")
+
+    assert find("digits", inside / "data", print) is SOURCES["digits"]
+    assert find("./digits", inside / "data", print).classes == ("digits",)
+
+
+def test_describing_makes_nothing(pets, tmp_path):
+    assert describe(data(pets), tmp_path / "data") == DataSpec(3, 8, 8, ("cat", "dog"))
+    assert describe(data("mnist", size=28), tmp_path / "data") == DataSpec(1, 28, 28, tuple("0123456789"))
+    assert describe(data("eggs", classes=["Egg"]), tmp_path / "data") == DataSpec(3, 8, 8, ("Egg",))
+    assert describe(data("nowhere"), tmp_path / "data") == DataSpec(3, 8, 8, ("image",))
+    assert describe(data("nowhere", classes=["a", "b"], channels=1), tmp_path / "data") == DataSpec(1, 8, 8, ("a", "b"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_fetching_what_is_here_says_its_name(pets, tmp_path):
+    assert fetch("digits", None, tmp_path / "data", tell=print) == "digits"
+    assert fetch(str(pets), None, tmp_path / "data", tell=print) == str(pets)
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "message"),
+    [
+        ("digits", "mine", "--name mine: only what is fetched from an address gets a name; leave it out"),
+        ("https://example.org/a.zip", "mnist", "--name mnist: expected a new name of letters, digits, - and _, "),
+        ("https://example.org/a.zip", "../x", "--name ../x: expected a new name of letters, digits, - and _, "),
+        ("https://example.org/eggs.zip", None, "--name eggs: expected a new name of letters, digits, - and _, "),
+        ("digist", None, "data.source: unknown source 'digist'; did you mean 'digits'?; see: gantool data list"),
+    ],
+)
+def test_a_fetch_that_cannot_be_is_told(tmp_path, what, name, message):
+    with pytest.raises(DataError) as caught:
+        fetch(what, name, tmp_path, tell=print)
+
+    assert str(caught.value).startswith(message)
+
+
+def test_what_was_fetched_is_not_fetched_again(tmp_path):
+    picture(tmp_path / "fetched" / "food" / "egg" / "1.png")
+    (tmp_path / "fetched" / "food" / ".complete").write_text('{"files": 1, "bytes": 3}')
+    told = []
+
+    assert fetch("https://example.org/food.zip", None, tmp_path, tell=told.append) == "food"
+    assert told == [f"food is already here, in {tmp_path / 'fetched' / 'food'}"]
+    assert prepare(data("food"), tmp_path).spec.classes == ("egg",)
