@@ -127,14 +127,14 @@ def train(
                 break
     if stopped and not (report and report.finished and report.epoch == chosen.train.epochs):
         show.result(f"stopped in epoch {report.epoch if report else 1}; go on with:")
-        show.hint(f"gantool train {run.path} --resume")
+        show.hint(f"gantool train {_typed(run.path)} --resume")
         raise typer.Exit(128 + stopped[0])
     if report is None:
         show.result(f"{run.path} has all of its {chosen.train.epochs} epochs; more with: --set train.epochs=N")
         return
     show.result(f"{run.path}: best fd {show.number(report.best)}, {show.duration(report.seconds)}")
-    show.hint(f"gantool sample {run.path}")
-    show.hint(f"gantool animate {run.path}")
+    show.hint(f"gantool sample {_typed(run.path)}")
+    show.hint(f"gantool animate {_typed(run.path)}")
 
 
 @app.command()
@@ -161,10 +161,10 @@ def tune(
         study = search(chosen, out=out, data_dir=_data_dir(data_dir), board=board, stopped=stopped)
     if stopped:
         show.result("stopped; go on with:")
-        show.hint(f"gantool tune {recipe} --out {study.path}")
+        show.hint(f"gantool tune {_typed(recipe)} --out {_typed(study.path)}")
         raise typer.Exit(128 + stopped[0])
     show.result(f"best recipe: {study.path / 'best.yaml'}   its pictures: {study.path / 'best.png'}")
-    show.hint(f"gantool train {study.path / 'best.yaml'}")
+    show.hint(f"gantool train {_typed(study.path / 'best.yaml')}")
 
 
 @app.command()
@@ -390,12 +390,16 @@ def _seeds(text: str) -> list[int]:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise GantoolError(f"--seeds {text}: expected whole numbers such as 7, 0-15 or 1,5,9-12")
-        if last - first >= 100_000:
-            raise GantoolError(
-                f"--seeds {text}: {last - first + 1:,} pictures are too many at once; the limit is 100,000"
-            )
+        count = len(numbers) + last - first + 1
+        if count > 100_000:
+            raise GantoolError(f"--seeds {text}: {count:,} pictures are too many at once; the limit is 100,000")
         numbers += range(first, last + 1)
     return numbers
+
+
+def _typed(path: Path | str) -> str:
+    """Write a path as it is typed into a shell."""
+    return f'"{path}"' if " " in str(path) else str(path)
 
 
 def _refuse_old(path: Path, overwrite: bool) -> None:

@@ -18,8 +18,8 @@ LEVELS = [
     | {"models", "trainer", "shapes"},
     {"data.prepare"},
     {"engine"},
-    {"sampling", "tune"},
-    {"show"},
+    {"sampling", "show"},
+    {"tune"},
     {"cli"},
 ]
 OUTSIDE = {"", "__main__", "data", "metrics"}  # the package itself, and folders whose `__init__` holds nothing

@@ -1,0 +1,231 @@
+"""A search on a real Ray of this machine, from the command line, on real digits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+
+from gantool import engine
+from gantool.errors import CheckpointError, RunError
+from gantool.tune.board import sparkline
+from gantool.tune.cluster import Slots, _slots
+from gantool.tune.study import Study
+
+TINY = [
+    *("--set", "data.source=digits", "--set", "model.generator=[16]", "--set", "model.discriminator=[16]"),
+    *("--set", "train.evaluate_images=64", "--set", "tune.epochs=4"),
+]
+
+
+def gantool(*arguments: str, folder: Path, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gantool", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False, **options
+    )
+
+
+def environment() -> dict[str, str]:
+    """A person's: Ray gives each worker as many threads as it has cores."""
+    return {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+
+
+def table(study: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((study / "trials.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def trials(study: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name="gan14", storage=f"sqlite:///{(study / 'study.db').as_posix()}").trials
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A study of five trials, made once."""
+    folder = tmp_path_factory.mktemp("searched")
+    done = gantool("tune", "gan14", *TINY, "--trials", "5", "--out", "a", "--data-dir", str(data), folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "a", done
+
+
+def test_a_search_leaves_the_best_recipe_its_pictures_and_a_table(searched):
+    study, done = searched
+    assert {path.name for path in study.iterdir()} == {
+        *("best.yaml", "best.png", "recipe.yaml", "study.db", "trials.csv", "trials")
+    }
+    rows = table(study)
+    assert len(rows) == 5
+    best = min((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["fd"]))
+    chosen = engine.open_recipe(str(study / "best.yaml"))
+    assert chosen.train.optimizer.lr == float(best["train.optimizer.lr"])
+    assert chosen.train.optimizer.betas[1] == pytest.approx(float(best["train.optimizer.betas.1"]))
+    assert chosen.model["latent_dim"] == int(best["model.latent_dim"])
+    assert chosen.name == "gan14"
+    assert chosen.train.epochs == engine.open_recipe("gan14").train.epochs, "the best recipe trains for its full length"
+    with Image.open(study / "best.png") as grid:
+        assert min(grid.size) > 14 * 4
+    assert "best.yaml" in done.stdout
+    ranked = [float(value) for value in re.findall(r"^ +\d+ +([0-9.]+) +\d+/4 ", done.stdout, re.MULTILINE)]
+    assert ranked == sorted(ranked), done.stdout
+    assert len(ranked) == 5
+
+
+def test_the_first_trial_is_the_recipe_itself_and_runs_to_the_end(searched):
+    study, _ = searched
+    own = trials(study)[0]
+    assert own.params["train.optimizer.lr"] == 2e-4
+    assert own.params["model.latent_dim"] == 100
+    assert own.state == TrialState.COMPLETE
+    assert max(own.intermediate_values) == 4
+
+
+def test_every_trial_is_a_run_and_only_the_best_keeps_its_weights(searched):
+    study, _ = searched
+    best = min((t for t in trials(study) if t.state == TrialState.COMPLETE), key=lambda trial: trial.value)
+    for trial in trials(study):
+        folder = study / "trials" / f"{trial.number:04d}"
+        entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
+        assert (folder / "checkpoints" / "best.pt").exists() == (trial.number == best.number)
+
+
+def test_a_healthy_search_prints_nothing_of_rays_or_optunas_own(searched):
+    _, done = searched
+    assert not re.search(r"(?i)\bray\b|warning|tensorboard|traceback|optuna|\[I ", done.stdout + done.stderr)
+
+
+def test_the_best_recipe_trains_as_it_is(searched, data, tmp_path):
+    study, _ = searched
+    more = ("--set", "train.epochs=1", "--out", "run", "--data-dir", str(data))
+    done = gantool("train", str(study / "best.yaml"), *more, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
+
+
+def test_the_same_command_finishes_at_once_and_a_larger_number_adds_only_what_is_missing(searched, data):
+    study, _ = searched
+    before = {trial.number: trial.values for trial in trials(study)}
+    command = ("tune", "gan14", *TINY, "--out", str(study), "--data-dir", str(data))
+    again = gantool(*command, "--trials", "5", folder=study.parent)
+    assert again.returncode == 0, again.stderr
+    assert "5 of 5 trials done" in again.stderr
+    assert "at once" not in again.stderr, "no Ray is started when nothing is left to do"
+    more = gantool(*command, "--trials", "7", folder=study.parent)
+    assert more.returncode == 0, more.stderr
+    after = trials(study)
+    assert len(after) == 7
+    assert {trial.number: trial.values for trial in after[:5]} == before
+    assert len({trial.params["train.optimizer.lr"] for trial in after}) == 7, "a restart must not repeat its points"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_interrupted_search_goes_on_and_loses_no_finished_trial(kind, code, data, tmp_path):
+    settings = ["--set", "tune.epochs=100", "--trials", "2", "--out", "s", "--data-dir", str(data)]
+    command = ["tune", "gan14", *TINY[:-2], *settings]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gantool", *command],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:  # until a trial is under way and has been measured
+        if (tmp_path / "s" / "trials" / "0000" / "log.jsonl").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(kind)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    if code > 0:
+        assert "gantool tune gan14 --out" in printed
+    old = [trial.state for trial in trials(tmp_path / "s")]
+    assert TrialState.RUNNING in old, "what was under way stays so, for the next start to take up"
+    finished = gantool(*command, folder=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    found = trials(tmp_path / "s")
+    assert TrialState.RUNNING not in [trial.state for trial in found]
+    again = [trial for trial in found if "again" in trial.user_attrs]
+    assert {trial.params["train.optimizer.lr"] for trial in again} <= {
+        trial.params["train.optimizer.lr"] for trial in found
+    }
+    assert any(trial.state == TrialState.COMPLETE and trial.user_attrs.get("own") for trial in found)
+
+
+def test_trials_that_fail_are_in_the_table_with_their_reason_and_when_all_fail_the_exit_code_is_4(data, tmp_path):
+    command = ["tune", "gan14", *TINY, "--trials", "2", "--out", "s", "--data-dir", str(data)]
+    deep = f"model.discriminator={[16] * 13}"  # at this rate its scores overflow in the first steps
+    wild = [deep, "train.optimizer.lr=1000.0", "tune.space={train.optimizer.lr: {low: 999.0, high: 1000.0}}"]
+    done = gantool(*command, *(part for change in wild for part in ("--set", change)), folder=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert "no trial finished; most often: " in done.stderr
+    rows = table(tmp_path / "s")
+    assert [row["state"] for row in rows] == ["fail", "fail"]
+    assert all("became" in row["why"] for row in rows), "one attempt each, with the reason"
+
+
+def test_a_study_goes_on_with_its_own_recipe_only(tmp_path):
+    recipe = engine.open_recipe("gan14")
+    Study(tmp_path / "s", recipe)
+    Study(tmp_path / "s", engine.change(recipe, {"tune.trials": 99}))
+    with pytest.raises(RunError, match=r"is the study of another recipe \(train differs\)"):
+        Study(tmp_path / "s", engine.change(recipe, {"train.batch_size": 8}))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to look like one" * 40])
+def test_a_damaged_database_is_one_clear_error_and_stays_as_it_is(content, tmp_path):
+    recipe = engine.open_recipe("gan14")
+    Study(tmp_path / "s", recipe)
+    database = tmp_path / "s" / "study.db"
+    whole = database.read_bytes()
+    damaged = content or whole[: len(whole) // 2]
+    database.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"study.db: not a study, or damaged; it is left as it is"):
+        Study(tmp_path / "s", recipe).spent()
+    assert database.read_bytes() == damaged
+
+
+def test_a_directory_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(RunError, match="already holds something"):
+        Study(tmp_path, engine.open_recipe("gan14"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "slots", "sentence"),
+    [
+        ([{"CPU": 2.0}], Slots(2, 1, 0), "2 trials at once, one on each core"),
+        ([{"CPU": 16.0, "GPU": 1.0}], Slots(4, 1, 0.25), "4 trials at once, 4 on each GPU"),
+        ([{"CPU": 2.0, "GPU": 1.0}], Slots(2, 1, 0.5), "2 trials at once, 2 on each GPU"),
+        ([{"CPU": 8.0, "GPU": 8.0}], Slots(8, 1, 1.0), "8 trials at once, 1 on each GPU"),
+        ([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 31.0}], Slots(1, 1, 0.25), "1 trials at once, 4 on each GPU"),
+    ],
+)
+def test_trials_are_counted_node_by_node(nodes, slots, sentence):
+    assert _slots(nodes) == slots
+    assert slots.sentence() == sentence
+
+
+def test_a_sparkline_has_its_lowest_bar_at_the_lowest_score():
+    assert sparkline([]) == ""
+    assert sparkline([5.0]) == "▁"
+    assert sparkline([3.0, 2.0, 1.0]) == "█▄▁"
+    assert len(sparkline([float(n) for n in range(100)])) == 8
