@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,7 +115,7 @@ def train(
     report = None
     with (
         _taken_back(run, new=not resume),
-        stopping() as stopped,
+        stopping(lambda: report is not None) as stopped,
         show.Training(chosen.train.epochs) as line,
         contextlib.closing(
             training(chosen, run, data_dir=_data_dir(data_dir), device=device, tell=show.tell)
@@ -157,7 +157,7 @@ def tune(
 
     wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
     chosen = open_recipe(recipe, wanted)
-    with stopping() as stopped, Board(chosen) as board:
+    with Board(chosen) as board, stopping(lambda: board.home is not None) as stopped:
         study = search(chosen, out=out, data_dir=_data_dir(data_dir), board=board, stopped=stopped)
     if stopped:
         show.result("stopped; go on with:")
@@ -305,12 +305,17 @@ def show_source(
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM in the given list, so that a loop can end well; a second one ends at once."""
+def stopping(begun: Callable[[], bool]) -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM in the given list, so that a loop can end well; a second one ends at once.
+
+    So does the first, as long as there is nothing to lose because the work has not `begun`.
+    """
     caught: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
         caught.append(number)
+        if not begun():
+            raise SystemExit(128 + number)
         for kind, old in before.items():
             signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else old)
 
@@ -348,7 +353,7 @@ def _taken_back(run: Run, *, new: bool) -> Iterator[None]:
         yield
     except TrainingError:
         raise
-    except GantoolError:
+    except (GantoolError, KeyboardInterrupt, SystemExit):
         if new and not run.entries() and not any(run.checkpoints.iterdir()):
             shutil.rmtree(run.path, ignore_errors=True)
         raise

@@ -301,13 +301,16 @@ class _Training:
 
     def _save(self) -> None:
         """Write `last.pt`; the one before it becomes `previous.pt`, so that one of them is whole at any moment."""
+        checkpoints.save(self.run.checkpoints / "next.pt", self._state())
+        self._promote()
+        self.saved = (self.epoch, self.batch)
+
+    def _promote(self) -> None:
+        """Give `next.pt` its name; a kill may come between any two lines here."""
         last = self.run.checkpoints / "last.pt"
-        aside = self.run.checkpoints / "next.pt"
-        checkpoints.save(aside, self._state())
         if last.exists():
             last.replace(self.run.checkpoints / "previous.pt")
-        aside.replace(last)
-        self.saved = (self.epoch, self.batch)
+        (self.run.checkpoints / "next.pt").replace(last)
 
     def save_where_it_stands(self) -> None:
         """Write a checkpoint, if there is anything new and its losses are finite."""
@@ -328,6 +331,8 @@ class _Training:
                     raise
                 tell(f"{error}; going on from {found[index + 1].name}")
             else:
+                if file.stem == "next":
+                    self._promote()
                 self.run.rewind(self.epoch - 1)
                 tell(f"going on after epoch {self.epoch - 1}" + (f", batch {self.batch}" if self.batch else ""))
                 return
@@ -339,8 +344,9 @@ class _Training:
         if missing:
             raise CheckpointError(f"{file}: lacks {', '.join(missing)}; it holds weights only, use last.pt")
         if tuple(state["classes"]) != self.store.spec.classes:
+            before, now = ", ".join(state["classes"]), ", ".join(self.store.spec.classes)
             raise DataError(
-                f"{file}: was trained on classes {state['classes']}, but the data have {self.store.spec.classes}"
+                f"{file}: was trained on classes {before}, but the data have {now}; bring them back, or start a new run"
             )
         fit(self.model, state["model"], file)
         self.trainer.load_state_dict(state["trainer"])

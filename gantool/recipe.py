@@ -303,7 +303,7 @@ def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         parts = _parts(key)
         at: Any = document
         for depth, part in enumerate(parts):
-            index: str | int = int(part) if isinstance(at, list) and part.isdigit() else part
+            index: str | int = int(part) if isinstance(at, list) and part.isdecimal() else part
             if isinstance(at, list) and not (isinstance(index, int) and index < len(at)):
                 raise Mismatch([Problem(tuple(parts), f"no item {part!r} in a list of {len(at)}")])
             if depth == len(parts) - 1:

@@ -254,7 +254,7 @@ def alive(pid: int) -> bool:
 def _number(path: Path) -> int:
     """Give NNN of a directory called <name>-<NNN>, else 0."""
     digits = path.name.rpartition("-")[2]
-    return int(digits) if digits.isdigit() and len(digits) < 9 else 0
+    return int(digits) if digits.isdecimal() and len(digits) < 9 else 0
 
 
 def _holder(path: Path) -> tuple[int, str]:

@@ -41,7 +41,8 @@ class Trained:
         self.recipe = recipes.parse(state["recipe"], str(self.file), KINDS)
         self.data = spec_of(state)
         self.epoch = int(state["epoch"])
-        model = models.build(self.recipe, self.data)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+            model = models.build(self.recipe, self.data)
         fit(model, state["model"], self.file)
         self.model = model.to(self.device).double().eval()
 
@@ -106,7 +107,7 @@ def animate_training(run: Run, path: Path) -> int:
     Raises:
         RunError: the run has no grids yet.
     """
-    files = sorted(run.samples.glob("epoch-*.png"))
+    files = list(_by_epoch(run.samples, ".png").values())
     if not files:
         raise RunError(f"{run.path}: no grids yet; train it first: gantool train {run.path} --resume")
     chosen = [files[round(index * (len(files) - 1) / (FRAMES - 1))] for index in range(FRAMES)]
@@ -145,10 +146,16 @@ def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
     return (math.sin((1 - share) * angle) * start + math.sin(share * angle) * end) / math.sin(angle)
 
 
+def _by_epoch(folder: Path, ending: str) -> dict[int, Path]:
+    """Give the files of a folder that are called `epoch-<number>`, by number and in its order."""
+    files = [path for path in folder.glob(f"epoch-*{ending}") if path.stem[6:].isdecimal()]
+    return {int(path.stem[6:]): path for path in sorted(files, key=lambda path: int(path.stem[6:]))}
+
+
 def _file(run: Run, checkpoint: str) -> Path:
     folder = run.checkpoints
-    kept = sorted(int(path.stem[6:]) for path in folder.glob("epoch-*.pt"))
-    if checkpoint.isdigit():
+    kept = _by_epoch(folder, ".pt")
+    if checkpoint.isdecimal():
         path = folder / f"epoch-{int(checkpoint):04d}.pt"
     elif checkpoint in {"best", "last"}:
         path = folder / f"{checkpoint}.pt"
@@ -160,6 +167,6 @@ def _file(run: Run, checkpoint: str) -> Path:
         there = ", ".join([*(name for name in ("best", "last") if (folder / f"{name}.pt").exists()), *map(str, kept)])
         raise CheckpointError(
             f"{run.path}: no checkpoint {checkpoint!r}; there {'are: ' + there if there else 'is none'}"
-            + ("; train.keep_every keeps more" if checkpoint.isdigit() else "")
+            + ("; train.keep_every keeps more" if checkpoint.isdecimal() else "")
         )
     return path

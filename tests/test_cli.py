@@ -165,7 +165,10 @@ def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
     assert re.fullmatch(rf"{run}: best fd [\d.]+, \d+s\n  gantool sample {run}\n  gantool animate {run}\n", out)
     lines = err.splitlines()
     assert lines[0] == f"run {run}"
-    pattern = r"epoch \d/2  [\d,]+ images/s  loss D -?\d\.\d{3}  loss G -?\d\.\d{3}  D\(x\) 0\.\d\d  D\(G\(z\)\) 0\.\d\d  fd [\d.]+  .*"
+    pattern = (
+        r"epoch \d/2  [\d,]+ images/s  loss D -?\d\.\d{3}  loss G -?\d\.\d{3}  D\(x\) 0\.\d\d  D\(G\(z\)\) 0\.\d\d  "
+        r"fd [\d.]+  .*"
+    )
     assert [bool(re.fullmatch(pattern, line)) for line in lines[-2:]] == [True, True]
 
 
@@ -214,6 +217,34 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(gantool, inside):
     assert [entry["epoch"] for entry in Run(Path("run")).entries()] == [1, 2]
 
 
+def test_weights_alone_are_not_enough_to_go_on(gantool, inside):
+    assert code("train", "gan14", *sets(train__epochs=1), "--out", "run") == 0
+    last = Path("run/checkpoints/last.pt")
+    Path("run/checkpoints/best.pt").replace(last)
+
+    result, _, err = gantool("train", "run", "--resume", "--set", "train.epochs=2")
+
+    assert result == 5
+    assert err.splitlines()[-1] == (f"error: {last}: lacks trainer, position; it holds weights only, use last.pt")
+
+
+def test_data_with_other_classes_are_no_data_to_go_on_with(gantool, inside):
+    for name in ("cat", "dog"):
+        (inside / "pets" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), 99).save(inside / "pets" / name / "1.png")
+    assert code("train", "gan14", *sets(data__source="pets", train__epochs=1), "--out", "run") == 0
+    (inside / "pets" / "eel").mkdir()
+    Image.new("L", (8, 8)).save(inside / "pets" / "eel" / "1.png")
+
+    result, _, err = gantool("train", "run", "--resume", "--set", "train.epochs=2")
+
+    assert result == 3
+    assert err.splitlines()[-1] == (
+        f"error: {Path('run/checkpoints/last.pt')}: was trained on classes cat, dog, but the data have cat, dog, eel; "
+        "bring them back, or start a new run"
+    )
+
+
 def test_what_would_make_another_run_is_refused_when_going_on(gantool, trained):
     result, _, err = gantool("train", trained, "--resume", "--set", "train.batch_size=7")
 
@@ -252,8 +283,8 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_checkpoints(gantoo
     assert result == 4
     message = err.splitlines()[-1]
     assert re.fullmatch(
-        r"error: run: (generator|discriminator)/adversarial became (nan|inf) in epoch \d; the best checkpoint, of epoch "
-        r"\d, is kept: sample it, and try a lower train.optimizer.lr",
+        r"error: run: (generator|discriminator)/adversarial became (nan|inf) in epoch \d; the best checkpoint, of "
+        r"epoch \d, is kept: sample it, and try a lower train.optimizer.lr",
         message,
     )
     after = {path.name: path.read_bytes() for path in last.parent.iterdir()}
@@ -505,6 +536,18 @@ def test_a_walk_is_animated(gantool, inside, trained, name):
     assert Path(name).stat().st_size > 500
 
 
+def test_files_that_only_look_like_epochs_are_left_alone(gantool, inside, trained):
+    run = Run.create((trained / "recipe.yaml").read_text(), name="x", out=Path("run"))
+    with Image.open(trained / "samples" / "epoch-0001.png") as grid:
+        for name in ("epoch-10000", "epoch-9999", "epoch-0001 copy", "epoch-\u00b2"):
+            grid.save(run.samples / f"{name}.png")
+    (run.checkpoints / "epoch-0001 copy.pt").touch()
+
+    assert gantool("animate", "run", "-o", "a.gif")[:2] == (0, "a.gif: 2 frames\n")
+    assert gantool("sample", "run")[2] == "error: run: no checkpoint 'best'; there is none\n"
+    assert gantool("sample", "run", "--checkpoint", "\u00b2")[0] == 2
+
+
 def test_an_animation_that_cannot_be_is_told(gantool, inside, trained):
     Path("old.gif").write_text("mine")
     Run.create((trained / "recipe.yaml").read_text(), name="x", out=Path("new"))
@@ -667,6 +710,14 @@ def test_an_error_goes_to_standard_error_with_its_code():
 # --- signals ------------------------------------------------------------------------------------------------
 
 
+def waited(path):
+    """Wait until a process has made a file."""
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
+
+
 @posix
 @pytest.mark.parametrize(("kind", "result"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_printed_command_goes_on(gantool, inside, kind, result):
@@ -674,9 +725,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(gantool, inside, kind, r
     options = sets(train__epochs=100_000, train__evaluate_every=1000, train__checkpoint_every=100_000)
     command = [sys.executable, "-m", "gantool", "train", "gan14", *options, "--out", str(run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
-        deadline = time.monotonic() + 60
-        while not (run / "samples" / "epoch-0003.png").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        waited(run / "samples" / "epoch-0003.png")
         training.send_signal(kind)
         out, err = training.communicate(timeout=30)
 
@@ -697,13 +746,53 @@ def test_a_signal_saves_and_the_printed_command_goes_on(gantool, inside, kind, r
 
 
 @posix
+def test_a_killed_run_goes_on_from_its_last_checkpoint(gantool, trained, inside):
+    command = [sys.executable, "-m", "gantool", "train", "gan14", *sets(train__epochs=100_000), "--out", "run"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:
+        waited(Path("run/checkpoints/previous.pt"))
+        training.kill()
+        training.communicate(timeout=30)
+    saved = checkpoints.load(Path("run/checkpoints/previous.pt"))["epoch"]
+    run = Run(Path("run"))
+    assert (run.path / "lock").exists()
+    told = run.entries()
+
+    result, _, err = gantool("train", "run", "--resume", "--set", f"train.epochs={told[-1]['epoch'] + 3}")
+
+    assert result == 0
+    assert int(re.search(r"going on after epoch (\d+)", err)[1]) >= saved
+    entries = run.entries()
+    assert [entry["epoch"] for entry in entries] == list(range(1, told[-1]["epoch"] + 4))
+    same = ["generator/adversarial", "metrics/fd"]
+    assert [[row[key] for key in same] for row in entries[:2]] == [
+        [row[key] for key in same] for row in Run(trained).entries()
+    ]
+    assert not [path for path in run.path.rglob("*") if path.name.endswith(".part") or path.name == "lock"]
+
+
+@posix
+def test_a_signal_before_the_first_step_ends_it_at_once_and_leaves_no_run(inside):
+    command = [sys.executable, "-m", "gantool", "train", "cgan_egg", "--set", "data.classes=null", "--data-dir", "data"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
+        for line in training.stderr:
+            if line.startswith("rendering eggs"):
+                break
+        start = time.monotonic()
+        training.send_signal(signal.SIGINT)
+        out, err = training.communicate(timeout=30)
+
+    assert (training.returncode, out, err) == (130, "", "")
+    assert time.monotonic() - start < 5
+    assert list(Path("runs").iterdir()) == []
+    assert list(Path("data").glob("stores/*/about.json")) == []
+
+
+@posix
 def test_a_second_signal_ends_it_at_once(inside):
     options = sets(train__epochs=100_000)
     command = [sys.executable, "-m", "gantool", "train", "gan14", *options, "--out", "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
-        deadline = time.monotonic() + 60
-        while not Path("run/samples/epoch-0002.png").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        waited(Path("run/samples/epoch-0002.png"))
         training.send_signal(signal.SIGINT)
         training.send_signal(signal.SIGINT)
         _, err = training.communicate(timeout=30)

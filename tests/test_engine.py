@@ -109,6 +109,24 @@ def test_losses_of_an_epoch_are_the_means_over_its_steps(tmp_path, data_dir):
     assert len(set(np.round(steps, 6))) == len(steps)
 
 
+@pytest.mark.usefixtures("every_step")
+def test_an_epochs_means_hold_nothing_of_the_epoch_before(tmp_path, data_dir):
+    recipe = recipe_of(train__optimizer__lr=1e-9)  # nothing is learned: every step is like the first
+    reports = train(recipe, run_in(tmp_path / "run", recipe), data_dir)
+    for key, value in reports[0].losses.items():
+        assert [report.losses[key] for report in reports] == pytest.approx([value] * len(reports), rel=0.1)
+
+
+def test_measuring_leaves_the_networks_as_training_needs_them(tmp_path, data_dir):
+    recipe = recipe_of()
+    run = run_in(tmp_path / "run", recipe)
+    training = engine._Training(recipe, run, prepare(recipe.data, data_dir), torch.device("cpu"), resumable=True)
+    reports = training.epochs()
+    while not next(reports).finished:
+        pass
+    assert all(module.training for module in training.model.modules())
+
+
 def test_the_metric_is_measured_in_the_first_the_last_and_every_nth_epoch(tmp_path, data_dir):
     recipe = recipe_of(train__epochs=8, train__evaluate_every=3)
     run = run_in(tmp_path / "run", recipe)

@@ -119,9 +119,9 @@ def simultaneous(generator, discriminator, recipe, data):
 @pytest.mark.parametrize(
     ("name", "loop", "steps"),
     [
-        ("gan28", alternating, 10),
+        ("gan28", alternating, 8),
         ("gan14", alternating, 20),
-        ("dcgan14", alternating, 20),
+        ("dcgan14", alternating, 8),
         ("dcgan28", alternating, 8),
         ("dcgan_tf28", simultaneous, 8),
         ("cgan_egg", conditional, 5),

@@ -93,7 +93,8 @@ def test_pictures_of_any_size_and_mode_become_alike(tmp_path):
     for name, options in {
         "1.png": {"size": (20, 10)}, "2.png": {"size": (1, 50)}, "3.jpg": {"size": (9, 9), "quality": 95},
         "4.png": {"mode": "RGBA"}, "5.png": {"mode": "P"}, "6.gif": {"mode": "P"}, "7.bmp": {},
-        "8.webp": {"lossless": True}, "9.jpg": {"mode": "CMYK", "quality": 95}, "a.tif": {}, "한글 이름.png": {"size": (1, 1)},
+        "8.webp": {"lossless": True}, "9.jpg": {"mode": "CMYK", "quality": 95}, "a.tif": {},
+        "한글 이름.png": {"size": (1, 1)},
     }.items():  # fmt: skip
         picture(tmp_path / "all" / name, **options)
 

@@ -262,6 +262,7 @@ def test_an_end_of_a_searched_range_can_be_changed():
         ("train.optimizer.betas.0.x=0.1", "--set train.optimizer.betas.0.x: train.optimizer.betas.0 holds no keys"),
         ("train.optimizer.betas.x=0.1", '--set train.optimizer.betas.x: expected a list, got {"x": 0.1}'),
         ("model.generator.x=1", "--set model.generator.x: no item 'x' in a list of 1"),
+        ("model.generator.\u00b2=1", "--set model.generator.\u00b2: no item '\u00b2' in a list of 1"),
         ("data.size.0=9", "--set data.size.0: data.size holds no keys"),
         ("loss.name=hing", "--set loss.name: unknown loss 'hing'; did you mean 'hinge'?"),
         ("loss=hing", "--set loss: unknown loss 'hing'; did you mean 'hinge'?"),

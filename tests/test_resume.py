@@ -158,6 +158,20 @@ def test_epochs_without_a_checkpoint_are_trained_again_and_logged_once(tmp_path,
     assert_same_end(one, other)
 
 
+def test_a_best_of_before_the_stop_stays_until_it_is_beaten(tmp_path, data_dir):
+    run = run_in(tmp_path / "run", recipe_of("gan14"))
+    train(recipe_of("gan14"), run, data_dir, stop_after=4 + 1)
+    last, best = run.checkpoints / "last.pt", run.checkpoints / "best.pt"
+    state = checkpoints.load(last)
+    state["position"]["best"] = 0.5  # as if the first epoch had been far better than those to come
+    checkpoints.save(last, state)
+    before = best.read_bytes()
+    assert set(state["position"]) > {"best", "best_epoch", "images", "seconds"}
+    with contextlib.closing(engine.train(recipe_of("gan14"), run, data_dir=data_dir, device="cpu")) as reports:
+        assert {report.best for report in reports} == {0.5}
+    assert best.read_bytes() == before
+
+
 @pytest.fixture
 def stopped(tmp_path, data_dir):
     """A run of gan14 that stands after its second epoch of three."""
@@ -220,13 +234,20 @@ def test_a_run_killed_before_its_new_checkpoint_had_its_name_goes_on_from_it(sto
     assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt", "previous.pt"}
 
 
-def test_an_old_next_checkpoint_never_leads_back_behind_the_last(stopped, straight, data_dir):
+def test_an_old_next_checkpoint_does_no_harm(stopped, straight, data_dir):
     folder = stopped.checkpoints
     (folder / "next.pt").write_bytes((folder / "previous.pt").read_bytes())
-    told = []
-    train(recipe_of("gan14"), stopped, data_dir, tell=told.append)
+    train(recipe_of("gan14"), stopped, data_dir)
     assert_same_end(stopped, straight("gan14"))
     assert not (folder / "next.pt").exists()
+
+
+def test_a_run_killed_before_its_final_checkpoint_had_its_name_gives_it_one(straight, tmp_path, data_dir):
+    run = run_in(tmp_path / "run", recipe_of("gan14"))
+    train(recipe_of("gan14"), run, data_dir)
+    (run.checkpoints / "last.pt").replace(run.checkpoints / "next.pt")
+    assert train(recipe_of("gan14"), run, data_dir) == 0
+    assert_same_end(run, straight("gan14"))
 
 
 def test_a_damaged_next_checkpoint_is_passed_over(stopped, straight, data_dir):
@@ -250,7 +271,7 @@ def test_a_checkpoint_of_weights_only_cannot_be_gone_on_from(stopped, data_dir):
 
 def test_data_of_other_classes_are_refused(stopped, data_dir):
     other = engine.change(recipe_of("gan14"), {"data.classes": ["4"]})
-    with pytest.raises(DataError, match=r"was trained on classes \['3'\], but the data have \('4',\)"):
+    with pytest.raises(DataError, match=r"last\.pt: was trained on classes 3, but the data have 4; bring them back"):
         train(other, stopped, data_dir)
 
 

@@ -134,7 +134,8 @@ def test_the_environment_names_what_decides_a_result():
 def test_runs_of_all_recipes_are_numbered_in_one_row(inside):
     made = [Run.create("", name=name).path.name for name in ("a", "b", "a", "a-7x")]
     (inside / "runs" / "b-041").mkdir()
-    (inside / "runs" / "b-12345678901").mkdir()  # a date, not a number
+    for name in ("b-12345678901", "b-x", "b-\u00b2"):  # a date, and what is no number
+        (inside / "runs" / name).mkdir()
 
     assert made == ["a-001", "b-002", "a-003", "a-7x-004"]
     assert Run.create("", name="a").path.name == "a-042"
@@ -347,6 +348,15 @@ def test_a_lock_of_who_knows_whom_is_respected(tmp_path, text):
         pass
 
     assert (tmp_path / "lock").read_text() == text
+
+
+def test_a_lock_that_another_process_takes_over_first_is_told(tmp_path, monkeypatch):
+    (tmp_path / "lock").write_text(json.dumps({"pid": dead_pid(), "host": socket.gethostname()}))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # as if it were there again at once
+
+    message = re.escape(f"{tmp_path}: another process took it just now; try again")
+    with pytest.raises(RunError, match=f"^{message}$"), lock(tmp_path / "lock"):
+        pass
 
 
 def test_a_lock_in_a_folder_that_is_gone_is_told(tmp_path):

@@ -165,7 +165,7 @@ def test_a_large_file_is_refused_at_once(text):
     with pytest.raises(RecipeError, match=r"^r.yaml: [\d,]+ bytes is too large for a recipe; the limit is 100,000$"):
         parse(text, "r.yaml")
 
-    assert time.perf_counter() - start < 0.2
+    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -146,5 +146,5 @@ def _sweep(path: Path) -> None:
     """Remove what a killed process left aside."""
     for left in path.parent.glob(f"{path.name}.part-*"):
         pid = left.name.rpartition("-")[2]
-        if pid.isdigit() and not alive(int(pid)):
+        if pid.isdecimal() and not alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)

@@ -21,10 +21,16 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     real, fake = real.detach().cpu().double(), fake.detach().cpu().double()
     if not (real.isfinite().all() and fake.isfinite().all()):
         return math.inf
-    real_covariance, fake_covariance = (torch.atleast_2d(features.T.cov()) for features in (real, fake))
+    real_covariance, fake_covariance = (_covariance(features) for features in (real, fake))
     values, vectors = torch.linalg.eigh(real_covariance)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ fake_covariance @ root).clamp_min(0).sqrt().sum()
     means = (real.mean(0) - fake.mean(0)).square().sum()
     distance = means + real_covariance.trace() + fake_covariance.trace() - 2 * cross
     return max(0.0, float(distance))
+
+
+def _covariance(features: Tensor) -> Tensor:
+    """Give the covariance over N - 1: [N, D] -> [D, D], also for a D of 1."""
+    size = features.shape[1]
+    return features.T.cov().reshape(size, size)
