@@ -139,7 +139,7 @@ def train(
 
 @app.command()
 def tune(
-    recipe: RecipeName,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's path or name, or a study to go on with.")],
     changes: Changes = None,
     trials: Annotated[
         int | None,
@@ -148,23 +148,25 @@ def tune(
     out: Out = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Search the recipe's space with Ray and Optuna; the same command on the same --out goes on."""
+    """Search a recipe's space with Ray and Optuna. Ctrl-C keeps what was found and says how to go on."""
     from gantool import show
     from gantool.engine import open_recipe
     from gantool.recipe import parse_changes
     from gantool.tune.board import Board
-    from gantool.tune.study import search
+    from gantool.tune.study import DATABASE, search
 
+    if out is None and (Path(recipe) / DATABASE).is_file():
+        out = Path(recipe)
     wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
     chosen = open_recipe(recipe, wanted)
     with Board(chosen) as board, stopping(lambda: board.home is not None) as stopped:
         study = search(chosen, out=out, data_dir=_data_dir(data_dir), board=board, stopped=stopped)
     if stopped:
         show.result("stopped; go on with:")
-        show.hint(f"gantool tune {_typed(recipe)} --out {_typed(study.path)}")
+        show.hint(f"gantool tune {_typed(study.shown)}")
         raise typer.Exit(128 + stopped[0])
-    show.result(f"best recipe: {study.path / 'best.yaml'}   its pictures: {study.path / 'best.png'}")
-    show.hint(f"gantool train {_typed(study.path / 'best.yaml')}")
+    show.result(f"best recipe: {study.shown / 'best.yaml'}   its pictures: {study.shown / 'best.png'}")
+    show.hint(f"gantool train {_typed(study.shown / 'best.yaml')}")
 
 
 @app.command()

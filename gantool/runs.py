@@ -1,4 +1,4 @@
-"""A run's directory: files that are whole or absent, a log of one object a line, a lock against a second process."""
+"""A run's directory: files that are whole or absent, and a log of one object a line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import errno
 import json
 import os
 import platform
-import socket
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 from gantool.errors import ResourceError, RunError
-
-_held: set[Path] = set()  # the locks of this process
+from gantool.locks import alone
 
 
 @contextlib.contextmanager
@@ -132,48 +131,12 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second process off this run while the block runs, see `lock`; and sweep what a killed one left."""
-        with lock(self.path / "lock"):
+        """Keep a second process off this run while the block runs, see `alone`; and sweep what a killed one left."""
+        with alone(self.path / "lock"):
             for folder in (self.path, self.checkpoints):
                 for left in folder.glob(".*.part"):
                     left.unlink(missing_ok=True)
             yield
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs.
-
-    A lock whose process has died on this machine is taken over; so is one of this process's own number that it does
-    not hold, for in a container that starts again every process has the number of the one before.
-
-    Raises:
-        RunError: another process holds it; the message names its pid.
-    """
-    for _ in range(2):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            pid, host = _holder(path)
-            dead = not alive(pid) or (pid == os.getpid() and path.absolute() not in _held)
-            if host != socket.gethostname() or not dead:
-                raise RunError(
-                    f"{path.parent}: in use by process {pid} on {host}; wait for it, or delete {path}"
-                ) from None
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise disk(path, error) from None
-    else:
-        raise RunError(f"{path.parent}: another process took it just now; try again")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
-    _held.add(path.absolute())
-    try:
-        yield
-    finally:
-        _held.discard(path.absolute())
-        path.unlink(missing_ok=True)
 
 
 def make_directory(out: Path | None, name: str) -> Path:
@@ -234,20 +197,24 @@ def environment() -> dict[str, Any]:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process of this machine is running."""
-    if os.name == "nt":
+    """Tell whether a process with this number runs on this machine."""
+    if pid <= 0:
+        return False
+    if sys.platform == "win32":  # where os.kill(pid, 0) would end it
         import ctypes
 
-        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # type: ignore[attr-defined]
-        if handle:
-            ctypes.windll.kernel32.CloseHandle(handle)  # type: ignore[attr-defined]
-        return bool(handle)
+        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
+        if not handle:
+            return bool(ctypes.windll.kernel32.GetLastError() == 5)  # access denied: it runs as somebody else
+        ended = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
+        ctypes.windll.kernel32.CloseHandle(handle)
+        return not ended
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 
@@ -255,14 +222,6 @@ def _number(path: Path) -> int:
     """Give NNN of a directory called <name>-<NNN>, else 0."""
     digits = path.name.rpartition("-")[2]
     return int(digits) if digits.isdecimal() and len(digits) < 9 else 0
-
-
-def _holder(path: Path) -> tuple[int, str]:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return int(held["pid"]), str(held["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0, "an unknown machine"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from gantool.errors import GantoolError, ResourceError, RunError
 from PIL import Image
 
 from gantool.animation import animate
+from gantool.errors import GantoolError, ResourceError, RunError
 from gantool.images import caption, grid, save, save_each, to_uint8
 
 

@@ -10,9 +10,10 @@ import gantool
 ROOT = Path(gantool.__file__).parent
 LEVELS = [
     {"errors", "batches"},
-    {"schema", "runs", "strict_yaml", "data.fetch"},
-    {"recipe", "checkpoints", "devices", "data.unpack"},
-    {"losses", "images", "data.eggs", "data.decode", "data.store", "metrics.distances", "metrics.features"},
+    {"schema", "strict_yaml", "locks", "data.transport"},
+    {"runs", "devices", "data.fetch"},
+    {"recipe", "checkpoints", "data.unpack"}
+    | {"losses", "images", "data.eggs", "data.decode", "data.store", "metrics.distances", "metrics.features"},
     {"animation", "models.base", "models.blocks", "data.sources", "data.stream"},
     {"data.folders", "data.sheet", "models.cgan", "models.dcgan", "models.dcgan_tf", "models.mlp", "metrics.evaluate"}
     | {"models", "trainer", "shapes"},
@@ -23,7 +24,7 @@ LEVELS = [
     {"cli"},
 ]
 OUTSIDE = {"", "__main__", "data", "metrics"}  # the package itself, and folders whose `__init__` holds nothing
-ONLY = {"ray": {"tune"}, "optuna": {"tune"}, "typer": {"cli"}, "rich": {"show", "tune"}}
+ONLY = {"ray": {"tune"}, "optuna": {"tune"}, "typer": {"cli"}, "rich": {"show", "tune"}, "filelock": {"locks"}}
 
 
 def room(file):

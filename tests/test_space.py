@@ -104,6 +104,6 @@ def test_an_end_of_a_range_that_the_recipe_refuses_is_named_before_any_trial(tmp
 def test_a_choice_whose_networks_do_not_fit_is_named_before_any_trial(tmp_path):
     space = Space(recipe({"data.size": [14, 17]}))
     with pytest.raises(
-        ShapeError, match="tune.space.data.size: 17 cannot be built: generator: makes images of 1x14x14"
+        ShapeError, match=r"tune.space.data.size: 17 cannot be built: generator: makes images of 1x14x14"
     ):
         space.check(tmp_path)

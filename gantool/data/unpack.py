@@ -30,8 +30,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from gantool.data.fetch import disk, is_running
+from gantool.data.fetch import disk
 from gantool.errors import DataError
+from gantool.runs import alive
 
 MARK = ".complete"  # the file in an unpacked folder that says it is whole
 CHUNK = 1 << 18  # bytes read at once
@@ -145,7 +146,7 @@ def _sweep(folder: Path) -> None:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > DAY:
                     shutil.rmtree(path, ignore_errors=True)
-        elif process == os.getpid() or not is_running(process):
+        elif process == os.getpid() or not alive(process):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -74,7 +74,7 @@ class Board:
             self.rows[trial.number] = row
         total = home.tune.trials
         self.tell(
-            f"study {home.path}: {len(old)} of {total} trials done" if old else f"study {home.path}: {total} trials"
+            f"study {home.shown}: {len(old)} of {total} trials done" if old else f"study {home.shown}: {total} trials"
         )
         if show.err.is_terminal and len(old) < total:
             self.live.start()

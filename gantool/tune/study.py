@@ -18,8 +18,9 @@ from gantool import engine
 from gantool import recipe as recipes
 from gantool.data.prepare import prepare
 from gantool.errors import CheckpointError, ResourceError, RunError, TrainingError
+from gantool.locks import alone
 from gantool.recipe import Recipe, Tune
-from gantool.runs import lock, make_directory, replacing, write
+from gantool.runs import make_directory, replacing, write
 from gantool.schema import plain
 from gantool.tune.cluster import Slots, connected
 from gantool.tune.search import Interrupted, StudyScheduler, StudySearch
@@ -61,6 +62,12 @@ class Study:
         write(self.path / "recipe.yaml", recipes.dump(recipe))
 
         self.study = self._open()
+
+    @property
+    def shown(self) -> Path:
+        """The directory as a person standing here would type it."""
+        here = Path.cwd()
+        return self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
 
     def _open(self) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -171,7 +178,7 @@ class Study:
         for key in before:
             if before[key] != after[key]:
                 raise RunError(
-                    f"{self.path}: is the study of another recipe ({key} differs); search in a new directory, or "
+                    f"{self.shown}: is the study of another recipe ({key} differs); search in a new directory, or "
                     "leave only --trials different"
                 )
 
@@ -191,7 +198,7 @@ def search(recipe: Recipe, *, out: Path | None, data_dir: Path, board: Board, st
     """
     Space(recipe).check(data_dir)
     home = Study(out, recipe)
-    with lock(home.path / "lock"):
+    with alone(home.path / "lock"):
         prepare(recipe.data, data_dir, tell=board.tell)
         home.line_up()
         left = home.tune.trials - len(home.spent())
@@ -205,7 +212,7 @@ def search(recipe: Recipe, *, out: Path | None, data_dir: Path, board: Board, st
         board.finish()
         if not finished and not stopped:
             reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
-            raise TrainingError(f"{home.path}: no trial finished; most often: {max(reasons, key=reasons.count)}")
+            raise TrainingError(f"{home.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
     return home
 
 
