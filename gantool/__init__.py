@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+# torch's threads wait for each other by spinning, which is 20 to 60 times slower as soon as anything else runs on the
+# same cores (measured: docs/measured.md). OpenMP reads this once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 from gantool import runs
 from gantool.errors import ResourceError, RunError
-from gantool.runs import Run, alive, environment, find_directory, lock, make_directory, replacing, write
+from gantool.runs import Run, alive, environment, find_directory, make_directory, replacing, write
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 OLD = "the old text\n" * 100
@@ -285,82 +284,15 @@ def test_a_log_that_cannot_be_written_is_told(run):
 # --- the lock -----------------------------------------------------------------------------------------------
 
 
-def test_a_lock_is_there_while_the_block_runs(tmp_path):
-    with lock(tmp_path / "lock"):
-        held = json.loads((tmp_path / "lock").read_text())
-        assert held == {"pid": os.getpid(), "host": socket.gethostname()}
-
-    assert names(tmp_path) == []
-
-
-def test_a_lock_is_released_by_an_error(tmp_path):
-    with pytest.raises(StopError), lock(tmp_path / "lock"):
-        raise StopError
-
-    assert names(tmp_path) == []
-
-
-def test_a_lock_of_a_live_process_names_it(tmp_path):
-    held = {"pid": os.getppid(), "host": socket.gethostname()}
-    (tmp_path / "lock").write_text(json.dumps(held))
+def test_a_run_that_is_locked_refuses_a_second_training(run):
     message = re.escape(
-        f"{tmp_path}: in use by process {os.getppid()} on {socket.gethostname()}; wait for it, "
-        f"or delete {tmp_path / 'lock'}"
+        f"{run.path}: in use by process {os.getpid()} on {socket.gethostname()}; wait for it, or end it"
     )
 
-    with pytest.raises(RunError, match=f"^{message}$"), lock(tmp_path / "lock"):
+    with run.lock(), pytest.raises(RunError, match=f"^{message}$"), run.lock():
         pass
 
-    assert json.loads((tmp_path / "lock").read_text()) == held
-
-
-def test_one_process_cannot_hold_a_lock_twice(tmp_path):
-    with (
-        lock(tmp_path / "lock"),
-        pytest.raises(RunError, match=f"in use by process {os.getpid()} on "),
-        lock(tmp_path / "lock"),
-    ):
-        pass
-
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("pid", ["dead", "own"])
-def test_a_lock_that_nobody_holds_is_taken_over(tmp_path, pid):
-    # In a container that starts again, this process has the number of the one that was killed.
-    number = os.getpid() if pid == "own" else dead_pid()
-    (tmp_path / "lock").write_text(json.dumps({"pid": number, "host": socket.gethostname()}))
-
-    with lock(tmp_path / "lock"):
-        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
-
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"pid": "x", "host": 1}', '{"pid": 1}', json.dumps({"pid": 1, "host": "elsewhere"})]
-)
-def test_a_lock_of_who_knows_whom_is_respected(tmp_path, text):
-    (tmp_path / "lock").write_text(text)
-
-    message = r"in use by process \d+ on (an unknown machine|elsewhere); wait for it, or delete "
-    with pytest.raises(RunError, match=message), lock(tmp_path / "lock"):
-        pass
-
-    assert (tmp_path / "lock").read_text() == text
-
-
-def test_a_lock_that_another_process_takes_over_first_is_told(tmp_path, monkeypatch):
-    (tmp_path / "lock").write_text(json.dumps({"pid": dead_pid(), "host": socket.gethostname()}))
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # as if it were there again at once
-
-    message = re.escape(f"{tmp_path}: another process took it just now; try again")
-    with pytest.raises(RunError, match=f"^{message}$"), lock(tmp_path / "lock"):
-        pass
-
-
-def test_a_lock_in_a_folder_that_is_gone_is_told(tmp_path):
-    with pytest.raises(ResourceError, match=r"lock: cannot be written \("), lock(tmp_path / "gone" / "lock"):
+    with run.lock():
         pass
 
 
@@ -375,24 +307,12 @@ def test_a_run_that_is_locked_sweeps_what_a_killed_process_left(run):
         assert all(path.exists() for path in kept)
 
 
-@posix
-def test_a_killed_process_leaves_a_lock_that_is_taken_over(tmp_path):
-    script = "import os, sys, signal\nfrom pathlib import Path\nfrom gantool.runs import lock\n"
-    script += "with lock(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "lock")], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert names(tmp_path) == ["lock"]
-
-    with lock(tmp_path / "lock"):
-        pass
-
-    assert names(tmp_path) == []
-
-
 def test_a_process_that_runs_is_alive():
     assert alive(os.getpid())
     assert alive(os.getppid())
     assert not alive(dead_pid())
+    assert not alive(0)
+    assert not alive(10**30)
 
 
 def test_a_name_that_no_system_takes_is_no_file(tmp_path):

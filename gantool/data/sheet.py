@@ -27,7 +27,7 @@ def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
     for label, name in enumerate(store.spec.classes[:CLASSES]):
         own = np.flatnonzero(store.labels == label)
         chosen = own[np.linspace(0, len(own) - 1, min(COLUMNS, len(own))).round().astype(int)].tolist()
-        kind = "rendered" if rendered else "of"
+        kind = "rendered" if rendered else "pictures"
         rows += (chosen * COLUMNS)[:COLUMNS]
         captions += [name, f"{len(own):,} {kind}"] + [""] * (COLUMNS - 2)
     pictures = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
