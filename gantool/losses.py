@@ -13,7 +13,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+from torch.nn.functional import relu
 
 from gantool.errors import RecipeError, unknown
 from gantool.schema import Weight
@@ -32,15 +33,15 @@ class LossFunction(Protocol):
 def non_saturating(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Binary cross-entropy; the generator raises log D(G(z)). Goodfellow et al. 2014, arXiv:1406.2661, sec. 3."""
     if real is None:
-        return softplus(-fake).mean()
-    return softplus(-real).mean() + softplus(fake).mean()
+        return cross_entropy(fake, torch.ones_like(fake))
+    return cross_entropy(real, torch.ones_like(real)) + cross_entropy(fake, torch.zeros_like(fake))
 
 
 def minimax(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Binary cross-entropy; the generator lowers log(1 - D(G(z))). Goodfellow et al. 2014, eq. 1."""
     if real is None:
-        return -softplus(fake).mean()
-    return softplus(-real).mean() + softplus(fake).mean()
+        return -cross_entropy(fake, torch.zeros_like(fake))
+    return non_saturating(fake=fake, real=real)
 
 
 def least_squares(*, fake: Tensor, real: Tensor | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -116,15 +117,24 @@ def simultaneous(generator, discriminator, recipe, data):
     return told
 
 
+def idle_numbers(network):
+    """Names of the biases that a BatchNorm right behind them takes away again, and of the means that it then keeps."""
+    found = set()
+    for (before, layer), (after, norm) in pairwise(network.named_modules()):
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and getattr(layer, "bias", None) is not None:
+            found |= {f"{before}.bias", f"{after}.running_mean"}
+    return found
+
+
 @pytest.mark.parametrize(
     ("name", "loop", "steps"),
     [
-        ("gan28", alternating, 8),
+        ("gan28", alternating, 20),
         ("gan14", alternating, 20),
-        ("dcgan14", alternating, 8),
-        ("dcgan28", alternating, 8),
-        ("dcgan_tf28", simultaneous, 8),
-        ("cgan_egg", conditional, 5),
+        ("dcgan14", alternating, 20),
+        ("dcgan28", alternating, 20),
+        ("dcgan_tf28", simultaneous, 20),
+        ("cgan_egg", conditional, 20),
     ],
 )
 def test_a_recipe_trains_exactly_as_the_plain_loop_does(name, loop, steps):
@@ -144,7 +154,11 @@ def test_a_recipe_trains_exactly_as_the_plain_loop_does(name, loop, steps):
     torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-12)
     for own, plain in ((model.generator, generator), (model.discriminator, discriminator)):
         for (key, value), wanted in zip(own.state_dict().items(), plain.state_dict().values(), strict=True):
-            torch.testing.assert_close(value, wanted, rtol=0, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
+            # A bias in front of BatchNorm has no effect and no gradient but rounding, which Adam turns into steps.
+            tolerance = 1e-9 if key in idle_numbers(own) else 1e-10
+            torch.testing.assert_close(
+                value, wanted, rtol=0, atol=tolerance, msg=lambda text, key=key: f"{key}: {text}"
+            )
 
 
 def test_the_loops_really_train():

@@ -24,7 +24,7 @@ Convolutions = Annotated[list[Convolution], MinLen(1)]
 class DCGAN(NoiseModel):
     """Transposed convolutions from a latent of 1x1 pixels up to an image, convolutions from it down to one score.
 
-    Departs from the paper: dropout in the discriminator, and the recipe's own number of layers.
+    Departs from the paper: dropout in the discriminator, which starts as torch does, and the recipe's own layers.
 
     Args:
         data: channels and size of the images.
@@ -62,7 +62,7 @@ class DCGAN(NoiseModel):
             )
         self.generator = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), *_grow(latent_dim, generator), nn.Tanh())
         self.discriminator = nn.Sequential(*_shrink(data.channels, discriminator, dropout), nn.Flatten())
-        self.apply(_start)
+        self.generator.apply(_start)
 
 
 def _grow(channels: int, convolutions: Sequence[Convolution]) -> Iterator[nn.Module]:
@@ -86,9 +86,10 @@ def _shrink(channels: int, convolutions: Sequence[Convolution], dropout: float) 
 
 
 def _start(module: nn.Module) -> None:
-    """Start convolutions from a normal distribution of deviation 0.02 (sec. 4).
+    """Start the generator's convolutions from a normal distribution of deviation 0.02 (sec. 4).
 
-    From torch's own start the discriminator wins on smooth pictures before the generator has learned smoothness.
+    From torch's own start the discriminator wins before the generator has learned to make smooth pictures. The paper
+    starts the discriminator so too; these small ones then answer 0.5 for long (docs/measured.md).
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
