@@ -32,7 +32,7 @@ TINY = [
 def gantool(*arguments: str, folder: Path, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gantool", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False, **options
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=900, check=False, **options
     )
 
 
@@ -146,13 +146,13 @@ def test_an_interrupted_search_goes_on_and_loses_no_finished_trial(kind, code, d
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:  # until a trial is under way and has been measured
         if (tmp_path / "s" / "trials" / "0000" / "log.jsonl").exists():
             break
         time.sleep(0.1)
     process.send_signal(kind)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=240)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     if code > 0:
