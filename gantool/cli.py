@@ -280,7 +280,7 @@ def list_sources(data_dir: DataDir = None) -> None:
 @data_app.command("show")
 def show_source(
     source: Annotated[str, typer.Argument(help="A source, a recipe, or a path to a folder or an archive.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE")] = Path("sheet.png"),
+    output: Picture = None,
     changes: Changes = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
@@ -292,8 +292,8 @@ def show_source(
     from gantool.recipe import Data, parse_changes
     from gantool.schema import Mismatch, check
 
-    _refuse_old(output, overwrite)
     root = _data_dir(data_dir)
+    path = output or Path("sheet.png")
     wanted = {key.removeprefix("data."): value for key, value in parse_changes(changes or []).items()}
     block = _data_block(source) or {"source": source, "size": 64}
     try:
@@ -302,8 +302,10 @@ def show_source(
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
     store = prepare(data, root, tell=show.tell)
-    contact_sheet(store, output, rendered=data.source == "eggs")
-    show.result(f"{output}: {len(store)} pictures in {len(store.spec.classes)} classes")
+    if output:
+        _refuse_old(path, overwrite)
+    contact_sheet(store, path, rendered=data.source == "eggs")
+    show.result(f"{path}: {len(store)} pictures in {len(store.spec.classes)} classes")
 
 
 @contextlib.contextmanager

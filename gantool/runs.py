@@ -169,7 +169,8 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     parent = Path("runs")
     if place is None:
         # By number, not by time: copying a directory does not make it newer.
-        found = [path for path in parent.glob("*") if (path / inside).is_file()]
+        # A study has a recipe too, but is no run.
+        found = [path for path in parent.glob("*") if (path / inside).is_file() and not (path / "study.db").exists()]
         if not found:
             raise RunError(f"runs: no {kind} here yet; make one with: {first}")
         return max(found, key=_number)

@@ -66,6 +66,11 @@ class Trained:
         """Give the index of a class by its name."""
         if class_name not in self.data.classes:
             raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
+        if not self.model.conditional:
+            name = self.recipe.model["name"]
+            raise RunError(
+                f"--class {class_name}: {name} is not told classes; a conditional model is, such as cgan_egg"
+            )
         return self.data.classes.index(class_name)
 
     def walk(self, seeds: Sequence[int], frames: int, class_name: str | None = None) -> Iterator[Tensor]:

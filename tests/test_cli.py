@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,11 +383,26 @@ def test_a_seed_is_the_same_picture_in_any_batch(gantool, inside, trained):
 def test_without_a_name_samples_go_into_the_run(gantool, inside):
     assert code("train", "gan14", *sets(train__epochs=1)) == 0
 
-    result, out, _ = gantool("sample", "--class", "3", "--seeds", "0-3")
-    again = gantool("sample", "--class", "3", "--seeds", "0-3")[0]
+    result, out, _ = gantool("sample", "--seeds", "0-3")
+    again = gantool("sample", "--seeds", "0-3")[0]
 
     assert (result, again) == (0, 0)  # what gantool named itself, it may write again
-    assert out == f"{Path('runs/gan14-001/sample-3-0-3.png')}: 4 pictures of epoch 1\n"
+    assert out == f"{Path('runs/gan14-001/sample-0-3.png')}: 4 pictures of epoch 1\n"
+
+
+def test_a_class_is_refused_by_a_model_that_is_not_told_classes(gantool, inside, trained):
+    result, _, err = gantool("sample", trained, "--class", "3", "-o", "x.png")
+    assert (result, Path("x.png").exists()) == (2, False)
+    assert err == "error: --class 3: mlp is not told classes; a conditional model is, such as cgan_egg\n"
+
+
+def test_without_a_name_an_unfinished_study_is_not_taken_for_the_newest_run(gantool, inside, trained):
+    Path("runs/gan14-001").parent.mkdir()
+    shutil.copytree(trained, "runs/gan14-001")
+    shutil.copytree(trained, "runs/gan14-002")
+    Path("runs/gan14-002/study.db").touch()
+    result, out, _ = gantool("sample", "--seeds", "0")
+    assert (result, out.startswith(str(Path("runs/gan14-001")))) == (0, True)
 
 
 def test_a_checkpoint_can_be_chosen(gantool, inside, trained):
@@ -522,9 +538,7 @@ def test_training_is_animated(gantool, inside, trained, name, kind):
 
 @pytest.mark.parametrize("name", ["w.gif", "w.webp", "w.mp4"])
 def test_a_walk_is_animated(gantool, inside, trained, name):
-    result, out, _ = gantool(
-        "animate", trained, "--walk", "--seeds", "0-2", "--frames", "4", "--class", "7", "-o", name
-    )
+    result, out, _ = gantool("animate", trained, "--walk", "--seeds", "0-2", "--frames", "4", "-o", name)
 
     assert (result, out) == (0, f"{name}: 12 frames\n")
     assert Path(name).stat().st_size > 500

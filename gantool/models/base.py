@@ -47,6 +47,7 @@ class Model(nn.Module, ABC):
     """
 
     consumes: ClassVar[type] = Labeled
+    conditional: ClassVar[bool] = False  # whether the labels of a prompt decide what a picture shows
 
     def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: int) -> None:
         super().__init__()

@@ -25,6 +25,8 @@ class CGAN(Model):
         latent_dim: numbers in a latent, and in the generator's embedding of a class.
     """
 
+    conditional = True
+
     def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: Count = 100) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
         self.generator = Generator(data, latent_dim)
