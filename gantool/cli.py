@@ -302,8 +302,7 @@ def show_source(
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
     store = prepare(data, root, tell=show.tell)
-    if output:
-        _refuse_old(path, overwrite)
+    _refuse_old(path, overwrite)
     contact_sheet(store, path, rendered=data.source == "eggs")
     show.result(f"{path}: {len(store)} pictures in {len(store.spec.classes)} classes")
 
