@@ -1,4 +1,4 @@
-"""Every check of the project. `nox` runs lint, types and tests; `nox -s bench` measures.
+"""Every check of the project. `nox` runs lint, types and tests; `nox -s bench` and `nox -s ranking` measure.
 
 torch and what it brings take about 6 GB and two minutes to install, so that all sessions that need it share one
 environment, `.nox/workshop`, which is made once.
@@ -53,3 +53,9 @@ def tests(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Speed, as ratios within one run: training against a plain loop, and what a search costs."""
     session.run(workshop(session), "tests/bench.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def ranking(session: nox.Session) -> None:
+    """Bench of the metrics: which one ranks generators of 64x64 eggs as a judge does that knows the truth."""
+    session.run(workshop(session), "tests/ranking.py", *(session.posargs or ["ranking"]), external=True)

@@ -132,7 +132,8 @@ def train(
     if report is None:
         show.result(f"{run.path} has all of its {chosen.train.epochs} epochs; more with: --set train.epochs=N")
         return
-    show.result(f"{run.path}: best fd {show.number(report.best)}, {show.duration(report.seconds)}")
+    line.summary()
+    show.result(f"{run.path}: best {chosen.metric} {show.number(report.best)}, {show.duration(report.seconds)}")
     show.hint(f"gantool sample {_typed(run.path)}")
     show.hint(f"gantool animate {_typed(run.path)}")
 
@@ -227,6 +228,102 @@ def animate(
 
 
 @app.command()
+def score(
+    what: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run, or a folder of images.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="FOLDER", help="Real images; a run is measured against its own without it."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", metavar="NAMES", help="Such as fd,kd,coverage; all without it.")
+    ] = None,
+    checkpoint: Checkpoint = "best",
+    as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
+    from gantool import scoring, show
+
+    names = scoring.chosen(metrics)
+    root = _data_dir(data_dir)
+    if what is not None and against is not None and _holds_images(what):
+        found = scoring.score_folder(Path(what), against, names, data_dir=root, tell=show.tell)
+    else:
+        found = scoring.score_run(
+            _find_run(what),
+            names,
+            against=against,
+            checkpoint=checkpoint,
+            device=device,
+            data_dir=root,
+            tell=show.tell,
+        )
+    if as_json:
+        show.as_json(found.entry())
+    else:
+        show.score(found)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.")],
+    output: Picture = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure runs alike: one table, and one sheet of what each makes of the same seeds."""
+    from gantool import scoring, show
+
+    if len(runs) < 2:
+        raise RunError(f"compare: {len(runs)} run given; name two or more")
+    path = output or Path("compare.png")
+    if output:
+        _refuse_old(path, overwrite)
+    found = [_find_run(name) for name in runs]
+    rows = scoring.compare(found, path, device=device, data_dir=_data_dir(data_dir), tell=show.tell)
+    show.comparison(rows)
+    show.result(f"{path}: the same 8 seeds, a row a run")
+
+
+@app.command()
+def nearest(
+    run: RunName = None,
+    output: Picture = None,
+    checkpoint: Checkpoint = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw generated pictures beside the training pictures that are nearest to them: does it copy?"""
+    from gantool import scoring, show
+
+    found = _find_run(run)
+    path = output or found.path / "nearest.png"
+    if output:
+        _refuse_old(path, overwrite)
+    numbers = scoring.nearest(
+        found, path, checkpoint=checkpoint, device=device, data_dir=_data_dir(data_dir), tell=show.tell
+    )
+    show.copying(numbers)
+    show.result(f"{path}: generated pictures on the left, the nearest training pictures beside each")
+
+
+@app.command()
+def explain(
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A diagnosis, such as mode-collapse.")] = None,
+) -> None:
+    """Explain a diagnosis: what was seen, why it happens, what to try. Without a code, list them."""
+    from gantool import health, show
+
+    if code is None:
+        show.out.print(show.table("", ("code", "what it says"), health.SUMMARIES.items()))
+    else:
+        show.result(health.explain(code))
+
+
+@app.command()
 def shapes(
     recipe: RecipeName,
     changes: Changes = None,
@@ -250,7 +347,9 @@ def shapes(
 
 @data_app.command()
 def fetch(
-    what: Annotated[str, typer.Argument(help="A source, a recipe, or the https address of a zip or tar of images.")],
+    what: Annotated[
+        str, typer.Argument(help="A source, a recipe, the https address of a zip or tar of images, or inception.")
+    ],
     name: Annotated[
         str | None, typer.Option("--name", help="What data.source will call the pictures of an address.")
     ] = None,
@@ -262,7 +361,10 @@ def fetch(
 
     with show.Downloads() as progress:
         source = get(_source_of(what), name, _data_dir(data_dir), tell=show.tell, progress=progress)
-    show.result(f"{source} is here; use it with: --set data.source={source}")
+    if source == "inception":
+        show.result("the weights of Inception are here; use them with: gantool score RUN --metrics fid")
+    else:
+        show.result(f"{source} is here; use it with: --set data.source={source}")
 
 
 @data_app.command("list")
@@ -380,6 +482,12 @@ def _find_run(name: str | None) -> Run:
     from gantool.runs import Run
 
     return Run.open(name)
+
+
+def _holds_images(place: str) -> bool:
+    """Tell a folder of images from a run."""
+    path = Path(place)
+    return path.is_dir() and not (path / "recipe.yaml").is_file()
 
 
 def _data_dir(given: Path | None) -> Path:

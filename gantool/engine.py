@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from torch import Tensor
 from gantool import checkpoints, devices, images, losses, models, schema
 from gantool import recipe as recipes
 from gantool import shapes as tracing
-from gantool.batches import DataSpec
+from gantool.batches import DataSpec, Labeled
 from gantool.data.prepare import describe, prepare
 from gantool.data.store import Store
-from gantool.data.stream import Stream
+from gantool.data.stream import Stream, split
 from gantool.errors import CheckpointError, DataError, ResourceError, RunError, ShapeError, TrainingError
-from gantool.metrics.evaluate import Evaluator
+from gantool.health import Diagnosis, Health, Observation
+from gantool.metrics.evaluate import Evaluator, Measured, Reality, learn, numbers
 from gantool.models.base import Prompt
 from gantool.recipe import Recipe
 from gantool.runs import Run, write
@@ -37,6 +39,13 @@ FREE = {
     "train.keep_every",
 }  # when resuming
 PATIENCE = 0.5  # seconds between reports inside of an epoch
+POSITION = (
+    *("epoch", "batch", "images", "seconds", "epoch_seconds", "trained_seconds", "measured_seconds", "last_cost"),
+    *("best", "best_epoch", "sums", "first_gradients", "gradient"),
+)  # what a checkpoint holds besides weights and their optimizers
+SHARE = 0.1  # of the training time that measurements may take where the recipe does not say how often
+START = 50  # steps whose gradients later ones are compared with
+SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,11 @@ class Report:
         losses: means over this epoch, as `generator/<name>` and `discriminator/<name>`.
         scores: D(x) as `scores/real` and D(G(z)) as `scores/fake`, means over this epoch.
         metrics: such as `fd`, in the epochs in which they are measured.
-        best: the lowest metric so far; infinite before the first.
+        best: the lowest value so far of the metric that decides; infinite before the first.
+        measured_with: what the metrics were measured with; empty where there are none.
+        diagnoses: what is wrong with the run at the moment, by code; see `health`.
+        news: diagnoses that began or ended with this report.
+        measured_seconds: of `seconds`, what measurements took.
     """
 
     epoch: int
@@ -66,17 +79,24 @@ class Report:
     scores: dict[str, float]
     metrics: dict[str, float]
     best: float
+    measured_with: Mapping[str, Any] = field(default_factory=dict)
+    diagnoses: tuple[str, ...] = ()
+    news: tuple[Diagnosis, ...] = ()
+    measured_seconds: float = 0.0
 
     def entry(self) -> dict[str, Any]:
         """Give the line of the log."""
-        metrics = {f"metrics/{name}": value for name, value in self.metrics.items()}
-        head = {"epoch": self.epoch, "images": self.images, "seconds": round(self.seconds, 3)}
         return {
-            **head,
+            "epoch": self.epoch,
+            "images": self.images,
+            "seconds": round(self.seconds, 3),
+            "measured_seconds": round(self.measured_seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
             **self.losses,
             **self.scores,
-            **metrics,
+            **{f"metrics/{name}": value for name, value in self.metrics.items()},
+            **({"measured_with": dict(self.measured_with)} if self.metrics else {}),
+            "diagnoses": list(self.diagnoses),
         }
 
 
@@ -166,13 +186,26 @@ def train(
     with run.lock(), _memory(place, recipe.train.batch_size):
         shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
         store = prepare(recipe.data, data_dir, tell=tell)
-        training = _Training(recipe, run, store, place, resumable)
+        evaluator = evaluator_of(recipe, store, data_dir, tell=tell)
+        training = _Training(recipe, run, store, evaluator, place, resumable)
         training.restore(tell)
         try:
             yield from training.epochs()
         except GeneratorExit:
             training.save_where_it_stands()
             raise
+
+
+def evaluator_of(
+    recipe: Recipe, store: Store, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None
+) -> Evaluator:
+    """Give what measures a recipe's generators; extractors that are learned from the pictures are learned once."""
+    share = recipe.data.held_out
+    reality = Reality.of(store, split(store.labels, share))
+    folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
+    extractors = learn(reality, recipe.train.extractors, folder, key, tell)
+    conditional = models.find(recipe.model["name"]).conditional
+    return Evaluator(reality, extractors, recipe.train.evaluate_images, conditional=conditional)
 
 
 @contextlib.contextmanager
@@ -191,18 +224,23 @@ def _memory(place: torch.device, batch_size: int) -> Iterator[None]:
 class _Training:
     """A training run under way: everything that a checkpoint holds, and what moves it."""
 
-    def __init__(self, recipe: Recipe, run: Run, store: Store, device: torch.device, resumable: bool) -> None:
+    def __init__(
+        self, recipe: Recipe, run: Run, store: Store, evaluator: Evaluator, device: torch.device, resumable: bool
+    ) -> None:
         self.recipe, self.settings, self.run, self.store = recipe, recipe.train, run, store
-        self.device, self.resumable = device, resumable
+        self.device, self.resumable, self.evaluate = device, resumable, evaluator
         random = devices.seeded(device, self.settings.seed)
         with devices.randomness(device, random):
             self.model = models.build(recipe, store.spec).to(device)
         self.trainer = Trainer(self.model, self.settings, device)
-        self.stream = Stream(store, self.settings.batch_size, self.settings.seed, device)
-        self.evaluate = Evaluator(store, self.settings.evaluate_images, device)
+        rows = split(store.labels, recipe.data.held_out).train
+        self.stream = Stream(store, self.settings.batch_size, self.settings.seed, device, rows)
+        self.health = Health()
         self.epoch, self.batch, self.images, self.seconds = 1, 0, 0, 0.0
-        self.sums: dict[str, Tensor] = {}
-        self.epoch_seconds = 0.0
+        self.sums: dict[str, list[float]] = {}  # of this epoch: sum and count by name
+        self.epoch_seconds = self.trained_seconds = self.measured_seconds = self.last_cost = 0.0
+        self.first_gradients: list[float] = []
+        self.gradient = math.nan
         self.best, self.best_epoch = math.inf, 0
         self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
 
@@ -211,45 +249,142 @@ class _Training:
             batches = self.stream.epoch(self.epoch, self.batch)
             while self.batch < len(self.stream):
                 self._steps(batches)
-                yield self._report({}, finished=False)
+                yield self._report()
             yield self._end_epoch()
 
-    def _steps(self, batches: Iterator[Any]) -> None:
+    def _steps(self, batches: Iterator[Labeled]) -> None:
         """Step for half a second or to the end of the epoch, on the run's own random numbers."""
-        start = time.perf_counter()
+        start, told = time.perf_counter(), []
         with devices.randomness(self.device, self.trainer.randomness):
             for batch in batches:
-                for name, value in self.trainer.step(batch).items():
-                    self.sums[name] = value + self.sums[name] if name in self.sums else value
+                told.append(self.trainer.step(batch))
                 self.batch += 1
                 self.images += len(batch.labels)
                 if time.perf_counter() - start > PATIENCE:
                     break
+        self._read(told)
         self.epoch_seconds += time.perf_counter() - start
+
+    def _read(self, told: list[dict[str, Tensor]]) -> None:
+        """Add what steps told to the epoch's sums, in order, so that it does not matter when they are read.
+
+        Raises:
+            TrainingError: something is not finite.
+        """
+        begin = self.trainer.steps - len(told)
+        wrong: list[tuple[int, str, float]] = []
+        for name in dict.fromkeys(name for one in told for name in one):
+            at = [index for index, one in enumerate(told) if name in one]
+            values = torch.stack([told[index][name] for index in at]).double().tolist()
+            bad = [(index, name, value) for index, value in zip(at, values, strict=True) if not math.isfinite(value)]
+            wrong += bad[:1]
+            total = self.sums.setdefault(name, [0.0, 0])
+            for value in values:
+                total[0] += value
+                total[1] += 1
+            if name == "gradients/generator":
+                early = [value for index, value in zip(at, values, strict=True) if begin + index < START]
+                self.first_gradients += early
+        if wrong:
+            index, name, value = min(wrong)
+            raise self._failure(f"{name} became {value}", self.batch - len(told) + index + 1)
 
     def _end_epoch(self) -> Report:
         start = time.perf_counter()
         settings, epoch = self.settings, self.epoch
         last = epoch == settings.epochs
-        metrics = {}
-        if last or epoch == 1 or epoch % settings.evaluate_every == 0:
-            metrics = self.evaluate(lambda seeds, labels: self._sample(self.model.prompt(seeds, labels)))
+        keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
+        save = self.resumable and (last or epoch % settings.checkpoint_every == 0)
+        self.trained_seconds += self.epoch_seconds
+        due = self._due()
+        if (due or save or keep) and not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
+            raise self._failure("the weights are no longer finite", self.batch)
+        measured, news = self._measure() if due else (Measured({}), ())
         grid = images.grid(self._sample(self.model.prompt(range(GRID))))
         images.save(grid, self.run.samples / f"epoch-{epoch:04d}.png")
-        improved = metrics.get("fd", math.inf) < self.best
+        score = measured.metrics.get(self.recipe.metric, math.inf)
+        improved = score < self.best
         if improved:
-            self.best, self.best_epoch = metrics["fd"], epoch
+            self.best, self.best_epoch = score, epoch
         self.seconds += self.epoch_seconds + time.perf_counter() - start
-        report = self._report(metrics, finished=True)
+        report = self._report(measured.metrics, tuple(news), finished=True)
         self.run.log(report.entry())
         self.epoch, self.batch, self.sums, self.epoch_seconds = epoch + 1, 0, {}, 0.0
         if improved:
             checkpoints.save(self.run.checkpoints / "best.pt", self._weights(epoch))
-        if self.resumable and (last or epoch % settings.checkpoint_every == 0):
+        if save:
             self._save()
-        if settings.keep_every and epoch % settings.keep_every == 0:
+        if keep:
             checkpoints.save(self.run.checkpoints / f"epoch-{epoch:04d}.pt", self._state())
         return report
+
+    def _due(self) -> bool:
+        """Tell whether this epoch ends with a measurement."""
+        if self.epoch in (1, self.settings.epochs):
+            return True
+        if self.settings.evaluate_every is not None:
+            return self.epoch % self.settings.evaluate_every == 0
+        # This one, and the last epoch's, have to fit in too.
+        return self.measured_seconds + 2 * self.last_cost <= SHARE * self.trained_seconds
+
+    def _measure(self) -> tuple[Measured, list[Diagnosis]]:
+        start = time.perf_counter()
+        fake = self.evaluate.generate(lambda seeds, labels: self._sample(self.model.prompt(seeds, labels)))
+        measured = self.evaluate.measure(fake, self.evaluate.labels)
+        means = self._means()
+        self.gradient = means.get("gradients/generator", self.gradient)
+        metrics, reality = measured.metrics, self.evaluate.reality
+        train, held_out, made = self._scores(fake)
+        floor = self.evaluate.floor
+        news = self.health.observe(
+            Observation(
+                epoch=self.epoch,
+                step=self.trainer.steps,
+                losses=self._losses(means) if self.model.loss.optimum is not None else {},  # others drift far from 0
+                rates={name: self.settings.adam(name).lr for name in self.trainer.names.values()},
+                accuracy=means.get("scores/accuracy"),
+                fake_answer=means.get("scores/fake") if self.model.loss.optimum is not None else None,
+                gradient=None if math.isnan(self.gradient) else self.gradient,
+                first_gradient=statistics.median(self.first_gradients) if self.first_gradients else None,
+                real_train_score=train,
+                real_held_out_score=held_out,
+                fake_score=made,
+                contrast=metrics["contrast"],
+                saturated=metrics["saturated"],
+                real_saturated=self.evaluate.saturated,
+                fd=metrics["fd"],
+                floor=floor.value,
+                floor_deviation=floor.deviation,
+                support=metrics["support"],
+                collisions=int(metrics["collisions"]),
+                train_images=self.stream.count,
+                held_out_images=len(reality.held_out),
+                copying=metrics.get("copying"),
+                nearest_fake=metrics["nearest_neighbour_fake"],
+                copied=metrics["copied"],
+                lost_classes=measured.lost_classes,
+            )
+        )
+        self.last_cost = time.perf_counter() - start
+        self.measured_seconds += self.last_cost
+        return measured, news
+
+    def _scores(self, fake: Tensor) -> tuple[float | None, float | None, float | None]:
+        """Give the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
+        reality, labels = self.evaluate.reality, torch.tensor(self.evaluate.labels)
+        parts = [
+            (reality.train, reality.train_labels),
+            (reality.held_out, reality.held_out_labels),
+            (fake, labels),
+        ]
+        self.model.eval()
+        found = []
+        with torch.no_grad():
+            for pictures, own in parts:
+                batch = Labeled(numbers(pictures[:SCORED]).to(self.device), own[:SCORED].to(self.device))
+                found.append(float(self.model.scores(batch).mean()) if len(own) else None)
+        self.model.train()
+        return found[0], found[1], found[2]
 
     @torch.no_grad()
     def _sample(self, prompt: Prompt) -> Tensor:
@@ -259,26 +394,58 @@ class _Training:
         finally:
             self.model.train()
 
-    def _report(self, metrics: dict[str, float], *, finished: bool) -> Report:
-        batches = self.batch or len(self.stream)
-        means = {name: float(value) / batches for name, value in self.sums.items()}
-        scores = {name: value for name, value in means.items() if name.startswith("scores/")}
-        named = {name: value for name, value in means.items() if name not in scores}
-        for name, value in {**named, **metrics}.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{self.run.path}: {name} became {value} in epoch {self.epoch}; {self._good()}, and try a lower "
-                    "train.optimizer.lr"
-                )
-        rate = batches * self.stream.batch_size / max(self.epoch_seconds, 1e-9)
-        seconds = self.seconds + (0 if finished else self.epoch_seconds)
-        share = batches / len(self.stream)
-        return Report(self.epoch, finished, share, self.images, seconds, rate, named, scores, metrics, self.best)
+    def _means(self) -> dict[str, float]:
+        """Give the means over this epoch of what steps told, and how far D's answers are from the optimum's 1/2."""
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        optimum = self.model.loss.optimum
+        if optimum is not None:
+            for name in ("real", "fake"):
+                if f"scores/{name}" in means:
+                    means[f"scores/{name}_from_half"] = means[f"scores/{name}"] - optimum
+        return means
 
-    def _good(self) -> str:
-        if self.best_epoch:
-            return f"the best checkpoint, of epoch {self.best_epoch}, is kept: sample it"
-        return "no checkpoint was reached"
+    def _losses(self, means: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in means.items() if not name.startswith(("scores/", "gradients/"))}
+
+    def _report(
+        self, metrics: dict[str, float] | None = None, news: tuple[Diagnosis, ...] = (), *, finished: bool = False
+    ) -> Report:
+        batches = self.batch or len(self.stream)
+        means = self._means()
+        losses = self._losses(means)
+        return Report(
+            epoch=self.epoch,
+            finished=finished,
+            share=batches / len(self.stream),
+            images=self.images,
+            seconds=self.seconds + (0 if finished else self.epoch_seconds),
+            images_per_second=batches * self.stream.batch_size / max(self.epoch_seconds, 1e-9),
+            losses=losses,
+            scores={name: value for name, value in means.items() if name not in losses},
+            metrics=metrics or {},
+            best=self.best,
+            measured_with=self.evaluate.about if metrics else {},
+            diagnoses=self.health.active,
+            news=news,
+            measured_seconds=self.measured_seconds,
+        )
+
+    def _failure(self, what: str, batch: int) -> TrainingError:
+        """Leave the run at its last good checkpoint, say so in its log, and give what to raise."""
+        if self.saved:
+            good = self.saved[0] - 1
+            self.run.rewind(good)
+            back = f"rolled back to the checkpoint of epoch {good}"
+        elif self.best_epoch:
+            back = f"the best checkpoint, of epoch {self.best_epoch}, is kept"
+        else:
+            back = "no checkpoint was reached"
+        where = f"epoch {self.epoch}, batch {batch}"
+        self.run.log({"epoch": self.epoch, "batch": batch, "diagnoses": ["nonfinite"], "failed": what})
+        return TrainingError(
+            f"{self.run.path}: {what} in {where}; {back}; start a new run with a lower train.optimizer.lr than "
+            f"{self.settings.optimizer.lr:g} (gantool explain nonfinite)"
+        )
 
     def _weights(self, epoch: int) -> dict[str, Any]:
         spec = self.store.spec
@@ -287,16 +454,16 @@ class _Training:
             "spec": {"channels": spec.channels, "height": spec.height, "width": spec.width},
             "classes": list(spec.classes),
             "epoch": epoch,
-            "fd": self.best if epoch == self.best_epoch else None,
+            "metric": {self.recipe.metric: self.best} if epoch == self.best_epoch else {},
             "model": self.model.state_dict(),
         }
 
     def _state(self) -> dict[str, Any]:
-        position = ("epoch", "batch", "images", "seconds", "epoch_seconds", "best", "best_epoch", "sums")
         return {
             **self._weights(self.epoch - 1),
             "trainer": self.trainer.state_dict(),
-            "position": {name: getattr(self, name) for name in position},
+            "health": self.health.state_dict(),
+            "position": {name: getattr(self, name) for name in POSITION},
         }
 
     def _save(self) -> None:
@@ -313,8 +480,8 @@ class _Training:
         (self.run.checkpoints / "next.pt").replace(last)
 
     def save_where_it_stands(self) -> None:
-        """Write a checkpoint, if there is anything new and its losses are finite."""
-        finite = all(bool(value.isfinite()) for value in self.sums.values())
+        """Write a checkpoint, if there is anything new and it is finite."""
+        finite = math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
         if self.resumable and finite and self.saved != (self.epoch, self.batch):
             self._save()
 
@@ -340,7 +507,7 @@ class _Training:
             self.run.rewind(0)  # it was killed between its first line and its first checkpoint
 
     def _take(self, state: dict[str, Any], file: Path) -> None:
-        missing = [name for name in ("trainer", "position", "classes") if name not in state]
+        missing = [name for name in ("trainer", "position", "health", "classes") if name not in state]
         if missing:
             raise CheckpointError(f"{file}: lacks {', '.join(missing)}; it holds weights only, use last.pt")
         if tuple(state["classes"]) != self.store.spec.classes:
@@ -350,6 +517,7 @@ class _Training:
             )
         fit(self.model, state["model"], file)
         self.trainer.load_state_dict(state["trainer"])
+        self.health.load_state_dict(state["health"])
         for name, value in state["position"].items():
             setattr(self, name, value)
         self.saved = (self.epoch, self.batch)

@@ -69,6 +69,7 @@ _LOSSES: dict[str, LossFunction] = {
     loss.__name__: loss for loss in (non_saturating, minimax, least_squares, hinge, wasserstein)
 }
 _CROSS_ENTROPY = {non_saturating, minimax}
+_BORDERS = {non_saturating: 0.0, minimax: 0.0, least_squares: 0.5, hinge: 0.0}  # scores above it say "real"
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,28 @@ class Adversarial:
             losses["r1"] = 0.5 * self.r1 * r1_penalty(score, real)
         return losses
 
-    def answers(self, *, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Give D(x) and D(G(z)), the discriminator's mean answers as people read them.
+    @property
+    def optimum(self) -> float | None:
+        """Both D(x) and D(G(z)) where the generator is perfect; None where the loss sets no such value.
 
-        Probabilities of "real" for the cross-entropy losses, where both are 0.5 at the optimum; raw scores for others.
+        1/2 for the cross-entropy losses (Goodfellow et al. 2014, prop. 1) and for least squares (Mao et al. 2017,
+        eq. 5, with the targets 0 and 1).
         """
+        return 0.5 if self.function in {*_CROSS_ENTROPY, least_squares} else None
+
+    def answers(self, *, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Give D(x) and D(G(z)), the discriminator's mean answers as people read them, and how often it is right.
+
+        Probabilities of "real" for the cross-entropy losses; raw scores for others. `accuracy` is over as many real as
+        fake images; the Wasserstein critic says no more than "rather this one", so that it has none.
+        """
+        told = {}
+        if self.function in _BORDERS:
+            border = _BORDERS[self.function]
+            told["accuracy"] = 0.5 * ((real > border).float().mean() + (fake <= border).float().mean())
         if self.function in _CROSS_ENTROPY:
             real, fake = real.sigmoid(), fake.sigmoid()
-        return {"real": real.mean().detach(), "fake": fake.mean().detach()}
+        return {"real": real.mean().detach(), "fake": fake.mean().detach(), **told}
 
 
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:

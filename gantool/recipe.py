@@ -36,6 +36,7 @@ class Data(Block):
         channels: 1 grey, 3 colour; null for what the source has.
         classes: names of the classes to keep, in the order of their labels; null for all.
         folder: look in this folder of the source only, such as `valid`.
+        held_out: share of the pictures that training never sees, at least 12 of them; `stream.split` says which.
     """
 
     source: Annotated[str, MinLen(1)]
@@ -43,6 +44,7 @@ class Data(Block):
     channels: Literal[1, 3] | None = None
     classes: Annotated[list[str], MinLen(1)] | None = None
     folder: str | None = None
+    held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
 
     @property
     def height(self) -> int:
@@ -84,8 +86,11 @@ class Train(Block):
         optimizer: Adam's settings for both players.
         generator: what the generator's Adam does differently.
         discriminator: what the discriminator's Adam does differently.
-        evaluate_every: epochs between measurements of the metric; the first and the last epoch are always measured.
+        evaluate_every: epochs between measurements; the first and the last epoch are always measured. null measures
+            as often as a tenth of the training time allows on the machine at hand.
         evaluate_images: generated images in a measurement.
+        extractors: what turns images into features for `fd` and the rest; `auto` takes `rand` and, from 60 images on,
+            `pretext`, and reports a `judge`'s numbers beside them where there are labels to learn.
         checkpoint_every: epochs between checkpoints to go on from; the last epoch always has one.
         keep_every: epochs between checkpoints that are kept for ever; 0 keeps none but the best and the last two.
     """
@@ -96,8 +101,9 @@ class Train(Block):
     optimizer: Optimizer = Optimizer()
     generator: PlayerOptimizer = PlayerOptimizer()
     discriminator: PlayerOptimizer = PlayerOptimizer()
-    evaluate_every: Count = 1
+    evaluate_every: Count | None = None
     evaluate_images: Annotated[int, Interval(ge=16, le=50_000)] = 1000
+    extractors: Literal["auto"] | Annotated[list[Literal["rand", "pretext", "judge"]], MinLen(1)] = "auto"
     checkpoint_every: Count = 1
     keep_every: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
 
@@ -135,14 +141,14 @@ class Tune(Block):
     """What `gantool tune` searches.
 
     Args:
-        metric: what is minimised.
+        metric: what is minimised, and decides which checkpoint of a run is the best.
         trials: configurations to try; the first is the recipe's own.
         epochs: passes over the data of a trial that is not stopped early; null for `train.epochs`.
         seed: decides what is tried.
         space: dotted recipe keys, each with a range or a list of choices.
     """
 
-    metric: Literal["fd"] = "fd"
+    metric: Literal["fd", "fd_rand", "fd_pretext", "fd_judge"] = "fd"
     trials: Annotated[int, Interval(ge=1, le=100_000)] = 20
     epochs: Count | None = None
     seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
@@ -158,6 +164,11 @@ class Recipe(Block):
     loss: dict[str, Any]
     train: Train
     tune: Tune | None = None
+
+    @property
+    def metric(self) -> str:
+        """What decides which of two generators is the better one; lower is better."""
+        return self.tune.metric if self.tune else "fd"
 
 
 def shipped() -> dict[str, Path]:

@@ -136,6 +136,8 @@ class Run:
             for folder in (self.path, self.checkpoints):
                 for left in folder.glob(".*.part"):
                     left.unlink(missing_ok=True)
+            for left in self.samples.glob(f".{'[0-9a-f]' * 16}.png"):  # a grid under way, see `images`
+                left.unlink(missing_ok=True)
             yield
 
 

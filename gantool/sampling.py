@@ -62,6 +62,10 @@ class Trained:
         labels = None if class_name is None else [self.label(class_name)] * len(seeds)
         return self.render(self.model.prompt(seeds, labels))
 
+    def pictures(self, seeds: Sequence[int], labels: Sequence[int]) -> Tensor:
+        """Make one picture of each seed and label: [N, C, H, W], float32, -1 to 1, on the CPU."""
+        return self.render(self.model.prompt(seeds, labels))
+
     def label(self, class_name: str) -> int:
         """Give the index of a class by its name."""
         if class_name not in self.data.classes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gantool.engine import Report
+    from gantool.scoring import Row, Score
     from gantool.shapes import Layer
 
 
@@ -92,6 +93,9 @@ class Training:
         self.epochs = epochs
         self.start, self.first = 0.0, -1.0  # when the first report came, and how many epochs were done then
         self.metrics: dict[str, float] = {}
+        self.floor = math.nan
+        self.seen: dict[str, list[str]] = {}  # what was said of each diagnosis
+        self.active: tuple[str, ...] = ()
         self.progress = Progress(
             SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), console=err, transient=True
         )
@@ -114,11 +118,26 @@ class Training:
         elapsed = time.monotonic() - self.start
         left = elapsed / max(done - self.first, 1e-9) * (self.epochs - done) if done > self.first else math.nan
         self.metrics = report.metrics or self.metrics
+        self.floor = report.measured_with.get("floor", self.floor)
+        self.active = report.diagnoses
+        for diagnosis in report.news:
+            self.seen.setdefault(diagnosis.code, []).append(diagnosis.message)
+            mark = "[bold yellow]warning:[/]" if diagnosis.began else "[green]over:[/]"
+            err.print(f"{mark} epoch {diagnosis.epoch}: {escape(diagnosis.message)}")
         line = f"{self._line(report)}  {'' if math.isnan(left) else f'{duration(left)} left'}"
         self.progress.update(self.task, completed=done, description=escape(line))
         every = 1 if not err.is_terminal else max(1, self.epochs // 20)
         if report.finished and (report.epoch % every == 0 or report.epoch == self.epochs):
             err.print(escape(line))
+
+    def summary(self) -> None:
+        """Show what was diagnosed, once the run has ended."""
+        if self.seen:
+            rows = [
+                (code, "at the end too" if code in self.active else "over", messages[-1 if code in self.active else 0])
+                for code, messages in self.seen.items()
+            ]
+            out.print(table("diagnoses", ("code", "", "what was seen, and what to try"), rows))
 
     def _line(self, report: Report) -> str:
         losses = {name.partition("/")[0][:1].upper(): 0.0 for name in report.losses}
@@ -129,11 +148,87 @@ class Training:
             f"epoch {report.epoch}/{self.epochs}",
             f"{report.images_per_second:,.0f} images/s",
             *(f"loss {name} {value:.3f}" for name, value in losses.items()),
-            *([f"D(x) {scores['scores/real']:.2f}"] if "scores/real" in scores else []),
-            *([f"D(G(z)) {scores['scores/fake']:.2f}"] if "scores/fake" in scores else []),
-            *(f"{name} {number(value)}" for name, value in self.metrics.items()),
+            *(_answer(name, scores, key) for name, key in (("D(x)", "real"), ("D(G(z))", "fake"))),
         ]
-        return "  ".join(parts)
+        if "fd" in self.metrics:
+            times = f" ({self.metrics['fd'] / self.floor:.1f}x floor)" if self.floor > 0 else ""
+            parts.append(f"fd {number(self.metrics['fd'])}{times}")
+        return "  ".join(part for part in parts if part)
+
+
+def _answer(name: str, scores: Mapping[str, float], key: str) -> str:
+    """Write the discriminator's mean answer, and how far it is from the 0.5 of a perfect generator."""
+    if f"scores/{key}" not in scores:
+        return ""
+    off = scores.get(f"scores/{key}_from_half")
+    return f"{name} {scores[f'scores/{key}']:.2f}" + (f" ({off:+.2f})" if off is not None else "")
+
+
+def score(found: Score) -> None:
+    """Draw the table of `gantool score`."""
+    from gantool.metrics.evaluate import FEW
+    from gantool.scoring import METRICS
+
+    rows = []
+    for row in found.values:
+        best = "" if row.perfect is None else number(row.perfect)
+        rows.append((row.name, _measured(row.name, row.value), best, METRICS.get(row.name, "")))
+    out.print(table(found.what, ("metric", "value", "real on real", "what it says"), rows))
+    about = found.about
+    out.print(
+        escape(
+            f"{about['fake']:,} generated against {about['real']:,} real pictures of {about['size']}, "
+            f"{about['held_out']:,} more held out, seed {about['seed']}, features {' '.join(about['extractors'])}"
+        )
+    )
+    if about["real"] + about["held_out"] < FEW:
+        out.print(f"with fewer than {FEW} real pictures `fd` ranks generators, and does not say how good they are")
+    elif not math.isnan(about["floor_deviation"]):
+        out.print(f"differences of fd below {number(2 * about['floor_deviation'])} are noise")
+
+
+def _measured(name: str, value: float) -> str:
+    """Write a metric; a support without any collision is only known to be large."""
+    if name == "support":
+        return "many" if value > 100_000 else f"{value:,.0f}"
+    return f"{value:+.1f}" if name == "copying" else number(value)
+
+
+def comparison(rows: Sequence[Row]) -> None:
+    """Draw the table of `gantool compare`, the best run first."""
+    lines = []
+    for row in sorted(rows, key=lambda row: row.values["fd"]):
+        values = row.values
+        lines.append(
+            (
+                row.run,
+                row.model,
+                str(row.epoch),
+                number(values["fd"]) + ("" if row.same else " *"),
+                f"{values['fd'] / row.floor:.1f}x" if row.floor > 0 else "",
+                f"{values['coverage']:.2f}",
+                f"{values['nearest_neighbour']:.2f}",
+                _measured("copying", values["copying"]) if "copying" in values else "",
+                _measured("support", values["support"]),
+                ", ".join(row.diagnoses),
+            )
+        )
+    heads = ("run", "model", "epoch", "fd", "floor", "coverage", "1-NN", "copying", "support", "diagnoses")
+    out.print(table("", heads, lines))
+    if not all(row.same for row in rows):
+        out.print("* measured against other pictures than the first run: not comparable with it")
+
+
+def copying(values: Mapping[str, float]) -> None:
+    """Say whether generated pictures are copies."""
+    if "copying" in values:
+        verdict = "copies" if values["copying"] < -3 else "no sign of copying"
+        out.print(
+            f"C_T {values['copying']:+.1f}: {verdict}; below -3, pictures are nearer to training pictures than unseen "
+            "real ones are"
+        )
+    share = f"{100 * values['copied']:.0f} %"
+    out.print(f"{share} of generated pictures are nearer to a training picture than real ones ever are to each other")
 
 
 class Downloads:

@@ -12,6 +12,8 @@ from gantool.batches import Labeled
 from gantool.models.base import Model, Turn
 from gantool.recipe import Train
 
+LOOK_EVERY = 10  # steps between looks at the gradients: each one reads all of them once more
+
 
 class Trainer:
     """Applies the turns of a game: Adam for each player, on the players' own weights only.
@@ -32,15 +34,19 @@ class Trainer:
             self.names[player] = name
             self.optimizers[player] = torch.optim.Adam(player.parameters(), lr=adam.lr, betas=adam.betas, fused=True)
         self.randomness = devices.seeded(device, settings.seed)
+        self.steps = 0
 
     def step(self, batch: Labeled) -> dict[str, Tensor]:
         """Play one step of the game and apply it.
 
         Returns:
-            scalars on the device, detached: `<player>/<loss>` and `scores/<name>`. Of a player that moves more than
-            once in a step, the last turn's.
+            scalars on the device, detached: `<player>/<loss>`, `scores/<name>`, and in every tenth step the norm of a
+            player's whole gradient as `gradients/<player>`. Of a player that moves more than once in a step, the last
+            turn's.
         """
         told: dict[str, Tensor] = {}
+        look = self.steps % LOOK_EVERY == 0
+        self.steps += 1
         for move in self.model.play(batch):
             turns = (move,) if isinstance(move, Turn) else move
             for turn in turns:
@@ -50,6 +56,9 @@ class Trainer:
                 name = self.names[turn.player]
                 told.update({f"{name}/{loss}": value.detach() for loss, value in turn.losses.items()})
                 told.update({f"scores/{score}": value for score, value in turn.scores.items()})
+                if look:
+                    gradients = [weight.grad for weight in turn.player.parameters() if weight.grad is not None]
+                    told[f"gradients/{name}"] = torch.nn.utils.get_total_norm(gradients)
         return told
 
     def _gradients(self, turn: Turn, *, keep_graph: bool) -> None:
@@ -67,11 +76,13 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizers": {self.names[player]: adam.state_dict() for player, adam in self.optimizers.items()},
             "randomness": dict(self.randomness),
+            "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state that `state_dict` gave."""
         self.model.load_state_dict(state["model"])
+        self.steps = state["steps"]
         for player, adam in self.optimizers.items():
             adam.load_state_dict(state["optimizers"][self.names[player]])
         self.randomness.update({name: value.cpu() for name, value in state["randomness"].items()})

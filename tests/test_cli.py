@@ -33,11 +33,14 @@ TINY = {
     "model.generator": "[16]",
     "model.discriminator": "[16]",
     "train.evaluate_images": 32,
+    "train.evaluate_every": 1,
+    "train.extractors": ["rand"],
     "train.epochs": 2,
 }
 LOG = [
-    "epoch", "images", "seconds", "images_per_second", "generator/adversarial", "discriminator/adversarial",
-    "scores/real", "scores/fake", "metrics/fd",
+    "epoch", "images", "seconds", "measured_seconds", "images_per_second", "generator/adversarial",
+    "discriminator/adversarial", "scores/real", "scores/fake", "scores/real_from_half", "scores/fake_from_half",
+    "scores/accuracy", "gradients/generator", "gradients/discriminator", "measured_with", "diagnoses",
 ]  # fmt: skip
 
 
@@ -151,11 +154,13 @@ def test_the_log_has_the_promised_keys(trained):
 
     assert [entry["epoch"] for entry in entries] == [1, 2]
     for entry in entries:
-        assert sorted(entry) == sorted(LOG)
-        assert list(entry)[:4] == LOG[:4]
-        assert all(math.isfinite(value) for value in entry.values())
+        assert sorted(key for key in entry if not key.startswith("metrics/")) == sorted(LOG)
+        assert {"metrics/fd", "metrics/fd_rand", "metrics/coverage", "metrics/copying"} <= entry.keys()
+        assert list(entry)[:5] == LOG[:5]
+        assert all(math.isfinite(value) for value in entry.values() if isinstance(value, float))
+        assert entry["diagnoses"] == []
         assert 0 < entry["scores/real"] < 1
-    assert [entry["images"] for entry in entries] == [1792, 3584]
+    assert [entry["images"] for entry in entries] == [1408, 2816]
 
 
 def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
@@ -167,8 +172,8 @@ def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
     lines = err.splitlines()
     assert lines[0] == f"run {run}"
     pattern = (
-        r"epoch \d/2  [\d,]+ images/s  loss D -?\d\.\d{3}  loss G -?\d\.\d{3}  D\(x\) 0\.\d\d  D\(G\(z\)\) 0\.\d\d  "
-        r"fd [\d.]+  .*"
+        r"epoch \d/2  [\d,]+ images/s  loss D -?\d\.\d{3}  loss G -?\d\.\d{3}  "
+        r"D\(x\) 0\.\d\d \([+-]0\.\d\d\)  D\(G\(z\)\) 0\.\d\d \([+-]0\.\d\d\)  fd [\d.]+ \([\d.]+x floor\)  .*"
     )
     assert [bool(re.fullmatch(pattern, line)) for line in lines[-2:]] == [True, True]
 
@@ -226,7 +231,9 @@ def test_weights_alone_are_not_enough_to_go_on(gantool, inside):
     result, _, err = gantool("train", "run", "--resume", "--set", "train.epochs=2")
 
     assert result == 5
-    assert err.splitlines()[-1] == (f"error: {last}: lacks trainer, position; it holds weights only, use last.pt")
+    assert err.splitlines()[-1] == (
+        f"error: {last}: lacks trainer, position, health; it holds weights only, use last.pt"
+    )
 
 
 def test_data_with_other_classes_are_no_data_to_go_on_with(gantool, inside):
@@ -278,8 +285,8 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_checkpoints(gantoo
     assert result == 4
     message = err.splitlines()[-1]
     assert re.fullmatch(
-        r"error: run: (generator|discriminator)/adversarial became (nan|inf) in epoch \d; the best checkpoint, of "
-        r"epoch \d, is kept: sample it, and try a lower train.optimizer.lr",
+        r"error: run: \w+/\w+ became (nan|-?inf) in epoch \d, batch \d+; rolled back to the checkpoint of epoch \d; "
+        r"start a new run with a lower train\.optimizer\.lr than 0\.0002 \(gantool explain nonfinite\)",
         message,
     )
     after = {path.name: path.read_bytes() for path in last.parent.iterdir()}

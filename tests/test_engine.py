@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,8 @@ SMALL = {
     "data.classes": ["3", "5"],
     "train.batch_size": 64,
     "train.evaluate_images": 64,
+    "train.evaluate_every": 1,
+    "train.extractors": ["rand"],
     "train.epochs": 3,
 }
 
@@ -55,6 +58,13 @@ def every_step(monkeypatch):
     monkeypatch.setattr(engine, "PATIENCE", 0.0)
 
 
+def training_of(recipe, run, data_dir):
+    """A run before its first step."""
+    store = prepare(recipe.data, data_dir)
+    evaluator = engine.evaluator_of(recipe, store, data_dir)
+    return engine._Training(recipe, run, store, evaluator, torch.device("cpu"), resumable=True)
+
+
 def names(folder):
     return {path.name for path in folder.iterdir()}
 
@@ -63,7 +73,7 @@ def names(folder):
 def test_reports_tell_every_step_and_every_epochs_end(tmp_path, data_dir):
     run = run_in(tmp_path / "run", recipe_of())
     reports = train(recipe_of(), run, data_dir)
-    batches = 365 // 64
+    batches = 292 // 64  # 73 of the 365 are held out
     assert [report.epoch for report in reports] == [epoch for epoch in (1, 2, 3) for _ in range(batches + 1)]
     for start in range(0, len(reports), batches + 1):
         inside, end = reports[start : start + batches], reports[start + batches]
@@ -73,7 +83,7 @@ def test_reports_tell_every_step_and_every_epochs_end(tmp_path, data_dir):
         assert end.share == 1
         assert end.metrics["fd"] > 0
         assert end.losses == inside[-1].losses
-    assert [report.images for report in reports if report.finished] == [320, 640, 960]
+    assert [report.images for report in reports if report.finished] == [256, 512, 768]
     seconds = [report.seconds for report in reports]
     assert seconds == sorted(seconds)
     assert all(report.images_per_second > 0 for report in reports)
@@ -92,9 +102,19 @@ def test_the_log_is_the_finished_reports(tmp_path, data_dir):
     assert entries == [report.entry() for report in finished]
     assert [entry["epoch"] for entry in entries] == [1, 2, 3]
     assert list(entries[0]) == [
-        *("epoch", "images", "seconds", "images_per_second"),
-        *("discriminator/adversarial", "generator/adversarial", "scores/real", "scores/fake", "metrics/fd"),
+        *("epoch", "images", "seconds", "measured_seconds", "images_per_second"),
+        *("discriminator/adversarial", "generator/adversarial"),
+        *("scores/real", "scores/fake", "scores/accuracy", "gradients/discriminator", "gradients/generator"),
+        *("scores/real_from_half", "scores/fake_from_half"),
+        *("metrics/fd", "metrics/fd_rand", "metrics/coverage", "metrics/nearest_neighbour"),
+        *("metrics/nearest_neighbour_fake", "metrics/support", "metrics/collisions", "metrics/copied"),
+        *("metrics/copying", "metrics/contrast", "metrics/saturated"),
+        *("measured_with", "diagnoses"),
     ]
+    told = entries[0]["measured_with"]
+    assert (told["real"], told["held_out"], told["fake"], told["size"]) == (292, 73, 64, "1x14x14")
+    assert told["extractors"] == ["rand-85074021dfc2"]
+    assert entries[0]["scores/real_from_half"] == entries[0]["scores/real"] - 0.5
     for line in (run.path / "log.jsonl").read_text(encoding="utf-8").splitlines():
         json.loads(line, parse_constant=pytest.fail)  # nothing that JSON does not know
 
@@ -120,7 +140,7 @@ def test_an_epochs_means_hold_nothing_of_the_epoch_before(tmp_path, data_dir):
 def test_measuring_leaves_the_networks_as_training_needs_them(tmp_path, data_dir):
     recipe = recipe_of()
     run = run_in(tmp_path / "run", recipe)
-    training = engine._Training(recipe, run, prepare(recipe.data, data_dir), torch.device("cpu"), resumable=True)
+    training = training_of(recipe, run, data_dir)
     reports = training.epochs()
     while not next(reports).finished:
         pass
@@ -154,7 +174,8 @@ def test_the_best_checkpoint_is_of_the_epoch_with_the_lowest_metric(tmp_path, da
     measured = {entry["metrics/fd"]: entry["epoch"] for entry in run.entries() if "metrics/fd" in entry}
     best = checkpoints.load(run.checkpoints / "best.pt")
     assert best["epoch"] == measured[min(measured)]
-    assert best["fd"] == min(measured) == reports[-1].best
+    assert best["metric"] == {"fd": min(measured)}
+    assert min(measured) == reports[-1].best
 
 
 def test_checkpoints_to_go_on_from_are_the_last_two_and_best(tmp_path, data_dir):
@@ -270,13 +291,13 @@ def test_batches_of_one_are_refused_where_they_cannot_be_learned_from_and_work_e
     with pytest.raises(RecipeError, match=r"^train\.batch_size: .* use 2 or more$"):
         train(recipe, run_in(tmp_path / "refused", recipe), data_dir)
     recipe = recipe_of(train__batch_size=1, train__epochs=1, data__classes=["3"])
-    assert train(recipe, run_in(tmp_path / "run", recipe), data_dir)[-1].images == 183
+    assert train(recipe, run_in(tmp_path / "run", recipe), data_dir)[-1].images == 146
 
 
 def test_a_batch_larger_than_the_data_is_all_of_them(tmp_path, data_dir):
     recipe = recipe_of(train__batch_size=5000, train__epochs=2)
     reports = train(recipe, run_in(tmp_path / "run", recipe), data_dir)
-    assert reports[-1].images == 2 * 365
+    assert reports[-1].images == 2 * 292
 
 
 def test_networks_larger_than_memory_are_refused_with_what_to_do(tmp_path, data_dir):
@@ -288,34 +309,62 @@ def test_networks_larger_than_memory_are_refused_with_what_to_do(tmp_path, data_
     assert str(error.value) == "cpu: out of memory; try --set train.batch_size=64, or a smaller model"
 
 
-def test_a_loss_that_is_no_longer_finite_ends_the_run_and_keeps_its_best(tmp_path, data_dir):
-    changes = {"train.epochs": 40, "train.optimizer.lr": 1000.0, "loss": "least_squares", "train.batch_size": 365}
+def test_a_run_that_is_no_longer_finite_goes_back_to_its_last_good_checkpoint(tmp_path, data_dir, monkeypatch):
+    recipe = recipe_of(train__epochs=6, train__checkpoint_every=2)
+    run = run_in(tmp_path / "run", recipe)
+    training = training_of(recipe, run, data_dir)
+    step = training.trainer.step
+
+    def diverging(batch):
+        with torch.no_grad():  # so large that the next scores overflow, from the fourth epoch's second batch on
+            if training.trainer.steps == 3 * 4 + 1:
+                training.model.discriminator[-1].weight.fill_(3e38)
+        return step(batch)
+
+    monkeypatch.setattr(training.trainer, "step", diverging)
+    with pytest.raises(TrainingError) as error:
+        list(training.epochs())
+    *kept, failed = run.entries()
+    assert re.fullmatch(
+        rf"{re.escape(str(run.path))}: \w+/\w+ became (-?inf|nan) in epoch 4, batch 2; rolled back to the "
+        r"checkpoint of epoch 2; start a new run with a lower train\.optimizer\.lr than 0\.0002 "
+        r"\(gantool explain nonfinite\)",
+        str(error.value),
+    )
+    assert [entry["epoch"] for entry in kept] == [1, 2]
+    assert (failed["epoch"], failed["batch"], failed["diagnoses"]) == (4, 2, ["nonfinite"])
+    assert failed["failed"] in str(error.value)
+    last = checkpoints.load(run.checkpoints / "last.pt")
+    assert last["epoch"] == 2
+    assert all(bool(value.isfinite().all()) for value in last["model"].values())
+    assert load(run.path, device="cpu").sample([0]).shape == (1, 1, 14, 14)
+    # What is wrong with the numbers is not wrong with the run: it goes on from there.
+    assert [report.epoch for report in train(recipe, run, data_dir) if report.finished] == [3, 4, 5, 6]
+    assert [entry["epoch"] for entry in run.entries()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_learning_rates_that_blow_up_the_first_step_end_the_run_with_nothing_kept(tmp_path, data_dir):
+    changes = {"train.optimizer.lr": 1000.0, "loss": "least_squares", "train.batch_size": 365}
     recipe = engine.open_recipe("gan28", {**SMALL, "data.size": 8, **changes})
     run = run_in(tmp_path / "run", recipe)
-    with pytest.raises(TrainingError) as error:
+    with pytest.raises(TrainingError, match=r" became (inf|nan) in epoch 1, batch 1; no checkpoint was reached; start"):
         train(recipe, run, data_dir)
-    best = checkpoints.load(run.checkpoints / "best.pt")
-    epoch = len(run.entries()) + 1
-    assert str(error.value).startswith(f"{run.path}: ")
-    assert f" became inf in epoch {epoch}; " in str(error.value) or f" became nan in epoch {epoch}; " in str(
-        error.value
-    )
-    assert f"the best checkpoint, of epoch {best['epoch']}, is kept" in str(error.value)
-    assert "try a lower train.optimizer.lr" in str(error.value)
-    assert load(run.path, device="cpu").sample([0]).shape == (1, 1, 8, 8)
     assert not (run.path / "lock").exists()
 
 
-def test_a_metric_that_is_not_finite_ends_the_run_too(tmp_path, data_dir):
+def test_weights_that_are_not_finite_end_the_run_too(tmp_path, data_dir):
     recipe = recipe_of()
     run = run_in(tmp_path / "run", recipe)
-    training = engine._Training(recipe, run, prepare(recipe.data, data_dir), torch.device("cpu"), resumable=True)
+    training = training_of(recipe, run, data_dir)
     next(training.epochs())
     with torch.no_grad():  # as a last step may leave them whose losses were finite before it
         training.model.generator[0].weight.fill_(math.nan)
-    with pytest.raises(TrainingError, match=r": fd became inf in epoch 1; no checkpoint was reached"):
+    with pytest.raises(
+        TrainingError, match=r": the weights are no longer finite in epoch 1, batch 4; no checkpoint was"
+    ):
         training._end_epoch()
-    assert run.entries() == []
+    assert [entry["diagnoses"] for entry in run.entries()] == [["nonfinite"]]
+    assert names(run.checkpoints) == set()
 
 
 def test_a_run_goes_on_with_more_epochs_and_other_frequencies_but_no_other_settings(tmp_path, data_dir):
@@ -381,3 +430,57 @@ def test_a_report_without_metrics_has_no_metric_in_its_line(tmp_path, data_dir):
     report = train(recipe_of(train__epochs=1), run_in(tmp_path / "run", recipe_of()), data_dir)[-1]
     assert "metrics/fd" in report.entry()
     assert not any(key.startswith("metrics/") for key in replace(report, metrics={}).entry())
+
+
+@pytest.mark.usefixtures("every_step")
+def test_the_step_at_which_something_stopped_to_be_finite_is_named_though_many_are_read_at_once(
+    tmp_path, data_dir, monkeypatch
+):
+    monkeypatch.setattr(engine, "PATIENCE", 1e9)
+    recipe = recipe_of(train__epochs=1)
+    run = run_in(tmp_path / "run", recipe)
+    training = training_of(recipe, run, data_dir)
+    step, count = training.trainer.step, 0
+
+    def poisoned(batch):
+        nonlocal count
+        count += 1
+        return {name: value * (math.nan if count == 3 else 1.0) for name, value in step(batch).items()}
+
+    monkeypatch.setattr(training.trainer, "step", poisoned)
+    with pytest.raises(TrainingError, match=r"discriminator/adversarial became nan in epoch 1, batch 3; no checkpoint"):
+        list(training.epochs())
+
+
+def test_measurements_take_a_tenth_of_the_training_time_where_the_recipe_does_not_say_how_often(
+    tmp_path, data_dir, monkeypatch
+):
+    clock = 0.0
+
+    def tick(seconds):
+        nonlocal clock
+        clock += seconds
+
+    monkeypatch.setattr(engine.time, "perf_counter", lambda: clock)
+    recipe = recipe_of(train__epochs=40, train__evaluate_every=None)
+    training = training_of(recipe, run_in(tmp_path / "run", recipe), data_dir)
+    step, measure = training.trainer.step, training.evaluate.measure
+    monkeypatch.setattr(training.trainer, "step", lambda batch: (tick(1.0), step(batch))[1])
+    monkeypatch.setattr(training.evaluate, "measure", lambda *given: (tick(1.5), measure(*given))[1])
+    reports = [report for report in training.epochs() if report.finished]
+    assert reports[-1].metrics
+    measured = [report.epoch for report in reports if report.metrics]
+    assert measured[0] == 1
+    assert 5 <= len(measured) < 20
+    assert reports[-1].measured_seconds == pytest.approx(1.5 * len(measured))
+    assert reports[-1].measured_seconds <= 0.1 * (reports[-1].seconds - reports[-1].measured_seconds)
+
+
+@pytest.mark.parametrize("metric", ["fd", "fd_rand"])
+def test_the_metric_of_a_search_decides_which_checkpoint_is_the_best(metric, tmp_path, data_dir):
+    recipe = recipe_of(tune={"metric": metric, "space": {"model.latent_dim": [10, 100]}})
+    run = run_in(tmp_path / "run", recipe)
+    reports = [report for report in train(recipe, run, data_dir) if report.finished]
+    best = min(report.metrics[metric] for report in reports)
+    assert reports[-1].best == best
+    assert checkpoints.load(run.checkpoints / "best.pt")["metric"] == {metric: best}

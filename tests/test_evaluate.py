@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom, spearmanr
 
 from gantool.batches import DataSpec
+from gantool.data.eggs import render
 from gantool.data.store import Store
-from gantool.metrics.evaluate import SEED, Evaluator
-
-CPU = torch.device("cpu")
+from gantool.data.stream import split
+from gantool.metrics.evaluate import SEED, Evaluator, Reality, _at_most, learn, numbers, pixels
 
 
 def store(count=300, classes=3, shape=(1, 8, 8)):
@@ -23,13 +26,18 @@ def store(count=300, classes=3, shape=(1, 8, 8)):
     return Store(Path("nowhere"), images, labels.astype(np.int64), DataSpec(*shape, names), {"skipped": []})
 
 
-def as_numbers(images):
-    return torch.from_numpy(images).float() / 127.5 - 1
+def reality_of(data, share=0.2):
+    return Reality.of(data, split(data.labels, share))
+
+
+def evaluator(data, count, share=0.2, **rest):
+    reality = reality_of(data, share)
+    return Evaluator(reality, learn(reality, ["rand"], Path("nowhere"), "key"), count, **rest)
 
 
 def replay(data):
     """A generator that gives back the store's own images."""
-    return lambda seeds, labels: as_numbers(data.images)[torch.tensor([seed % len(data) for seed in seeds])]
+    return lambda seeds, labels: numbers(torch.from_numpy(data.images))[[seed % len(data) for seed in seeds]]
 
 
 def noise(seeds, labels):
@@ -41,20 +49,39 @@ def black(seeds, labels):
     return torch.full((len(seeds), 1, 8, 8), -1.0)
 
 
+@pytest.fixture(scope="module")
+def digits():
+    """Real digits of 14x14 pixels, with their labels."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    small = torch.tensor(found.images / 16 * 2 - 1, dtype=torch.float32)[:, None]
+    images = pixels(torch.nn.functional.interpolate(small, (14, 14), mode="bilinear", antialias=True)).numpy()
+    names = tuple(map(str, range(10)))
+    return Store(Path("nowhere"), images, found.target.astype(np.int64), DataSpec(1, 14, 14, names), {"skipped": []})
+
+
+@pytest.fixture(scope="module")
+def learned(digits, tmp_path_factory):
+    """What `auto` learns of the digits."""
+    reality = reality_of(digits)
+    return reality, learn(reality, "auto", tmp_path_factory.mktemp("extractors"), "digits")
+
+
 def test_real_images_are_nearer_than_noise_and_noise_nearer_than_black():
     data = store()
-    evaluate = Evaluator(data, 300, CPU)
-    own, other, worst = (evaluate(sample)["fd"] for sample in (replay(data), noise, black))
+    evaluate = evaluator(data, 300, share=0.0)
+    own, other, worst = (evaluate(sample).metrics["fd"] for sample in (replay(data), noise, black))
     assert own == pytest.approx(0, abs=1e-3)
     assert own < other < worst
 
 
-def test_the_same_generator_gets_the_same_number_every_time():
-    evaluate = Evaluator(store(), 100, CPU)
+def test_the_same_generator_gets_the_same_numbers_every_time():
+    evaluate = evaluator(store(), 100)
     first = evaluate(noise)
     torch.randn(5)
     assert evaluate(noise) == first
-    assert Evaluator(store(), 100, CPU)(noise) == first
+    assert evaluator(store(), 100)(noise) == first
 
 
 def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_at_once():
@@ -64,65 +91,208 @@ def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_a
         asked.append((list(seeds), list(labels)))
         return noise(seeds, labels)
 
-    evaluate = Evaluator(store(), 600, CPU)
+    evaluate = evaluator(store(), 600)
     evaluate(sample)
     count = len(asked)
     evaluate(sample)
     assert asked[:count] == asked[count:]
     assert max(len(seeds) for seeds, _ in asked) <= 256
-    seeds = [seed for some, _ in asked[:count] for seed in some]
-    assert seeds == list(range(SEED, SEED + 600))
+    assert [seed for some, _ in asked[:count] for seed in some] == list(range(SEED, SEED + 600))
     assert all(len(some) == len(labels) for some, labels in asked)
 
 
 def test_labels_come_as_often_as_among_the_real_images():
     data = store(count=1000, classes=4)
-    evaluate = Evaluator(data, 4000, CPU)
     wanted = np.bincount(data.labels, minlength=4) / 1000
-    found = np.bincount(evaluate.labels, minlength=4) / 4000
+    found = np.bincount(evaluator(data, 4000).labels, minlength=4) / 4000
     np.testing.assert_allclose(found, wanted, atol=0.03)
 
 
 def test_generated_images_are_judged_as_the_8_bits_that_are_written():
-    evaluate = Evaluator(store(), 100, CPU)
+    evaluate = evaluator(store(), 100)
 
     def coarse(seeds, labels):
         return ((noise(seeds, labels) + 1) * 127.5 + 0.5).floor().clamp(0, 255) / 127.5 - 1
 
-    def a_little_off(seeds, labels):
-        return coarse(seeds, labels) + 0.001
-
-    assert evaluate(a_little_off)["fd"] == pytest.approx(evaluate(coarse)["fd"], rel=1e-12)
-    assert evaluate(noise)["fd"] == pytest.approx(evaluate(coarse)["fd"], rel=1e-12)
-
-    def too_bright(seeds, labels):
-        return 3 * coarse(seeds, labels)
-
-    def clipped(seeds, labels):
-        return too_bright(seeds, labels).clamp(-1, 1)
-
-    assert evaluate(too_bright)["fd"] == pytest.approx(evaluate(clipped)["fd"], rel=1e-9)
+    wanted = evaluate(coarse)
+    assert evaluate(lambda seeds, labels: coarse(seeds, labels) + 0.001) == wanted
+    assert evaluate(noise) == wanted
+    too_bright = evaluate(lambda seeds, labels: 3 * coarse(seeds, labels))
+    assert evaluate(lambda seeds, labels: (3 * coarse(seeds, labels)).clamp(-1, 1)) == too_bright
 
 
-def test_what_was_measured_with_stands_beside_the_number():
-    assert Evaluator(store(), 100, CPU).about == {"extractor": "rand-85074021dfc2", "real": 300, "fake": 100}
-    assert Evaluator(store(shape=(3, 8, 8)), 16, CPU).about["extractor"] == "rand-cb3208355902"
-    assert Evaluator(store(count=5100, classes=1), 16, CPU).about["real"] == 5000
+def test_what_was_measured_with_stands_beside_the_numbers():
+    about = evaluator(store(), 100).about
+    assert about["extractors"] == ["rand-85074021dfc2"]
+    assert (about["real"], about["held_out"], about["fake"]) == (240, 60, 100)
+    assert (about["size"], about["seed"]) == ("1x8x8", SEED)
+    assert about["floor"] > 0
+    assert evaluator(store(shape=(3, 8, 8)), 16).about["extractors"] == ["rand-cb3208355902"]
+    many = evaluator(store(count=7000, classes=1), 16).about
+    assert (many["real"], many["held_out"]) == (5000, 1000)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 19, 20])
 def test_a_handful_of_real_images_can_be_compared_with(count):
-    evaluate = Evaluator(store(count=count, classes=1), 16, CPU)
-    assert 0 <= evaluate(noise)["fd"] < float("inf")
+    metrics = evaluator(store(count=count, classes=1), 16)(noise).metrics
+    assert 0 <= metrics["fd"] < math.inf
+    assert ("copying" in metrics) == (count == 20)
 
 
-def test_a_generator_that_is_no_longer_finite_is_infinitely_far():
-    evaluate = Evaluator(store(), 16, CPU)
-    assert evaluate(lambda seeds, _: torch.full((len(seeds), 1, 8, 8), float("nan")))["fd"] == float("inf")
+def test_a_generator_that_is_no_longer_finite_counts_as_black():
+    evaluate = evaluator(store(), 16)
+    assert evaluate(lambda seeds, _: torch.full((len(seeds), 1, 8, 8), math.nan)) == evaluate(black)
 
 
-def test_measuring_draws_none_of_the_callers_random_numbers():
-    before, outside = torch.get_rng_state(), np.random.get_state()[1].copy()
-    Evaluator(store(), 100, CPU)(noise)
+def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):
+    before, outside, plain = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    reality = reality_of(digits)
+    reality = Reality(*(part[:300] for part in (reality.train, reality.held_out, reality.train_labels)),
+                      reality.held_out_labels[:300], reality.classes, reality.shares)  # fmt: skip
+    evaluate = Evaluator(reality, learn(reality, "auto", tmp_path, "key"), 40, conditional=True)
+    assert set(evaluate.extractors) == {"rand", "pretext", "judge"}
+    evaluate(replay(digits))
     assert torch.equal(before, torch.get_rng_state())
     assert np.array_equal(outside, np.random.get_state()[1])
+    assert plain == random.getstate()
+
+
+# The floor
+
+
+def test_the_floor_is_what_other_real_images_get_whatever_their_number():
+    normal = np.random.default_rng(0)
+    everything = np.clip(normal.normal(128, 40, (9000, 1, 8, 8)), 0, 255).astype(np.uint8)
+    for count, fakes in ((200, 300), (1000, 500)):
+        spec = DataSpec(1, 8, 8)
+        data = Store(Path("nowhere"), everything[:count], np.zeros(count, np.int64), spec, {"skipped": []})
+        evaluate = evaluator(data, fakes)
+        others = [torch.from_numpy(everything[start : start + fakes]) for start in range(2000, 7000, fakes)]
+        found = np.mean([evaluate.measure(other).metrics["fd"] for other in others])
+        assert evaluate.floor.value == pytest.approx(found, rel=0.25)
+        assert 0 < evaluate.floor.deviation < evaluate.floor.value
+
+
+# Choice of extractors
+
+
+def test_auto_takes_what_the_pictures_allow(digits, tmp_path):
+    def chosen(count, classes):
+        rows = np.flatnonzero(digits.labels < classes)[:count]
+        part = Store(Path("nowhere"), digits.images[rows], digits.labels[rows],
+                     DataSpec(1, 14, 14, digits.spec.classes[:classes]), {"skipped": []})  # fmt: skip
+        return list(learn(reality_of(part), "auto", tmp_path, f"{count}-{classes}"))
+
+    assert chosen(59, 10) == ["rand"]
+    assert chosen(60, 10) == ["rand", "pretext"]
+    assert chosen(300, 10) == ["rand", "pretext", "judge"]
+    assert chosen(300, 2)[-1] == "judge"
+    assert chosen(170, 1) == ["rand", "pretext"]
+
+
+def test_fd_is_the_geometric_mean_of_rand_and_pretext_and_the_judge_stands_beside_it(digits, learned):
+    reality, extractors = learned
+    metrics = Evaluator(reality, extractors, 200)(replay(digits)).metrics
+    assert metrics["fd"] == pytest.approx(math.sqrt(metrics["fd_rand"] * metrics["fd_pretext"]))
+    assert metrics["fd_judge"] > 0
+    only = Evaluator(reality, {"judge": extractors["judge"]}, 200)(replay(digits)).metrics
+    assert only["fd"] == pytest.approx(metrics["fd_judge"])
+
+
+def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path):
+    told = []
+    for _ in range(2):
+        learn(reality_of(digits), ["pretext"], tmp_path, "digits", told.append)
+    assert told == ["learning the features of `pretext` from the pictures, once"]
+
+
+# What fd cannot say
+
+
+def test_copies_are_told_from_unseen_real_images(learned):
+    reality, extractors = learned
+    evaluate = Evaluator(reality, {"rand": extractors["rand"]}, 400)
+    copies = evaluate.measure(reality.train[:400]).metrics
+    unseen = evaluate.measure(reality.held_out[:300]).metrics
+    assert copies["fd"] < unseen["fd"]  # which is why it needs a guard
+    assert copies["copying"] < -3
+    assert copies["copied"] == 1
+    assert abs(unseen["copying"]) < 3
+    assert unseen["copied"] < 0.1
+    few = evaluate.measure(reality.held_out[:20].repeat(20, 1, 1, 1)).metrics
+    assert few["support"] < 25 < unseen["support"]
+
+
+def test_the_judge_says_how_often_the_class_that_was_asked_for_is_shown(digits, learned):
+    reality, extractors = learned
+    evaluate = Evaluator(reality, extractors, 359, conditional=True)
+    right = evaluate.measure(reality.held_out, reality.held_out_labels.tolist())
+    wrong = evaluate.measure(reality.held_out, ((reality.held_out_labels + 1) % 10).tolist())
+    assert right.metrics["judge_accuracy"] > 0.85
+    assert wrong.metrics["judge_accuracy"] < 0.1
+    assert "judge_accuracy" not in Evaluator(reality, extractors, 50).measure(reality.held_out, [0] * 359).metrics
+
+
+def test_a_class_that_is_never_shown_is_named(learned):
+    reality, extractors = learned
+    evaluate = Evaluator(reality, extractors, 300)
+    assert evaluate.measure(reality.held_out).lost_classes == ()
+    kept = reality.held_out[(reality.held_out_labels != 4) & (reality.held_out_labels != 7)]
+    assert set(evaluate.measure(kept).lost_classes) == {"4", "7"}
+
+
+@pytest.mark.parametrize(("count", "trials", "share"), [(0, 300, 0.1), (3, 500, 0.05), (12, 40, 0.5), (5, 5, 1.0)])
+def test_the_chance_of_so_few_hits_is_the_binomial_distributions(count, trials, share):
+    assert _at_most(count, trials, share) == pytest.approx(binom.cdf(count, trials, share), rel=1e-9)
+
+
+# Ladders: the default metric grows with every visible step away from real images
+
+
+def blurred(images, degree):
+    kernel = torch.exp(-torch.arange(-4, 5).float().square() / (2 * (0.5 * degree) ** 2))
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = torch.nn.functional.pad(images, (4, 4, 4, 4), "replicate")
+    across = torch.nn.functional.conv2d(padded, kernel, groups=images.shape[1])
+    return torch.nn.functional.conv2d(across, kernel.transpose(2, 3), groups=images.shape[1])
+
+
+def noisy(images, degree):
+    return images + 0.12 * degree * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+
+def faded(images, degree):
+    return images * (1 - 0.15 * degree)
+
+
+LADDERS = {"blur": blurred, "noise": noisy, "contrast": faded}
+
+
+@pytest.fixture(scope="module")
+def eggs():
+    """Two classes of rendered pictures of 3x32x32: what is known, and what is new."""
+    names = ("Egg", "Tomato")
+    images = np.stack([render(name, index, 32).transpose(2, 0, 1) for index in range(300) for name in names])
+    return Store(Path("nowhere"), images, np.tile([0, 1], 300), DataSpec(3, 32, 32, names), {"skipped": []})
+
+
+@pytest.mark.parametrize("ladder", [*LADDERS, "classes", "copies"])
+@pytest.mark.parametrize("source", ["digits", "eggs"])
+def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_factory):
+    data = request.getfixturevalue(source)
+    reality = reality_of(data)
+    folder = tmp_path_factory.getbasetemp() / "ladders"
+    folder.mkdir(exist_ok=True)
+    evaluate = Evaluator(reality, learn(reality, ["rand", "pretext"], folder, source), 120)
+    new, labels = reality.held_out[:300], reality.held_out_labels[:300]
+    if ladder in LADDERS:
+        steps = [pixels(LADDERS[ladder](numbers(new), degree)) for degree in range(1, 7)]
+        steps.insert(0, new)
+    elif ladder == "classes":
+        counts = range(len(reality.classes), 0, -3) if len(reality.classes) > 2 else (2, 1)
+        steps = [new[labels < kept] for kept in counts]
+    else:
+        steps = [new[torch.arange(len(new)) % kept] for kept in (len(new), 50, 20, 8, 3)]
+    found = [evaluate.measure(step).metrics["fd"] for step in steps]
+    assert found == sorted(found), found
+    assert spearmanr(range(len(found)), found).statistic == pytest.approx(1)

@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from gantool.metrics import features as module
 from gantool.metrics.distances import frechet_distance
-from gantool.metrics.features import RandomFeatures, identity
+from gantool.metrics.features import RandomFeatures
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def extract(digits):
 
 
 def test_the_weights_are_pinned_by_their_names():
-    assert identity(1) == "rand-85074021dfc2"
-    assert identity(3) == "rand-cb3208355902"
+    for channels, name in ((1, "rand-85074021dfc2"), (3, "rand-cb3208355902")):
+        assert RandomFeatures.fit([torch.zeros(2, channels, 4, 4)]).identity == name
 
 
 def test_the_weights_are_pinned_by_literal_values():
@@ -100,6 +100,12 @@ def test_images_of_any_size_have_64_finite_features(channels, size):
     made = RandomFeatures.fit([images])(images)
     assert made.shape == (5, 64)
     assert bool(made.isfinite().all())
+
+
+def test_a_feature_that_hardly_varies_is_not_blown_up():
+    found = module.clamped(torch.tensor([0.0, 1e-9, 1.0, 2.0, 3.0]))
+    assert found.tolist() == pytest.approx([0.1, 0.1, 1, 2, 3], rel=1e-5)
+    assert float(module.clamped(torch.zeros(3)).min()) > 0
 
 
 def test_images_that_are_all_the_same_have_finite_features():

@@ -147,7 +147,7 @@ def test_a_loss_does_not_depend_on_the_number_or_order_of_images(name):
 def test_answers_are_probabilities_for_cross_entropy_and_scores_for_the_rest(name):
     real, fake = scores(2, -1), scores(-3, 0)
     told = loss(name).answers(real=real, fake=fake)
-    assert set(told) == {"real", "fake"}
+    assert set(told) == {"real", "fake"} | (set() if name == "wasserstein" else {"accuracy"})
     if name in CROSS_ENTROPY:
         assert number(told["real"]) == pytest.approx((1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(1))) / 2)
         assert number(told["fake"]) == pytest.approx((1 / (1 + math.exp(3)) + 0.5) / 2)
@@ -157,6 +157,19 @@ def test_answers_are_probabilities_for_cross_entropy_and_scores_for_the_rest(nam
         assert number(told["real"]) == pytest.approx(0.5)
         assert number(told["fake"]) == pytest.approx(-1.5)
     assert not any(value.requires_grad for value in told.values())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "wasserstein"])
+def test_accuracy_is_how_often_the_discriminator_is_right_on_either_side_of_its_border(name):
+    border = 0.5 if name == "least_squares" else 0.0
+    real, fake = scores(border + 1, border + 2, border - 1, border + 1), scores(border - 1, border + 1)
+    assert number(loss(name).answers(real=real, fake=fake)["accuracy"]) == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+def test_the_optimum_is_a_half_where_the_loss_has_one():
+    halves = {name for name in NAMES if loss(name).optimum == 0.5}
+    assert halves == {"non_saturating", "minimax", "least_squares"}
+    assert loss("hinge").optimum is None
 
 
 def linear_critic(shape, seed=0):

@@ -226,7 +226,7 @@ def test_the_discriminator_moves_first_and_the_generator_meets_the_new_one():
     game = model.play(batch)
     first = next(game)
     assert first.player is model.discriminator
-    assert set(first.scores) == {"real", "fake"}
+    assert set(first.scores) == {"real", "fake", "accuracy"}
     with torch.no_grad():
         for weight in model.discriminator.parameters():
             weight.zero_()

@@ -138,7 +138,10 @@ def test_a_size_may_have_two_sides():
             TEXT + TUNE.replace("[4, 8]", "[]"),
             "r.yaml:13: tune.space.model.latent_dim: expected a block of keys or at least 1 values, got []",
         ),
-        (TEXT + TUNE + "  metric: fid\n", "r.yaml:14: tune.metric: expected one of 'fd', got \"fid\""),
+        (
+            TEXT + TUNE + "  metric: fid\n",
+            "r.yaml:14: tune.metric: expected one of 'fd', 'fd_rand', 'fd_pretext' or 'fd_judge', got \"fid\"",
+        ),
         ("", "r.yaml: a recipe is a block of keys (model, data, loss, train), not None"),
         ("- a\n- b\n", "r.yaml: a recipe is a block of keys (model, data, loss, train), not ['a', 'b']"),
         ("hello", "r.yaml: a recipe is a block of keys (model, data, loss, train), not 'hello'"),

@@ -11,15 +11,19 @@ ROOT = Path(gantool.__file__).parent
 LEVELS = [
     {"errors", "batches"},
     {"schema", "strict_yaml", "locks", "data.transport"},
-    {"runs", "devices", "data.fetch"},
+    {"runs", "devices", "data.fetch", "health"},
     {"recipe", "checkpoints", "data.unpack"}
-    | {"losses", "images", "data.eggs", "data.decode", "data.store", "metrics.distances", "metrics.features"},
-    {"animation", "models.base", "models.blocks", "data.sources", "data.stream"},
+    | {"losses", "images", "data.eggs", "data.decode", "data.store", "metrics.distances", "metrics.pictures"}
+    | {"metrics.features"},
+    {"animation", "models.base", "models.blocks", "data.sources", "data.stream"}
+    | {"metrics.learned", "metrics.inception"},
     {"data.folders", "data.sheet", "models.cgan", "models.dcgan", "models.dcgan_tf", "models.mlp", "metrics.evaluate"}
     | {"models", "trainer", "shapes"},
     {"data.prepare"},
     {"engine"},
-    {"sampling", "show"},
+    {"sampling"},
+    {"scoring"},
+    {"show"},
     {"tune"},
     {"cli"},
 ]

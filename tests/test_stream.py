@@ -13,7 +13,7 @@ import torch
 
 from gantool.batches import DataSpec
 from gantool.data.store import Store, open_store
-from gantool.data.stream import Stream
+from gantool.data.stream import Stream, split
 
 CPU = torch.device("cpu")
 
@@ -165,3 +165,42 @@ def test_a_small_store_lives_on_the_gpu_and_gives_the_same_batches():
     for here, there in zip(Stream(store(100), 10, 1, CPU).epoch(2), gpu.epoch(2), strict=True):
         assert torch.equal(here.images, there.images.cpu())
         assert torch.equal(here.labels, there.labels.cpu())
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "held_out"),
+    [
+        *((19, 0.2, 0), (20, 0.2, 12), (59, 0.2, 12), (60, 0.2, 12), (100, 0.2, 20), (1797, 0.2, 359)),
+        *((1000, 0.5, 500), (60, 0.0, 0), (100, 0.01, 12)),
+    ],
+)
+def test_a_share_is_held_out_but_at_least_twelve_where_eight_are_left(count, share, held_out):
+    found = split(np.zeros(count, np.int64), share)
+    assert len(found.held_out) == held_out
+    assert sorted([*found.train, *found.held_out]) == list(range(count))
+    assert np.array_equal(found.train, np.sort(found.train))
+
+
+def test_every_class_gives_its_share_of_what_is_held_out_and_keeps_a_picture():
+    labels = np.repeat(np.arange(5), [1, 40, 100, 200, 659])
+    found = split(labels, 0.2)
+    shares = np.bincount(labels[found.held_out], minlength=5) / np.bincount(labels)
+    assert shares[0] == 0
+    np.testing.assert_allclose(shares[1:], 0.2, atol=0.03)
+
+
+def test_what_is_held_out_is_spread_over_the_data_and_the_same_every_time():
+    labels = np.zeros(1000, np.int64)
+    held_out = split(labels, 0.2).held_out
+    assert np.array_equal(held_out, split(labels, 0.2).held_out)
+    assert held_out[:10].tolist() == [0, 2, 4, 6, 7, 13, 15, 16, 18, 23]  # whatever the versions of the libraries
+    counts = np.histogram(held_out, bins=5, range=(0, 1000))[0]
+    assert counts.min() >= 25
+
+
+def test_batches_are_made_of_the_given_rows_only():
+    rows_of = np.array([3, 5, 7, 11, 13, 17, 19])
+    stream = Stream(store(20), 3, 0, CPU, rows_of)
+    shown = {row for number in range(1, 20) for row in flat(stream, number)}
+    assert shown == set(rows_of.tolist())
+    assert len(stream) == 2

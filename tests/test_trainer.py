@@ -62,6 +62,9 @@ class Scripted(Model):
     def sample(self, prompt):
         return prompt.latents
 
+    def scores(self, batch):
+        return self.discriminator(batch.labels[:, None].float())
+
 
 def test_each_player_gets_the_settings_of_its_own():
     trainer = mlp(
@@ -84,7 +87,9 @@ def test_every_weight_belongs_to_exactly_one_player():
 
 def test_a_step_tells_its_losses_and_scores_as_scalars_that_hold_no_graph():
     told = step(mlp(), batch())
-    assert set(told) == {"generator/adversarial", "discriminator/adversarial", "scores/real", "scores/fake"}
+    losses = {"generator/adversarial", "discriminator/adversarial"}
+    gradients = {"gradients/generator", "gradients/discriminator"}
+    assert set(told) == losses | gradients | {"scores/real", "scores/fake", "scores/accuracy"}
     assert all(value.shape == () and not value.requires_grad for value in told.values())
 
 
@@ -95,7 +100,11 @@ def test_the_sum_of_a_turns_losses_is_what_is_lowered():
 
     trainer = Trainer(Scripted(turns), Train(epochs=1, optimizer=Optimizer(lr=0.5)), CPU)
     told = trainer.step(batch())
-    assert {name: value.item() for name, value in told.items()} == {"generator/up": -3.0, "generator/down": 2.0}
+    assert {name: value.item() for name, value in told.items()} == {
+        "generator/up": -3.0,
+        "generator/down": 2.0,
+        "gradients/generator": 1.0,
+    }
     assert trainer.model.generator.weight.item() == pytest.approx(1.5)  # Adam's first step is lr long
 
 
@@ -212,3 +221,17 @@ def test_the_seed_decides_latents_and_dropout():
         ends.append(copy(trainer.model))
     assert same(ends[0], ends[1])
     assert not same(ends[0], ends[2])
+
+
+def test_every_tenth_step_tells_the_norm_of_each_players_whole_gradient_and_so_it_goes_on_after_a_stop():
+    trainer = mlp()
+    told = []
+    for index in range(21):
+        told.append(trainer.step(batch()))
+        if index == 4:
+            state = trainer.state_dict()
+            trainer = mlp()
+            trainer.load_state_dict(state)
+    assert [index for index, one in enumerate(told) if "gradients/generator" in one] == [0, 10, 20]
+    squares = [weight.grad.square().sum() for weight in trainer.model.generator.parameters()]
+    assert told[-1]["gradients/generator"].item() == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-5)

@@ -25,7 +25,7 @@ from gantool.tune.study import Study
 
 TINY = [
     *("--set", "data.source=digits", "--set", "model.generator=[16]", "--set", "model.discriminator=[16]"),
-    *("--set", "train.evaluate_images=64", "--set", "tune.epochs=4"),
+    *("--set", "train.evaluate_images=64", "--set", "train.extractors=[rand]", "--set", "tune.epochs=4"),
 ]
 
 

@@ -20,6 +20,7 @@ from gantool.data.sources import SOURCES, Picture, Source
 from gantool.data.store import Item, Store, build_store, open_store
 from gantool.data.unpack import complete, unpack
 from gantool.errors import DataError, NetworkError, unknown
+from gantool.metrics import inception
 from gantool.recipe import Data
 
 RULE = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
@@ -83,7 +84,7 @@ def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Prog
     """Fetch a source by name, or an archive of images by its address.
 
     Args:
-        what: a source's name or an https address.
+        what: a source's name, an https address, or `inception` for the weights of Inception-FID.
         name: what `data.source` will call the pictures of an address; without it the archive's own name.
         root: the data directory.
         tell: is told what happens.
@@ -92,6 +93,10 @@ def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Prog
     Returns:
         what `data.source` calls it.
     """
+    if what == inception.FOLDER:
+        tell(f"fetching {inception.WEIGHTS.name}")
+        download(inception.WEIGHTS, root / inception.FOLDER, progress=progress)
+        return what
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", what):
         source = find(what, root, tell)
         if isinstance(source, Source):

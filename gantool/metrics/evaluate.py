@@ -2,58 +2,324 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gantool.data.store import Store
-from gantool.data.stream import Stream
-from gantool.metrics.distances import frechet_distance
-from gantool.metrics.features import RandomFeatures, identity
+from gantool.data.stream import Split
+from gantool.metrics import distances
+from gantool.metrics.features import Extractor, RandomFeatures
+from gantool.metrics.learned import Judge, learn_labels, learn_views, remembered
 
 REAL = 5000  # real images that a measurement compares with, at the most
+GUARD = 500  # images of either kind for what compares all with all
+HELD_OUT = 1000  # held-out images that it looks at, at the most
 SEED = 20_240_805  # of the evaluation's own random numbers, the same in every run
+FEW = 60  # images below which nothing is learned from them: `rand` alone
+LABELLED = 250  # images from which a judge learns their classes
+SPLITS = 10  # of the real images into halves, which give the floor
+BATCH = 256
+NAMES = ("rand", "pretext", "judge")
+
+Sample = Callable[[list[int], list[int]], Tensor]
+"""Makes one image of each seed and label: [N, C, H, W], -1 to 1."""
+
+
+class Floor(NamedTuple):
+    """What `fd` is between real images and as many other real images: nobody can do better, but by copying.
+
+    Args:
+        value: the distance.
+        deviation: of it from one set of real images to another.
+    """
+
+    value: float
+    deviation: float
+
+
+class Measured(NamedTuple):
+    """What a measurement found.
+
+    Args:
+        metrics: numbers by name.
+        lost_classes: names of the classes that hardly any generated image shows.
+    """
+
+    metrics: dict[str, float]
+    lost_classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reality:
+    """The real images that a generator is measured against, as uint8 tensors [N, C, H, W].
+
+    Args:
+        train: what training sees, in no order, at most `REAL`.
+        held_out: what it never sees, at most `HELD_OUT`.
+        train_labels: of `train`, [N].
+        held_out_labels: of `held_out`, [N].
+        classes: their names.
+        shares: of each class in all that training sees.
+    """
+
+    train: Tensor
+    held_out: Tensor
+    train_labels: Tensor
+    held_out_labels: Tensor
+    classes: tuple[str, ...]
+    shares: Tensor
+
+    @classmethod
+    def of(cls, store: Store, rows: Split) -> Reality:
+        """Take the images of a store."""
+        generator = torch.Generator().manual_seed(SEED)
+        train, held_out = (
+            part[torch.randperm(len(part), generator=generator)[:most].numpy()]
+            for part, most in ((rows.train, REAL), (rows.held_out, HELD_OUT))
+        )
+        train = np.tile(train, 2) if len(train) == 1 else train  # one image has no deviation
+        counts = np.bincount(store.labels[rows.train], minlength=len(store.spec.classes))
+        return cls(
+            train=torch.from_numpy(store.images[train]),
+            held_out=torch.from_numpy(store.images[held_out]),
+            train_labels=torch.from_numpy(store.labels[train]),
+            held_out_labels=torch.from_numpy(store.labels[held_out]),
+            classes=store.spec.classes,
+            shares=torch.from_numpy(counts / counts.sum()),
+        )
+
+
+def learn(
+    reality: Reality,
+    wanted: Literal["auto"] | Sequence[str],
+    folder: Path,
+    key: str,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Extractor]:
+    """Give the extractors for these images, by name, the ones that make up `fd` first.
+
+    `auto` is `rand` and, from 60 images on and where it can tell the views apart, `pretext`; from 250 images of two
+    classes on, a `judge` too.
+
+    Args:
+        reality: what they are fitted to.
+        wanted: their names.
+        folder: where learned ones are kept.
+        key: names the images and their split in that folder.
+        tell: is told when one is learned.
+    """
+    count = len(reality.train) + len(reality.held_out)
+    if wanted == "auto":
+        learned = ["pretext"] if count >= FEW else []
+        learned += ["judge"] if count >= LABELLED and len(reality.classes) > 1 else []
+        names = ["rand", *learned]
+    else:
+        names = [name for name in NAMES if name in wanted]
+    found: dict[str, Extractor] = {}
+    for name in names:
+        if name == "rand":
+            found[name] = RandomFeatures.fit([numbers(part) for part in torch.split(reality.train, BATCH)])
+            continue
+
+        def make(name: str = name) -> Any:
+            tell(f"learning the features of `{name}` from the pictures, once")
+            if name == "pretext":
+                return learn_views(reality.train, reality.held_out)
+            labels = (reality.train_labels, reality.held_out_labels)
+            return learn_labels(reality.train, labels[0], reality.held_out, labels[1], len(reality.classes))
+
+        extractor = remembered(folder, f"{key}-{name}", make)
+        if extractor.usable or wanted != "auto":
+            found[name] = extractor
+    return found
 
 
 class Evaluator:
-    """Measures `fd`, the Fréchet distance on fixed random features, of generated images from the real ones.
+    """Measures generated images against real ones.
 
-    Real images, latents and labels are the same in every measurement, and drawn with a generator of its own: measuring
-    never changes what a run does next.
+    Latents and labels are the same in every measurement, and drawn with a generator of its own: measuring never
+    changes what a run does next.
 
     Args:
-        store: the real images.
+        reality: the real images.
+        extractors: from images to features, by name.
         count: images to generate.
-        device: where features are computed.
+        conditional: whether the generator is told the class, so that a judge can say how often it shows it.
     """
 
-    def __init__(self, store: Store, count: int, device: torch.device) -> None:
-        stream = Stream(store, 1, 0, device)
+    def __init__(
+        self, reality: Reality, extractors: Mapping[str, Extractor], count: int, *, conditional: bool = False
+    ) -> None:
+        self.reality, self.extractors, self.conditional = reality, dict(extractors), conditional
         generator = torch.Generator().manual_seed(SEED)
-        rows = torch.randperm(len(store), generator=generator)[:REAL]
-        rows = rows.repeat(2) if len(rows) == 1 else rows
-        chunks = [stream.take(some.to(stream.images.device)).images for some in torch.split(rows, 512)]
-        self.features = RandomFeatures.fit(chunks)
-        self.real = torch.cat([self.features(chunk) for chunk in chunks])
         self.seeds = list(range(SEED, SEED + count))
-        drawn = torch.randint(len(store), (count,), generator=generator)
-        self.labels = torch.from_numpy(store.labels)[drawn].tolist()  # classes as often as among the real images
-        self.about = {"extractor": identity(store.spec.channels), "real": len(rows), "fake": count}
+        drawn = torch.multinomial(reality.shares, count, replacement=True, generator=generator)
+        self.labels: list[int] = drawn.tolist()  # classes as often as among the real images
+        self.real = {name: features(extractor, reality.train) for name, extractor in self.extractors.items()}
+        self.held_out = {name: features(extractor, reality.held_out) for name, extractor in self.extractors.items()}
+        self.combined = [name for name in self.extractors if name != "judge"] or list(self.extractors)
+        self.guard = self.combined[0]  # what is near is judged by these features
+        self.deviation, self.saturated = _contrast(reality.train)
+        judge = self.extractors.get("judge")
+        self.judge = judge if isinstance(judge, Judge) else None
+        self.expected: list[float] = []  # how often the judge sees each class among the real images
+        if self.judge is not None:
+            seen = probabilities(self.judge, reality.train).argmax(1)
+            self.expected = (torch.bincount(seen, minlength=len(reality.classes)) / len(seen)).tolist()
+        self.floor = self._floor(count)
+        self.about = {
+            "real": len(reality.train),
+            "held_out": len(reality.held_out),
+            "fake": count,
+            "compared_one_by_one": min(GUARD, len(reality.train), count),
+            "extractors": [extractor.identity for extractor in self.extractors.values()],
+            "size": "x".join(map(str, reality.train.shape[1:])),
+            "seed": SEED,
+            "floor": self.floor.value,
+            "floor_deviation": self.floor.deviation,
+        }
 
-    def __call__(self, sample: Callable[[list[int], list[int]], Tensor]) -> dict[str, float]:
-        """Measure a generator.
+    def __call__(self, sample: Sample) -> Measured:
+        """Measure a generator."""
+        return self.measure(self.generate(sample), self.labels)
+
+    def generate(self, sample: Sample) -> Tensor:
+        """Make the images of a measurement, in 8 bits as `sample` writes them: uint8 [N, C, H, W]."""
+        made = []
+        for start in range(0, len(self.seeds), BATCH):
+            chosen = slice(start, start + BATCH)
+            made.append(pixels(sample(self.seeds[chosen], self.labels[chosen])))
+        return torch.cat(made)
+
+    def measure(self, fake: Tensor, labels: Sequence[int] | None = None) -> Measured:
+        """Measure generated images.
 
         Args:
-            sample: makes one image of each seed and label: [N, C, H, W], -1 to 1.
-
-        Returns:
-            the metrics by name.
+            fake: uint8 [N, C, H, W].
+            labels: the classes that they should show, where the generator was told them.
         """
-        fake = []
-        for start in range(0, len(self.seeds), 256):
-            chosen = slice(start, start + 256)
-            images = sample(self.seeds[chosen], self.labels[chosen])
-            # As `sample` writes them: 8 bits.
-            fake.append(self.features(((images + 1) * 127.5 + 0.5).floor().clamp(0, 255) / 127.5 - 1))
-        return {"fd": frechet_distance(self.real, torch.cat(fake))}
+        found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
+        apart = {name: distances.frechet_distance(self.real[name], found[name]) for name in found}
+        contrast, saturated = _contrast(fake)
+        metrics = {
+            "fd": _combined([apart[name] for name in self.combined]),
+            **{f"fd_{name}": value for name, value in apart.items()},
+            **self._guards(found[self.guard]),
+            "contrast": contrast / max(self.deviation, 1e-6),
+            "saturated": saturated,
+        }
+        if self.judge is None:
+            return Measured(metrics)
+        shown = probabilities(self.judge, fake).argmax(1)
+        if self.conditional and labels is not None:
+            metrics["judge_accuracy"] = float((shown == torch.tensor(labels)).float().mean())
+        lost = self._lost(shown)
+        return Measured({**metrics, "lost_classes": float(len(lost))}, lost)
+
+    def _guards(self, fake: Tensor) -> dict[str, float]:
+        """Say what `fd` cannot: whether images are copies, few different ones, or miss a part of the real ones."""
+        real, held_out = self.real[self.guard], self.held_out[self.guard]
+        count = min(GUARD, len(real), len(fake))  # coverage and 1-NN need as many of either kind
+        nearest = distances.nearest_neighbour_accuracy(real[:count], fake[:count])
+        support = distances.support_size(real[:GUARD], fake[:GUARD])
+        most = min(GUARD, len(fake)) * (min(GUARD, len(fake)) - 1) / 2
+        found = {
+            "coverage": distances.density_coverage(real[:count], fake[:count]).coverage,
+            "nearest_neighbour": nearest.accuracy,
+            "nearest_neighbour_fake": nearest.fake,
+            "support": min(support.size, most),  # with no collision at all it is at least as large
+            "collisions": float(support.collisions),
+            "copied": distances.copied_share(real, fake[:GUARD]),
+        }
+        if len(held_out):
+            found["copying"] = distances.data_copying(real, held_out, fake[:GUARD])
+        return found
+
+    def _lost(self, shown: Tensor) -> tuple[str, ...]:
+        """Name the classes that are shown less than a tenth as often as among the real images, and not by chance."""
+        counts = torch.bincount(shown, minlength=len(self.reality.classes)).tolist()
+        return tuple(
+            name
+            for name, share, count in zip(self.reality.classes, self.expected, counts, strict=True)
+            if count < 0.1 * share * len(shown) and _at_most(count, len(shown), share) < 1e-6
+        )
+
+    def _floor(self, count: int) -> Floor:
+        """Measure random halves of the real images against each other.
+
+        A Fréchet distance between two samples of one law is about proportional to 1/N + 1/M (Chong and Forsyth 2020,
+        arXiv:1911.07023), which leads from the halves to the numbers of a measurement.
+        """
+        everything = {
+            name: torch.cat([part for part in (self.real[name], self.held_out[name]) if len(part)])
+            for name in self.combined
+        }
+        total = len(everything[self.guard])
+        half = total // 2
+        if half < 2:
+            return Floor(math.nan, math.nan)
+        generator = torch.Generator().manual_seed(SEED)
+        found = []
+        for _ in range(SPLITS):
+            rows = torch.randperm(total, generator=generator)
+            halves = [(part[rows[:half]], part[rows[half : 2 * half]]) for part in everything.values()]
+            found.append(_combined([distances.frechet_distance(*pair) for pair in halves]))
+        scale = (1 / len(self.reality.train) + 1 / count) / (2 / half)
+        values = torch.tensor(found, dtype=torch.float64) * scale
+        return Floor(float(values.mean()), float(values.std()))
+
+
+def features(extractor: Extractor, images: Tensor) -> Tensor:
+    """Give the features of uint8 images: [N, C, H, W] -> [N, D], on the CPU."""
+    if not len(images):
+        return torch.empty(0, 0)
+    return torch.cat([extractor(numbers(part)) for part in torch.split(images, BATCH)])
+
+
+def probabilities(judge: Judge, images: Tensor) -> Tensor:
+    """Give what a judge sees in uint8 images: [N, C, H, W] -> [N, classes]."""
+    return torch.cat([judge.probabilities(numbers(part)) for part in torch.split(images, BATCH)])
+
+
+def numbers(images: Tensor) -> Tensor:
+    """Scale uint8 images to -1 to 1."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Round images of -1 to 1 to the 8 bits that are written; what is not a number becomes black."""
+    return ((images + 1) * 127.5 + 0.5).floor().nan_to_num(0).clamp(0, 255).to(torch.uint8).cpu()
+
+
+def _combined(values: Sequence[float]) -> float:
+    """Give the geometric mean: of two distances in different units neither outweighs the other."""
+    return math.prod(values) ** (1 / len(values))
+
+
+def _contrast(images: Tensor) -> tuple[float, float]:
+    """Give the deviation of all pixels, and the share of black and white ones."""
+    some = numbers(images[:GUARD])
+    return float(some.std()), float((some.abs() > 0.99).float().mean())
+
+
+def _at_most(count: int, trials: int, share: float) -> float:
+    """Give the probability of at most `count` hits in `trials` where each hits with probability `share`."""
+    if share >= 1:
+        return float(count >= trials)
+    return math.fsum(
+        math.exp(
+            math.lgamma(trials + 1)
+            - math.lgamma(hits + 1)
+            - math.lgamma(trials - hits + 1)
+            + hits * math.log(share)
+            + (trials - hits) * math.log1p(-share)
+        )
+        for hits in range(count + 1)
+    )

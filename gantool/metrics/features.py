@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,17 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d
 FEATURES = 64
 WIDTHS = (16, 32, 64)
 LARGE = 64  # pixels on a side from which the first convolution takes every second pixel: a quarter of the work
+
+
+class Extractor(Protocol):
+    """Turns an image into the numbers by which it is compared with others."""
+
+    @property
+    def identity(self) -> str:
+        """A name and 12 hexadecimal digits of a hash of its weights, to stand beside every number that it gave."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Give the features of images: [N, C, H, W], -1 to 1 -> [N, D], float32, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -30,38 +42,46 @@ class RandomFeatures:
     Args:
         mean: of each feature over the real images, [64].
         deviation: of each feature over the real images, [64].
+        channels: of the images.
     """
 
     mean: Tensor
     deviation: Tensor
+    channels: int
 
     @classmethod
     def fit(cls, real: Sequence[Tensor]) -> RandomFeatures:
         """Scale by these real images: batches of [N, C, H, W], -1 to 1."""
         raw = torch.cat([_raw(batch) for batch in real])
-        deviation = raw.std(0)
-        return cls(raw.mean(0), deviation.clamp_min(0.1 * float(deviation.median()) + 1e-6))
+        return cls(raw.mean(0), clamped(raw.std(0)), real[0].shape[1])
+
+    @property
+    def identity(self) -> str:
+        """See `Extractor`."""
+        digest = hashlib.sha256()
+        for kernel in (*_kernels(self.channels), _projection()):
+            digest.update(kernel.numpy().tobytes())
+        return f"rand-{digest.hexdigest()[:12]}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Give the features of images: [N, C, H, W], -1 to 1 -> [N, 64], on the CPU."""
         return (_raw(images) - self.mean) / self.deviation
 
 
-def identity(channels: int) -> str:
-    """Name the extractor and a hash of its weights, to stand beside every number that it gave."""
-    digest = hashlib.sha256()
-    for kernel in (*_kernels(channels), _projection()):
-        digest.update(kernel.numpy().tobytes())
-    return f"rand-{digest.hexdigest()[:12]}"
+def clamped(deviation: Tensor) -> Tensor:
+    """Raise the least deviations, [D]: divided by its own, a feature that hardly varies would outweigh the rest."""
+    return deviation.clamp_min(0.1 * float(deviation.median()) + 1e-6)
 
 
 @torch.no_grad()
 def _raw(images: Tensor) -> Tensor:
     kept = []
     stride = 2 if min(images.shape[-2:]) >= LARGE else 1
+    images = images.contiguous(memory_format=torch.channels_last)  # a third quicker on the CPU
     for kernel in _kernels(images.shape[1]):
-        images = conv2d(images, kernel.to(images), stride=stride, padding=1).relu()
-        kept += [adaptive_avg_pool2d(images, 2).flatten(1), images.flatten(2).std(2, correction=0)]
+        kernel = kernel.to(images).contiguous(memory_format=torch.channels_last)
+        images = conv2d(images, kernel, stride=stride, padding=1).relu_()
+        kept += [adaptive_avg_pool2d(images, 2).flatten(1), images.var((2, 3), correction=0).sqrt()]
         stride = 1
         images = avg_pool2d(images, 2, ceil_mode=True)
     return (torch.cat(kept, 1) @ _projection().to(images)).cpu()

@@ -67,6 +67,10 @@ class Model(nn.Module, ABC):
     def sample(self, prompt: Prompt) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
 
+    @abstractmethod
+    def scores(self, batch: Labeled) -> Tensor:
+        """Give the discriminator's scores of images, each taken as one of its label's class: [N, 1]."""
+
     def prompt(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Prompt:
         """Give the latents and labels of pictures; a seed is one latent, whatever the others are.
 
@@ -113,6 +117,11 @@ class NoiseModel(Model):
         """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
         images: Tensor = self.generator(prompt.latents)
         return images
+
+    def scores(self, batch: Labeled) -> Tensor:
+        """Give the discriminator's scores of images: [N, 1]."""
+        scores: Tensor = self.discriminator(batch.images)
+        return scores
 
     def score_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Score real and fake images, in one pass where that gives the same scores.

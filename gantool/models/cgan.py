@@ -54,6 +54,11 @@ class CGAN(Model):
         images: Tensor = self.generator(prompt.latents, prompt.labels)
         return images
 
+    def scores(self, batch: Labeled) -> Tensor:
+        """Give the discriminator's scores of pairs of image and class: [N, 1]."""
+        scores: Tensor = self.discriminator(batch.images, batch.labels)
+        return scores
+
 
 class Generator(nn.Module):
     """Latents [N, latent_dim] and labels [N] to images [N, C, H, W], -1 to 1."""

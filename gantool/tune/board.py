@@ -50,6 +50,7 @@ class Board:
         self.home: Study | None = None
         self.start = time.monotonic()
         self.spent: list[float] = []  # seconds of the trials that ended in this search
+        self._metric = recipe.metric
         self.live = Live(get_renderable=self._picture, console=show.err, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -98,7 +99,7 @@ class Board:
         if self.home is not None:
             self.home.write_results()
         if not show.err.is_terminal:
-            score = f"fd {show.number(row.best)}" if math.isfinite(row.best) else row.why
+            score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else row.why
             best = min((r.best for r in self.rows.values() if r.state == "complete"), default=math.inf)
             self.tell(
                 f"trial {number} {row.state} at epoch {row.epoch}: {score}; best so far {show.number(best)}; "
@@ -131,8 +132,8 @@ class Board:
         chosen = sorted(self.rows.values() if rows is None else rows, key=lambda row: (row.best, row.number))
         table = Table(box=None, pad_edge=False)
         keys = list(self.tune.space) if self.tune else []
-        for heading in ("trial", "fd", "epoch", "", *map(_short, keys), "state"):
-            justify: Literal["left", "right"] = "right" if heading in {"trial", "fd", "epoch"} else "left"
+        for heading in ("trial", self._metric, "epoch", "", *map(_short, keys), "state"):
+            justify: Literal["left", "right"] = "right" if heading in {"trial", self._metric, "epoch"} else "left"
             table.add_column(escape(heading), justify=justify, no_wrap=heading != "state")
         for row in chosen if rows is not None else chosen[:TOP]:
             colour = _COLOURS[row.state]

@@ -73,7 +73,7 @@ class StudySearch(Searcher):
             return
         result = result or {}
         why = result.get("why") or ("its worker process died" if error or not result else None)
-        for name in ("best_epoch", "epoch", "seconds"):
+        for name in ("best_epoch", "epoch", "seconds", "diagnoses"):
             if name in result:
                 trial.set_user_attr(name, result[name])
         if why:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gantool import engine
 from gantool import recipe as recipes
 from gantool.data.prepare import prepare
-from gantool.errors import CheckpointError, ResourceError, RunError, TrainingError
+from gantool.errors import CheckpointError, DataError, ResourceError, RunError, TrainingError
 from gantool.locks import alone
 from gantool.recipe import Recipe, Tune
 from gantool.runs import make_directory, replacing, write
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from gantool.tune.board import Board
 
 DATABASE = "study.db"
+SPOILT = {"mode-collapse", "memorised"}  # diagnoses of a generator that nobody wants, however near it is
+MEASUREMENTS = 5  # of a trial, where the recipe does not say how often
+LEAST, FEW = 16, 60  # pictures without which a search cannot tell settings apart, or tells no more than their order
 RETRIES = 3  # of a trial whose worker process died; a trial that merely fails is not tried again
 
 
@@ -121,7 +124,10 @@ class Study:
         epochs = self.tune.epochs or self.recipe.train.epochs
 
         def configuration(number: int, values: dict[str, Any]) -> dict[str, Any]:
-            chosen = engine.change(self.recipe, {**values, "train.epochs": epochs, "train.keep_every": 0})
+            # Trials are compared epoch by epoch, so that each is measured after the same ones.
+            every = self.recipe.train.evaluate_every or max(1, epochs // MEASUREMENTS)
+            fixed = {"train.epochs": epochs, "train.keep_every": 0, "train.evaluate_every": every}
+            chosen = engine.change(self.recipe, {**values, **fixed})
             return {
                 "number": number,
                 "recipe": recipes.dump(chosen),
@@ -138,9 +144,13 @@ class Study:
         write(self.path / "trials.csv", self._table(rows))
         if not finished:
             return
-        best = min(finished, key=lambda trial: trial.value or math.inf)
+        # A distance rewards copies, and can be low for few different pictures: such a trial wins only among its kind.
+        sound = [trial for trial in finished if not SPOILT & set(trial.user_attrs.get("diagnoses", []))]
+        best = min(sound or finished, key=lambda trial: math.inf if trial.value is None else trial.value)
         chosen = engine.change(self.recipe, self.space.changes(best.params))
-        head = f"# Trial {best.number} of {len(rows)}: fd {best.value:.4g} after {best.user_attrs['epoch']} epochs.\n"
+        told = f"{self.tune.metric} {best.value:.4g} after {best.user_attrs['epoch']} epochs"
+        spoilt = "".join(f"; {code}" for code in best.user_attrs.get("diagnoses", []) if code in SPOILT)
+        head = f"# Trial {best.number} of {len(rows)}: {told}{spoilt}.\n"
         write(self.path / "best.yaml", head + recipes.dump(chosen))
         grid = self.folder(best.number) / "samples" / f"epoch-{best.user_attrs['best_epoch']:04d}.png"
         if grid.exists():
@@ -154,7 +164,7 @@ class Study:
         text = io.StringIO()
         keys = list(self.space.ranges)
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["number", "state", "fd", *keys, "epochs", "seconds", "why"])
+        writer.writerow(["number", "state", self.tune.metric, *keys, "epochs", "seconds", "diagnoses", "why"])
         for trial in rows:
             values = self.space.changes(trial.params)
             last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else ""
@@ -164,7 +174,8 @@ class Study:
                 [
                     *(trial.number, trial.state.name.lower(), score),
                     *(values.get(key, "") for key in keys),
-                    *(told.get(name, "") for name in ("epoch", "seconds", "why")),
+                    *(told.get(name, "") for name in ("epoch", "seconds")),
+                    *(" ".join(told.get("diagnoses", [])), told.get("why", "")),
                 ]
             )
         return text.getvalue()
@@ -199,7 +210,15 @@ def search(recipe: Recipe, *, out: Path | None, data_dir: Path, board: Board, st
     Space(recipe).check(data_dir)
     home = Study(out, recipe)
     with alone(home.path / "lock"):
-        prepare(recipe.data, data_dir, tell=board.tell)
+        store = prepare(recipe.data, data_dir, tell=board.tell)
+        if len(store) < LEAST:
+            raise DataError(
+                f"{recipe.data.source}: has {len(store)} pictures, too few to tell settings apart; give it {LEAST} or "
+                "more, or use gantool train"
+            )
+        if len(store) < FEW:
+            board.tell(f"with {len(store)} pictures fd ranks settings, and does not say how good they are")
+        engine.evaluator_of(recipe, store, data_dir, tell=board.tell)  # what is learned once, before all trials need it
         home.line_up()
         left = home.tune.trials - len(home.spent())
         board.begin(home, home.spent())

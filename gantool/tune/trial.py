@@ -23,7 +23,7 @@ def run_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     from gantool import engine, recipe
-    from gantool.errors import GantoolError
+    from gantool.errors import GantoolError, TrainingError
     from gantool.runs import Run
 
     best_epoch = 0
@@ -38,11 +38,13 @@ def run_trial(config: dict[str, Any]) -> None:
             for report in reports:
                 if not report.metrics:
                     continue
-                if report.metrics["fd"] <= report.best:
+                score = report.metrics[chosen.metric]
+                if score <= report.best:
                     best_epoch = report.epoch
                 tune.report(
                     {
-                        "score": report.metrics["fd"],
+                        "score": score,
+                        "diagnoses": list(report.diagnoses),
                         "best": report.best,
                         "best_epoch": best_epoch,
                         "epoch": report.epoch,
@@ -50,6 +52,8 @@ def run_trial(config: dict[str, Any]) -> None:
                         "finished": report.epoch == chosen.train.epochs,
                     }
                 )
+                if "diverged" in report.diagnoses:
+                    raise TrainingError(next(news.message for news in report.news if news.code == "diverged"))
     except (GantoolError, RuntimeError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         tune.report({"score": math.nan, "epoch": -1, "finished": False, "why": why[:300], "done": True})

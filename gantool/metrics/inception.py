@@ -1,0 +1,84 @@
+"""The features of the Fréchet Inception distance, for numbers that compare with those of papers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gantool.data.fetch import Remote
+from gantool.devices import randomness, seeded
+from gantool.errors import DataError, GantoolError
+
+FOLDER = "inception"  # of the data directory
+HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+WEIGHTS = Remote(
+    "weights-inception-2015-12-05-6726825d.pth",
+    ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",),
+    HASH,
+)
+CHUNK = 32  # images computed at a time, which are 299x299 inside of the network
+
+
+@dataclass(frozen=True, eq=False)
+class Inception:
+    """`inception`: the 2048 features of Inception-v3 before its classes. Heusel et al. 2017, arXiv:1706.08500, sec. 3.
+
+    The weights are the TensorFlow original's of 2015-12-05 and the resizing to 299x299 is TensorFlow's, both by
+    torch-fidelity. About 0.2 s an image on one core.
+
+    Args:
+        network: torch-fidelity's `FeatureExtractorInceptionV3`.
+        identity: see `Extractor`.
+    """
+
+    network: Any
+    identity: str
+
+    @classmethod
+    def open(cls, root: Path) -> Inception:
+        """Read the weights below the data directory `root`; nothing is downloaded.
+
+        Raises:
+            GantoolError: torch-fidelity is not installed.
+            DataError: the file is missing, cannot be read, or is not the one that everybody uses.
+        """
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError:
+            raise GantoolError(
+                "inception: needs torch-fidelity; install it with: pip install 'gantool[inception]'"
+            ) from None
+        path = root / FOLDER / WEIGHTS.name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; download it (96 MB) with: gantool data fetch inception") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != HASH:
+            raise DataError(
+                f"{path}: has SHA-256 {found[:8]} instead of {HASH[:8]}; "
+                "delete it and run: gantool data fetch inception"
+            )
+        cpu = torch.device("cpu")
+        with randomness(cpu, seeded(cpu, 0)):  # it draws random weights before it reads the real ones
+            # These very bytes, not the file again: torch-fidelity unpickles what it gets, which can run code.
+            network = FeatureExtractorInceptionV3("inception", ["2048"], io.BytesIO(content))
+        return cls(network, f"inception-{found[:12]}")
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Give the features of images: [N, C, H, W], -1 to 1, grey or colour -> [N, 2048], float32, on the CPU.
+
+        They are computed where the images are, from the 8 bits that `sample` would write.
+        """
+        network = self.network.to(images.device)
+        pixels = ((images + 1) * 127.5 + 0.5).floor().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        return torch.cat([network(chunk)[0].cpu() for chunk in torch.split(pixels, CHUNK)])

@@ -1,0 +1,347 @@
+"""Finished generators and folders of images, measured: `score`, `compare` and `nearest`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from gantool import engine, images
+from gantool.data import decode
+from gantool.data.folders import Folder
+from gantool.data.prepare import prepare
+from gantool.data.store import Store
+from gantool.data.stream import split, tensor
+from gantool.errors import DataError, GantoolError, unknown
+from gantool.metrics import distances, pictures
+from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn, numbers, pixels, probabilities
+from gantool.metrics.inception import Inception
+from gantool.recipe import Data
+from gantool.runs import Run, replacing
+from gantool.sampling import Trained
+
+COUNT = 1000  # generated images in a score, at the least
+LARGEST = 256  # pixels on a side at which folders are compared, at the most
+PER_CLASS = 50  # real images of a class from which its own distance means something
+ROWS, NEIGHBOURS = 8, 4  # of the sheet of nearest images: generated images, and real ones beside each
+
+METRICS = {
+    "fd": "Fréchet distance on gantool's own features: lower is better",
+    "kd": "kernel distance (KID's formula) on the same features, unbiased: 0 is perfect",
+    "coverage": "share of the real images with a generated one near by",
+    "nearest_neighbour": "how well the nearest image tells generated from real: 0.5 is perfect, below it are copies",
+    "copying": "C_T: nearer to training images than unseen real ones are; below -3 is copying",
+    "support": "about how many different images there are, by counting near twins",
+    "sliced_wasserstein": "sliced Wasserstein distance of local patches, times 1000",
+    "precision": "for information: share of generated images inside of the real ones' region",
+    "recall": "for information: share of real images inside of the generated ones' region",
+    "density": "for information: how densely real images surround the generated ones",
+    "inception_score": "for information: the judge's Inception score",
+    "judge_accuracy": "share of generated images in which a judge sees the class that was asked for",
+    "class_fd": "mean over the classes of the Fréchet distance within each",
+    "fid": "Inception-FID, comparable with papers where size, counts and data are theirs",
+    "l1": "mean absolute difference from the image of the same name, of 0 to 2",
+    "psnr": "peak signal-to-noise ratio against the image of the same name, in decibels",
+    "ssim": "structural similarity with the image of the same name: 1 is equal",
+}
+ON_REQUEST = ("fid", "l1", "psnr", "ssim")  # they need more than two sets of images
+
+
+class Value(NamedTuple):
+    """One number of a score.
+
+    Args:
+        name: the metric.
+        value: what it is; not a number where there are too few images.
+        perfect: what real images against real ones get, where that is known.
+    """
+
+    name: str
+    value: float
+    perfect: float | None = None
+
+
+class Score(NamedTuple):
+    """What was measured, and with what.
+
+    Args:
+        what: the run or folder.
+        values: the numbers.
+        about: counts, extractors, size, split and seed, which stand beside every number.
+    """
+
+    what: str
+    values: list[Value]
+    about: dict[str, Any]
+
+    def entry(self) -> dict[str, Any]:
+        """Give it as plain values; what is not finite is null."""
+        values = {row.name: row.value if math.isfinite(row.value) else None for row in self.values}
+        return {"what": self.what, "values": values, "measured_with": self.about}
+
+
+def chosen(text: str | None) -> list[str]:
+    """Read a list of metrics, such as `fd,kd`; without one, all that need nothing else."""
+    if text is None:
+        return [name for name in METRICS if name not in ON_REQUEST]
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in METRICS:
+            raise GantoolError(f"--metrics {name}: " + unknown("metric", name, METRICS))
+    return names
+
+
+def score_run(
+    run: Run,
+    names: Sequence[str],
+    *,
+    against: Path | None,
+    checkpoint: str,
+    device: str,
+    data_dir: Path,
+    tell: Callable[[str], None],
+) -> Score:
+    """Measure a run's generator against its own pictures, or those of a folder; adds to the run's `scores.jsonl`."""
+    trained = Trained(run, checkpoint, device)
+    evaluator = evaluator_of(trained, against, data_dir, tell)
+    fake = evaluator.generate(trained.pictures)
+    values = _values(evaluator, fake, evaluator.labels if evaluator.conditional else None, names, data_dir)
+    about = {**evaluator.about, "checkpoint": checkpoint, "epoch": trained.epoch}
+    if against is not None:
+        about["against"] = str(against)
+    found = Score(str(run.path), values, about)
+    lines = (run.path / "scores.jsonl").read_text("utf-8") if (run.path / "scores.jsonl").exists() else ""
+    with replacing(run.path / "scores.jsonl") as aside:
+        aside.write_text(lines + json.dumps(found.entry()) + "\n", encoding="utf-8", newline="\n")
+    return found
+
+
+def score_folder(
+    folder: Path, against: Path, names: Sequence[str], *, data_dir: Path, tell: Callable[[str], None]
+) -> Score:
+    """Measure the images of one folder against those of another, at the size of the second one's images."""
+    height, width, channels = _native(against)
+    shape: dict[str, Any] = {"size": (height, width), "channels": channels}
+    fake = prepare(Data(source=str(folder), **shape), data_dir, tell=tell)
+    real = prepare(Data(source=str(against), **shape), data_dir, tell=tell)
+    evaluator = _evaluator(real, len(fake), data_dir, tell)
+    made = tensor(fake.images)
+    plain = [name for name in names if name not in ("l1", "psnr", "ssim")]
+    values = _values(evaluator, made, None, plain, data_dir)
+    if len(plain) < len(names):
+        values += _paired(folder, against, fake, real, [name for name in names if name not in plain])
+    return Score(str(folder), values, {**evaluator.about, "against": str(against)})
+
+
+def evaluator_of(trained: Trained, against: Path | None, data_dir: Path, tell: Callable[[str], None]) -> Evaluator:
+    """Give what measures a trained generator: against its own pictures, or those of a folder."""
+    recipe = trained.recipe
+    count = max(COUNT, recipe.train.evaluate_images)
+    if against is None:
+        recipe = engine.change(recipe, {"train.evaluate_images": count, "train.extractors": "auto"})
+        return engine.evaluator_of(recipe, prepare(recipe.data, data_dir, tell=tell), data_dir, tell=tell)
+    _refuse_missing(against)
+    size = (trained.data.height, trained.data.width)
+    data = Data(source=str(against), size=size, channels=3 if trained.data.channels == 3 else 1)
+    return _evaluator(prepare(data, data_dir, tell=tell), count, data_dir, tell)
+
+
+def _evaluator(store: Store, count: int, data_dir: Path, tell: Callable[[str], None]) -> Evaluator:
+    share = Data.model_fields["held_out"].default
+    reality = Reality.of(store, split(store.labels, share))
+    extractors = learn(reality, "auto", data_dir / "extractors", f"{store.path.name}-{round(100 * share)}", tell)
+    return Evaluator(reality, extractors, count)
+
+
+def _values(
+    evaluator: Evaluator, fake: Tensor, labels: Sequence[int] | None, names: Sequence[str], data_dir: Path
+) -> list[Value]:
+    """Compute the named metrics; one that these images cannot give is left out."""
+    found = evaluator.measure(fake, labels).metrics
+    real = evaluator.real[evaluator.guard]
+    made = features(evaluator.extractors[evaluator.guard], fake)
+    count = min(GUARD, len(real), len(made))
+    parts = (real[:count], made[:count])
+    judge = evaluator.judge
+    perfect = {
+        "fd": evaluator.floor.value,
+        "coverage": distances.expected_coverage(count, count),
+        "nearest_neighbour": 0.5,
+        "copying": 0.0,
+    }
+    rows = {name: [Value(name, found[name], perfect.get(name))] for name in names if name in found}
+    if "fd" in rows:
+        rows["fd"] += [Value(f"fd_{name}", found[f"fd_{name}"]) for name in evaluator.extractors]
+
+    def wasserstein() -> list[Value]:
+        some = [numbers(part[:count]) for part in (evaluator.reality.train, fake)]
+        return [Value("sliced_wasserstein", pictures.sliced_wasserstein(some[0], some[1]))]
+
+    def inception_score() -> list[Value]:
+        sets = [probabilities(judge, part) for part in (fake, evaluator.reality.train)] if judge else []
+        return [Value("inception_score", *map(distances.inception_score, sets))] if sets else []
+
+    def fid() -> list[Value]:
+        network = Inception.open(data_dir)
+        sets = [features(network, part) for part in (evaluator.reality.train, fake)]
+        return [Value("fid", distances.frechet_distance(sets[0], sets[1]))]
+
+    more: dict[str, Callable[[], list[Value]]] = {
+        "kd": lambda: [Value("kd", distances.kernel_distance(real, made), 0.0)],
+        "sliced_wasserstein": wasserstein,
+        "precision": lambda: [Value("precision", distances.precision_recall(*parts).precision)],
+        "recall": lambda: [Value("recall", distances.precision_recall(*parts).recall)],
+        "density": lambda: [Value("density", distances.density_coverage(*parts).density, 1.0)],
+        "inception_score": inception_score,
+        "class_fd": lambda: _by_class(evaluator, fake, labels) if labels is not None else [],
+        "fid": fid,
+    }
+    rows |= {name: more[name]() for name in names if name in more}
+    return [value for name in names for value in rows.get(name, [])]
+
+
+def _by_class(evaluator: Evaluator, fake: Tensor, labels: Sequence[int]) -> list[Value]:
+    """Give the Fréchet distance within each class that has enough images of both kinds, and their mean."""
+    extractor, asked = evaluator.extractors[evaluator.guard], torch.tensor(labels)
+    made, real = features(extractor, fake), evaluator.real[evaluator.guard]
+    rows = []
+    for label, name in enumerate(evaluator.reality.classes):
+        own, other = real[evaluator.reality.train_labels == label], made[asked == label]
+        if len(own) >= PER_CLASS and len(other) >= PER_CLASS:
+            rows.append(Value(f"fd of {name}", distances.frechet_distance(own, other)))
+    mean = [Value("class_fd", math.fsum(row.value for row in rows) / len(rows))] if rows else []
+    return mean + rows
+
+
+def _paired(folder: Path, against: Path, fake: Store, real: Store, names: Sequence[str]) -> list[Value]:
+    """Compare images of the same name."""
+    stems = []
+    for place, store in ((folder, fake), (against, real)):
+        found = Folder(place)
+        listed = [Path(picture.name).stem for picture in found.pictures(found.classes)]
+        skipped = {Path(name).stem for name, _ in store.skipped}
+        stems.append([stem for stem in listed if stem not in skipped])
+    if stems[0] != stems[1]:
+        lone = sorted(set(stems[0]) ^ set(stems[1])) or ["their order differs"]
+        raise DataError(
+            f"{folder}: {', '.join(names)} compare images of the same name, but {lone[0]!r} has no partner in both "
+            f"folders; leave it out, or name other --metrics"
+        )
+    compare = {"l1": pictures.l1, "psnr": pictures.psnr, "ssim": pictures.ssim}
+    images_of = [numbers(tensor(store.images)) for store in (fake, real)]
+    return [Value(name, compare[name](*images_of)) for name in names]
+
+
+def _refuse_missing(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; score compares a run, or a folder of images, with a folder")
+
+
+def _native(folder: Path) -> tuple[int, int, int]:
+    """Give height, width and channels at which a folder's images are compared: the first one's, or smaller."""
+    _refuse_missing(folder)
+    found = Folder(folder)
+    for picture in found.pictures(found.classes):
+        if isinstance(picture.content, Path):
+            try:
+                channels, height, width = decode.native(picture.content)
+            except decode.Unreadable:
+                continue
+            scale = min(1.0, LARGEST / max(height, width))
+            return max(1, round(height * scale)), max(1, round(width * scale)), channels
+    raise DataError(f"{folder}: no readable pictures in it; a folder of images is what score compares")
+
+
+class Row(NamedTuple):
+    """A run in a comparison.
+
+    Args:
+        run: its directory.
+        model: its model's name.
+        epoch: of the checkpoint.
+        values: its numbers by metric.
+        floor: what `fd` can be at best.
+        diagnoses: what was wrong when it ended.
+        same: whether it was measured against the same pictures as the first run.
+    """
+
+    run: str
+    model: str
+    epoch: int
+    values: dict[str, float]
+    floor: float
+    diagnoses: list[str]
+    same: bool
+
+
+def compare(
+    runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, tell: Callable[[str], None], columns: int = 8
+) -> list[Row]:
+    """Measure several runs alike, and draw what each makes of the same seeds, a row a run.
+
+    Args:
+        runs: two or more.
+        path: the picture to write.
+        device: see `devices.choose`.
+        data_dir: where fetched and decoded data are.
+        tell: is told what is prepared.
+        columns: pictures of each run.
+    """
+    rows, sheets, captions = [], [], []
+    first: Evaluator | None = None
+    for run in runs:
+        trained = Trained(run, "best", device)
+        evaluator = evaluator_of(trained, None, data_dir, tell)
+        first = first or evaluator
+        same = evaluator.about["extractors"] == first.about["extractors"] and torch.equal(
+            evaluator.reality.train, first.reality.train
+        )
+        found = evaluator(trained.pictures).metrics
+        last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
+        name, floor = trained.recipe.model["name"], evaluator.floor.value
+        rows.append(Row(str(run.path), name, trained.epoch, found, floor, last[0] if last else [], same))
+        sheets.append(trained.sample(range(columns)))
+        captions += [run.path.name] + [""] * (columns - 1)
+    images.save(images.grid(torch.cat(_alike(sheets)), columns=columns, captions=captions), path)
+    return rows
+
+
+def nearest(
+    run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Path, tell: Callable[[str], None]
+) -> dict[str, float]:
+    """Draw generated images, each beside the training images that are nearest to it.
+
+    Returns:
+        `copying`, where images were held out, and `copied`; see `Evaluator`.
+    """
+    trained = Trained(run, checkpoint, device)
+    store = prepare(trained.recipe.data, data_dir, tell=tell)
+    evaluator = evaluator_of(trained, None, data_dir, tell)
+    extractor = evaluator.extractors[evaluator.guard]
+    rows = split(store.labels, trained.recipe.data.held_out).train
+    seen = tensor(store.images)
+    tell(f"looking through {len(rows):,} training pictures")
+    known = torch.cat([extractor(numbers(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])
+    made = trained.sample(range(ROWS))
+    apart = torch.cdist(extractor(numbers(pixels(made))), known)
+    near = apart.topk(min(NEIGHBOURS, len(rows)), largest=False)
+    tiles, captions = [], []
+    for index in range(ROWS):
+        tiles += [made[index : index + 1], numbers(seen[rows[near.indices[index].numpy()]])]
+        captions += [f"seed {index}", *(f"{value:.1f}" for value in near.values[index].tolist())]
+    images.save(images.grid(torch.cat(tiles), columns=1 + near.indices.shape[1], captions=captions), path)
+    found = evaluator.measure(evaluator.generate(trained.pictures)).metrics
+    return {name: found[name] for name in ("copying", "copied") if name in found}
+
+
+def _alike(sheets: Sequence[Tensor]) -> list[Tensor]:
+    """Enlarge pictures to the largest size, and make grey ones colour where any is: for one sheet."""
+    height, width = (max(sheet.shape[axis] for sheet in sheets) for axis in (2, 3))
+    channels = max(sheet.shape[1] for sheet in sheets)
+    return [interpolate(sheet, (height, width)).expand(-1, channels, -1, -1) for sheet in sheets]

@@ -1,0 +1,228 @@
+"""`score`, `compare`, `nearest` and `explain`, as a person types them; on real digits and rendered eggs."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from gantool import cli, engine
+from gantool.data.eggs import render
+from gantool.recipe import dump
+from gantool.runs import Run
+
+DIGITS = {
+    "data.source": "digits",
+    "data.classes": ["3", "5"],
+    "train.batch_size": 32,
+    "train.evaluate_images": 64,
+    "train.evaluate_every": 100,
+    "train.extractors": ["rand"],
+}
+
+
+def trained(path, data_dir, name="gan14", **changes):
+    recipe = engine.open_recipe(name, {**DIGITS, **{key.replace("__", "."): value for key, value in changes.items()}})
+    run = Run.create(dump(recipe), name=recipe.name, out=path)
+    for _ in engine.train(recipe, run, data_dir=data_dir, device="cpu"):
+        pass
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_dir):
+    """Two runs on the same pictures, the second trained for longer."""
+    home = tmp_path_factory.mktemp("home") / "runs"
+    return [trained(home / f"gan14-00{number}", data_dir, train__epochs=epochs) for number, epochs in ((1, 1), (2, 30))]
+
+
+def gantool(*arguments):
+    """Run a command; gives its exit code."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def folder_of_eggs(path, numbers, size=32, name="Egg"):
+    path.mkdir()
+    for number in numbers:
+        Image.fromarray(render(name, number, size)).save(path / f"{number:03d}.png")
+    return path
+
+
+def test_a_run_is_scored_and_the_score_is_kept_with_all_that_it_was_measured_with(runs, data_dir, capsys):
+    for _ in range(2):
+        assert gantool("score", runs[1].path, "--data-dir", data_dir, "--json", "--device", "cpu") == 0
+    found = json.loads(capsys.readouterr().out.partition("}\n{")[0] + "}")
+    kept = [json.loads(line) for line in (runs[1].path / "scores.jsonl").read_text("utf-8").splitlines()]
+    assert kept == [found, found]
+    values, about = found["values"], found["measured_with"]
+    assert values["fd"] == pytest.approx(math.sqrt(values["fd_rand"] * values["fd_pretext"]))
+    for name in ("kd", "coverage", "nearest_neighbour", "copying", "support", "sliced_wasserstein", "precision",
+                 "recall", "density", "inception_score"):  # fmt: skip
+        assert values[name] is not None
+    assert "judge_accuracy" not in values  # gan14 is told no class
+    assert (about["real"], about["held_out"], about["fake"]) == (292, 73, 1000)
+    assert [name.partition("-")[0] for name in about["extractors"]] == ["rand", "pretext", "judge"]
+    assert about["floor"] < values["fd"]
+    assert {"seed", "size", "epoch", "checkpoint", "floor_deviation"} <= about.keys()
+
+
+def test_the_table_of_a_score_says_what_each_number_means_and_what_is_noise(runs, data_dir, capsys):
+    assert gantool("score", runs[1].path, "--metrics", "fd,coverage", "--data-dir", data_dir, "--device", "cpu") == 0
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines()[2:7]] == [
+        "fd",
+        "fd_rand",
+        "fd_pretext",
+        "fd_judge",
+        "coverage",
+    ]
+    assert "lower is better" in told
+    assert "1,000 generated against 292 real pictures of 1x14x14, 73 more held out" in told
+    assert "are noise" in told
+    assert "kd" not in told
+
+
+def test_a_run_is_scored_against_a_folder(runs, data_dir, tmp_path, capsys):
+    eggs = folder_of_eggs(tmp_path / "eggs", range(30))
+    assert gantool("score", runs[1].path, "--against", eggs, "--metrics", "fd", "--data-dir", data_dir, "--json") == 0
+    far = json.loads(capsys.readouterr().out)
+    assert far["measured_with"]["against"] == str(eggs)
+    assert far["measured_with"]["real"] == 18
+    assert far["values"]["fd"] > 50
+
+
+def test_two_folders_are_compared_at_the_size_of_the_second(data_dir, tmp_path, capsys):
+    eggs, others = folder_of_eggs(tmp_path / "a", range(80)), folder_of_eggs(tmp_path / "b", range(80, 160))
+    tomatoes = folder_of_eggs(tmp_path / "c", range(80), size=48, name="Tomato")
+    found = []
+    for folder in (eggs, tomatoes):
+        assert gantool("score", folder, "--against", others, "--data-dir", data_dir, "--json") == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["measured_with"]["size"] == found[1]["measured_with"]["size"] == "3x32x32"
+    assert found[0]["values"]["fd"] < 5 * found[0]["measured_with"]["floor"]
+    assert found[1]["values"]["fd"] > 5 * found[0]["values"]["fd"]
+
+
+def test_images_of_the_same_name_are_compared_pixel_by_pixel(data_dir, tmp_path, capsys):
+    one = folder_of_eggs(tmp_path / "one", range(20))
+    other = tmp_path / "other"
+    shutil.copytree(one, other)
+    for file in other.iterdir():
+        Image.open(file).point(lambda value: min(255, value + 10)).save(file)
+    assert gantool("score", one, "--against", other, "--metrics", "l1,psnr,ssim", "--data-dir", data_dir, "--json") == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    assert values["l1"] == pytest.approx(20 / 255, rel=0.05)
+    assert values["psnr"] == pytest.approx(20 * math.log10(255 / 10), rel=0.05)
+    assert 0.8 < values["ssim"] < 1
+    (other / "007.png").rename(other / "lone.png")
+    assert gantool("score", one, "--against", other, "--metrics", "l1", "--data-dir", data_dir) == 3
+    assert "l1 compare images of the same name, but '007' has no partner in both folders" in capsys.readouterr().err
+
+
+def test_a_conditional_run_is_asked_for_its_classes_too(data_dir, tmp_path, capsys):
+    changes = {"data__source": "eggs", "data__classes": ["Egg", "Tomato"], "data__size": 16, "train__epochs": 2}
+    run = trained(tmp_path / "run", data_dir, "cgan_egg", **changes)
+    assert gantool("score", run.path, "--data-dir", data_dir, "--json", "--device", "cpu") == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    assert 0 <= values["judge_accuracy"] <= 1
+    assert values["class_fd"] == pytest.approx((values["fd of Egg"] + values["fd of Tomato"]) / 2)
+
+
+def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, data_dir, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    paths = [run.path for run in runs]
+    assert gantool("compare", *paths, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].split() == [
+        "run",
+        "model",
+        "epoch",
+        "fd",
+        "floor",
+        "coverage",
+        "1-NN",
+        "copying",
+        "support",
+        "diagnoses",
+    ]
+    assert [line.split()[0] for line in told[1:3]] == [str(paths[1]), str(paths[0])]
+    with Image.open(sheet) as picture:
+        assert picture.width > 8 * 56
+        assert picture.height > 2 * 56
+
+
+def test_runs_of_other_pictures_are_marked_as_not_comparable(runs, data_dir, tmp_path, capsys):
+    other = trained(tmp_path / "other", data_dir, train__epochs=1, data__classes=["4"])
+    sheet = tmp_path / "sheet.png"
+    assert gantool("compare", runs[1].path, other.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
+    told = capsys.readouterr().out
+    assert "* measured against other pictures than the first run: not comparable with it" in told
+    (line,) = [line for line in told.splitlines() if line.startswith(str(other.path))]
+    assert " *" in line
+
+
+def test_generated_pictures_are_drawn_beside_the_nearest_training_pictures(runs, data_dir, capsys):
+    assert gantool("nearest", runs[1].path, "--data-dir", data_dir, "--device", "cpu") == 0
+    told = capsys.readouterr().out
+    assert "C_T +" in told
+    assert "no sign of copying" in told
+    assert f"{runs[1].path}/nearest.png: generated pictures on the left" in told.replace("\\", "/")
+    with Image.open(runs[1].path / "nearest.png") as picture:
+        assert picture.height > picture.width  # eight rows of five
+
+
+def test_scoring_changes_nobodys_random_numbers(runs, data_dir):
+    before = torch.get_rng_state()
+    assert gantool("score", runs[0].path, "--data-dir", data_dir, "--device", "cpu") == 0
+    assert gantool("nearest", runs[0].path, "--data-dir", data_dir, "--device", "cpu") == 0
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_inception_needs_its_weights_which_the_message_tells_how_to_get(runs, data_dir, capsys):
+    assert gantool("score", runs[0].path, "--metrics", "fid", "--data-dir", data_dir, "--device", "cpu") == 3
+    assert "gantool data fetch inception" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["score", "{run}", "--metrics", "fdd"], 2, "error: --metrics fdd: unknown metric 'fdd'; did you mean 'fd'?"),
+        (["score", "{run}", "--metrics", ""], 2, "error: --metrics : unknown metric ''; known: class_fd,"),
+        (["score", "{run}", "--against", "nowhere"], 3, "error: nowhere: no such folder; score compares"),
+        (["score", "{eggs}", "--against", "nowhere"], 3, "error: nowhere: no such folder; score compares a run, or a"),
+        (["score", "{eggs}", "--against", "{empty}"], 3, "error: {empty}: no files in it; a source is"),
+        (["score", "nobody"], 2, "error: nobody: no run of this name"),
+        (["compare", "{run}"], 2, "error: compare: 1 run given; name two or more"),
+        (["compare", "{run}", "nobody"], 2, "error: nobody: no run of this name"),
+        (["compare", "{run}", "{run}", "-o", "{eggs}/000.png"], 2, "is already there; name another file, or add"),
+        (["nearest", "{run}", "-o", "{eggs}/000.png"], 2, "is already there; name another file, or add --overwrite"),
+        (["explain", "colapse"], 2, "error: unknown diagnosis 'colapse'; did you mean 'mode-collapse'?"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(arguments, code, message, runs, data_dir, inside, capsys):
+    places = {"run": runs[0].path, "eggs": folder_of_eggs(inside / "eggs", range(3)), "empty": inside / "empty"}
+    places["empty"].mkdir()
+    given = [argument.format(**places) for argument in arguments]
+    given += ["--data-dir", str(data_dir)] if given[0] != "explain" else []
+    assert gantool(*given) == code
+    told = capsys.readouterr().err.strip().splitlines()
+    assert message.format(**places) in told[-1]
+
+
+def test_every_diagnosis_is_listed_and_explained(capsys):
+    from gantool import health
+
+    assert gantool("explain") == 0
+    listed = capsys.readouterr().out
+    for code in health.CODES:
+        assert code in listed
+        assert gantool("explain", code) == 0
+        assert capsys.readouterr().out.strip() == health.explain(code)
