@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -345,7 +344,7 @@ class _Training:
                 accuracy=means.get("scores/accuracy"),
                 fake_answer=means.get("scores/fake") if self.model.loss.optimum is not None else None,
                 gradient=None if math.isnan(self.gradient) else self.gradient,
-                first_gradient=statistics.median(self.first_gradients) if self.first_gradients else None,
+                first_gradient=max(self.first_gradients, default=None),
                 real_train_score=train,
                 real_held_out_score=held_out,
                 fake_score=made,

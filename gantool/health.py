@@ -52,7 +52,7 @@ class Observation:
         accuracy: share of real and fake images that D tells right, 0 to 1.
         fake_answer: mean D(G(z)) as a probability, 0 to 1.
         gradient: norm of the generator's gradient.
-        first_gradient: median of it over the first 50 steps.
+        first_gradient: the largest of it in the first 50 steps; their median may have vanished already.
         real_train_score: mean score (logit) that D gives to training images.
         real_held_out_score: the same of held-out images.
         fake_score: the same of generated images.
@@ -535,7 +535,7 @@ _MEANINGS = {
     "g-grad-vanished": f"""the generator is told nothing any more
 
     Seen: the discriminator overpowers (gantool explain d-overpowers), and the norm of the generator's gradient was
-    below {VANISHED} of its median over the first 50 steps. Measured on 14x14 digits with the same discriminator, which
+    below {VANISHED} of its largest in the first 50 steps. Measured on 14x14 digits with the same discriminator, which
     learned too fast: 0.0005 with loss: minimax, 1.1 with loss: non_saturating.
 
     Why: the minimax loss, log(1 - D(G(z))), is flat where D(G(z)) is near 0, which is where a bad generator is
