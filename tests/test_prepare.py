@@ -19,9 +19,11 @@ import pytest
 from PIL import Image
 
 from gantool.batches import DataSpec
+from gantool.data import prepare as prepare_module
 from gantool.data.prepare import describe, fetch, find, prepare
 from gantool.data.sources import SOURCES
 from gantool.errors import DataError
+from gantool.metrics import inception
 from gantool.recipe import Data
 
 posix = pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
@@ -370,6 +372,13 @@ def test_a_fetch_that_cannot_be_is_told(tmp_path, what, name, message):
         fetch(what, name, tmp_path, tell=print)
 
     assert str(caught.value).startswith(message)
+
+
+def test_the_weights_of_inception_are_fetched_to_where_score_looks_for_them(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(prepare_module, "download", lambda remote, folder, **_: asked.append((remote, folder)))
+    assert fetch("inception", None, tmp_path, tell=lambda _: None) == "inception"
+    assert asked == [(inception.WEIGHTS, tmp_path / inception.FOLDER)]
 
 
 def test_what_was_fetched_is_not_fetched_again(tmp_path):

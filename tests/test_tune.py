@@ -182,6 +182,75 @@ def test_trials_that_fail_are_in_the_table_with_their_reason_and_when_all_fail_t
     assert all("became" in row["why"] for row in rows), "one attempt each, with the reason"
 
 
+def finished(value, diagnoses):
+    """A trial that ended with this metric and these diagnoses."""
+    return optuna.trial.create_trial(
+        params={"train.optimizer.lr": 1e-4 * value},
+        distributions={"train.optimizer.lr": optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)},
+        value=value,
+        user_attrs={"epoch": 4, "best_epoch": 4, "seconds": 1.0, "diagnoses": diagnoses},
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "best"),
+    [
+        ([(5.0, ["mode-collapse"]), (9.0, []), (7.0, ["no-progress"]), (3.0, ["memorised"])], 2),
+        ([(5.0, ["mode-collapse"]), (3.0, ["d-overfit", "memorised"])], 1),
+    ],
+    ids=["one is sound", "all are spoilt"],
+)
+def test_a_trial_that_collapsed_or_memorised_wins_only_among_its_kind(outcomes, best, tmp_path):
+    space = {"train.optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True}}
+    recipe = engine.open_recipe("gan14", {"data.source": "digits", "tune.space": space, "tune.trials": 9})
+    study = Study(tmp_path / "study", recipe)
+    for value, diagnoses in outcomes:
+        study.study.add_trial(finished(value, diagnoses))
+    study.write_results()
+    value, diagnoses = outcomes[best]
+    assert engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr == pytest.approx(1e-4 * value)
+    head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
+    spoilt = [code for code in diagnoses if code in {"mode-collapse", "memorised"}]
+    assert head == f"# Trial {best} of {len(outcomes)}: fd {value:g} after 4 epochs{''.join(f'; {c}' for c in spoilt)}."
+    assert table(study.path)[best]["diagnoses"] == " ".join(diagnoses)
+
+
+def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):
+    space = ["--set", "tune.space={train.optimizer.lr: [2e-4, 0.3]}", "--set", "tune.seed=1", "--set", "tune.epochs=20"]
+    every = ["--set", "train.evaluate_every=1", "--set", "train.batch_size=32"]
+    done = gantool(
+        *("tune", "gan14", *TINY, *space, *every, "--trials", "5", "--out", "a", "--data-dir", str(data)),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "a")
+    wild = [row for row in rows if row["train.optimizer.lr"] == "0.3"]
+    assert wild, rows
+    for row in wild:
+        assert row["state"] == "fail"
+        assert row["why"].startswith("diverged: ")
+    log = tmp_path / "a" / "trials" / f"{int(wild[0]['number']):04d}" / "log.jsonl"
+    assert len(log.read_text(encoding="utf-8").splitlines()) < 20
+    assert engine.open_recipe(str(tmp_path / "a" / "best.yaml")).train.optimizer.lr == 2e-4
+
+
+def test_too_few_pictures_to_tell_settings_apart_are_refused_and_few_are_said_to_be_few(data, tmp_path):
+    for name, count in (("ten", 10), ("thirty", 30)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.new("L", (14, 14), 8 * index).save(tmp_path / name / f"{index}.png")
+    small = ["--set", "data.source=ten", "--trials", "2", "--out", "a", "--data-dir", str(data)]
+    done = gantool("tune", "gan14", *TINY, *small, folder=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == (
+        "error: ten: has 10 pictures, too few to tell settings apart; give it 16 or more, or use gantool train"
+    )
+    small[1], small[5] = "data.source=thirty", "b"
+    done = gantool("tune", "gan14", *TINY, *small, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "with 30 pictures fd ranks settings, and does not say how good they are" in done.stderr
+
+
 def test_a_study_goes_on_with_its_own_recipe_only(tmp_path):
     recipe = engine.open_recipe("gan14")
     Study(tmp_path / "s", recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -37,6 +38,7 @@ class Row:
     epoch: int = 0
     scores: list[float] = field(default_factory=list)
     why: str = ""
+    diagnoses: tuple[str, ...] = ()
     start: float = field(default_factory=time.monotonic)
 
 
@@ -72,6 +74,7 @@ class Board:
             row.best = trial.value if trial.value is not None else min(row.scores, default=math.inf)
             row.epoch = max(trial.intermediate_values, default=0)
             row.why = str(trial.user_attrs.get("why", ""))
+            row.diagnoses = tuple(trial.user_attrs.get("diagnoses", ()))
             self.rows[trial.number] = row
         total = home.tune.trials
         self.tell(
@@ -90,9 +93,12 @@ class Board:
         row.epoch, row.best = epoch, best
         row.scores.append(score)
 
-    def ended(self, number: int, state: TrialState, value: float | None, why: str | None) -> None:
+    def ended(
+        self, number: int, state: TrialState, value: float | None, why: str | None, diagnoses: Sequence[str]
+    ) -> None:
         """A trial has ended."""
         row = self.rows[number]
+        row.diagnoses = tuple(diagnoses)
         row.state, row.why = state.name.lower(), why or ""
         row.best = value if value is not None else row.best
         self.spent.append(time.monotonic() - row.start)
@@ -138,13 +144,14 @@ class Board:
         for row in chosen if rows is not None else chosen[:TOP]:
             colour = _COLOURS[row.state]
             words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
+            told = ", ".join([words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
             table.add_row(
                 str(row.number),
                 show.number(row.best) if math.isfinite(row.best) else "",
                 f"{row.epoch}/{self.epochs}",
                 sparkline(row.scores),
                 *(_value(row.values.get(key)) for key in keys),
-                f"[{colour}]{escape(words.get(row.state, row.state))}[/]",
+                f"[{colour}]{escape(told)}[/]",
             )
         return table
 

@@ -84,7 +84,7 @@ class StudySearch(Searcher):
         else:
             state, value = TrialState.PRUNED, None
         self.study.tell(trial, value, state)
-        self.board.ended(trial.number, state, value, why)
+        self.board.ended(trial.number, state, value, why, result.get("diagnoses", []))
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the study is on disk."""
