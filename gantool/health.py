@@ -31,6 +31,7 @@ MINGLED = 0.4  # 1-NN accuracy on the generated side; copies are below the half 
 COPIED = 0.1  # share of generated pictures
 LEAST_HELD_OUT = 12  # pictures, below which C_T says nothing
 NOISE = 2  # deviations of the floor, within which two measurements of fd are the same
+USUAL = 2e-4  # learning rate of Radford et al. 2016, arXiv:1511.06434, sec. 4
 SLOWER = 0.25  # of a learning rate, which the advice is to take
 WIDTH = 80  # characters in a line of `explain`
 
@@ -364,10 +365,10 @@ def _above_floor(now: Observation) -> Verdict:
     return _less(None if deviation is None else NOISE * deviation, above)
 
 
-def _slower(now: Observation, *players: str) -> str:
-    """Name the changes that slow players down, with values where the run's own rates are known."""
+def _slower(now: Observation, *players: str, most: float = math.inf) -> str:
+    """Name the changes that slow players down, with values, at the most `most`, where the run's own are known."""
     rates = {f"train.{player}.lr": now.rates.get(player) for player in players}
-    return " ".join(f"--set {key}={_number(SLOWER * rate)}" if rate else key for key, rate in rates.items())
+    return " ".join(f"--set {key}={_number(min(most, SLOWER * rate))}" if rate else key for key, rate in rates.items())
 
 
 _RULES = (
@@ -376,7 +377,7 @@ _RULES = (
         2,
         _diverged,
         _divergence,
-        lambda now: f"lower both rates ({_slower(now, 'generator', 'discriminator')})",
+        lambda now: f"lower both rates ({_slower(now, 'generator', 'discriminator', most=USUAL)})",
     ),
     _Rule(
         "d-overpowers",

@@ -102,7 +102,7 @@ def test_diagnoses_are_told_as_they_come_and_listed_at_the_end(tmp_path, data_di
     told = capsys.readouterr()
     (warning,) = [line for line in told.err.splitlines() if line.startswith("warning: epoch ")]
     assert " diverged: " in warning
-    assert "lower both rates (--set train.generator.lr=0.075 --set train.discriminator.lr=0.075)" in warning
+    assert "lower both rates (--set train.generator.lr=0.0002 --set train.discriminator.lr=0.0002)" in warning
     assert told.out.splitlines()[0] == "diagnoses"
     assert "at the end too" in told.out
     assert "gantool explain diverged" in told.out.replace("\n", " ")

@@ -53,7 +53,8 @@ def run_trial(config: dict[str, Any]) -> None:
                     }
                 )
                 if "diverged" in report.diagnoses:
-                    raise TrainingError(next(news.message for news in report.news if news.code == "diverged"))
+                    message = next(news.message for news in report.news if news.code == "diverged")
+                    raise TrainingError(message.partition(";")[0])  # a search needs no advice
     except (GantoolError, RuntimeError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         tune.report({"score": math.nan, "epoch": -1, "finished": False, "why": why[:300], "done": True})
