@@ -15,6 +15,7 @@ from gantool.batches import DataSpec
 from gantool.data.eggs import render
 from gantool.data.store import Store
 from gantool.data.stream import split
+from gantool.metrics import distances
 from gantool.metrics.evaluate import SEED, Evaluator, Reality, _at_most, learn, numbers, pixels
 
 
@@ -204,6 +205,29 @@ def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path):
     for _ in range(2):
         learn(reality_of(digits), ["pretext"], tmp_path, "digits", told.append)
     assert told == ["learning the features of `pretext` from the pictures, once"]
+
+
+def test_a_generator_that_is_told_the_class_is_measured_within_each(digits, learned):
+    reality, extractors = learned
+    rand = {"rand": extractors["rand"]}
+    told = Evaluator(reality, rand, 1000, conditional=True)
+    assert told.about["within_classes"]
+    rows = torch.arange(1000) % len(reality.train)
+    fake, labels = reality.train[rows], reality.train_labels[rows]
+    right, wrong = (told.measure(fake, given.tolist()).metrics["fd"] for given in (labels, (labels + 1) % 10))
+    parts = [
+        distances.frechet_distance(
+            told.real["rand"][reality.train_labels == one], told.real["rand"][rows][labels == one]
+        )
+        for one in range(10)
+    ]
+    assert right == pytest.approx(np.mean(parts), rel=1e-4)
+    assert wrong > 20 * right
+    pooled = Evaluator(reality, rand, 1000)
+    assert pooled.measure(fake).metrics["fd"] == pooled.measure(fake, ((labels + 1) % 10).tolist()).metrics["fd"]
+    assert not Evaluator(reality, rand, 300, conditional=True).about["within_classes"]  # 30 of each class are too few
+    unseen = told.measure(reality.held_out, reality.held_out_labels.tolist()).metrics["fd"]
+    assert 1 < unseen / told.floor.value < 6  # 36 of each class, where the floor is of 100
 
 
 # What fd cannot say

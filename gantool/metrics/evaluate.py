@@ -23,6 +23,7 @@ GUARD = 500  # images of either kind for what compares all with all
 HELD_OUT = 1000  # held-out images that it looks at, at the most
 SEED = 20_240_805  # of the evaluation's own random numbers, the same in every run
 FEW = 60  # images below which nothing is learned from them: `rand` alone
+PER_CLASS = 50  # images of either kind from which a class has a distance of its own
 LABELLED = 250  # images from which a judge learns their classes
 SPLITS = 10  # of the real images into halves, which give the floor
 BATCH = 256
@@ -162,6 +163,11 @@ class Evaluator:
         self.seeds = list(range(SEED, SEED + count))
         drawn = torch.multinomial(reality.shares, count, replacement=True, generator=generator)
         self.labels: list[int] = drawn.tolist()  # classes as often as among the real images
+        fewest = min(
+            int(torch.bincount(part, minlength=len(reality.classes)).min()) for part in (reality.train_labels, drawn)
+        )
+        # A generator that is told the class must not pass by showing the right classes for the wrong labels.
+        self.within_classes = conditional and len(reality.classes) > 1 and fewest >= PER_CLASS
         self.real = {name: features(extractor, reality.train) for name, extractor in self.extractors.items()}
         self.held_out = {name: features(extractor, reality.held_out) for name, extractor in self.extractors.items()}
         self.combined = [name for name in self.extractors if name != "judge"] or list(self.extractors)
@@ -178,6 +184,7 @@ class Evaluator:
             "real": len(reality.train),
             "held_out": len(reality.held_out),
             "fake": count,
+            "within_classes": self.within_classes,
             "compared_one_by_one": min(GUARD, len(reality.train), count),
             "extractors": [extractor.identity for extractor in self.extractors.values()],
             "size": "x".join(map(str, reality.train.shape[1:])),
@@ -206,7 +213,8 @@ class Evaluator:
             labels: the classes that they should show, where the generator was told them.
         """
         found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
-        apart = {name: distances.frechet_distance(self.real[name], found[name]) for name in found}
+        asked = torch.tensor(self.labels if labels is None else labels)
+        apart = {name: self._apart(self.real[name], found[name], self.reality.train_labels, asked) for name in found}
         contrast, saturated = _contrast(fake)
         metrics = {
             "fd": _combined([apart[name] for name in self.combined]),
@@ -222,6 +230,16 @@ class Evaluator:
             metrics["judge_accuracy"] = float((shown == torch.tensor(labels)).float().mean())
         lost = self._lost(shown)
         return Measured({**metrics, "lost_classes": float(len(lost))}, lost)
+
+    def _apart(self, real: Tensor, fake: Tensor, real_labels: Tensor, fake_labels: Tensor) -> float:
+        """Give the Fréchet distance, or the mean of those within each class."""
+        if not self.within_classes:
+            return distances.frechet_distance(real, fake)
+        parts = [
+            distances.frechet_distance(real[real_labels == label], fake[fake_labels == label])
+            for label in range(len(self.reality.classes))
+        ]
+        return math.fsum(parts) / len(parts)
 
     def _guards(self, fake: Tensor) -> dict[str, float]:
         """Say what `fd` cannot: whether images are copies, few different ones, or miss a part of the real ones."""
@@ -261,16 +279,21 @@ class Evaluator:
             name: torch.cat([part for part in (self.real[name], self.held_out[name]) if len(part)])
             for name in self.combined
         }
-        total = len(everything[self.guard])
-        half = total // 2
+        labels = torch.cat([self.reality.train_labels, self.reality.held_out_labels])
+        half = len(labels) // 2
         if half < 2:
             return Floor(math.nan, math.nan)
         generator = torch.Generator().manual_seed(SEED)
         found = []
         for _ in range(SPLITS):
-            rows = torch.randperm(total, generator=generator)
-            halves = [(part[rows[:half]], part[rows[half : 2 * half]]) for part in everything.values()]
-            found.append(_combined([distances.frechet_distance(*pair) for pair in halves]))
+            rows = torch.randperm(len(labels), generator=generator)
+            rows = rows[labels[rows].argsort(stable=True)]
+            one, other = rows[::2], rows[1::2]  # halves of every class
+            found.append(
+                _combined(
+                    [self._apart(part[one], part[other], labels[one], labels[other]) for part in everything.values()]
+                )
+            )
         scale = (1 / len(self.reality.train) + 1 / count) / (2 / half)
         values = torch.tensor(found, dtype=torch.float64) * scale
         return Floor(float(values.mean()), float(values.std()))
