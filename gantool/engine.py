@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from gantool import checkpoints, devices, images, losses, models, schema
+from gantool import devices, losses, models, schema
 from gantool import recipe as recipes
 from gantool import shapes as tracing
-from gantool.batches import DataSpec, Labeled
 from gantool.data.prepare import describe, prepare
 from gantool.data.store import Store
-from gantool.data.stream import Stream, split
-from gantool.errors import CheckpointError, DataError, ResourceError, RunError, ShapeError, TrainingError
-from gantool.health import Diagnosis, Health, Observation
-from gantool.metrics.evaluate import Evaluator, Measured, Reality, learn, numbers
-from gantool.models.base import Prompt
+from gantool.data.stream import split
+from gantool.errors import ResourceError, RunError, ShapeError
+from gantool.metrics.evaluate import Evaluator, Reality, learn
 from gantool.recipe import Recipe
 from gantool.runs import Run, write
-from gantool.trainer import Trainer
+from gantool.training import Report, Training
 
 KINDS: Mapping[str, recipes.Find] = {"model": models.find, "loss": losses.find}
-GRID = 16  # fixed latents, whose pictures are saved each epoch
 FREE = {
     "name",
     "train.epochs",
@@ -37,66 +29,6 @@ FREE = {
     "train.checkpoint_every",
     "train.keep_every",
 }  # when resuming
-PATIENCE = 0.5  # seconds between reports inside of an epoch
-POSITION = (
-    *("epoch", "batch", "images", "seconds", "epoch_seconds", "trained_seconds", "measured_seconds", "last_cost"),
-    *("best", "best_epoch", "sums", "first_gradients", "gradient"),
-)  # what a checkpoint holds besides weights and their optimizers
-SHARE = 0.1  # of the training time that measurements may take where the recipe does not say how often
-START = 50  # steps whose gradients later ones are compared with
-SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
-
-
-@dataclass(frozen=True)
-class Report:
-    """How training stands.
-
-    Args:
-        epoch: the epoch that is running, or has just ended; from 1.
-        finished: whether it has ended; only then are there metrics, and only then is the log written.
-        share: of the epoch that is done, 0 to 1.
-        images: real images shown so far, in all epochs.
-        seconds: spent on training so far, before an interruption too.
-        images_per_second: in this epoch.
-        losses: means over this epoch, as `generator/<name>` and `discriminator/<name>`.
-        scores: D(x) as `scores/real` and D(G(z)) as `scores/fake`, means over this epoch.
-        metrics: such as `fd`, in the epochs in which they are measured.
-        best: the lowest value so far of the metric that decides; infinite before the first.
-        measured_with: what the metrics were measured with; empty where there are none.
-        diagnoses: what is wrong with the run at the moment, by code; see `health`.
-        news: diagnoses that began or ended with this report.
-        measured_seconds: of `seconds`, what measurements took.
-    """
-
-    epoch: int
-    finished: bool
-    share: float
-    images: int
-    seconds: float
-    images_per_second: float
-    losses: dict[str, float]
-    scores: dict[str, float]
-    metrics: dict[str, float]
-    best: float
-    measured_with: Mapping[str, Any] = field(default_factory=dict)
-    diagnoses: tuple[str, ...] = ()
-    news: tuple[Diagnosis, ...] = ()
-    measured_seconds: float = 0.0
-
-    def entry(self) -> dict[str, Any]:
-        """Give the line of the log."""
-        return {
-            "epoch": self.epoch,
-            "images": self.images,
-            "seconds": round(self.seconds, 3),
-            "measured_seconds": round(self.measured_seconds, 3),
-            "images_per_second": round(self.images_per_second, 1),
-            **self.losses,
-            **self.scores,
-            **{f"metrics/{name}": value for name, value in self.metrics.items()},
-            **({"measured_with": dict(self.measured_with)} if self.metrics else {}),
-            "diagnoses": list(self.diagnoses),
-        }
 
 
 def open_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -186,7 +118,7 @@ def train(
         shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
         store = prepare(recipe.data, data_dir, tell=tell)
         evaluator = evaluator_of(recipe, store, data_dir, tell=tell)
-        training = _Training(recipe, run, store, evaluator, place, resumable)
+        training = Training(recipe, run, store, evaluator, place, resumable)
         training.restore(tell)
         try:
             yield from training.epochs()
@@ -220,335 +152,9 @@ def _memory(place: torch.device, batch_size: int) -> Iterator[None]:
         raise ResourceError(f"{place}: out of memory; {advice}") from None
 
 
-class _Training:
-    """A training run under way: everything that a checkpoint holds, and what moves it."""
-
-    def __init__(
-        self, recipe: Recipe, run: Run, store: Store, evaluator: Evaluator, device: torch.device, resumable: bool
-    ) -> None:
-        self.recipe, self.settings, self.run, self.store = recipe, recipe.train, run, store
-        self.device, self.resumable, self.evaluate = device, resumable, evaluator
-        random = devices.seeded(device, self.settings.seed)
-        with devices.randomness(device, random):
-            self.model = models.build(recipe, store.spec).to(device)
-        self.trainer = Trainer(self.model, self.settings, device)
-        rows = split(store.labels, recipe.data.held_out).train
-        self.stream = Stream(store, self.settings.batch_size, self.settings.seed, device, rows)
-        self.health = Health()
-        self.epoch, self.batch, self.images, self.seconds = 1, 0, 0, 0.0
-        self.sums: dict[str, list[float]] = {}  # of this epoch: sum and count by name
-        self.epoch_seconds = self.trained_seconds = self.measured_seconds = self.last_cost = 0.0
-        self.first_gradients: list[float] = []
-        self.gradient = math.nan
-        self.best, self.best_epoch = math.inf, 0
-        self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
-
-    def epochs(self) -> Iterator[Report]:
-        while self.epoch <= self.settings.epochs:
-            batches = self.stream.epoch(self.epoch, self.batch)
-            while self.batch < len(self.stream):
-                self._steps(batches)
-                yield self._report()
-            yield self._end_epoch()
-
-    def _steps(self, batches: Iterator[Labeled]) -> None:
-        """Step for half a second or to the end of the epoch, on the run's own random numbers."""
-        start, told = time.perf_counter(), []
-        with devices.randomness(self.device, self.trainer.randomness):
-            for batch in batches:
-                told.append(self.trainer.step(batch))
-                self.batch += 1
-                self.images += len(batch.labels)
-                if time.perf_counter() - start > PATIENCE:
-                    break
-        self._read(told)
-        self.epoch_seconds += time.perf_counter() - start
-
-    def _read(self, told: list[dict[str, Tensor]]) -> None:
-        """Add what steps told to the epoch's sums, in order, so that it does not matter when they are read.
-
-        Raises:
-            TrainingError: something is not finite.
-        """
-        begin = self.trainer.steps - len(told)
-        wrong: list[tuple[int, str, float]] = []
-        for name in dict.fromkeys(name for one in told for name in one):
-            at = [index for index, one in enumerate(told) if name in one]
-            values = torch.stack([told[index][name] for index in at]).double().tolist()
-            bad = [(index, name, value) for index, value in zip(at, values, strict=True) if not math.isfinite(value)]
-            wrong += bad[:1]
-            total = self.sums.setdefault(name, [0.0, 0])
-            for value in values:
-                total[0] += value
-                total[1] += 1
-            if name == "gradients/generator":
-                early = [value for index, value in zip(at, values, strict=True) if begin + index < START]
-                self.first_gradients += early
-        if wrong:
-            index, name, value = min(wrong)
-            raise self._failure(f"{name} became {value}", self.batch - len(told) + index + 1)
-
-    def _end_epoch(self) -> Report:
-        start = time.perf_counter()
-        settings, epoch = self.settings, self.epoch
-        last = epoch == settings.epochs
-        keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
-        save = self.resumable and (last or epoch % settings.checkpoint_every == 0)
-        self.trained_seconds += self.epoch_seconds
-        due = self._due()
-        if (due or save or keep) and not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
-            raise self._failure("the weights are no longer finite", self.batch)
-        measured, news = self._measure() if due else (Measured({}), ())
-        grid = images.grid(self._sample(self.model.prompt(range(GRID))))
-        images.save(grid, self.run.samples / f"epoch-{epoch:04d}.png")
-        score = measured.metrics.get(self.recipe.metric, math.inf)
-        improved = score < self.best
-        if improved:
-            self.best, self.best_epoch = score, epoch
-        self.seconds += self.epoch_seconds + time.perf_counter() - start
-        report = self._report(measured.metrics, tuple(news), finished=True)
-        self.run.log(report.entry())
-        self.epoch, self.batch, self.sums, self.epoch_seconds = epoch + 1, 0, {}, 0.0
-        if improved:
-            checkpoints.save(self.run.checkpoints / "best.pt", self._weights(epoch))
-        if save:
-            self._save()
-        if keep:
-            checkpoints.save(self.run.checkpoints / f"epoch-{epoch:04d}.pt", self._state())
-        return report
-
-    def _due(self) -> bool:
-        """Tell whether this epoch ends with a measurement."""
-        if self.epoch in (1, self.settings.epochs):
-            return True
-        if self.settings.evaluate_every is not None:
-            return self.epoch % self.settings.evaluate_every == 0
-        # This one, and the last epoch's, have to fit in too.
-        return self.measured_seconds + 2 * self.last_cost <= SHARE * self.trained_seconds
-
-    def _measure(self) -> tuple[Measured, list[Diagnosis]]:
-        start = time.perf_counter()
-        fake = self.evaluate.generate(lambda seeds, labels: self._sample(self.model.prompt(seeds, labels)))
-        measured = self.evaluate.measure(fake, self.evaluate.labels)
-        means = self._means()
-        self.gradient = means.get("gradients/generator", self.gradient)
-        metrics, reality = measured.metrics, self.evaluate.reality
-        train, held_out, made = self._scores(fake)
-        floor = self.evaluate.floor
-        news = self.health.observe(
-            Observation(
-                epoch=self.epoch,
-                step=self.trainer.steps,
-                losses=self._losses(means) if self.model.loss.optimum is not None else {},  # others drift far from 0
-                rates={name: self.settings.adam(name).lr for name in self.trainer.names.values()},
-                accuracy=means.get("scores/accuracy"),
-                fake_answer=means.get("scores/fake") if self.model.loss.optimum is not None else None,
-                gradient=None if math.isnan(self.gradient) else self.gradient,
-                first_gradient=max(self.first_gradients, default=None),
-                real_train_score=train,
-                real_held_out_score=held_out,
-                fake_score=made,
-                contrast=metrics["contrast"],
-                saturated=metrics["saturated"],
-                real_saturated=self.evaluate.saturated,
-                fd=metrics["fd"],
-                floor=floor.value,
-                floor_deviation=floor.deviation,
-                support=metrics["support"],
-                collisions=int(metrics["collisions"]),
-                train_images=self.stream.count,
-                held_out_images=len(reality.held_out),
-                copying=metrics.get("copying"),
-                nearest_fake=metrics["nearest_neighbour_fake"],
-                copied=metrics["copied"],
-                lost_classes=measured.lost_classes,
-            )
-        )
-        self.last_cost = time.perf_counter() - start
-        self.measured_seconds += self.last_cost
-        return measured, news
-
-    def _scores(self, fake: Tensor) -> tuple[float | None, float | None, float | None]:
-        """Give the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
-        reality, labels = self.evaluate.reality, torch.tensor(self.evaluate.labels)
-        parts = [
-            (reality.train, reality.train_labels),
-            (reality.held_out, reality.held_out_labels),
-            (fake, labels),
-        ]
-        self.model.eval()
-        found = []
-        with torch.no_grad():
-            for pictures, own in parts:
-                batch = Labeled(numbers(pictures[:SCORED]).to(self.device), own[:SCORED].to(self.device))
-                found.append(float(self.model.scores(batch).mean()) if len(own) else None)
-        self.model.train()
-        return found[0], found[1], found[2]
-
-    @torch.no_grad()
-    def _sample(self, prompt: Prompt) -> Tensor:
-        self.model.eval()
-        try:
-            return self.model.sample(Prompt(*(part.to(self.device) for part in prompt)))
-        finally:
-            self.model.train()
-
-    def _means(self) -> dict[str, float]:
-        """Give the means over this epoch of what steps told, and how far D's answers are from the optimum's 1/2."""
-        means = {name: total / count for name, (total, count) in self.sums.items()}
-        optimum = self.model.loss.optimum
-        if optimum is not None:
-            for name in ("real", "fake"):
-                if f"scores/{name}" in means:
-                    means[f"scores/{name}_from_half"] = means[f"scores/{name}"] - optimum
-        return means
-
-    def _losses(self, means: dict[str, float]) -> dict[str, float]:
-        return {name: value for name, value in means.items() if not name.startswith(("scores/", "gradients/"))}
-
-    def _report(
-        self, metrics: dict[str, float] | None = None, news: tuple[Diagnosis, ...] = (), *, finished: bool = False
-    ) -> Report:
-        batches = self.batch or len(self.stream)
-        means = self._means()
-        losses = self._losses(means)
-        return Report(
-            epoch=self.epoch,
-            finished=finished,
-            share=batches / len(self.stream),
-            images=self.images,
-            seconds=self.seconds + (0 if finished else self.epoch_seconds),
-            images_per_second=batches * self.stream.batch_size / max(self.epoch_seconds, 1e-9),
-            losses=losses,
-            scores={name: value for name, value in means.items() if name not in losses},
-            metrics=metrics or {},
-            best=self.best,
-            measured_with=self.evaluate.about if metrics else {},
-            diagnoses=self.health.active,
-            news=news,
-            measured_seconds=self.measured_seconds,
-        )
-
-    def _failure(self, what: str, batch: int) -> TrainingError:
-        """Leave the run at its last good checkpoint, say so in its log, and give what to raise."""
-        if self.saved:
-            good = self.saved[0] - 1
-            self.run.rewind(good)
-            back = f"rolled back to the checkpoint of epoch {good}"
-        elif self.best_epoch:
-            back = f"the best checkpoint, of epoch {self.best_epoch}, is kept"
-        else:
-            back = "no checkpoint was reached"
-        where = f"epoch {self.epoch}, batch {batch}"
-        self.run.log({"epoch": self.epoch, "batch": batch, "diagnoses": ["nonfinite"], "failed": what})
-        return TrainingError(
-            f"{self.run.path}: {what} in {where}; {back}; start a new run with a lower train.optimizer.lr than "
-            f"{self.settings.optimizer.lr:g} (gantool explain nonfinite)"
-        )
-
-    def _weights(self, epoch: int) -> dict[str, Any]:
-        spec = self.store.spec
-        return {
-            "recipe": recipes.dump(self.recipe),
-            "spec": {"channels": spec.channels, "height": spec.height, "width": spec.width},
-            "classes": list(spec.classes),
-            "epoch": epoch,
-            "metric": {self.recipe.metric: self.best} if epoch == self.best_epoch else {},
-            "model": self.model.state_dict(),
-        }
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            **self._weights(self.epoch - 1),
-            "trainer": self.trainer.state_dict(),
-            "health": self.health.state_dict(),
-            "position": {name: getattr(self, name) for name in POSITION},
-        }
-
-    def _save(self) -> None:
-        """Write `last.pt`; the one before it becomes `previous.pt`, so that one of them is whole at any moment."""
-        checkpoints.save(self.run.checkpoints / "next.pt", self._state())
-        self._promote()
-        self.saved = (self.epoch, self.batch)
-
-    def _promote(self) -> None:
-        """Give `next.pt` its name; a kill may come between any two lines here."""
-        last = self.run.checkpoints / "last.pt"
-        if last.exists():
-            last.replace(self.run.checkpoints / "previous.pt")
-        (self.run.checkpoints / "next.pt").replace(last)
-
-    def save_where_it_stands(self) -> None:
-        """Write a checkpoint, if there is anything new and it is finite."""
-        finite = math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
-        if self.resumable and finite and self.saved != (self.epoch, self.batch):
-            self._save()
-
-    def restore(self, tell: Callable[[str], None]) -> None:
-        """Take the newest whole checkpoint of the run, if it has any."""
-        files = [self.run.checkpoints / f"{name}.pt" for name in ("next", "last", "previous")]
-        found = [file for file in files if file.exists()]
-        for index, file in enumerate(found):
-            try:
-                state = checkpoints.load(file, self.device)
-                self._take(state, file)
-            except CheckpointError as error:
-                if index == len(found) - 1:
-                    raise
-                tell(f"{error}; going on from {found[index + 1].name}")
-            else:
-                if file.stem == "next":
-                    self._promote()
-                self.run.rewind(self.epoch - 1)
-                tell(f"going on after epoch {self.epoch - 1}" + (f", batch {self.batch}" if self.batch else ""))
-                return
-        if self.run.entries():
-            self.run.rewind(0)  # it was killed between its first line and its first checkpoint
-
-    def _take(self, state: dict[str, Any], file: Path) -> None:
-        missing = [name for name in ("trainer", "position", "health", "classes") if name not in state]
-        if missing:
-            raise CheckpointError(f"{file}: lacks {', '.join(missing)}; it holds weights only, use last.pt")
-        if tuple(state["classes"]) != self.store.spec.classes:
-            before, now = ", ".join(state["classes"]), ", ".join(self.store.spec.classes)
-            raise DataError(
-                f"{file}: was trained on classes {before}, but the data have {now}; bring them back, or start a new run"
-            )
-        fit(self.model, state["model"], file)
-        self.trainer.load_state_dict(state["trainer"])
-        self.health.load_state_dict(state["health"])
-        for name, value in state["position"].items():
-            setattr(self, name, value)
-        self.saved = (self.epoch, self.batch)
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Give nested blocks as dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return flat
-
-
-def fit(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
-    """Load weights into a model.
-
-    Raises:
-        CheckpointError: a weight is missing, has another shape or is not finite; the first such one is named.
-    """
-    own = model.state_dict()
-    for name in dict.fromkeys([*own, *state]):
-        if name not in own or name not in state:
-            who = "the model" if name not in own else "the checkpoint"
-            raise CheckpointError(f"{file}: of another model: {who} has no {name}")
-        if own[name].shape != state[name].shape:
-            shape, wanted = list(state[name].shape), list(own[name].shape)
-            raise CheckpointError(f"{file}: of another model: {name} is {shape}, but the recipe makes it {wanted}")
-        if not bool(state[name].isfinite().all()):
-            raise CheckpointError(f"{file}: {name} is not finite; use another checkpoint of the run")
-    model.load_state_dict(state)
-
-
-def spec_of(state: Mapping[str, Any]) -> DataSpec:
-    """Give what the data were like that a checkpoint was trained on."""
-    return DataSpec(**state["spec"], classes=tuple(state["classes"]))

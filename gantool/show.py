@@ -24,9 +24,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from gantool.engine import Report
     from gantool.scoring import Row, Score
     from gantool.shapes import Layer
+    from gantool.training import Report
 
 
 class _Console(Console):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gantool import checkpoints, engine, load
+from gantool import checkpoints, engine, load, training
 from gantool.data.prepare import prepare
 from gantool.errors import (
     CheckpointError,
@@ -55,14 +55,14 @@ def train(recipe, run, data_dir, **rest):
 @pytest.fixture
 def every_step(monkeypatch):
     """Reports after every step."""
-    monkeypatch.setattr(engine, "PATIENCE", 0.0)
+    monkeypatch.setattr(training, "PATIENCE", 0.0)
 
 
 def training_of(recipe, run, data_dir):
     """A run before its first step."""
     store = prepare(recipe.data, data_dir)
     evaluator = engine.evaluator_of(recipe, store, data_dir)
-    return engine._Training(recipe, run, store, evaluator, torch.device("cpu"), resumable=True)
+    return training.Training(recipe, run, store, evaluator, torch.device("cpu"), resumable=True)
 
 
 def names(folder):
@@ -90,7 +90,7 @@ def test_reports_tell_every_step_and_every_epochs_end(tmp_path, data_dir):
 
 
 def test_without_hurry_an_epoch_is_two_reports(tmp_path, data_dir, monkeypatch):
-    monkeypatch.setattr(engine, "PATIENCE", 1e9)
+    monkeypatch.setattr(training, "PATIENCE", 1e9)
     reports = train(recipe_of(), run_in(tmp_path / "run", recipe_of()), data_dir)
     assert [report.finished for report in reports] == [False, True] * 3
 
@@ -140,11 +140,11 @@ def test_an_epochs_means_hold_nothing_of_the_epoch_before(tmp_path, data_dir):
 def test_measuring_leaves_the_networks_as_training_needs_them(tmp_path, data_dir):
     recipe = recipe_of()
     run = run_in(tmp_path / "run", recipe)
-    training = training_of(recipe, run, data_dir)
-    reports = training.epochs()
+    course = training_of(recipe, run, data_dir)
+    reports = course.epochs()
     while not next(reports).finished:
         pass
-    assert all(module.training for module in training.model.modules())
+    assert all(module.training for module in course.model.modules())
 
 
 def test_the_metric_is_measured_in_the_first_the_last_and_every_nth_epoch(tmp_path, data_dir):
@@ -203,8 +203,8 @@ def test_a_kept_checkpoint_holds_both_networks_and_both_optimizers(tmp_path, dat
     assert set(state["trainer"]["optimizers"]) == {"generator", "discriminator"}
     assert all(adam["state"] for adam in state["trainer"]["optimizers"].values())
     assert {name.partition(".")[0] for name in state["model"]} == {"generator", "discriminator"}
-    assert engine.spec_of(state).shape == (1, 14, 14)
-    assert engine.spec_of(state).classes == ("3", "5")
+    assert training.spec_of(state).shape == (1, 14, 14)
+    assert training.spec_of(state).classes == ("3", "5")
 
 
 def test_a_run_that_nobody_continues_keeps_its_best_only(tmp_path, data_dir):
@@ -237,7 +237,7 @@ def test_how_often_is_measured_or_reported_or_saved_does_not_change_what_is_lear
     for index, (patience, changes) in enumerate(
         [(0.5, {}), (0.0, {"train__evaluate_every": 2, "train__evaluate_images": 20, "train__checkpoint_every": 3})]
     ):
-        monkeypatch.setattr(engine, "PATIENCE", patience)
+        monkeypatch.setattr(training, "PATIENCE", patience)
         recipe = recipe_of(**changes)
         run = run_in(tmp_path / str(index), recipe)
         train(recipe, run, data_dir)
@@ -312,18 +312,18 @@ def test_networks_larger_than_memory_are_refused_with_what_to_do(tmp_path, data_
 def test_a_run_that_is_no_longer_finite_goes_back_to_its_last_good_checkpoint(tmp_path, data_dir, monkeypatch):
     recipe = recipe_of(train__epochs=6, train__checkpoint_every=2)
     run = run_in(tmp_path / "run", recipe)
-    training = training_of(recipe, run, data_dir)
-    step = training.trainer.step
+    course = training_of(recipe, run, data_dir)
+    step = course.trainer.step
 
     def diverging(batch):
         with torch.no_grad():  # so large that the next scores overflow, from the fourth epoch's second batch on
-            if training.trainer.steps == 3 * 4 + 1:
-                training.model.discriminator[-1].weight.fill_(3e38)
+            if course.trainer.steps == 3 * 4 + 1:
+                course.model.discriminator[-1].weight.fill_(3e38)
         return step(batch)
 
-    monkeypatch.setattr(training.trainer, "step", diverging)
+    monkeypatch.setattr(course.trainer, "step", diverging)
     with pytest.raises(TrainingError) as error:
-        list(training.epochs())
+        list(course.epochs())
     *kept, failed = run.entries()
     assert re.fullmatch(
         rf"{re.escape(str(run.path))}: \w+/\w+ became (-?inf|nan) in epoch 4, batch 2; rolled back to the "
@@ -355,14 +355,14 @@ def test_learning_rates_that_blow_up_the_first_step_end_the_run_with_nothing_kep
 def test_weights_that_are_not_finite_end_the_run_too(tmp_path, data_dir):
     recipe = recipe_of()
     run = run_in(tmp_path / "run", recipe)
-    training = training_of(recipe, run, data_dir)
-    next(training.epochs())
+    course = training_of(recipe, run, data_dir)
+    next(course.epochs())
     with torch.no_grad():  # as a last step may leave them whose losses were finite before it
-        training.model.generator[0].weight.fill_(math.nan)
+        course.model.generator[0].weight.fill_(math.nan)
     with pytest.raises(
         TrainingError, match=r": the weights are no longer finite in epoch 1, batch 4; no checkpoint was"
     ):
-        training._end_epoch()
+        course._end_epoch()
     assert [entry["diagnoses"] for entry in run.entries()] == [["nonfinite"]]
     assert names(run.checkpoints) == set()
 
@@ -407,7 +407,7 @@ def test_weights_that_do_not_fit_are_told_by_name(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(2, 3))
     file = tmp_path / "some.pt"
     good = {name: value.clone() for name, value in model.state_dict().items()}
-    engine.fit(model, good, file)
+    training.fit(model, good, file)
     for state, told in (
         ({"0.weight": good["0.weight"]}, "of another model: the checkpoint has no 0.bias"),
         ({**good, "1.bias": torch.zeros(1)}, "of another model: the model has no 1.bias"),
@@ -415,7 +415,7 @@ def test_weights_that_do_not_fit_are_told_by_name(tmp_path):
         ({**good, "0.bias": torch.full((3,), math.nan)}, "0.bias is not finite; use another checkpoint of the run"),
     ):
         with pytest.raises(CheckpointError) as error:
-            engine.fit(model, state, file)
+            training.fit(model, state, file)
         assert str(error.value) == f"{file}: {told}"
 
 
@@ -436,20 +436,20 @@ def test_a_report_without_metrics_has_no_metric_in_its_line(tmp_path, data_dir):
 def test_the_step_at_which_something_stopped_to_be_finite_is_named_though_many_are_read_at_once(
     tmp_path, data_dir, monkeypatch
 ):
-    monkeypatch.setattr(engine, "PATIENCE", 1e9)
+    monkeypatch.setattr(training, "PATIENCE", 1e9)
     recipe = recipe_of(train__epochs=1)
     run = run_in(tmp_path / "run", recipe)
-    training = training_of(recipe, run, data_dir)
-    step, count = training.trainer.step, 0
+    course = training_of(recipe, run, data_dir)
+    step, count = course.trainer.step, 0
 
     def poisoned(batch):
         nonlocal count
         count += 1
         return {name: value * (math.nan if count == 3 else 1.0) for name, value in step(batch).items()}
 
-    monkeypatch.setattr(training.trainer, "step", poisoned)
+    monkeypatch.setattr(course.trainer, "step", poisoned)
     with pytest.raises(TrainingError, match=r"discriminator/adversarial became nan in epoch 1, batch 3; no checkpoint"):
-        list(training.epochs())
+        list(course.epochs())
 
 
 def test_measurements_take_a_tenth_of_the_training_time_where_the_recipe_does_not_say_how_often(
@@ -461,13 +461,13 @@ def test_measurements_take_a_tenth_of_the_training_time_where_the_recipe_does_no
         nonlocal clock
         clock += seconds
 
-    monkeypatch.setattr(engine.time, "perf_counter", lambda: clock)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock)
     recipe = recipe_of(train__epochs=40, train__evaluate_every=None)
-    training = training_of(recipe, run_in(tmp_path / "run", recipe), data_dir)
-    step, measure = training.trainer.step, training.evaluate.measure
-    monkeypatch.setattr(training.trainer, "step", lambda batch: (tick(1.0), step(batch))[1])
-    monkeypatch.setattr(training.evaluate, "measure", lambda *given: (tick(1.5), measure(*given))[1])
-    reports = [report for report in training.epochs() if report.finished]
+    course = training_of(recipe, run_in(tmp_path / "run", recipe), data_dir)
+    step, measure = course.trainer.step, course.evaluate.measure
+    monkeypatch.setattr(course.trainer, "step", lambda batch: (tick(1.0), step(batch))[1])
+    monkeypatch.setattr(course.evaluate, "measure", lambda *given: (tick(1.5), measure(*given))[1])
+    reports = [report for report in course.epochs() if report.finished]
     assert reports[-1].metrics
     measured = [report.epoch for report in reports if report.metrics]
     assert measured[0] == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gantool import checkpoints, engine
+from gantool import checkpoints, engine, training
 from gantool.errors import CheckpointError, DataError
 from gantool.recipe import dump
 from gantool.runs import Run
@@ -39,7 +39,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def every_step(monkeypatch):
     """Reports after every step, so that a test can stop at any."""
-    monkeypatch.setattr(engine, "PATIENCE", 0.0)
+    monkeypatch.setattr(training, "PATIENCE", 0.0)
 
 
 def recipe_of(name, epochs=3, **changes):

@@ -19,7 +19,7 @@ LEVELS = [
     | {"metrics.learned", "metrics.inception"},
     {"data.folders", "data.sheet", "models.cgan", "models.dcgan", "models.dcgan_tf", "models.mlp", "metrics.evaluate"}
     | {"models", "trainer", "shapes"},
-    {"data.prepare"},
+    {"data.prepare", "training"},
     {"engine"},
     {"sampling"},
     {"scoring"},
