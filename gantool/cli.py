@@ -307,7 +307,9 @@ def nearest(
         found, path, checkpoint=checkpoint, device=device, data_dir=_data_dir(data_dir), tell=show.tell
     )
     show.copying(numbers)
-    show.result(f"{path}: generated pictures on the left, the nearest training pictures beside each")
+    show.result(
+        f"{path}: generated pictures on the left, the nearest training pictures beside each, with their distances"
+    )
 
 
 @app.command()

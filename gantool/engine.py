@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from gantool import devices, losses, models, schema
 from gantool import recipe as recipes
 from gantool import shapes as tracing
 from gantool.data.prepare import describe, prepare
+from gantool.data.sources import SOURCES
 from gantool.data.store import Store
 from gantool.data.stream import split
 from gantool.errors import ResourceError, RunError, ShapeError
-from gantool.metrics.evaluate import Evaluator, Reality, learn
+from gantool.metrics.evaluate import FEW, Evaluator, Reality, learn
 from gantool.recipe import Recipe
 from gantool.runs import Run, write
 from gantool.training import Report, Training
@@ -32,8 +34,13 @@ FREE = {
 
 
 def open_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe by path or name, with dotted changes."""
-    return recipes.load(name, changes or {}, KINDS)
+    """Read and check a recipe by path or name, with dotted changes; a source that is a path is made absolute."""
+    recipe = recipes.load(name, changes or {}, KINDS)
+    place = os.path.expanduser(recipe.data.source)  # noqa: PTH111  Path.expanduser raises on an unknown user
+    if recipe.data.source in SOURCES or not os.path.exists(place):  # noqa: PTH110  Path.exists raises on a long name
+        return recipe
+    data = recipe.data.model_copy(update={"source": str(Path(place).absolute())})
+    return recipe.model_copy(update={"data": data})
 
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -117,6 +124,7 @@ def train(
     with run.lock(), _memory(place, recipe.train.batch_size):
         shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
         store = prepare(recipe.data, data_dir, tell=tell)
+        tell(counted(recipe, store))
         evaluator = evaluator_of(recipe, store, data_dir, tell=tell)
         training = Training(recipe, run, store, evaluator, place, resumable)
         training.restore(tell)
@@ -132,11 +140,20 @@ def evaluator_of(
 ) -> Evaluator:
     """Give what measures a recipe's generators; extractors that are learned from the pictures are learned once."""
     share = recipe.data.held_out
-    reality = Reality.of(store, split(store.labels, share))
+    rows = split(store.labels, share)
+    reality = Reality.of(store, rows)
     folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
     extractors = learn(reality, recipe.train.extractors, folder, key, tell)
     conditional = models.find(recipe.model["name"]).conditional
     return Evaluator(reality, extractors, recipe.train.evaluate_images, conditional=conditional)
+
+
+def counted(recipe: Recipe, store: Store) -> str:
+    """Say how many pictures are learned from, and what few mean."""
+    train, held_out = map(len, split(store.labels, recipe.data.held_out))
+    kept = f"{held_out:,} more are held out" if held_out else "none are held out, so that copying cannot be told"
+    few = f"; with fewer than {FEW} pictures fd ranks settings, and is no measure of quality"
+    return f"learning from {train:,} pictures; {kept}{few if train + held_out < FEW else ''}"
 
 
 @contextlib.contextmanager

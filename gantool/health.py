@@ -13,7 +13,8 @@ from gantool.errors import FEW, RunError, unknown
 
 FLAT = 0.05  # contrast, below which next to nothing varies
 SATURATED, REAL_SATURATED = 0.5, 0.1  # shares of pixels: more of the generated, fewer of the real ones
-LARGE_LOSS = 100
+LARGE_LOSS, LARGE_DRIFT = 100, 1e6  # from 0; the second where a loss has no zero of its own
+WHOLLY, REAL_WHOLLY = 0.95, 0.8  # the same shares where real pictures have many black and white pixels themselves
 SURE = 0.98  # accuracy of D
 SEEN_THROUGH = 0.01  # D(G(z))
 WARM_UP = 100  # steps in which a sure D and flat pictures mean nothing: the generator has hardly begun
@@ -32,6 +33,7 @@ COPIED = 0.1  # share of generated pictures
 LEAST_HELD_OUT = 12  # pictures, below which C_T says nothing
 NOISE = 2  # deviations of the floor, within which two measurements of fd are the same
 USUAL = 2e-4  # learning rate of Radford et al. 2016, arXiv:1511.06434, sec. 4
+WILD = 0.01  # learning rate, of which a quarter is no advice
 SLOWER = 0.25  # of a learning rate, which the advice is to take
 WIDTH = 80  # characters in a line of `explain`
 
@@ -48,7 +50,8 @@ class Observation:
         step: training steps so far.
         train_images: images that are learned from.
         held_out_images: images that are not.
-        losses: by the log's names. Leave out one that has no zero of its own, such as `wasserstein`'s: it drifts.
+        losses: by the log's names.
+        drifting: whether they have no zero of their own, such as `wasserstein`'s, and may be large in a healthy run.
         rates: learning rates by player, for the advice.
         accuracy: share of real and fake images that D tells right, 0 to 1.
         fake_answer: mean D(G(z)) as a probability, 0 to 1.
@@ -77,6 +80,7 @@ class Observation:
     train_images: int
     held_out_images: int
     losses: Mapping[str, float] = field(default_factory=dict)
+    drifting: bool = False
     rates: Mapping[str, float] = field(default_factory=dict)
     accuracy: float | None = None
     fake_answer: float | None = None
@@ -279,11 +283,13 @@ def _flat(now: Observation) -> Verdict:
 
 
 def _saturated(now: Observation) -> Verdict:
-    return _all(_less(SATURATED, now.saturated), _less(now.real_saturated, REAL_SATURATED))
+    mostly = _all(_less(SATURATED, now.saturated), _less(now.real_saturated, REAL_SATURATED))
+    return _any(mostly, _all(_less(WHOLLY, now.saturated), _less(now.real_saturated, REAL_WHOLLY)))
 
 
 def _large(now: Observation) -> Verdict:
-    return None if now.largest_loss is None else abs(now.largest_loss[1]) > LARGE_LOSS
+    limit = LARGE_DRIFT if now.drifting else LARGE_LOSS
+    return None if now.largest_loss is None else abs(now.largest_loss[1]) > limit
 
 
 def _diverged(now: Observation) -> Verdict:
@@ -365,10 +371,13 @@ def _above_floor(now: Observation) -> Verdict:
     return _less(None if deviation is None else NOISE * deviation, above)
 
 
-def _slower(now: Observation, *players: str, most: float = math.inf) -> str:
-    """Name the changes that slow players down, with values, at the most `most`, where the run's own are known."""
+def _slower(now: Observation, *players: str) -> str:
+    """Name the changes that slow players down, with values where the run's own rates are known."""
     rates = {f"train.{player}.lr": now.rates.get(player) for player in players}
-    return " ".join(f"--set {key}={_number(min(most, SLOWER * rate))}" if rate else key for key, rate in rates.items())
+    return " ".join(
+        f"--set {key}={_number(USUAL if rate > WILD else SLOWER * rate)}" if rate else key
+        for key, rate in rates.items()
+    )
 
 
 _RULES = (
@@ -377,7 +386,7 @@ _RULES = (
         2,
         _diverged,
         _divergence,
-        lambda now: f"lower both rates ({_slower(now, 'generator', 'discriminator', most=USUAL)})",
+        lambda now: f"lower both rates ({_slower(now, 'generator', 'discriminator')})",
     ),
     _Rule(
         "d-overpowers",
@@ -501,19 +510,21 @@ _MEANINGS = {
 
     Seen: generated pixels varied less than {FLAT} times as much as real ones, after the first {WARM_UP} steps; or more
     than {SATURATED:.0%} of them were as dark or as bright as can be (|x| > 0.99), which fewer than {REAL_SATURATED:.0%}
-    of the real ones were; or a loss was farther from 0 than {LARGE_LOSS}. Measured on 14x14 digits with a learning rate
-    of 0.3: pixels varied 0.00 times as much, fd 960 (of a healthy run: 13.7).
+    of the real ones were (or {WHOLLY:.0%} and {REAL_WHOLLY:.0%}); or a loss was farther from 0 than {LARGE_LOSS}, or
+    than {LARGE_DRIFT:.0e} where it has no zero of its own, as that of wasserstein and hinge. Measured on 14x14 digits
+    with a learning rate of 0.3: a DCGAN whose pixels varied 0.00 times as much, fd 960 (of a healthy run: 13.7), and
+    gan14 with a loss of 5,450 and fd 59.
 
     Why: steps are so large that weights grow without bound. They drive the tanh that ends the generator to its limits,
     where it lets hardly any gradient through (1 - tanh^2 is 0.02 at 0.99), so that a run seldom comes back.
     d-overpowers, g-grad-vanished and mode-collapse often follow from it: mend this first.
 
     Try: a new run with a quarter of train.generator.lr and train.discriminator.lr, or of train.optimizer.lr, which is
-    for both. train.optimizer.betas.0: 0.5 in place of 0.9, with which training oscillated for Radford et al. 2016
-    (arXiv:1511.06434, sec. 4). With loss: wasserstein, loss.gradient_penalty: 10.
+    for both; where they are above {WILD}, with the usual {USUAL}. train.optimizer.betas.0: 0.5 in place of 0.9, with
+    which training oscillated for Radford et al. 2016 (arXiv:1511.06434, sec. 4). With loss: wasserstein,
+    loss.gradient_penalty: 10.
 
-    Harmless: never where pictures are at a limit. Pictures that are good but all the same have a mode-collapse only. A
-    Wasserstein loss has no zero of its own and may pass {LARGE_LOSS} in a healthy run: go by fd.
+    Harmless: never where pictures are at a limit. Pictures that are good but all the same have a mode-collapse only.
     """,
     "d-overpowers": f"""the discriminator knows every generated picture
 

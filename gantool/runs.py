@@ -88,7 +88,10 @@ class Run:
         Raises:
             RunError: there is none.
         """
-        return cls(find_directory(place, "recipe.yaml", "run", "gantool train RECIPE"))
+        path = find_directory(place, "recipe.yaml", "run", "gantool train RECIPE")
+        if (path / "study.db").exists():
+            raise RunError(f"{path}: is a study, not a run; name one of its trials, such as {path / 'trials' / '0000'}")
+        return cls(path)
 
     @classmethod
     def newest(cls, name: str) -> Self | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from gantool.runs import Run, replacing
 from gantool.sampling import Trained
 
 COUNT = 1000  # generated images in a score, at the least
+SOME = 100  # images of a folder that decide at which size they are compared
 LARGEST = 256  # pixels on a side at which folders are compared, at the most
 PER_CLASS = 50  # real images of a class from which its own distance means something
 ROWS, NEIGHBOURS = 8, 4  # of the sheet of nearest images: generated images, and real ones beside each
@@ -36,7 +38,7 @@ METRICS = {
     "kd": "kernel distance (KID's formula) on the same features, unbiased: 0 is perfect",
     "coverage": "share of the real images with a generated one near by",
     "nearest_neighbour": "how well the nearest image tells generated from real: 0.5 is perfect, below it are copies",
-    "copying": "C_T: nearer to training images than unseen real ones are; below -3 is copying",
+    "copying": "C_T: below 0 nearer to training images than unseen real ones are, above 0 farther; below -3 is copying",
     "support": "about how many different images there are, by counting near twins",
     "sliced_wasserstein": "sliced Wasserstein distance of local patches, times 1000",
     "precision": "for information: share of generated images inside of the real ones' region",
@@ -44,13 +46,14 @@ METRICS = {
     "density": "for information: how densely real images surround the generated ones",
     "inception_score": "for information: the judge's Inception score",
     "judge_accuracy": "share of generated images in which a judge sees the class that was asked for",
-    "class_fd": "mean over the classes of the Fréchet distance within each",
+    "class_fd": "mean over the classes of fd_rand within each",
     "fid": "Inception-FID, comparable with papers where size, counts and data are theirs",
     "l1": "mean absolute difference from the image of the same name, of 0 to 2",
     "psnr": "peak signal-to-noise ratio against the image of the same name, in decibels",
     "ssim": "structural similarity with the image of the same name: 1 is equal",
 }
-ON_REQUEST = ("fid", "l1", "psnr", "ssim")  # they need more than two sets of images
+PAIRED = ("l1", "psnr", "ssim")
+BY_ITSELF = tuple(name for name in METRICS if name not in ("fid", *PAIRED))  # the rest need more than two sets
 
 
 class Value(NamedTuple):
@@ -74,11 +77,13 @@ class Score(NamedTuple):
         what: the run or folder.
         values: the numbers.
         about: counts, extractors, size, split and seed, which stand beside every number.
+        missing: metrics that were asked for by name and cannot be had of these images.
     """
 
     what: str
     values: list[Value]
     about: dict[str, Any]
+    missing: tuple[str, ...] = ()
 
     def entry(self) -> dict[str, Any]:
         """Give it as plain values; what is not finite is null."""
@@ -89,8 +94,8 @@ class Score(NamedTuple):
 def chosen(text: str | None) -> list[str]:
     """Read a list of metrics, such as `fd,kd`; without one, all that need nothing else."""
     if text is None:
-        return [name for name in METRICS if name not in ON_REQUEST]
-    names = [name.strip() for name in text.split(",")]
+        return list(BY_ITSELF)
+    names = [name.strip() for name in text.split(",") if name.strip()] or [text]
     for name in names:
         if name not in METRICS:
             raise GantoolError(f"--metrics {name}: " + unknown("metric", name, METRICS))
@@ -108,6 +113,11 @@ def score_run(
     tell: Callable[[str], None],
 ) -> Score:
     """Measure a run's generator against its own pictures, or those of a folder; adds to the run's `scores.jsonl`."""
+    for name in names:
+        if name in PAIRED:
+            raise GantoolError(
+                f"--metrics {name}: compares images of the same name; name two folders: FOLDER --against"
+            )
     trained = Trained(run, checkpoint, device)
     evaluator = evaluator_of(trained, against, data_dir, tell)
     fake = evaluator.generate(trained.pictures)
@@ -115,7 +125,7 @@ def score_run(
     about = {**evaluator.about, "checkpoint": checkpoint, "epoch": trained.epoch}
     if against is not None:
         about["against"] = str(against)
-    found = Score(str(run.path), values, about)
+    found = Score(str(run.path), values, about, _missing(names, values))
     lines = (run.path / "scores.jsonl").read_text("utf-8") if (run.path / "scores.jsonl").exists() else ""
     with replacing(run.path / "scores.jsonl") as aside:
         aside.write_text(lines + json.dumps(found.entry()) + "\n", encoding="utf-8", newline="\n")
@@ -126,17 +136,23 @@ def score_folder(
     folder: Path, against: Path, names: Sequence[str], *, data_dir: Path, tell: Callable[[str], None]
 ) -> Score:
     """Measure the images of one folder against those of another, at the size of the second one's images."""
-    height, width, channels = _native(against)
-    shape: dict[str, Any] = {"size": (height, width), "channels": channels}
+    size, channels = _native(against)
+    shape: dict[str, Any] = {"size": size, "channels": channels}
     fake = prepare(Data(source=str(folder), **shape), data_dir, tell=tell)
     real = prepare(Data(source=str(against), **shape), data_dir, tell=tell)
     evaluator = _evaluator(real, len(fake), data_dir, tell)
     made = tensor(fake.images)
-    plain = [name for name in names if name not in ("l1", "psnr", "ssim")]
+    plain = [name for name in names if name not in PAIRED]
     values = _values(evaluator, made, None, plain, data_dir)
     if len(plain) < len(names):
         values += _paired(folder, against, fake, real, [name for name in names if name not in plain])
-    return Score(str(folder), values, {**evaluator.about, "against": str(against)})
+    return Score(str(folder), values, {**evaluator.about, "against": str(against)}, _missing(names, values))
+
+
+def _missing(names: Sequence[str], values: Sequence[Value]) -> tuple[str, ...]:
+    """Name what was asked for and is not there; nobody misses what was not asked for by name."""
+    there = {value.name for value in values}
+    return () if list(names) == list(BY_ITSELF) else tuple(name for name in names if name not in there)
 
 
 def evaluator_of(trained: Trained, against: Path | None, data_dir: Path, tell: Callable[[str], None]) -> Evaluator:
@@ -169,8 +185,8 @@ def _values(
     count = min(GUARD, len(real), len(made))
     parts = (real[:count], made[:count])
     judge = evaluator.judge
-    perfect = {
-        "fd": evaluator.floor.value,
+    perfect: dict[str, float | None] = {
+        "fd": evaluator.floor.value if math.isfinite(evaluator.floor.value) else None,
         "coverage": distances.expected_coverage(count, count),
         "nearest_neighbour": 0.5,
         "copying": 0.0,
@@ -243,19 +259,26 @@ def _refuse_missing(folder: Path) -> None:
         raise DataError(f"{folder}: no such folder; score compares a run, or a folder of images, with a folder")
 
 
-def _native(folder: Path) -> tuple[int, int, int]:
-    """Give height, width and channels at which a folder's images are compared: the first one's, or smaller."""
+def _native(folder: Path) -> tuple[int, int]:
+    """Give the pixels on a side, and the channels, at which a folder's images are compared.
+
+    The median of their shorter sides, at most `LARGEST`, and the channels of most.
+    """
     _refuse_missing(folder)
     found = Folder(folder)
+    sides: list[int] = []
+    channels: list[int] = []
     for picture in found.pictures(found.classes):
-        if isinstance(picture.content, Path):
+        if isinstance(picture.content, Path) and len(sides) < SOME:
             try:
-                channels, height, width = decode.native(picture.content)
+                own, height, width = decode.native(picture.content)
             except decode.Unreadable:
                 continue
-            scale = min(1.0, LARGEST / max(height, width))
-            return max(1, round(height * scale)), max(1, round(width * scale)), channels
-    raise DataError(f"{folder}: no readable pictures in it; a folder of images is what score compares")
+            sides.append(min(height, width))
+            channels.append(own)
+    if not sides:
+        raise DataError(f"{folder}: no readable pictures in it; a folder of images is what score compares")
+    return max(1, min(LARGEST, int(statistics.median(sides)))), 1 if channels.count(1) > len(sides) / 2 else 3
 
 
 class Row(NamedTuple):
@@ -263,6 +286,7 @@ class Row(NamedTuple):
 
     Args:
         run: its directory.
+        name: the last part of it.
         model: its model's name.
         epoch: of the checkpoint.
         values: its numbers by metric.
@@ -272,6 +296,7 @@ class Row(NamedTuple):
     """
 
     run: str
+    name: str
     model: str
     epoch: int
     values: dict[str, float]
@@ -293,7 +318,7 @@ def compare(
         tell: is told what is prepared.
         columns: pictures of each run.
     """
-    rows, sheets, captions = [], [], []
+    rows, sheets = [], []
     first: Evaluator | None = None
     for run in runs:
         trained = Trained(run, "best", device)
@@ -305,11 +330,14 @@ def compare(
         found = evaluator(trained.pictures).metrics
         last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
         name, floor = trained.recipe.model["name"], evaluator.floor.value
-        rows.append(Row(str(run.path), name, trained.epoch, found, floor, last[0] if last else [], same))
+        rows.append(Row(str(run.path), run.path.name, name, trained.epoch, found, floor, last[0] if last else [], same))
         sheets.append(trained.sample(range(columns)))
-        captions += [run.path.name] + [""] * (columns - 1)
-    images.save(images.grid(torch.cat(_alike(sheets)), columns=columns, captions=captions), path)
-    return rows
+    # The best first, in the table and on the sheet; what cannot be compared last.
+    order = sorted(range(len(rows)), key=lambda index: (not rows[index].same, rows[index].values["fd"]))
+    captions = [text for index in order for text in (rows[index].name, *[""] * (columns - 1))]
+    pictures_of = _alike(sheets)
+    images.save(images.grid(torch.cat([pictures_of[i] for i in order]), columns=columns, captions=captions), path)
+    return [rows[index] for index in order]
 
 
 def nearest(

@@ -93,7 +93,8 @@ class Training:
         self.epochs = epochs
         self.start, self.first = 0.0, -1.0  # when the first report came, and how many epochs were done then
         self.metrics: dict[str, float] = {}
-        self.floor = math.nan
+        self.measured = 0  # the epoch of these metrics
+        self.floor: float | None = None
         self.seen: dict[str, list[str]] = {}  # what was said of each diagnosis
         self.active: tuple[str, ...] = ()
         self.progress = Progress(
@@ -117,14 +118,14 @@ class Training:
             self.start, self.first = time.monotonic(), done
         elapsed = time.monotonic() - self.start
         left = elapsed / max(done - self.first, 1e-9) * (self.epochs - done) if done > self.first else math.nan
-        self.metrics = report.metrics or self.metrics
-        self.floor = report.measured_with.get("floor", self.floor)
+        if report.metrics:
+            self.metrics, self.measured, self.floor = report.metrics, report.epoch, report.measured_with["floor"]
         self.active = report.diagnoses
         for diagnosis in report.news:
             self.seen.setdefault(diagnosis.code, []).append(diagnosis.message)
             mark = "[bold yellow]warning:[/]" if diagnosis.began else "[green]over:[/]"
             err.print(f"{mark} epoch {diagnosis.epoch}: {escape(diagnosis.message)}")
-        line = f"{self._line(report)}  {'' if math.isnan(left) else f'{duration(left)} left'}"
+        line = self._line(report, left)
         self.progress.update(self.task, completed=done, description=escape(line))
         every = 1 if not err.is_terminal else max(1, self.epochs // 20)
         if report.finished and (report.epoch % every == 0 or report.epoch == self.epochs):
@@ -133,35 +134,54 @@ class Training:
     def summary(self) -> None:
         """Show what was diagnosed, once the run has ended."""
         if self.seen:
-            rows = [
-                (code, "at the end too" if code in self.active else "over", messages[-1 if code in self.active else 0])
-                for code, messages in self.seen.items()
-            ]
-            out.print(table("diagnoses", ("code", "", "what was seen, and what to try"), rows))
+            rows = []
+            for code, messages in self.seen.items():
+                told = messages[-1 if code in self.active else 0].removeprefix(f"{code}: ")
+                state = "at the end too" if code in self.active else "over"
+                rows.append((code, state, told.removesuffix(f"; gantool explain {code}")))
+            out.print(table("diagnoses", ("code", "state", "what was seen, and what to try"), rows))
+            hint("gantool explain CODE")
 
-    def _line(self, report: Report) -> str:
+    def _line(self, report: Report, left: float) -> str:
+        """Write a report, what matters most first: narrow terminals cut the end."""
         losses = {name.partition("/")[0][:1].upper(): 0.0 for name in report.losses}
         for name, value in report.losses.items():
             losses[name.partition("/")[0][:1].upper()] += value
         scores = report.scores
         parts = [
             f"epoch {report.epoch}/{self.epochs}",
-            f"{report.images_per_second:,.0f} images/s",
-            *(f"loss {name} {value:.3f}" for name, value in losses.items()),
+            self._distance(report.epoch),
             *(_answer(name, scores, key) for name, key in (("D(x)", "real"), ("D(G(z))", "fake"))),
+            "" if math.isnan(left) else f"{duration(left)} left",
+            *(f"loss {name} {_short(value)}" for name, value in losses.items()),
+            f"{report.images_per_second:,.0f} images/s",
         ]
-        if "fd" in self.metrics:
-            times = f" ({self.metrics['fd'] / self.floor:.1f}x floor)" if self.floor > 0 else ""
-            parts.append(f"fd {number(self.metrics['fd'])}{times}")
         return "  ".join(part for part in parts if part)
+
+    def _distance(self, epoch: int) -> str:
+        """Write the last measured fd, with its epoch where that is not this one."""
+        if not self.metrics:
+            return ""
+        notes = [f"{self.metrics['fd'] / self.floor:.1f}x floor"] if self.floor else []
+        notes += [f"of epoch {self.measured}"] if self.measured != epoch else []
+        return f"fd {number(self.metrics['fd'])}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _answer(name: str, scores: Mapping[str, float], key: str) -> str:
     """Write the discriminator's mean answer, and how far it is from the 0.5 of a perfect generator."""
     if f"scores/{key}" not in scores:
         return ""
-    off = scores.get(f"scores/{key}_from_half")
-    return f"{name} {scores[f'scores/{key}']:.2f}" + (f" ({off:+.2f})" if off is not None else "")
+    off, value = scores.get(f"scores/{key}_from_half"), scores[f"scores/{key}"]
+    return f"{name} {_short(value, 2)}" + (f" ({_short(off, 2, '+')})" if off is not None else "")
+
+
+def _short(value: float, digits: int = 3, sign: str = "") -> str:
+    """Write a number of a line that is always there.
+
+    >>> _short(1.38629), _short(0.1, 2, "+"), _short(5.4e19)
+    ('1.386', '+0.10', '5.4e+19')
+    """
+    return f"{value:{sign}.{digits}f}" if abs(value) < 10_000 else f"{value:{sign}.1e}"
 
 
 def score(found: Score) -> None:
@@ -173,7 +193,8 @@ def score(found: Score) -> None:
     for row in found.values:
         best = "" if row.perfect is None else number(row.perfect)
         rows.append((row.name, _measured(row.name, row.value), best, METRICS.get(row.name, "")))
-    out.print(table(found.what, ("metric", "value", "real on real", "what it says"), rows))
+    against = f" against {found.about['against']}" if "against" in found.about else ""
+    out.print(table(f"{found.what}{against}", ("metric", "value", "real on real", "what it says"), rows))
     about = found.about
     out.print(
         escape(
@@ -181,10 +202,13 @@ def score(found: Score) -> None:
             f"{about['held_out']:,} more held out, seed {about['seed']}, features {' '.join(about['extractors'])}"
         )
     )
-    if about["real"] + about["held_out"] < FEW:
-        out.print(f"with fewer than {FEW} real pictures `fd` ranks generators, and does not say how good they are")
-    elif not math.isnan(about["floor_deviation"]):
-        out.print(f"differences of fd below {number(2 * about['floor_deviation'])} are noise")
+    if any(row.name == "fd" for row in found.values):
+        if about["floor_deviation"] is not None:
+            out.print(f"differences of fd below {number(2 * about['floor_deviation'])} are noise")
+        if about["real"] + about["held_out"] < FEW:
+            out.print(f"with fewer than {FEW} real pictures fd ranks generators, and is no measure of quality")
+    if found.missing:
+        out.print(f"not measured, for want of classes or pictures: {', '.join(found.missing)}")
 
 
 def _measured(name: str, value: float) -> str:
@@ -197,11 +221,11 @@ def _measured(name: str, value: float) -> str:
 def comparison(rows: Sequence[Row]) -> None:
     """Draw the table of `gantool compare`, the best run first."""
     lines = []
-    for row in sorted(rows, key=lambda row: row.values["fd"]):
+    for row in rows:
         values = row.values
         lines.append(
             (
-                row.run,
+                row.name,
                 row.model,
                 str(row.epoch),
                 number(values["fd"]) + ("" if row.same else " *"),
@@ -213,22 +237,19 @@ def comparison(rows: Sequence[Row]) -> None:
                 ", ".join(row.diagnoses),
             )
         )
-    heads = ("run", "model", "epoch", "fd", "floor", "coverage", "1-NN", "copying", "support", "diagnoses")
+    heads = ("run", "model", "epoch", "fd", "/ floor", "coverage", "1-NN", "copying", "support", "diagnoses")
     out.print(table("", heads, lines))
     if not all(row.same for row in rows):
-        out.print("* measured against other pictures than the first run: not comparable with it")
+        out.print("* measured against its own pictures, which are not those of the run named first: not comparable")
 
 
 def copying(values: Mapping[str, float]) -> None:
     """Say whether generated pictures are copies."""
     if "copying" in values:
-        verdict = "copies" if values["copying"] < -3 else "no sign of copying"
-        out.print(
-            f"C_T {values['copying']:+.1f}: {verdict}; below -3, pictures are nearer to training pictures than unseen "
-            "real ones are"
-        )
+        whole = "nearer to training pictures than" if values["copying"] < -3 else "no nearer to training pictures than"
+        out.print(f"C_T {values['copying']:+.1f}: on the whole, generated pictures are {whole} unseen real ones")
     share = f"{100 * values['copied']:.0f} %"
-    out.print(f"{share} of generated pictures are nearer to a training picture than real ones ever are to each other")
+    out.print(f"{share} of them are nearer to one than all but 1 % of training pictures are to each other")
 
 
 class Downloads:

@@ -217,7 +217,8 @@ class Training:
             Observation(
                 epoch=self.epoch,
                 step=self.trainer.steps,
-                losses=self._losses(means) if self.model.loss.optimum is not None else {},  # others drift far from 0
+                losses=self._losses(means),
+                drifting=self.model.loss.optimum is None,
                 rates={name: self.settings.adam(name).lr for name in self.trainer.names.values()},
                 accuracy=means.get("scores/accuracy"),
                 fake_answer=means.get("scores/fake") if self.model.loss.optimum is not None else None,

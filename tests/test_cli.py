@@ -172,10 +172,18 @@ def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
     lines = err.splitlines()
     assert lines[0] == f"run {run}"
     pattern = (
-        r"epoch \d/2  [\d,]+ images/s  loss D -?\d\.\d{3}  loss G -?\d\.\d{3}  "
-        r"D\(x\) 0\.\d\d \([+-]0\.\d\d\)  D\(G\(z\)\) 0\.\d\d \([+-]0\.\d\d\)  fd [\d.]+ \([\d.]+x floor\)  .*"
+        r"epoch \d/2  fd [\d.]+ \([\d.]+x floor\)  D\(x\) 0\.\d\d \([+-]0\.\d\d\)  "
+        r"D\(G\(z\)\) 0\.\d\d \([+-]0\.\d\d\)  "
+        r".*loss D -?\d\.\d{3}  loss G -?\d\.\d{3}  [\d,]+ images/s"
     )
     assert [bool(re.fullmatch(pattern, line)) for line in lines[-2:]] == [True, True]
+
+
+def test_an_older_distance_is_shown_with_its_epoch(gantool, inside):
+    _, _, err = gantool("train", "gan14", *sets(train__epochs=4, train__evaluate_every=4))
+
+    told = [re.search(r"fd [\d.]+ \(.*?floor(, of epoch 1)?\)", line) for line in err.splitlines()[-4:]]
+    assert [match[1] for match in told] == [None, ", of epoch 1", ", of epoch 1", None]
 
 
 def test_the_same_command_gives_the_same_weights(trained, inside):

@@ -72,6 +72,12 @@ def test_a_run_that_learns_is_told_nothing(name, tmp_path, data_dir):
     assert measured[-1] < measured[0] / 20
 
 
+def test_a_wasserstein_run_diverges_too(tmp_path, data_dir):
+    changes = {"loss": "wasserstein", "train.optimizer.lr": 1000.0, "train.epochs": 4}
+    news, _ = train(tmp_path / "run", data_dir, "gan14", changes)
+    assert "diverged" in {diagnosis.code for diagnosis in news}
+
+
 def test_on_twenty_pictures_the_discriminator_overfits_and_the_generator_copies(tmp_path, data_dir):
     from sklearn.datasets import load_digits
 
@@ -105,7 +111,8 @@ def test_diagnoses_are_told_as_they_come_and_listed_at_the_end(tmp_path, data_di
     assert "lower both rates (--set train.generator.lr=0.0002 --set train.discriminator.lr=0.0002)" in warning
     assert told.out.splitlines()[0] == "diagnoses"
     assert "at the end too" in told.out
-    assert "gantool explain diverged" in told.out.replace("\n", " ")
+    assert warning.endswith("; gantool explain diverged")
+    assert "gantool explain CODE" in told.out
 
 
 def test_a_resumed_run_is_diagnosed_as_one_that_never_stopped(tmp_path, data_dir):

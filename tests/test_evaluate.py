@@ -15,6 +15,7 @@ from gantool.batches import DataSpec
 from gantool.data.eggs import render
 from gantool.data.store import Store
 from gantool.data.stream import split
+from gantool.errors import RecipeError
 from gantool.metrics import distances
 from gantool.metrics.evaluate import SEED, Evaluator, Reality, _at_most, learn, numbers, pixels
 
@@ -189,6 +190,14 @@ def test_auto_takes_what_the_pictures_allow(digits, tmp_path):
     assert chosen(300, 10) == ["rand", "pretext", "judge"]
     assert chosen(300, 2)[-1] == "judge"
     assert chosen(170, 1) == ["rand", "pretext"]
+
+
+def test_a_judge_of_one_class_is_refused(tmp_path):
+    with pytest.raises(RecipeError) as error:
+        learn(reality_of(store(classes=1)), ["rand", "judge"], tmp_path, "key")
+    assert str(error.value) == (
+        "train.extractors: judge learns to tell classes apart, but there is only 'class 0'; use rand or pretext"
+    )
 
 
 def test_fd_is_the_geometric_mean_of_rand_and_pretext_and_the_judge_stands_beside_it(digits, learned):

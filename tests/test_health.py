@@ -529,11 +529,34 @@ def test_a_message_names_what_it_was(changes, words):
     assert found.message.startswith(words)
 
 
-def test_a_rate_in_the_advice_is_a_quarter_of_the_runs_own():
-    own = replace(OVERPOWERED, rates={"generator": 1e-3, "discriminator": 0.03})
+@pytest.mark.parametrize(
+    ("rate", "advised"), [(0.008, "0.002"), (0.01, "0.0025"), (0.03, "0.0002"), (1000.0, "0.0002")]
+)
+def test_the_advice_is_a_quarter_of_the_runs_own_rate_or_the_usual_one_where_that_is_wild(rate, advised):
+    own = replace(OVERPOWERED, rates={"generator": 1e-3, "discriminator": rate})
     (found,) = told([own] * 5)[-1]
 
-    assert "--set train.discriminator.lr=0.0075)" in found.message
+    assert f"--set train.discriminator.lr={advised})" in found.message
+
+
+def test_a_loss_without_a_zero_of_its_own_has_to_be_larger_to_be_a_divergence():
+    def diagnosed(loss, drifting):
+        seen = replace(HEALTHY, losses={"generator/adversarial": loss}, drifting=drifting)
+        return "diverged" in {each.code for each in told([seen] * 2)[-1]}
+
+    assert diagnosed(-101.0, drifting=False)
+    assert not diagnosed(-101.0, drifting=True)
+    assert diagnosed(-1.1e6, drifting=True)
+
+
+def test_pictures_all_at_the_limits_have_diverged_where_real_ones_are_half_black_too():
+    def diagnosed(saturated, real_saturated):
+        seen = replace(HEALTHY, saturated=saturated, real_saturated=real_saturated)
+        return "diverged" in {each.code for each in told([seen] * 2)[-1]}
+
+    assert diagnosed(0.96, 0.52)
+    assert not diagnosed(0.94, 0.52)
+    assert not diagnosed(0.96, 0.81)
 
 
 def test_the_end_of_a_state_names_the_first_epoch_without_it():

@@ -90,6 +90,40 @@ def test_the_table_of_a_score_says_what_each_number_means_and_what_is_noise(runs
     assert "kd" not in told
 
 
+def test_what_was_asked_for_and_cannot_be_had_is_named(runs, data_dir, capsys):
+    assert gantool("score", runs[1].path, "--metrics", "judge_accuracy,fd", "--data-dir", data_dir) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1] == "not measured, for want of classes or pictures: judge_accuracy"
+    assert gantool("score", runs[1].path, "--data-dir", data_dir) == 0
+    assert "not measured" not in capsys.readouterr().out
+
+
+def test_a_handful_of_pictures_has_no_floor_and_says_how_little_it_means(data_dir, tmp_path, capsys):
+    few, others = folder_of_eggs(tmp_path / "few", range(3)), folder_of_eggs(tmp_path / "others", range(5, 25))
+    assert gantool("score", others, "--against", few, "--data-dir", data_dir, "--json") == 0
+    about = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["measured_with"]
+    assert about["floor"] is None
+    assert gantool("score", others, "--against", few, "--data-dir", data_dir) == 0
+    told = capsys.readouterr().out
+    assert "nan" not in told
+    assert "with fewer than 60 real pictures fd ranks generators, and is no measure of quality" in told
+
+
+def test_a_run_on_a_folder_is_scored_from_anywhere(data_dir, tmp_path, monkeypatch, capsys):
+    folder_of_eggs(tmp_path / "eggs", range(30))
+    monkeypatch.chdir(tmp_path)
+    recipe = ["--set", "data.source=eggs/", "--set", "data.size=14", "--set", "train.epochs=1"]
+    assert gantool("train", "gan14", *recipe, "--data-dir", data_dir, "--out", tmp_path / "run", "--device", "cpu") == 0
+    told = capsys.readouterr().err
+    assert "learning from 18 pictures; 12 more are held out; with fewer than 60 pictures fd ranks settings" in told
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert gantool("score", tmp_path / "run", "--metrics", "fd", "--data-dir", data_dir, "--device", "cpu") == 0
+    shutil.rmtree(tmp_path / "eggs")
+    assert gantool("score", tmp_path / "run", "--metrics", "fd", "--data-dir", data_dir, "--device", "cpu") == 3
+    assert f"data.source: {tmp_path / 'eggs'}: no such file or folder" in capsys.readouterr().err
+
+
 def test_a_run_is_scored_against_a_folder(runs, data_dir, tmp_path, capsys):
     eggs = folder_of_eggs(tmp_path / "eggs", range(30))
     assert gantool("score", runs[1].path, "--against", eggs, "--metrics", "fd", "--data-dir", data_dir, "--json") == 0
@@ -146,6 +180,7 @@ def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, da
         "model",
         "epoch",
         "fd",
+        "/",
         "floor",
         "coverage",
         "1-NN",
@@ -153,7 +188,7 @@ def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, da
         "support",
         "diagnoses",
     ]
-    assert [line.split()[0] for line in told[1:3]] == [str(paths[1]), str(paths[0])]
+    assert [line.split()[0] for line in told[1:3]] == [paths[1].name, paths[0].name]
     with Image.open(sheet) as picture:
         assert picture.width > 8 * 56
         assert picture.height > 2 * 56
@@ -164,16 +199,16 @@ def test_runs_of_other_pictures_are_marked_as_not_comparable(runs, data_dir, tmp
     sheet = tmp_path / "sheet.png"
     assert gantool("compare", runs[1].path, other.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
-    assert "* measured against other pictures than the first run: not comparable with it" in told
-    (line,) = [line for line in told.splitlines() if line.startswith(str(other.path))]
-    assert " *" in line
+    assert "* measured against its own pictures, which are not those of the run named first: not comparable" in told
+    assert [" *" in line for line in told.splitlines()[1:3]] == [False, True]
+    assert told.splitlines()[2].startswith("other")
 
 
 def test_generated_pictures_are_drawn_beside_the_nearest_training_pictures(runs, data_dir, capsys):
     assert gantool("nearest", runs[1].path, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
     assert "C_T +" in told
-    assert "no sign of copying" in told
+    assert "generated pictures are no nearer to training pictures than unseen real ones" in told
     assert f"{runs[1].path}/nearest.png: generated pictures on the left" in told.replace("\\", "/")
     with Image.open(runs[1].path / "nearest.png") as picture:
         assert picture.height > picture.width  # eight rows of five
@@ -199,6 +234,12 @@ def test_inception_needs_its_weights_which_the_message_tells_how_to_get(runs, da
         (["score", "{run}", "--against", "nowhere"], 3, "error: nowhere: no such folder; score compares"),
         (["score", "{eggs}", "--against", "nowhere"], 3, "error: nowhere: no such folder; score compares a run, or a"),
         (["score", "{eggs}", "--against", "{empty}"], 3, "error: {empty}: no files in it; a source is"),
+        (
+            ["score", "{run}", "--metrics", "fd,l1"],
+            2,
+            "error: --metrics l1: compares images of the same name; name two",
+        ),
+        (["score", "{study}"], 2, "error: {study}: is a study, not a run; name one of its trials, such as {study}"),
         (["score", "nobody"], 2, "error: nobody: no run of this name"),
         (["compare", "{run}"], 2, "error: compare: 1 run given; name two or more"),
         (["compare", "{run}", "nobody"], 2, "error: nobody: no run of this name"),
@@ -210,6 +251,10 @@ def test_inception_needs_its_weights_which_the_message_tells_how_to_get(runs, da
 def test_what_cannot_be_measured_is_said_in_one_line(arguments, code, message, runs, data_dir, inside, capsys):
     places = {"run": runs[0].path, "eggs": folder_of_eggs(inside / "eggs", range(3)), "empty": inside / "empty"}
     places["empty"].mkdir()
+    places["study"] = inside / "study"
+    places["study"].mkdir()
+    for name in ("recipe.yaml", "study.db"):
+        (places["study"] / name).touch()
     given = [argument.format(**places) for argument in arguments]
     given += ["--data-dir", str(data_dir)] if given[0] != "explain" else []
     assert gantool(*given) == code

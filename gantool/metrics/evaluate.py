@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gantool.data.store import Store
 from gantool.data.stream import Split
+from gantool.errors import RecipeError
 from gantool.metrics import distances
 from gantool.metrics.features import Extractor, RandomFeatures
 from gantool.metrics.learned import Judge, learn_labels, learn_views, remembered
@@ -115,6 +116,9 @@ def learn(
         folder: where learned ones are kept.
         key: names the images and their split in that folder.
         tell: is told when one is learned.
+
+    Raises:
+        RecipeError: a judge is wanted of one class.
     """
     count = len(reality.train) + len(reality.held_out)
     if wanted == "auto":
@@ -123,6 +127,11 @@ def learn(
         names = ["rand", *learned]
     else:
         names = [name for name in NAMES if name in wanted]
+        if "judge" in names and len(reality.classes) < 2:
+            raise RecipeError(
+                f"train.extractors: judge learns to tell classes apart, but there is only {reality.classes[0]!r}; use "
+                "rand or pretext"
+            )
     found: dict[str, Extractor] = {}
     for name in names:
         if name == "rand":
@@ -189,8 +198,10 @@ class Evaluator:
             "extractors": [extractor.identity for extractor in self.extractors.values()],
             "size": "x".join(map(str, reality.train.shape[1:])),
             "seed": SEED,
-            "floor": self.floor.value,
-            "floor_deviation": self.floor.deviation,
+            **{
+                name: value if math.isfinite(value) else None  # of a handful of images there are no halves
+                for name, value in (("floor", self.floor.value), ("floor_deviation", self.floor.deviation))
+            },
         }
 
     def __call__(self, sample: Sample) -> Measured:

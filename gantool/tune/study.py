@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DATABASE = "study.db"
 SPOILT = {"mode-collapse", "memorised"}  # diagnoses of a generator that nobody wants, however near it is
 MEASUREMENTS = 5  # of a trial, where the recipe does not say how often
-LEAST, FEW = 16, 60  # pictures without which a search cannot tell settings apart, or tells no more than their order
+LEAST = 16  # pictures without which a search cannot tell settings apart
 RETRIES = 3  # of a trial whose worker process died; a trial that merely fails is not tried again
 
 
@@ -216,8 +216,7 @@ def search(recipe: Recipe, *, out: Path | None, data_dir: Path, board: Board, st
                 f"{recipe.data.source}: has {len(store)} pictures, too few to tell settings apart; give it {LEAST} or "
                 "more, or use gantool train"
             )
-        if len(store) < FEW:
-            board.tell(f"with {len(store)} pictures fd ranks settings, and does not say how good they are")
+        board.tell(engine.counted(recipe, store))
         engine.evaluator_of(recipe, store, data_dir, tell=board.tell)  # what is learned once, before all trials need it
         home.line_up()
         left = home.tune.trials - len(home.spent())
