@@ -243,12 +243,13 @@ def test_too_few_pictures_to_tell_settings_apart_are_refused_and_few_are_said_to
     done = gantool("tune", "gan14", *TINY, *small, folder=tmp_path)
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1] == (
-        "error: ten: has 10 pictures, too few to tell settings apart; give it 16 or more, or use gantool train"
+        f"error: {tmp_path / 'ten'}: has 10 pictures, too few to tell settings apart; give it 16 or more, or use "
+        "gantool train"
     )
     small[1], small[5] = "data.source=thirty", "b"
     done = gantool("tune", "gan14", *TINY, *small, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "with 30 pictures fd ranks settings, and does not say how good they are" in done.stderr
+    assert "learning from 18 pictures; 12 more are held out; with fewer than 60 pictures fd ranks" in done.stderr
 
 
 def test_a_study_goes_on_with_its_own_recipe_only(tmp_path):
