@@ -234,11 +234,13 @@ def comparison(rows: Sequence[Row]) -> None:
                 f"{values['nearest_neighbour']:.2f}",
                 _measured("copying", values["copying"]) if "copying" in values else "",
                 _measured("support", values["support"]),
-                ", ".join(row.diagnoses),
             )
         )
-    heads = ("run", "model", "epoch", "fd", "/ floor", "coverage", "1-NN", "copying", "support", "diagnoses")
+    heads = ("run", "model", "epoch", "fd", "/ floor", "coverage", "1-NN", "C_T", "support")
     out.print(table("", heads, lines))
+    for row in rows:
+        if row.diagnoses:
+            out.print(escape(f"{row.name} ended with: {', '.join(row.diagnoses)}"))
     if not all(row.same for row in rows):
         out.print("* measured against its own pictures, which are not those of the run named first: not comparable")
 

@@ -175,23 +175,25 @@ def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, da
     paths = [run.path for run in runs]
     assert gantool("compare", *paths, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == [
-        "run",
-        "model",
-        "epoch",
-        "fd",
-        "/",
-        "floor",
-        "coverage",
-        "1-NN",
-        "copying",
-        "support",
-        "diagnoses",
-    ]
+    assert told[0].split() == ["run", "model", "epoch", "fd", "/", "floor", "coverage", "1-NN", "C_T", "support"]
     assert [line.split()[0] for line in told[1:3]] == [paths[1].name, paths[0].name]
     with Image.open(sheet) as picture:
         assert picture.width > 8 * 56
         assert picture.height > 2 * 56
+
+
+def test_a_comparison_fits_a_narrow_terminal_and_names_what_runs_ended_with(data_dir, tmp_path, capsys, monkeypatch):
+    from gantool import show
+
+    changes = {"train__optimizer__lr": 0.3, "train__epochs": 8, "train__evaluate_every": 1}
+    run = trained(tmp_path / "dcgan28-017", data_dir, **changes)
+    monkeypatch.setattr(show.out, "width", 80)
+    sheet = tmp_path / "sheet.png"
+    assert gantool("compare", run.path, run.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[:3]] == ["run", "dcgan28-017", "dcgan28-017"]
+    assert max(map(len, told[:3])) <= 80
+    assert told[3].startswith("dcgan28-017 ended with: diverged")
 
 
 def test_runs_of_other_pictures_are_marked_as_not_comparable(runs, data_dir, tmp_path, capsys):
