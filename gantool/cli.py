@@ -18,7 +18,6 @@ import typer
 from gantool.errors import GantoolError, RecipeError, RunError, TrainingError
 
 if TYPE_CHECKING:
-    from gantool.recipe import Recipe
     from gantool.runs import Run
 
 app = typer.Typer(
@@ -108,9 +107,11 @@ def train(
 ) -> None:
     """Train a recipe. Ctrl-C saves and says how to go on."""
     from gantool import show
+    from gantool.engine import begin
     from gantool.engine import train as training
+    from gantool.recipe import parse_changes
 
-    chosen, run = _run_to_train(recipe, changes or [], out, resume)
+    chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
     show.tell(f"run {run.path}")
     report = None
     with (
@@ -435,24 +436,6 @@ def stopping(begun: Callable[[], bool]) -> Iterator[list[int]]:
             signal.signal(kind, old)
 
 
-def _run_to_train(name: str | None, texts: list[str], out: Path | None, resume: bool) -> tuple[Recipe, Run]:
-    """Give the recipe and the run, new or old, that a `train` command asks for."""
-    from gantool.engine import open_recipe, resumed
-    from gantool.recipe import dump, parse_changes
-    from gantool.runs import Run
-
-    changes = parse_changes(texts)
-    run = _old_run(name, out) if resume else None
-    if name is None and run is None:
-        raise RunError("train: name a recipe, such as: gantool train gan14; or go on with --resume")
-    is_run = run is not None and (name is None or run.path in (Path(name), Path("runs") / name))
-    recipe = None if is_run else open_recipe(name or "", changes)
-    if run is not None:
-        return resumed(run, recipe, changes), run
-    assert recipe is not None
-    return recipe, Run.create(dump(recipe), name=recipe.name, out=out)
-
-
 @contextlib.contextmanager
 def _taken_back(run: Run, *, new: bool) -> Iterator[None]:
     """Remove the directory of a new run that fails before its first step, such as for want of its data."""
@@ -464,20 +447,6 @@ def _taken_back(run: Run, *, new: bool) -> Iterator[None]:
         if new and not run.entries() and not any(run.checkpoints.iterdir()):
             shutil.rmtree(run.path, ignore_errors=True)
         raise
-
-
-def _old_run(name: str | None, out: Path | None) -> Run | None:
-    """Give the run to go on with: at --out, of this name, or the newest of this recipe; None where there is none."""
-    from gantool.runs import Run
-
-    if out is not None:
-        return Run(out) if (out / "recipe.yaml").is_file() else None
-    if name is None:
-        return Run.open(None)
-    try:
-        return Run.open(name)
-    except RunError:
-        return Run.newest(Path(name).stem)
 
 
 def _find_run(name: str | None) -> Run:

@@ -48,6 +48,29 @@ def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return recipes.override(recipe, changes, KINDS)
 
 
+def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, resume: bool) -> tuple[Recipe, Run]:
+    """Give the recipe and the run, new or old, that training starts or goes on with.
+
+    Args:
+        name: of a recipe; with `resume` also of a run, and the newest run where it is None.
+        changes: of the recipe, by dotted key.
+        out: the run's directory; without it `runs/<recipe>-<NNN>`.
+        resume: go on with a run at `out`, of this name, or the newest of this recipe; a new one where there is none.
+
+    Raises:
+        RunError: there is nothing to start or to go on with, or the run was started with something else.
+    """
+    run = _old_run(name, out) if resume else None
+    if name is None and run is None:
+        raise RunError("train: name a recipe, such as: gantool train gan14; or go on with --resume")
+    is_run = run is not None and (name is None or run.path in (Path(name), Path("runs") / name))
+    recipe = None if is_run else open_recipe(name or "", changes)
+    if run is not None:
+        return resumed(run, recipe, changes), run
+    assert recipe is not None
+    return recipe, Run.create(recipes.dump(recipe), name=recipe.name, out=out)
+
+
 def resumed(run: Run, given: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
     """Give the recipe that a run goes on with: its own, with changes of what may change on the way.
 
@@ -167,6 +190,18 @@ def _memory(place: torch.device, batch_size: int) -> Iterator[None]:
             raise
         advice = f"try --set train.batch_size={max(1, batch_size // 2)}, or a smaller model"
         raise ResourceError(f"{place}: out of memory; {advice}") from None
+
+
+def _old_run(name: str | None, out: Path | None) -> Run | None:
+    """Give the run to go on with: at `out`, of this name, or the newest of this recipe; None where there is none."""
+    if out is not None:
+        return Run(out) if (out / "recipe.yaml").is_file() else None
+    if name is None:
+        return Run.open(None)
+    try:
+        return Run.open(name)
+    except RunError:
+        return Run.newest(Path(name).stem)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

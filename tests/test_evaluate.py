@@ -128,6 +128,7 @@ def test_what_was_measured_with_stands_beside_the_numbers():
     assert about["extractors"] == ["rand-85074021dfc2"]
     assert (about["real"], about["held_out"], about["fake"]) == (240, 60, 100)
     assert (about["size"], about["seed"]) == ("1x8x8", SEED)
+    assert (about["split"], about["resize"]) == (0.2, "centre crop, antialiased bicubic")
     assert about["floor"] > 0
     assert evaluator(store(shape=(3, 8, 8)), 16).about["extractors"] == ["rand-cb3208355902"]
     many = evaluator(store(count=7000, classes=1), 16).about
@@ -150,7 +151,7 @@ def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):
     before, outside, plain = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     reality = reality_of(digits)
     reality = Reality(*(part[:300] for part in (reality.train, reality.held_out, reality.train_labels)),
-                      reality.held_out_labels[:300], reality.classes, reality.shares)  # fmt: skip
+                      reality.held_out_labels[:300], reality.classes, reality.shares, 0.2)  # fmt: skip
     evaluate = Evaluator(reality, learn(reality, "auto", tmp_path, "key"), 40, conditional=True)
     assert set(evaluate.extractors) == {"rand", "pretext", "judge"}
     evaluate(replay(digits))

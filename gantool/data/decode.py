@@ -32,6 +32,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
+RESIZE = "centre crop, antialiased bicubic"  # the fifth rule, to stand beside numbers that depend on it
 LARGEST = 64_000_000  # pixels; decoded to RGB, one takes 4 bytes in Pillow
 
 _GREY = ("1", "L", "LA", "La", "I", "F")

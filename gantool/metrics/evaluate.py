@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantool.data.decode import RESIZE
 from gantool.data.store import Store
 from gantool.data.stream import Split
 from gantool.errors import RecipeError
@@ -69,6 +70,7 @@ class Reality:
         held_out_labels: of `held_out`, [N].
         classes: their names.
         shares: of each class in all that training sees.
+        split: share of all images that is held out, see `stream.split`.
     """
 
     train: Tensor
@@ -77,6 +79,7 @@ class Reality:
     held_out_labels: Tensor
     classes: tuple[str, ...]
     shares: Tensor
+    split: float
 
     @classmethod
     def of(cls, store: Store, rows: Split) -> Reality:
@@ -95,6 +98,7 @@ class Reality:
             held_out_labels=torch.from_numpy(store.labels[held_out]),
             classes=store.spec.classes,
             shares=torch.from_numpy(counts / counts.sum()),
+            split=len(rows.held_out) / len(store),
         )
 
 
@@ -196,7 +200,9 @@ class Evaluator:
             "within_classes": self.within_classes,
             "compared_one_by_one": min(GUARD, len(reality.train), count),
             "extractors": [extractor.identity for extractor in self.extractors.values()],
+            "split": round(reality.split, 4),
             "size": "x".join(map(str, reality.train.shape[1:])),
+            "resize": RESIZE,
             "seed": SEED,
             **{
                 name: value if math.isfinite(value) else None  # of a handful of images there are no halves
