@@ -167,6 +167,7 @@ def tune(
         show.result("stopped; go on with:")
         show.hint(f"gantool tune {_typed(study.shown)}")
         raise typer.Exit(128 + stopped[0])
+    show.result(study.crowned)
     show.result(f"best recipe: {study.shown / 'best.yaml'}   its pictures: {study.shown / 'best.png'}")
     show.hint(f"gantool train {_typed(study.shown / 'best.yaml')}")
 

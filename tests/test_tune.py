@@ -80,6 +80,7 @@ def test_a_search_leaves_the_best_recipe_its_pictures_and_a_table(searched):
     with Image.open(study / "best.png") as grid:
         assert min(grid.size) > 14 * 4
     assert "best.yaml" in done.stdout
+    assert f"\nTrial {best['number']} of 5: fd " in done.stdout
     ranked = [float(value) for value in re.findall(r"^ +\d+ +([0-9.]+) +\d+/4 ", done.stdout, re.MULTILINE)]
     assert ranked == sorted(ranked), done.stdout
     assert len(ranked) == 5
@@ -213,6 +214,8 @@ def test_a_trial_that_collapsed_or_memorised_wins_only_among_its_kind(outcomes, 
     spoilt = [code for code in diagnoses if code in {"mode-collapse", "memorised"}]
     assert head == f"# Trial {best} of {len(outcomes)}: fd {value:g} after 4 epochs{''.join(f'; {c}' for c in spoilt)}."
     assert table(study.path)[best]["diagnoses"] == " ".join(diagnoses)
+    passed = sum(other < value for other, _ in outcomes)
+    assert study.crowned.endswith(f"; {passed} with a lower one collapsed or memorised" if passed else head[2:-1][-9:])
 
 
 def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):

@@ -65,6 +65,7 @@ class Study:
         write(self.path / "recipe.yaml", recipes.dump(recipe))
 
         self.study = self._open()
+        self.crowned = ""  # which trial is the best, in words, once one has finished
 
     @property
     def shown(self) -> Path:
@@ -150,8 +151,10 @@ class Study:
         chosen = engine.change(self.recipe, self.space.changes(best.params))
         told = f"{self.tune.metric} {best.value:.4g} after {best.user_attrs['epoch']} epochs"
         spoilt = "".join(f"; {code}" for code in best.user_attrs.get("diagnoses", []) if code in SPOILT)
-        head = f"# Trial {best.number} of {len(rows)}: {told}{spoilt}.\n"
-        write(self.path / "best.yaml", head + recipes.dump(chosen))
+        head = f"Trial {best.number} of {len(rows)}: {told}{spoilt}"
+        write(self.path / "best.yaml", f"# {head}.\n" + recipes.dump(chosen))
+        passed = sum((trial.value or 0) < (best.value or 0) for trial in finished)
+        self.crowned = head + (f"; {passed} with a lower one collapsed or memorised" if passed else "")
         grid = self.folder(best.number) / "samples" / f"epoch-{best.user_attrs['best_epoch']:04d}.png"
         if grid.exists():
             with replacing(self.path / "best.png") as aside:
