@@ -495,7 +495,7 @@ _MEANINGS = {
     "nonfinite": """a number of the training is no number any more
 
     Seen: a loss or another number of the training became infinite or not a number. Once is enough: the training has
-    ended there, and the best checkpoint is kept.
+    ended and gone back to its last good checkpoint, and the best one is kept.
 
     Why: steps were so large that something overflowed. Adam moves a weight by up to about the learning rate in a step,
     however small the gradient is (Kingma and Ba 2015, arXiv:1412.6980, sec. 2.1), so the rate comes first. A critic
