@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -121,7 +121,9 @@ def train(
     *,
     data_dir: Path,
     device: str = "auto",
-    resumable: bool = True,
+    materials: Materials | None = None,
+    passing: bool = False,
+    wait: float = 0.0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Generator[Report, None, None]:
     """Train a recipe in a run's directory, and go on where its last checkpoint stands if it has one.
@@ -134,7 +136,9 @@ def train(
         run: where.
         data_dir: where fetched and decoded data are.
         device: see `devices.choose`.
-        resumable: keep checkpoints to go on from; a trial that nobody continues saves their cost.
+        materials: the decoded data and what measures, where the caller has them; found in `data_dir` without.
+        passing: a trial of a search, which keeps fewer checkpoints to go on from; see `Training`.
+        wait: seconds to wait for another process that still works in the run's directory.
         tell: is told what happens before the first step.
 
     Yields:
@@ -144,18 +148,41 @@ def train(
         TrainingError: a loss is no longer finite.
     """
     place = devices.choose(device)
-    with run.lock(), _memory(place, recipe.train.batch_size):
-        shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
-        store = prepare(recipe.data, data_dir, tell=tell)
-        tell(counted(recipe, store))
-        evaluator = evaluator_of(recipe, store, data_dir, tell=tell)
-        training = Training(recipe, run, store, evaluator, place, resumable)
+    with run.lock(wait), _memory(place, recipe.train.batch_size):
+        if materials is None:
+            shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
+            materials = gather(recipe, data_dir, tell=tell)
+        training = Training(recipe, run, materials.store, materials.evaluator, place, passing=passing)
         training.restore(tell)
         try:
             yield from training.epochs()
         except GeneratorExit:
             training.save_where_it_stands()
             raise
+
+
+class Materials(NamedTuple):
+    """What training needs besides a recipe: the decoded data, and what measures generators of them."""
+
+    store: Store
+    evaluator: Evaluator
+
+
+def gather(
+    recipe: Recipe, data_dir: Path, *, store: Store | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Materials:
+    """Give what training a recipe needs, found or made once in the data directory.
+
+    Args:
+        recipe: what is to be trained.
+        data_dir: where fetched and decoded data, and learned extractors, are.
+        store: the recipe's decoded data, where they are open already.
+        tell: is told what happens.
+    """
+    if store is None:
+        store = prepare(recipe.data, data_dir, tell=tell)
+    tell(counted(recipe, store))
+    return Materials(store, evaluator_of(recipe, store, data_dir, tell=tell))
 
 
 def evaluator_of(

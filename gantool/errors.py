@@ -9,6 +9,7 @@
     ├── CheckpointError     5   a checkpoint is damaged or belongs to another model
     ├── NetworkError        6   a download failed
     └── ResourceError       7   disk, memory or a device is not there
+        └── DiskError       7   a file cannot be written: the disk is full, or the folder is not ours
 
 A message is `place: what is wrong, with the offending value; what to do`, in lower case, on one line.
 Anything else that is raised is a bug of gantool and keeps its traceback.
@@ -68,6 +69,10 @@ class ResourceError(GantoolError):
     """Disk, memory or a device is not there."""
 
     exit_code = 7
+
+
+class DiskError(ResourceError):
+    """A file cannot be written."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

@@ -116,6 +116,10 @@ class Train(Block):
         )
 
 
+Scalar = int | float | str | bool
+Conditions = dict[str, Scalar | Annotated[list[Scalar], MinLen(1)]]
+
+
 class Range(Block):
     """Where a number is searched: from `low` to `high`, both included; whole numbers when both are whole.
 
@@ -125,6 +129,7 @@ class Range(Block):
         log: search orders of magnitude evenly; for learning rates.
         one_minus_log: search orders of magnitude of 1 - value evenly; for an Adam's second beta.
         step: only `low`, `low + step`, `low + 2 step`, and so on.
+        when: searched only where other searched keys have these values; elsewhere the recipe's own value stays.
     """
 
     low: int | float
@@ -132,9 +137,31 @@ class Range(Block):
     log: bool = False
     one_minus_log: bool = False
     step: int | float | None = None
+    when: Conditions | None = None
 
 
-Choice = Annotated[list[int | float | str | bool], MinLen(1)]
+class Choice(Block):
+    """A list of values to choose from; a plain list is one too.
+
+    Args:
+        choice: the values, which have no order.
+        when: see `Range`.
+    """
+
+    choice: Annotated[list[Scalar], MinLen(1)]
+    when: Conditions | None = None
+
+
+class Confirm(Block):
+    """Training the best trials again with other seeds: one seed's luck crowns nobody.
+
+    Args:
+        top: trials to confirm; the recipe's own values are confirmed beside them.
+        seeds: of each; the ones that follow `train.seed`.
+    """
+
+    top: Annotated[int, Interval(ge=1, le=100)] = 3
+    seeds: Annotated[int, Interval(ge=1, le=100)] = 3
 
 
 class Tune(Block):
@@ -143,16 +170,37 @@ class Tune(Block):
     Args:
         metric: what is minimised, and decides which checkpoint of a run is the best.
         trials: configurations to try; the first is the recipe's own.
+        hours: of wall time that the search may take, in all of its starts; null for as many as it needs.
+        gpu_hours: of GPUs that its trials may use; null for as many as they need.
         epochs: passes over the data of a trial that is not stopped early; null for `train.epochs`.
         seed: decides what is tried.
+        sampler: what chooses the next trial by the earlier ones.
+        pruner: what stops a trial that is worse than others were at its epoch.
+        deterministic: the same seed tries the same values, however fast each trial is; trials start in batches.
+        parallel: trials at once, at the most; null for as many as there is room for.
+        cpus_per_trial: cores of each trial, and its threads.
+        trials_per_gpu: trials that share a GPU; null for as many as fit by the memory that one takes.
+        confirm: how the best ones are trained again; null leaves it out.
+        storage: address of the database that keeps the study, such as postgresql://user@host/studies; null for a
+            file in the study's directory.
         space: dotted recipe keys, each with a range or a list of choices.
     """
 
     metric: Literal["fd", "fd_rand", "fd_pretext", "fd_judge"] = "fd"
     trials: Annotated[int, Interval(ge=1, le=100_000)] = 20
+    hours: Annotated[float, Interval(gt=0, le=100_000)] | None = None
+    gpu_hours: Annotated[float, Interval(gt=0, le=100_000)] | None = None
     epochs: Count | None = None
     seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
-    space: Annotated[dict[str, Range | Choice], MinLen(1)]
+    sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
+    pruner: Literal["successive_halving", "hyperband", "median", "none"] = "successive_halving"
+    deterministic: bool = False
+    parallel: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    cpus_per_trial: Annotated[int, Interval(ge=1, le=1024)] = 1
+    trials_per_gpu: Annotated[int, Interval(ge=1, le=64)] | None = None
+    confirm: Confirm | None = Confirm()
+    storage: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]+://")] | None = None
+    space: Annotated[dict[str, Range | Choice | Annotated[list[Scalar], MinLen(1)]], MinLen(1)]
 
 
 class Recipe(Block):
@@ -336,7 +384,11 @@ def _parts(key: str) -> list[str]:
     if not key.startswith(space):
         return key.split(".")
     searched, _, last = key.removeprefix(space).rpartition(".")
-    inside = [searched, last] if searched and last in Range.model_fields else [key.removeprefix(space)]
+    inside = (
+        [searched, last]
+        if searched and last in {*Range.model_fields, *Choice.model_fields}
+        else [key.removeprefix(space)]
+    )
     return ["tune", "space", *inside]
 
 

@@ -13,8 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from gantool.errors import ResourceError, RunError
+from gantool.errors import DiskError, RunError
 from gantool.locks import alone
+
+STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
 
 
 @contextlib.contextmanager
@@ -24,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Whatever happens, `path` holds either all of the old file or all of the new one.
 
     Raises:
-        ResourceError: the disk is full, or the folder is gone or cannot be written.
+        DiskError: the disk is full, or the folder is gone or cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -71,7 +73,7 @@ class Run:
 
         Raises:
             RunError: `out` is a file, or a directory that holds something.
-            ResourceError: the directory cannot be made.
+            DiskError: the directory cannot be made.
         """
         path = make_directory(out, name)
         run = cls(path)
@@ -89,7 +91,7 @@ class Run:
             RunError: there is none.
         """
         path = find_directory(place, "recipe.yaml", "run", "gantool train RECIPE")
-        if (path / "study.db").exists():
+        if is_file(path / STUDY):
             raise RunError(f"{path}: is a study, not a run; name one of its trials, such as {path / 'trials' / '0000'}")
         return cls(path)
 
@@ -133,9 +135,9 @@ class Run:
         write(self.path / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, wait: float = 0.0) -> Iterator[None]:
         """Keep a second process off this run while the block runs, see `alone`; and sweep what a killed one left."""
-        with alone(self.path / "lock"):
+        with alone(self.path / "lock", wait=wait):
             for folder in (self.path, self.checkpoints):
                 for left in folder.glob(".*.part"):
                     left.unlink(missing_ok=True)
@@ -175,7 +177,8 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     if place is None:
         # By number, not by time: copying a directory does not make it newer.
         # A study has a recipe too, but is no run.
-        found = [path for path in parent.glob("*") if (path / inside).is_file() and not (path / "study.db").exists()]
+        wanted = inside == STUDY
+        found = [path for path in parent.glob("*") if is_file(path / inside) and is_file(path / STUDY) == wanted]
         if not found:
             raise RunError(f"runs: no {kind} here yet; make one with: {first}")
         return max(found, key=_number)
@@ -239,8 +242,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def disk(path: Path, error: OSError) -> ResourceError:
+def disk(path: Path, error: OSError) -> DiskError:
     """Say why a file or folder cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(f"{path}: the disk is full; make room and start again, a run with --resume")
-    return ResourceError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")
+        return DiskError(f"{path}: the disk is full; make room and start again, a run with --resume")
+    return DiskError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")

@@ -35,6 +35,8 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+PIPED = 240  # columns of what is not shown on a terminal
+
 out = _Console(highlight=False, soft_wrap=True)
 err = _Console(highlight=False, soft_wrap=True, stderr=True)
 
@@ -58,6 +60,11 @@ def result(sentence: str) -> None:
 def hint(command: str) -> None:
     """Name the command that comes next."""
     out.print(f"  [cyan]{escape(command)}[/]")
+
+
+def wide(rows: Table) -> None:
+    """Print a table, in a pipe with lines as long as they have to be."""
+    (out if out.is_terminal else _Console(highlight=False, width=PIPED)).print(rows)
 
 
 def number(value: float) -> str:
@@ -320,6 +327,12 @@ def layers(rows: Iterable[Layer]) -> None:
 def as_json(rows: Any) -> None:
     """Print plain JSON."""
     out.out(json.dumps(rows, indent=2, ensure_ascii=False), highlight=False)
+
+
+def event(told: Mapping[str, Any]) -> None:
+    """Print one object as one line of JSON, at once."""
+    out.out(json.dumps(told, ensure_ascii=False), highlight=False)
+    out.file.flush()
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -33,6 +33,8 @@ POSITION = (
 )  # what a checkpoint holds besides weights and their optimizers
 SHARE = 0.1  # of the training time that measurements may take where the recipe does not say how often
 START = 50  # steps whose gradients later ones are compared with
+CHECKPOINTS = 0.05  # of a trial's time that its checkpoints may take
+DISK = 100e6  # bytes a second, until a checkpoint has been timed
 SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
 
 
@@ -51,6 +53,7 @@ class Report:
         scores: D(x) as `scores/real` and D(G(z)) as `scores/fake`, means over this epoch.
         metrics: such as `fd`, in the epochs in which they are measured.
         best: the lowest value so far of the metric that decides; infinite before the first.
+        best_epoch: where it was measured; 0 before the first.
         measured_with: what the metrics were measured with; empty where there are none.
         diagnoses: what is wrong with the run at the moment, by code; see `health`.
         news: diagnoses that began or ended with this report.
@@ -67,6 +70,7 @@ class Report:
     scores: dict[str, float]
     metrics: dict[str, float]
     best: float
+    best_epoch: int
     measured_with: Mapping[str, Any] = field(default_factory=dict)
     diagnoses: tuple[str, ...] = ()
     news: tuple[Diagnosis, ...] = ()
@@ -97,14 +101,15 @@ class Training:
         store: the decoded dataset.
         evaluator: measures the generator.
         device: where it computes.
-        resumable: whether checkpoints to go on from are kept.
+        passing: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
+            `CHECKPOINTS` of the time allows in place of the recipe's epochs, and none of the last epoch.
     """
 
     def __init__(
-        self, recipe: Recipe, run: Run, store: Store, evaluator: Evaluator, device: torch.device, resumable: bool
+        self, recipe: Recipe, run: Run, store: Store, evaluator: Evaluator, device: torch.device, *, passing: bool
     ) -> None:
         self.recipe, self.settings, self.run, self.store = recipe, recipe.train, run, store
-        self.device, self.resumable, self.evaluate = device, resumable, evaluator
+        self.device, self.passing, self.evaluate = device, passing, evaluator
         random = devices.seeded(device, self.settings.seed)
         with devices.randomness(device, random):
             self.model = models.build(recipe, store.spec).to(device)
@@ -119,6 +124,9 @@ class Training:
         self.gradient = math.nan
         self.best, self.best_epoch = math.inf, 0
         self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
+        self.saved_at = time.perf_counter()
+        # The weights and Adam's two means of each: what it takes is only known once one is written.
+        self.save_cost = sum(12 * part.numel() for part in self.model.parameters()) / DISK
 
     def epochs(self) -> Iterator[Report]:
         """Train to the recipe's last epoch; see `engine.train`."""
@@ -126,6 +134,8 @@ class Training:
             batches = self.stream.epoch(self.epoch, self.batch)
             while self.batch < len(self.stream):
                 self._steps(batches)
+                if self._worth_saving() and self.batch < len(self.stream):
+                    self.save_where_it_stands()
                 yield self._report()
             yield self._end_epoch()
 
@@ -171,7 +181,8 @@ class Training:
         settings, epoch = self.settings, self.epoch
         last = epoch == settings.epochs
         keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
-        save = self.resumable and (last or epoch % settings.checkpoint_every == 0)
+        own = last or epoch % settings.checkpoint_every == 0
+        save = not last and self._worth_saving() if self.passing else own
         self.trained_seconds += self.epoch_seconds
         due = self._due()
         if (due or save or keep) and not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
@@ -194,6 +205,10 @@ class Training:
         if keep:
             checkpoints.save(self.run.checkpoints / f"epoch-{epoch:04d}.pt", self._state())
         return report
+
+    def _worth_saving(self) -> bool:
+        """Tell whether a trial has trained so long that a checkpoint costs little beside it."""
+        return self.passing and time.perf_counter() - self.saved_at > self.save_cost / CHECKPOINTS
 
     def _due(self) -> bool:
         """Tell whether this epoch ends with a measurement."""
@@ -302,6 +317,7 @@ class Training:
             scores={name: value for name, value in means.items() if name not in losses},
             metrics=metrics or {},
             best=self.best,
+            best_epoch=self.best_epoch,
             measured_with=self.evaluate.about if metrics else {},
             diagnoses=self.health.active,
             news=news,
@@ -346,9 +362,11 @@ class Training:
 
     def _save(self) -> None:
         """Write `last.pt`; the one before it becomes `previous.pt`, so that one of them is whole at any moment."""
+        start = time.perf_counter()
         checkpoints.save(self.run.checkpoints / "next.pt", self._state())
         self._promote()
-        self.saved = (self.epoch, self.batch)
+        self.saved, self.saved_at = (self.epoch, self.batch), time.perf_counter()
+        self.save_cost = self.saved_at - start
 
     def _promote(self) -> None:
         """Give `next.pt` its name; a kill may come between any two lines here."""
@@ -360,7 +378,7 @@ class Training:
     def save_where_it_stands(self) -> None:
         """Write a checkpoint, if there is anything new and it is finite."""
         finite = math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
-        if self.resumable and finite and self.saved != (self.epoch, self.batch):
+        if finite and self.saved != (self.epoch, self.batch):
             self._save()
 
     def restore(self, tell: Callable[[str], None]) -> None:

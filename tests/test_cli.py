@@ -19,8 +19,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gantool import __version__, checkpoints, cli
-from gantool.cli import main
+from gantool import __version__, checkpoints
+from gantool.cli import main, options
 from gantool.errors import GantoolError
 from gantool.runs import Run
 
@@ -415,7 +415,7 @@ def test_without_a_name_an_unfinished_study_is_not_taken_for_the_newest_run(gant
     Path("runs/gan14-001").parent.mkdir()
     shutil.copytree(trained, "runs/gan14-001")
     shutil.copytree(trained, "runs/gan14-002")
-    Path("runs/gan14-002/study.db").touch()
+    Path("runs/gan14-002/study.json").touch()
     result, out, _ = gantool("sample", "--seeds", "0")
     assert (result, out.startswith(str(Path("runs/gan14-001")))) == (0, True)
 
@@ -672,18 +672,18 @@ def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
 
 
 def test_seeds_are_read_as_people_write_them():
-    assert cli._seeds("7") == [7]
-    assert cli._seeds("0-3") == [0, 1, 2, 3]
-    assert cli._seeds(" 1, 5,9-11") == [1, 5, 9, 10, 11]
+    assert options.read_seeds("7") == [7]
+    assert options.read_seeds("0-3") == [0, 1, 2, 3]
+    assert options.read_seeds(" 1, 5,9-11") == [1, 5, 9, 10, 11]
     with pytest.raises(GantoolError, match="too many at once"):
-        cli._seeds("0-100000")
+        options.read_seeds("0-100000")
 
 
 def test_the_data_directory_is_a_users_cache_by_default(monkeypatch):
     monkeypatch.delenv("GANTOOL_DATA")
 
-    assert cli._data_dir(None).name == "gantool"
-    assert cli._data_dir(Path("here")) == Path("here").absolute()
+    assert options.data_root(None).name == "gantool"
+    assert options.data_root(Path("here")) == Path("here").absolute()
 
 
 # --- streams ------------------------------------------------------------------------------------------------

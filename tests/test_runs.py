@@ -221,7 +221,7 @@ def test_where_there_is_no_run_it_is_said_how_to_make_one(inside):
     with pytest.raises(RunError, match=r"^x{300}: no run of this name"):
         Run.open("x" * 300)
     with pytest.raises(RunError, match=r"^runs: no study here yet; make one with: gantool tune RECIPE$"):
-        find_directory(None, "study.db", "study", "gantool tune RECIPE")
+        find_directory(None, "study.json", "study", "gantool tune RECIPE")
 
 
 def test_the_runs_that_are_there_are_named(inside):

@@ -255,7 +255,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(arguments, code, message, r
     places["empty"].mkdir()
     places["study"] = inside / "study"
     places["study"].mkdir()
-    for name in ("recipe.yaml", "study.db"):
+    for name in ("recipe.yaml", "study.json"):
         (places["study"] / name).touch()
     given = [argument.format(**places) for argument in arguments]
     given += ["--data-dir", str(data_dir)] if given[0] != "explain" else []

@@ -18,14 +18,16 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from gantool import engine
-from gantool.errors import CheckpointError, RunError
+from gantool.errors import CheckpointError, ResourceError, RunError
+from gantool.tune import results
 from gantool.tune.board import sparkline
-from gantool.tune.cluster import Slots, _slots
-from gantool.tune.study import Study
+from gantool.tune.cluster import Node, Slots, share
+from gantool.tune.study import Study, find_study
 
 TINY = [
     *("--set", "data.source=digits", "--set", "model.generator=[16]", "--set", "model.discriminator=[16]"),
     *("--set", "train.evaluate_images=64", "--set", "train.extractors=[rand]", "--set", "tune.epochs=4"),
+    *("--set", "tune.confirm=null"),
 ]
 
 
@@ -66,7 +68,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path
 def test_a_search_leaves_the_best_recipe_its_pictures_and_a_table(searched):
     study, done = searched
     assert {path.name for path in study.iterdir() if path.name[0] != "."} == {
-        *("best.yaml", "best.png", "recipe.yaml", "study.db", "trials.csv", "trials")
+        *("best.yaml", "best.png", "recipe.yaml", "study.db", "study.json", "trials.csv", "trials")
     }
     rows = table(study)
     assert len(rows) == 5
@@ -138,7 +140,7 @@ def test_the_same_command_finishes_at_once_and_a_larger_number_adds_only_what_is
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_an_interrupted_search_goes_on_and_loses_no_finished_trial(kind, code, data, tmp_path):
     settings = ["--set", "tune.epochs=100", "--trials", "2", "--out", "s", "--data-dir", str(data)]
-    command = ["tune", "gan14", *TINY[:-2], *settings]
+    command = ["tune", "gan14", *TINY, *settings]
     process = subprocess.Popen(
         [sys.executable, "-m", "gantool", *command],
         cwd=tmp_path,
@@ -158,17 +160,19 @@ def test_an_interrupted_search_goes_on_and_loses_no_finished_trial(kind, code, d
     assert "Traceback" not in errors
     if code > 0:
         assert printed.endswith("stopped; go on with:\n  gantool tune s\n")
-    old = [trial.state for trial in trials(tmp_path / "s")]
-    assert TrialState.RUNNING in old, "what was under way stays so, for the next start to take up"
+    old = trials(tmp_path / "s")
+    running = [trial.number for trial in old if trial.state == TrialState.RUNNING]
+    assert running, "what was under way stays so, for the next start to take up"
     finished = gantool("tune", "s", "--data-dir", str(data), folder=tmp_path)
     assert finished.returncode == 0, finished.stderr
     found = trials(tmp_path / "s")
+    assert [trial.state for trial in found].count(TrialState.COMPLETE) >= 1
     assert TrialState.RUNNING not in [trial.state for trial in found]
-    again = [trial for trial in found if "again" in trial.user_attrs]
-    assert {trial.params["train.optimizer.lr"] for trial in again} <= {
-        trial.params["train.optimizer.lr"] for trial in found
-    }
-    assert any(trial.state == TrialState.COMPLETE and trial.user_attrs.get("own") for trial in found)
+    assert len(found) == 2
+    assert [trial.params for trial in found[: len(old)]] == [trial.params for trial in old]
+    assert any(found[number].user_attrs.get("resumed", 0) > 0 for number in running), "it goes on, not from zero"
+    assert found[0].state == TrialState.COMPLETE
+    assert found[0].user_attrs["own"]
 
 
 def test_trials_that_fail_are_in_the_table_with_their_reason_and_when_all_fail_the_exit_code_is_4(data, tmp_path):
@@ -204,19 +208,21 @@ def finished(value, diagnoses):
 def test_a_trial_that_collapsed_or_memorised_wins_only_among_its_kind(outcomes, best, tmp_path):
     space = {"train.optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True}}
     recipe = engine.open_recipe("gan14", {"data.source": "digits", "tune.space": space, "tune.trials": 9})
-    study = Study(tmp_path / "study", recipe)
+    (tmp_path / "study").mkdir()
+    study = Study.create(tmp_path / "study", recipe)
     for value, diagnoses in outcomes:
-        study.study.add_trial(finished(value, diagnoses))
-    study.write_results()
+        study.search.add_trial(finished(value, diagnoses))
+    results.write(study)
     value, diagnoses = outcomes[best]
     assert engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr == pytest.approx(1e-4 * value)
     head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
     spoilt = [code for code in diagnoses if code in {"mode-collapse", "memorised"}]
-    assert head == f"# Trial {best} of {len(outcomes)}: fd {value:g} after 4 epochs{''.join(f'; {c}' for c in spoilt)}."
     assert table(study.path)[best]["diagnoses"] == " ".join(diagnoses)
     passed = sum(other < value for other, _ in outcomes)
     others = f"; {passed} with a lower one collapsed or memorised" if passed else ""
-    assert study.crowned == head.removeprefix("# ").removesuffix(".") + others
+    told = "".join(f"; {code}" for code in spoilt)
+    assert results.crowned(study) == f"Trial {best} of {len(outcomes)}: fd {value:g} after 4 epochs{told}{others}"
+    assert head == f"# {results.crowned(study)}."
 
 
 def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):
@@ -256,46 +262,107 @@ def test_too_few_pictures_to_tell_settings_apart_are_refused_and_few_are_said_to
     assert "learning from 18 pictures; 12 more are held out; with fewer than 60 pictures fd ranks" in done.stderr
 
 
+def made(path: Path, recipe) -> Study:
+    path.mkdir()
+    return Study.create(path, recipe)
+
+
 def test_a_study_goes_on_with_its_own_recipe_only(tmp_path):
     recipe = engine.open_recipe("gan14")
-    Study(tmp_path / "s", recipe)
-    Study(tmp_path / "s", engine.change(recipe, {"tune.trials": 99}))
-    with pytest.raises(RunError, match=r"is the study of another recipe \(train differs\)"):
-        Study(tmp_path / "s", engine.change(recipe, {"train.batch_size": 8}))
+    made(tmp_path / "s", recipe)
+    free = {"tune.trials": 99, "tune.hours": 1, "tune.sampler": "random", "tune.confirm": None, "tune.parallel": 1}
+    Study.resume(tmp_path / "s", engine.change(recipe, free))
+    with pytest.raises(
+        RunError, match=r"is the study of another recipe \(train differs\); search in a new directory, or"
+    ):
+        Study.resume(tmp_path / "s", engine.change(recipe, {"train.batch_size": 8}))
+    with pytest.raises(RunError, match=r"\(tune differs\)"):
+        Study.resume(tmp_path / "s", engine.change(recipe, {"tune.seed": 8}))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to look like one" * 40])
 def test_a_damaged_database_is_one_clear_error_and_stays_as_it_is(content, tmp_path):
     recipe = engine.open_recipe("gan14")
-    Study(tmp_path / "s", recipe)
+    made(tmp_path / "s", recipe)
     database = tmp_path / "s" / "study.db"
     whole = database.read_bytes()
     damaged = content or whole[: len(whole) // 2]
     database.write_bytes(damaged)
     with pytest.raises(CheckpointError, match=r"study.db: not a study, or damaged; it is left as it is"):
-        Study(tmp_path / "s", recipe).spent()
+        Study.resume(tmp_path / "s", recipe).spent()
     assert database.read_bytes() == damaged
 
 
 def test_a_directory_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"x")
     with pytest.raises(RunError, match="already holds something"):
-        Study(tmp_path, engine.open_recipe("gan14"))
+        find_study(tmp_path, engine.open_recipe("gan14"), fresh=False)
+
+
+def tuned(**changes):
+    changes = {f"tune.{key}": value for key, value in changes.items()}
+    return engine.open_recipe("gan14", changes).tune
 
 
 @pytest.mark.parametrize(
-    ("nodes", "slots", "sentence"),
+    ("nodes", "settings", "need", "slots", "sentence"),
     [
-        ([{"CPU": 2.0}], Slots(2, 1, 0), "2 trials at once, one on each core"),
-        ([{"CPU": 16.0, "GPU": 1.0}], Slots(4, 1, 0.25), "4 trials at once, 4 on each GPU"),
-        ([{"CPU": 2.0, "GPU": 1.0}], Slots(2, 1, 0.5), "2 trials at once, 2 on each GPU"),
-        ([{"CPU": 8.0, "GPU": 8.0}], Slots(8, 1, 1.0), "8 trials at once, 1 on each GPU"),
-        ([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 31.0}], Slots(1, 1, 0.25), "1 trials at once, 4 on each GPU"),
+        ([(2, 0)], {}, None, (2, 1, 0), "2 trials at once: one on each core"),
+        ([(8, 0)], {"cpus_per_trial": 3}, None, (2, 3, 0), "2 trials at once: 3 cores each"),
+        ([(8, 0)], {"parallel": 1}, None, (1, 1, 0), "1 trial at once: tune.parallel 1"),
+        ([(8, 0)], {"trials_per_gpu": 2}, None, (8, 1, 0), "8 trials at once: one on each core"),
+        (
+            [(16, 1)],
+            {},
+            (2e9, 141e9),
+            (16, 1, 1 / 16),
+            "16 trials at once, 16 on each GPU: as many as a GPU has cores (16); a trial takes 2.0 of 141 GB",
+        ),
+        (
+            [(16, 1)],
+            {},
+            (3e9, 12e9),
+            (3, 1, 1 / 3),
+            "3 trials at once, 3 on each GPU: a trial takes 3.0 of 12 GB",
+        ),
+        ([(16, 2)], {}, (20e9, 12e9), (2, 1, 1), "2 trials at once, 1 on each GPU: a trial takes 20.0 of 12 GB"),
+        (
+            [(16, 2)],
+            {"trials_per_gpu": 2},
+            None,
+            (4, 1, 0.5),
+            "4 trials at once, 2 on each GPU: tune.trials_per_gpu 2",
+        ),
+        (
+            [(1, 1), (31, 0)],
+            {"trials_per_gpu": 4},
+            None,
+            (1, 1, 0.25),
+            "1 trial at once, 4 on each GPU: tune.trials_per_gpu 4",
+        ),
     ],
 )
-def test_trials_are_counted_node_by_node(nodes, slots, sentence):
-    assert _slots(nodes) == slots
-    assert slots.sentence() == sentence
+def test_trials_are_counted_node_by_node(nodes, settings, need, slots, sentence):
+    machines = [Node(str(index), "host", cpus, gpus) for index, (cpus, gpus) in enumerate(nodes)]
+    found = share(machines, tuned(**settings), "auto", need)
+    assert (found.count, found.cpus, found.gpus) == pytest.approx(slots)
+    assert found.sentence() == sentence
+
+
+def test_a_gpu_is_left_alone_where_the_cpu_is_asked_for():
+    assert share([Node("0", "host", 4, 2)], tuned(), "cpu") == Slots(4, 1, 0, "one on each core")
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "message"),
+    [
+        ({"cpus_per_trial": 5}, "auto", "tune.cpus_per_trial: 5 cores on one machine, but the largest has 4; ask for"),
+        ({}, "cuda", "--device cuda: no machine of this Ray has a GPU; leave it out"),
+    ],
+)
+def test_what_no_machine_can_run_is_refused_before_ray_waits_for_ever(settings, device, message):
+    with pytest.raises(ResourceError, match=message):
+        share([Node("0", "a", 4, 0), Node("1", "b", 2, 0)], tuned(**settings), device)
 
 
 def test_a_sparkline_has_its_lowest_bar_at_the_lowest_score():

@@ -1,37 +1,45 @@
-"""How a search stands: a live table on a terminal, a line an event elsewhere, a ranked table at the end."""
+"""How a search stands: a live table on a terminal, a line an event elsewhere, objects for programs, a ranked table."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from optuna.trial import FrozenTrial, TrialState
-from rich.console import Group
+from optuna.trial import TrialState
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from gantool import show
 from gantool.recipe import Recipe
+from gantool.tune import results
+from gantool.tune.insight import short
 
 if TYPE_CHECKING:
     from gantool.tune.study import Study
+    from gantool.tune.trials import Trials
 
 TOP = 10  # trials in the table while the search runs
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red"}
+_WORDS = {"complete": "finished", "pruned": "stopped early", "fail": "failed", "running": "running"}
 
 
 @dataclass
 class Row:
-    """What is known of a trial."""
+    """What is known of a trial, or of its training with another seed."""
 
-    number: int
+    label: str
     values: dict[str, Any]
     state: str = "running"
     best: float = math.inf
@@ -39,19 +47,42 @@ class Row:
     scores: list[float] = field(default_factory=list)
     why: str = ""
     diagnoses: tuple[str, ...] = ()
+    folder: Path | None = None
     start: float = field(default_factory=time.monotonic)
+
+    @property
+    def again(self) -> bool:
+        """Whether it is a candidate's training with another seed."""
+        return "seed" in self.label
+
+    def reached(self) -> int:
+        """Give the epoch that a running trial has ended, by its log, which is written more often than it reports."""
+        if self.folder is None or self.state != "running":
+            return self.epoch
+        with contextlib.suppress(OSError, ValueError, KeyError), (self.folder / "log.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            return max(self.epoch, int(json.loads(file.read().splitlines()[-1])["epoch"]))
+        return self.epoch
 
 
 class Board:
-    """Shows a search. Rows are ranked by their metric, the best first."""
+    """Shows a search. Rows are ranked by their metric, the best first.
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.tune = recipe.tune
+    Args:
+        recipe: what is searched.
+        as_json: an object a line on standard output, in place of tables.
+    """
+
+    def __init__(self, recipe: Recipe, *, as_json: bool = False) -> None:
+        self.tune, self.as_json = recipe.tune, as_json
         self.epochs = (recipe.tune.epochs if recipe.tune else None) or recipe.train.epochs
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[str, Row] = {}
         self.home: Study | None = None
+        self.trials: Trials | None = None
         self.start = time.monotonic()
         self.spent: list[float] = []  # seconds of the trials that ended in this search
+        self.quicker = ""
         self._metric = recipe.metric
         self.live = Live(get_renderable=self._picture, console=show.err, refresh_per_second=4, transient=True)
 
@@ -65,92 +96,174 @@ class Board:
         """Say what is being done."""
         show.tell(sentence)
 
-    def begin(self, home: Study, old: list[FrozenTrial]) -> None:
-        """Start to show a study, with the trials that it already has."""
-        self.home = home
-        for trial in old:
-            row = Row(trial.number, home.space.changes(trial.params), trial.state.name.lower())
-            row.scores = list(trial.intermediate_values.values())
-            row.best = trial.value if trial.value is not None else min(row.scores, default=math.inf)
-            row.epoch = max(trial.intermediate_values, default=0)
-            row.why = str(trial.user_attrs.get("why", ""))
-            row.diagnoses = tuple(trial.user_attrs.get("diagnoses", ()))
-            self.rows[trial.number] = row
-        total = home.tune.trials
+    def begin(self, home: Study, trials: Trials | None = None) -> None:
+        """Start to show a study, with the trials that it already has; without `trials` none will run."""
+        self.home, self.trials = home, trials
+        self._read(home)
+        done, total = len(home.spent()), max(home.tune.trials, len(home.spent()))
+        taken = len(trials.waiting) + len(trials.unconfirmed) if trials else 0
+        again = f"; {taken} interrupted go on" if taken else ""
         self.tell(
-            f"study {home.shown}: {len(old)} of {total} trials done" if old else f"study {home.shown}: {total} trials"
+            f"study {home.shown}: {done} of {total} trials done{again}" if done or taken else f"study {home.shown}"
         )
-        if show.err.is_terminal and len(old) < total:
+        self._event("begin", study=str(home.shown), done=done, trials=total, interrupted=taken)
+        if trials and show.err.is_terminal and not self.as_json:
             self.live.start()
 
-    def started(self, number: int, values: dict[str, Any]) -> None:
-        """A trial has started."""
-        self.rows[number] = Row(number, values)
+    def _read(self, home: Study) -> None:
+        """Take the trials that a study already has."""
+        for trial in home.spent():
+            row = Row(str(trial.number), home.space.changes(trial.params), trial.state.name.lower())
+            row.scores = list(trial.intermediate_values.values())
+            row.best = trial.value if trial.value is not None else min(row.scores, default=math.inf)
+            row.epoch = trial.user_attrs.get("epoch", max(trial.intermediate_values, default=0))
+            row.why = str(trial.user_attrs.get("why", ""))
+            row.diagnoses = tuple(trial.user_attrs.get("diagnoses", ()))
+            self.rows[row.label] = row
 
-    def measured(self, number: int, epoch: int, score: float, best: float) -> None:
+    def started(self, label: str, values: dict[str, Any], folder: Path) -> None:
+        """A trial has started, or goes on."""
+        self.rows[label] = Row(label, values, folder=folder)
+        self._event("started", trial=label, values=values)
+
+    def measured(self, label: str, result: dict[str, Any]) -> None:
         """A trial has been measured."""
-        row = self.rows[number]
-        row.epoch, row.best = epoch, best
-        row.scores.append(score)
+        row = self.rows[label]
+        row.epoch, row.best = result["epoch"], result["best"]
+        row.scores.append(result["score"])
+        self._event("measured", trial=label, epoch=row.epoch, **{self._metric: result["score"]}, best=row.best)
+
+    def interrupted(self, label: str) -> None:
+        """A trial has saved where it stands."""
+        row = self.rows.pop(label)
+        self._event("interrupted", trial=label, epoch=row.reached())
 
     def ended(
-        self, number: int, state: TrialState, value: float | None, why: str | None, diagnoses: Sequence[str]
+        self, label: str, state: TrialState, value: float | None, why: str | None, diagnoses: Sequence[str]
     ) -> None:
         """A trial has ended."""
-        row = self.rows[number]
-        row.diagnoses = tuple(diagnoses)
-        row.state, row.why = state.name.lower(), why or ""
+        row = self.rows[label]
+        row.diagnoses, row.state, row.why = tuple(diagnoses), state.name.lower(), why or ""
         row.best = value if value is not None else row.best
         self.spent.append(time.monotonic() - row.start)
-        if self.home is not None:
-            self.home.write_results()
-        if not show.err.is_terminal:
-            score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else row.why
-            best = min((r.best for r in self.rows.values() if r.state == "complete"), default=math.inf)
-            self.tell(
-                f"trial {number} {row.state} at epoch {row.epoch}: {score}; best so far {show.number(best)}; "
-                f"{self._counts()}{self._left()}"
+        metric = {self._metric: row.best if math.isfinite(row.best) else None}
+        self._event(
+            "ended", trial=label, state=row.state, epoch=row.epoch, **metric, why=why, diagnoses=list(diagnoses)
+        )
+        if not show.err.is_terminal and not self.as_json:
+            score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else ""
+            told = "; ".join(part for part in (score, row.why) if part)
+            self.tell(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {self._header()}")
+
+    def tell_if_quicker_inline(self, seconds: float) -> None:
+        """Say when the search would have been over sooner without Ray: `seconds` is what it took with it."""
+        alone = sum(self.spent)
+        if self.spent and 1.2 * alone < seconds:
+            self.quicker = (
+                f"too short a search for workers: it took {show.duration(seconds)}, and would have taken about "
+                f"{show.duration(alone)} with --engine inline"
             )
 
-    def finish(self) -> None:
-        """Show the final table."""
+    def finish(self, *, interrupted: bool, over: str) -> None:
+        """Show how it ended."""
         self.live.stop()
-        show.out.print(self._table(list(self.rows.values())))
+        assert self.home is not None
+        winner = results.best(self.home)
+        crowned = results.crowned(self.home)
+        self._event(
+            "end",
+            study=str(self.home.shown),
+            interrupted=interrupted,
+            spent_budget=over or None,
+            best=None if winner is None else winner.number,
+            sentence=crowned,
+        )
+        if self.as_json:
+            return
+        table = self._table([row for row in self.rows.values() if not row.again])
+        show.wide(table)
+        if over:
+            show.result(f"{over} is spent; more of it, and the same command goes on")
+        if self.quicker:
+            self.tell(self.quicker)
+
+    def _event(self, what: str, **told: Any) -> None:
+        if self.as_json:
+            show.event({"event": what, **told})
 
     def _picture(self) -> Group:
-        elapsed = show.duration(time.monotonic() - self.start)
-        return Group(Text(f"{self._counts()}   {elapsed} so far{self._left()}", style="bold"), self._table(None))
+        parts: list[RenderableType] = [Text(self._header(), style="bold")]
+        parts.append(self._table(None))
+        running = [row for row in self.rows.values() if row.state == "running"]
+        if running:
+            table = Table.grid(padding=(0, 2))
+            for row in running:
+                reached = row.reached()
+                score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else ""
+                bar = ProgressBar(self.epochs, reached, width=24)
+                table.add_row(f"trial {row.label}", bar, f"{reached}/{self.epochs}", score, sparkline(row.scores))
+            parts += [Text(), table]
+        return Group(*parts)
 
-    def _counts(self) -> str:
-        states = [row.state for row in self.rows.values()]
-        words = {"complete": "finished", "pruned": "stopped early", "fail": "failed", "running": "running"}
-        parts = [f"{states.count(state)} {word}" for state, word in words.items() if states.count(state)]
-        return f"{', '.join(parts)} of {self.tune.trials if self.tune else 0}"
+    def _header(self) -> str:
+        """Say how many trials are where, how long it has taken and will take, and what is the best so far."""
+        states = [row.state for row in self.rows.values() if not row.again]
+        counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
+        parts = [f"{counts or 'none'} of {self.tune.trials if self.tune else 0}"]
+        again = [row.state for row in self.rows.values() if row.again]
+        if again:
+            parts.append(f"confirming: {sum(state != 'running' for state in again)} of {self._confirming()}")
+        parts.append(f"{show.duration(time.monotonic() - self.start)} so far{self._left()}")
+        if self.trials and self.trials.place.gpus:
+            parts.append(f"{self.trials.gpu_hours():.2f} GPU hours")
+        best = min(
+            (row for row in self.rows.values() if row.state == "complete" and not row.again), key=_rank, default=None
+        )
+        if best is not None:
+            parts.append(f"best {self._metric} {show.number(best.best)} (trial {best.label})")
+        return "; ".join(parts)
+
+    def _confirming(self) -> int:
+        return len(self.home.candidates()) * len(self.home.seeds()) if self.home else 0
 
     def _left(self) -> str:
-        done = sum(row.state != "running" for row in self.rows.values())
-        if not self.spent or self.tune is None:
+        """Guess what is left: the trials to come, at what the ones so far took, on all slots."""
+        if not self.spent or self.trials is None:
             return ""
-        rate = (time.monotonic() - self.start) / len(self.spent)
-        return f"   about {show.duration(rate * max(0, self.tune.trials - done))} left"
+        running = [row for row in self.rows.values() if row.state == "running"]
+        done = sum(row.reached() for row in running) / max(1, self.epochs)
+        left = max(0.0, self.trials.todo() - done) * sum(self.spent) / len(self.spent) / self.trials.place.slots
+        return f", about {show.duration(left)} left"
 
     def _table(self, rows: list[Row] | None) -> Table:
-        chosen = sorted(self.rows.values() if rows is None else rows, key=lambda row: (row.best, row.number))
+        ended = [row for row in self.rows.values() if row.state != "running" and not row.again]
+        chosen = sorted(ended if rows is None else rows, key=_rank)
         table = Table(box=None, pad_edge=False)
         keys = list(self.tune.space) if self.tune else []
-        for heading in ("trial", self._metric, "epoch", "", *map(_short, keys), "state"):
-            justify: Literal["left", "right"] = "right" if heading in {"trial", self._metric, "epoch"} else "left"
+        confirmed = {str(one.number): one for one in self.home.confirmed()} if self.home else {}
+        seeds = [f"{len(self.home.seeds())} seeds"] if confirmed and self.home else []
+        for heading in ("trial", self._metric, *seeds, "epoch", "", *map(short, keys), "state"):
+            right = heading in {"trial", self._metric, "epoch", *seeds}
+            justify: Literal["left", "right"] = "right" if right else "left"
             table.add_column(escape(heading), justify=justify, no_wrap=heading != "state")
+        if confirmed:
+            order = list(confirmed)
+            chosen.sort(key=lambda row: order.index(row.label) if row.label in confirmed else len(order))
         for row in chosen if rows is not None else chosen[:TOP]:
             colour = _COLOURS[row.state]
             words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
-            told = ", ".join([words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
+            one = confirmed.get(row.label)
+            met = one.spoilt if one else ()
+            codes = (*row.diagnoses, *(code for code in met if code not in row.diagnoses))
+            told = ", ".join([words.get(row.state, row.state), *(codes if row.state != "fail" else ())])
+            spread = [f"{show.number(one.mean)} ± {one.deviation:.2g}" if one else ""] if confirmed else []
             table.add_row(
-                str(row.number),
+                row.label,
                 show.number(row.best) if math.isfinite(row.best) else "",
+                *spread,
                 f"{row.epoch}/{self.epochs}",
                 sparkline(row.scores),
-                *(_value(row.values.get(key)) for key in keys),
+                *(_value(row.values.get(key, "")) for key in keys),
                 f"[{colour}]{escape(told)}[/]",
             )
         return table
@@ -170,10 +283,8 @@ def sparkline(scores: list[float], width: int = 8) -> str:
     return "".join(_BARS[int((score - low) / span * (len(_BARS) - 1))] for score in shown)
 
 
-def _short(key: str) -> str:
-    """Name a dotted key by its end: train.optimizer.betas.0 is betas.0."""
-    parts = key.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+def _rank(row: Row) -> tuple[float, int]:
+    return row.best, int(row.label.split()[0])
 
 
 def _value(value: Any) -> str:

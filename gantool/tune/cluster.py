@@ -1,4 +1,4 @@
-"""A Ray cluster to run trials on, without a word from Ray while all is well."""
+"""A Ray cluster to run trials on: this machine's own or one that is there, and how many trials it has room for."""
 
 from __future__ import annotations
 
@@ -6,23 +6,52 @@ import contextlib
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from gantool.errors import GantoolError, NetworkError, ResourceError
+from gantool.recipe import Tune
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a trial's relative paths stay the driver's
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command line has its own, which Tune's would replace
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-SHARE = 4  # trials on one GPU at the most: small networks leave most of a GPU idle
+_ALWAYS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a trial's relative paths stay the driver's
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command line has its own, which Tune's would replace
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study remembers; nobody reads Tune's snapshots
+}
+REACH = 3.0  # seconds in which a cluster has to answer
+FILLED = 0.9  # of a GPU's memory, at the most
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster.
+
+    Args:
+        id: Ray's name of it.
+        name: its address.
+        cpus: logical cores.
+        gpus: cards.
+    """
+
+    id: str
+    name: str
+    cpus: int
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -33,49 +62,155 @@ class Slots:
         count: trials at once.
         cpus: of each trial; also its threads.
         gpus: of each trial; a fraction where trials share a card.
+        reason: why not more.
     """
 
     count: int
     cpus: int
     gpus: float
+    reason: str
 
     def sentence(self) -> str:
         """Say it."""
+        trials = "1 trial at once" if self.count == 1 else f"{self.count} trials at once"
         if not self.gpus:
-            return f"{self.count} trials at once, one on each core"
-        return f"{self.count} trials at once, {round(1 / self.gpus)} on each GPU"
+            return f"{trials}: {self.reason}"
+        return f"{trials}, {round(1 / self.gpus)} on each GPU: {self.reason}"
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[Slots]:
-    """Start a Ray cluster of this machine's own, and stop it at the end.
+def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list[Node]]:
+    """Start a Ray of this machine's own, or join a cluster; give its nodes, and leave it at the end.
 
-    It never joins a cluster that somebody else runs here.
+    Args:
+        address: `local` for one of its own, even where somebody else's runs; `auto` for the cluster that this machine
+            is of; HOST:PORT of a head node.
+        verbose: let Ray say what it likes.
+
+    Raises:
+        NetworkError: there is no such cluster, or it does not answer.
     """
-    for name, value in _QUIET.items():
+    if address not in {"local", "auto"}:
+        _reach(address)
+    for name, value in (_ALWAYS if verbose else {**_ALWAYS, **_QUIET}).items():
         os.environ.setdefault(name, value)
     import ray
 
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"ray\.")
+    if not verbose:
+        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=r"ray\.")
     handler = signal.getsignal(signal.SIGTERM)
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    level = logging.INFO if verbose else logging.ERROR
+    try:
+        with _group_of_its_own():
+            ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
+    except ConnectionError:
+        where = "no Ray cluster runs on this machine" if address == "auto" else "no Ray answers there"
+        raise NetworkError(
+            f"--address {address}: {where}; start one with: ray start --head; or leave --address out"
+        ) from None
+    except RuntimeError as error:
+        raise NetworkError(f"--address {address}: {_first_line(error)}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would print a stack trace and end the process at once
     try:
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        yield _slots([node["Resources"] for node in nodes if node["Alive"]])
+        yield [
+            Node(node["NodeID"], node["NodeManagerAddress"], int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"] and (has := node["Resources"]) is not None
+        ]
     finally:
         ray.shutdown()
 
 
-def _slots(nodes: list[dict[str, float]]) -> Slots:
-    """Divide the nodes of a cluster: a trial lives on one node, so the sum of all would promise too much."""
-    cards = sum(int(node.get("GPU", 0)) for node in nodes)
-    cores = sum(int(node.get("CPU", 0)) for node in nodes)
+def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | None = None) -> Slots:
+    """Divide the nodes of a cluster: a trial lives on one node, so the sum of all would promise too much.
+
+    Args:
+        nodes: of the cluster.
+        tune: what the recipe asks for.
+        device: `cpu` leaves GPUs alone; `cuda` has to have one; `auto` takes them where they are.
+        need: bytes that a trial takes of a GPU's memory, and what a GPU has; None where it was not measured.
+
+    Raises:
+        ResourceError: no node can run a single trial.
+    """
+    cpus = tune.cpus_per_trial
+    largest = max((node.cpus for node in nodes), default=0)
+    cards = sum(node.gpus for node in nodes) if device != "cpu" else 0
+    if cpus > largest:
+        raise ResourceError(
+            f"tune.cpus_per_trial: {cpus} cores on one machine, but the largest has {largest}; ask for fewer"
+        )
+    if device not in {"auto", "cpu"} and not cards:
+        raise ResourceError(f"--device {device}: no machine of this Ray has a GPU; leave it out")
     if not cards:
-        return Slots(max(1, cores), 1, 0)
-    per_card = max(1, min(SHARE, cores // cards))
-    count = sum(min(int(node.get("CPU", 0)), int(node.get("GPU", 0)) * per_card) for node in nodes)
-    return Slots(max(1, count), 1, 1 / per_card)
+        count = sum(node.cpus // cpus for node in nodes)
+        reason = "one on each core" if cpus == 1 else f"{cpus} cores each"
+        return _limited(Slots(count, cpus, 0, reason), tune)
+    cores = max(1, min(node.cpus // node.gpus for node in nodes if node.gpus) // cpus)
+    per_card, reason = cores, f"as many as a GPU has cores ({cores * cpus})"
+    if tune.trials_per_gpu:
+        per_card, reason = tune.trials_per_gpu, f"tune.trials_per_gpu {tune.trials_per_gpu}"
+    elif need:
+        fit = max(1, int(FILLED * need[1] / need[0]))
+        took = f"a trial takes {need[0] / 1e9:.1f} of {need[1] / 1e9:.0f} GB"
+        per_card, reason = (fit, took) if fit < cores else (cores, f"{reason}; {took}")
+    count = sum(min(node.cpus // cpus, node.gpus * per_card) for node in nodes)
+    if not count:
+        raise ResourceError(f"tune.cpus_per_trial: {cpus} cores beside a GPU, but no machine with a GPU has as many")
+    return _limited(Slots(count, cpus, 1 / per_card, reason), tune)
+
+
+def _limited(slots: Slots, tune: Tune) -> Slots:
+    if tune.parallel is None or tune.parallel >= slots.count:
+        return slots
+    return Slots(tune.parallel, slots.cpus, slots.gpus, f"tune.parallel {tune.parallel}")
+
+
+def _reach(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray itself would try for five minutes, and then end the process."""
+    if address.startswith("ray://") and find_spec("grpc") is None:
+        raise GantoolError(f"--address {address}: needs Ray's client; pip install 'gantool[client]'")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise GantoolError(f"--address {address}: expected local, auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise NetworkError(
+            f"--address {address}: nobody answers there ({said}); check the address, and that ray start --head ran"
+        ) from None
+
+
+@contextlib.contextmanager
+def _group_of_its_own() -> Iterator[None]:
+    """Put what the block starts into a process group of its own.
+
+    A signal to our whole group, such as `timeout` or a shell sends, would end Ray's processes before ours has saved.
+    """
+    if not hasattr(os, "setpgid"):  # Windows: Ray's processes have a group of their own there
+        yield
+        return
+    own = os.getpgrp()
+    leader = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, process_group=0
+    )
+    moved = False
+    try:
+        with contextlib.suppress(PermissionError):  # a session's leader cannot leave its group
+            os.setpgid(0, leader.pid)
+            moved = True
+        yield
+    finally:
+        if moved:
+            with contextlib.suppress(PermissionError):  # everyone else of the old group has gone meanwhile
+                os.setpgid(0, own)
+        leader.communicate()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,127 +1,153 @@
-"""Ray's view of an Optuna study: what to try next, and what to stop. The study alone remembers."""
+"""A search from its recipe to its winner: the same call starts, goes on and extends."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from optuna import Study, Trial
-from optuna.trial import TrialState
-from ray.tune import Stopper
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
-
+from gantool import engine
+from gantool.errors import DataError, GantoolError, TrainingError
+from gantool.locks import alone
+from gantool.recipe import Recipe
+from gantool.tune import inline, results
+from gantool.tune.board import Board
+from gantool.tune.inline import Objective
+from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
+from gantool.tune.study import Study, find_study
+from gantool.tune.trial import run_trial
+from gantool.tune.trials import Place, Trials
 
-if TYPE_CHECKING:
-    from gantool.tune.board import Board
+LEAST = 16  # pictures without which a search cannot tell settings apart
 
 
-class StudySearch(Searcher):
-    """Asks the study for each trial's values, and tells it how each one went.
-
-    A trial that the pruner stops is PRUNED, one that diverges or fails is FAIL with a reason, and one that is under way
-    when the search is interrupted stays RUNNING, for the next start to take up.
+@dataclass(frozen=True)
+class Way:
+    """How a search runs.
 
     Args:
-        study: the study.
-        space: what it searches.
-        configure: gives the configuration of a trial's worker from its number and values.
-        board: is told of every event.
-        stopped: not empty as soon as the search is interrupted.
+        engine: `ray`, or `inline` for one trial after the other in this process.
+        address: of the Ray cluster; see `cluster.connected`.
+        device: see `devices.choose`.
+        verbose: let Ray say what it likes.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        space: Space,
-        configure: Callable[[int, dict[str, Any]], dict[str, Any]],
-        board: Board,
-        stopped: list[int],
-    ) -> None:
-        super().__init__(metric="score", mode="min")
-        self.study, self.space, self.configure = study, space, configure
-        self.board, self.stopped = board, stopped
-        self.live: dict[str, Trial] = {}
+    engine: Literal["ray", "inline"] = "ray"
+    address: str = "local"
+    device: str = "auto"
+    verbose: bool = False
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Start a trial."""
-        trial = self.study.ask(self.space.distributions)
-        self.live[trial_id] = trial
-        values = self.space.changes(trial.params)
-        self.board.started(trial.number, values)
-        return self.configure(trial.number, values)
 
-    def judge(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Take a measurement, and tell whether the trial is not worth going on with."""
-        trial, score = self.live.get(trial_id), result.get("score", math.nan)
-        if trial is None or not math.isfinite(score):
-            return False
-        trial.report(score, result["epoch"])
-        self.board.measured(trial.number, result["epoch"], score, result["best"])
-        # The recipe's own values are what the rest is compared with: they run to the end.
-        return not result["finished"] and "own" not in trial.user_attrs and trial.should_prune()
+def search(
+    recipe: Recipe,
+    *,
+    out: Path | None,
+    fresh: bool,
+    data_dir: Path,
+    board: Board,
+    stopped: list[int],
+    way: Way = Way(),
+    objective: Objective = run_trial,
+) -> Study:
+    """Search the space of a recipe until its trials are spent, and train the best again with other seeds.
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Do nothing: Tune asks the scheduler first, and skips this for a trial that it stops."""
+    Args:
+        recipe: with a `tune` block.
+        out: directory of the study; without it the newest study of this recipe goes on, or a new one begins.
+        fresh: begin anew.
+        data_dir: where fetched and decoded data are.
+        board: shows how the search stands.
+        stopped: the search ends well as soon as this list is not empty.
+        way: how it runs.
+        objective: what runs one trial.
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study how a trial ended."""
-        trial = self.live.pop(trial_id, None)
-        if trial is None or (self.stopped and not (result or {}).get("finished")):
-            return
-        result = result or {}
-        why = result.get("why") or ("its worker process died" if error or not result else None)
-        for name in ("best_epoch", "epoch", "seconds", "diagnoses"):
-            if name in result:
-                trial.set_user_attr(name, result[name])
-        if why:
-            trial.set_user_attr("why", why)
-            state, value = TrialState.FAIL, None
-        elif result["finished"]:
-            state, value = TrialState.COMPLETE, result["best"]
+    Raises:
+        TrainingError: no trial finished; with the commonest reason.
+    """
+    space = Space(recipe)
+    space.check(data_dir)
+    assert recipe.tune is not None
+    sampler(recipe.tune, 0)  # says what is not installed, before there is a directory
+    path, old = find_study(out, recipe, fresh=fresh)
+    with _taken_back(path, new=not old), alone(path / "lock"):
+        home = Study.resume(path, recipe) if old else Study.create(path, recipe)
+        trials = None
+        if old and _done(home):
+            board.begin(home)
         else:
-            state, value = TrialState.PRUNED, None
-        self.study.tell(trial, value, state)
-        self.board.ended(trial.number, state, value, why, result.get("diagnoses", []))
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the study is on disk."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing: a search always starts from the study."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+            trials = _search(home, data_dir, board, stopped, way, objective)
+        results.write(home)
+        board.finish(interrupted=bool(stopped), over=trials.over() if trials else "")
+        if trials and not home.finished() and not trials.stopping:
+            reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
+            raise TrainingError(f"{home.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
+    return home
 
 
-class StudyScheduler(FIFOScheduler):
-    """Stops what the study's pruner would prune, so that pruning survives a restart as the study does."""
-
-    def __init__(self, search: StudySearch) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.search = search
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a trial after each of its reports."""
-        stop = self.search.judge(trial.trial_id, result)
-        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+def _done(home: Study) -> bool:
+    """Tell whether a study needs nothing more, without making its data."""
+    spent = len(home.spent()) >= home.tune.trials
+    return spent and (not home.candidates() or bool(home.confirmed()))
 
 
-class Interrupted(Stopper):
-    """Ends the whole search once a signal has come."""
+def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
+    recipe = home.recipe
+    materials = engine.gather(recipe, data_dir, tell=board.tell)  # what is made once, before all trials need it
+    if len(materials.store) < LEAST:
+        raise DataError(
+            f"{recipe.data.source}: has {len(materials.store)} pictures, too few to tell settings apart; give it "
+            f"{LEAST} or more, or use gantool train"
+        )
+    store = "" if any(key.startswith("data.") for key in home.space.ranges) else str(materials.store.path)
+    place = Place(data_dir, store, way.device)
+    start = time.monotonic()
+    if way.engine == "inline":
+        trials = Trials(home, board, place, stopped)
+        board.begin(home, trials)
+        inline.fit(trials, objective)
+    else:
+        trials = _on_ray(home, place, board, stopped, way, objective)
+    if trials.failure is not None:
+        raise trials.failure
+    with home.told():
+        trials.save_time()
+    if way.engine == "ray" and not trials.stopping:
+        board.tell_if_quicker_inline(time.monotonic() - start)
+    return trials
 
-    def __init__(self, stopped: list[int]) -> None:
-        self.stopped = stopped
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Tell whether a trial ends after this report."""
-        return bool(self.stopped)
+def _on_ray(home: Study, place: Place, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
+    from gantool.tune import cluster, nodes
 
-    def stop_all(self) -> bool:
-        """Tell whether all trials end now."""
-        return bool(self.stopped)
+    board.tell("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
+    with cluster.connected(way.address, verbose=way.verbose) as found:
+        from gantool.tune import distributed
+
+        place = nodes.agreed(found, home, place)
+        need = nodes.memory(found, home, place)
+        slots = cluster.share(found, home.tune, place.device, need)
+        device = "cuda" if slots.gpus else "cpu"
+        place = Place(place.data_dir, place.store, device, slots.gpus, slots.count)
+        board.tell(slots.sentence())
+        trials = Trials(home, board, place, stopped)
+        board.begin(home, trials)
+        distributed.fit(trials, slots, objective)
+    return trials
+
+
+@contextlib.contextmanager
+def _taken_back(path: Path, *, new: bool) -> Iterator[None]:
+    """Remove the directory of a new study that fails before its first trial, such as for want of its data."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (GantoolError, KeyboardInterrupt, SystemExit):
+        if new and not any((path / "trials").glob("*")):
+            shutil.rmtree(path, ignore_errors=True)
+        raise

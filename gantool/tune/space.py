@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from gantool import engine
 from gantool.errors import GantoolError, RecipeError
-from gantool.recipe import Range, Recipe
+from gantool.recipe import Choice, Range, Recipe
 from gantool.schema import plain
+
+_NOTHING = object()  # what a recipe has at a key that is not its own
 
 
 class Space:
@@ -21,26 +24,58 @@ class Space:
         recipe: its own values are the first point of a search, which so never ends worse than it began.
 
     Raises:
-        RecipeError: it has no `tune` block, a key is not the recipe's, a range is empty, or the recipe's own value is
-            outside of it.
+        RecipeError: it has no `tune` block, a key is not the recipe's, a range is empty, a condition can never hold, or
+            the recipe's own value is outside of its range.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.tune is None:
             raise RecipeError(f"{recipe.name}: has no tune block; add one with a space, such as tune.space")
         self.recipe = recipe
-        self.ranges = recipe.tune.space
-        self.own = {key: _own_value(recipe, key) for key in self.ranges}
-        self.distributions = {key: _distribution(key, self.ranges[key], self.own[key]) for key in self.ranges}
+        given = recipe.tune.space
+        spans = {key: Choice(choice=span) if isinstance(span, list) else span for key, span in given.items()}
+        self.ranges: dict[str, Range | Choice] = _ordered(spans)
+        self.own: dict[str, Any] = {}  # the recipe's own values where they are searched
+        self.distributions: dict[str, BaseDistribution] = {}
+        for key, span in self.ranges.items():
+            own = _own_value(recipe, key, span)
+            if self.searched(key, self.own):
+                if own is _NOTHING:
+                    raise RecipeError(
+                        f"tune.space.{key}: the recipe {recipe.name} has no such key; name one that it has"
+                    )
+                self.own[key] = own
+            self.distributions[key] = _distribution(key, span, own if key in self.own else _NOTHING)
 
     @property
     def own_point(self) -> dict[str, Any]:
         """The recipe's own values, as Optuna counts them."""
-        return {key: self._inward(key, value) for key, value in self.own.items()}
+        return {key: self._mirrored(key, value) for key, value in self.own.items()}
+
+    def ask(self, study: optuna.Study) -> optuna.Trial:
+        """Start a trial of a study."""
+        trial = study.ask()
+        self.fill(trial)
+        return trial
+
+    def fill(self, trial: optuna.Trial) -> None:
+        """Give each key that is searched a value, given those before it; what has one keeps it."""
+        values: dict[str, Any] = {}
+        for key, distribution in self.distributions.items():
+            if self.searched(key, values):
+                values[key] = self._mirrored(key, _suggest(trial, key, distribution))
 
     def changes(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the recipe's values at a point of Optuna's."""
-        return {key: 1 - value if self._mirrored(key) else value for key, value in point.items()}
+        """Give the recipe's values at a point of Optuna's, in the order in which they are set."""
+        return {key: self._mirrored(key, point[key]) for key in self.ranges if key in point}
+
+    def searched(self, key: str, values: Mapping[str, Any]) -> bool:
+        """Tell whether a key is searched, given the values of the keys before it."""
+        conditions = self.ranges[key].when or {}
+        return all(
+            other in values and values[other] in (wanted if isinstance(wanted, list) else [wanted])
+            for other, wanted in conditions.items()
+        )
 
     def check(self, data_dir: Path) -> None:
         """Build the recipe at both ends of every range and at every choice, so that no trial meets a bad one.
@@ -49,24 +84,70 @@ class Space:
             RecipeError, ShapeError: it cannot be built there; the message names the key and the value.
         """
         for key, span in self.ranges.items():
-            for value in [span.low, span.high] if isinstance(span, Range) else span:
+            for value in [span.low, span.high] if isinstance(span, Range) else span.choice:
+                changes = {**self._conditions(key), key: value}
                 try:
-                    recipe = engine.change(self.recipe, {key: value})
-                    if key.startswith(("model.", "data.")):
+                    recipe = engine.change(self.recipe, changes)
+                    if any(one.startswith(("model", "data.")) for one in changes):
                         engine.shapes(recipe, data_dir)
                 except GantoolError as error:
                     message = str(error).replace(f"--set {key}: ", "")
                     raise type(error)(f"tune.space.{key}: {value} cannot be built: {message}") from None
 
-    def _inward(self, key: str, value: Any) -> Any:
-        return 1 - value if self._mirrored(key) else value
+    def largest(self) -> Recipe:
+        """Give the recipe at the values that take the most memory: the upper ends of its widths and batches."""
+        upper = {
+            key: span.high
+            for key, span in self.ranges.items()
+            if isinstance(span, Range) and not span.when and key.startswith(("model.", "train.batch_size"))
+        }
+        return engine.change(self.recipe, upper)
 
-    def _mirrored(self, key: str) -> bool:
+    def logarithmic(self) -> frozenset[str]:
+        """Name the keys whose orders of magnitude are searched."""
+        return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.log)
+
+    def mirrored(self) -> frozenset[str]:
+        """Name the keys of which 1 - value is searched."""
+        return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.one_minus_log)
+
+    def _conditions(self, key: str) -> dict[str, Any]:
+        """Give values at which a key is searched."""
+        found: dict[str, Any] = {}
+        for other, wanted in (self.ranges[key].when or {}).items():
+            found |= {**self._conditions(other), other: wanted[0] if isinstance(wanted, list) else wanted}
+        return found
+
+    def _mirrored(self, key: str, value: Any) -> Any:
         span = self.ranges[key]
-        return isinstance(span, Range) and span.one_minus_log
+        return 1 - value if isinstance(span, Range) and span.one_minus_log else value
 
 
-def _own_value(recipe: Recipe, key: str) -> Any:
+def _ordered(spans: Mapping[str, Range | Choice]) -> dict[str, Range | Choice]:
+    """Put every key behind those that its condition names.
+
+    Raises:
+        RecipeError: a condition names a key that is not searched, or a value that it never has, or is its own.
+    """
+    for key, span in spans.items():
+        for other, wanted in (span.when or {}).items():
+            if other not in spans:
+                raise RecipeError(f"tune.space.{key}.when: {other} is not searched; name a key of tune.space")
+            choices = spans[other]
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                if isinstance(choices, Choice) and value not in choices.choice:
+                    raise RecipeError(f"tune.space.{key}.when: {other} is never {value}; choose from {choices.choice}")
+    placed: dict[str, Range | Choice] = {}
+    while len(placed) < len(spans):
+        ready = [key for key, span in spans.items() if key not in placed and set(span.when or {}) <= set(placed)]
+        if not ready:
+            circle = ", ".join(key for key in spans if key not in placed)
+            raise RecipeError(f"tune.space: the conditions of {circle} wait for each other; leave one out")
+        placed[ready[0]] = spans[ready[0]]
+    return placed
+
+
+def _own_value(recipe: Recipe, key: str, span: Range | Choice) -> Any:
     value: Any = plain(recipe)
     for part in key.split("."):
         if isinstance(value, list) and part.isdigit() and int(part) < len(value):
@@ -74,21 +155,24 @@ def _own_value(recipe: Recipe, key: str) -> Any:
         elif isinstance(value, dict) and part in value:
             value = value[part]
         else:
-            raise RecipeError(f"tune.space.{key}: the recipe {recipe.name} has no such key; name one that it has")
+            return _NOTHING
         if value is None and key.startswith(("train.generator.", "train.discriminator.")):
-            return _own_value(recipe, "train.optimizer." + key.split(".", 2)[2])
+            return _own_value(recipe, "train.optimizer." + key.split(".", 2)[2], span)
+    if isinstance(value, dict) and "name" in value and isinstance(span, Choice):
+        return value["name"]  # `loss: [hinge, minimax]`: a block that is only a name
     return value
 
 
-def _distribution(key: str, span: Range | list[Any], own: Any) -> BaseDistribution:
+def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
     place = f"tune.space.{key}"
-    if not isinstance(span, Range):
-        if own not in span:
-            raise RecipeError(f"{place}: the recipe's own value {own} is not among {span}; add it")
-        return CategoricalDistribution(span)
+    if isinstance(span, Choice):
+        if own is not _NOTHING and own not in span.choice:
+            raise RecipeError(f"{place}: the recipe's own value {own} is not among {span.choice}; add it")
+        return CategoricalDistribution(span.choice)
     if not span.low < span.high:
         raise RecipeError(f"{place}: low {span.low} is not below high {span.high}; swap or widen them")
-    if isinstance(own, bool | str) or own is None or not span.low <= own <= span.high:
+    outside = own is not _NOTHING and (isinstance(own, bool | str) or own is None or not span.low <= own <= span.high)
+    if outside:
         raise RecipeError(f"{place}: the recipe's own value {own} is outside of {span.low} to {span.high}; widen it")
     if span.log and span.low <= 0:
         raise RecipeError(f"{place}: low {span.low} has no logarithm; make it more than 0")
@@ -96,8 +180,20 @@ def _distribution(key: str, span: Range | list[Any], own: Any) -> BaseDistributi
         raise RecipeError(f"{place}: 1 - high {span.high} has no logarithm; make high less than 1")
     if span.step is not None and (span.log or span.one_minus_log):
         raise RecipeError(f"{place}: step {span.step} does not go with a logarithm; leave one out")
-    if isinstance(own, int) and isinstance(span.low, int) and isinstance(span.high, int):
-        return IntDistribution(span.low, span.high, log=span.log, step=int(span.step or 1))
+    whole = isinstance(span.low, int) and isinstance(span.high, int)
+    if whole and (own is _NOTHING or isinstance(own, int)):
+        return IntDistribution(int(span.low), int(span.high), log=span.log, step=int(span.step or 1))
     if span.one_minus_log:
         return FloatDistribution(1 - span.high, 1 - span.low, log=True)
     return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+
+
+def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(
+            key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(key, distribution.choices)

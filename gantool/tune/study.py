@@ -1,270 +1,246 @@
-"""A search: a directory with a study that is always true, from which the same command goes on."""
+"""A study on disk: what was searched, what came of each trial, and what a search goes on with. Optuna remembers."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
+import json
 import math
-import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from gantool import engine
 from gantool import recipe as recipes
-from gantool.data.prepare import prepare
-from gantool.errors import CheckpointError, DataError, ResourceError, RunError, TrainingError
-from gantool.locks import alone
+from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
 from gantool.recipe import Recipe, Tune
-from gantool.runs import make_directory, replacing, write
+from gantool.runs import STUDY, make_directory, write
 from gantool.schema import plain
-from gantool.tune.cluster import Slots, connected
-from gantool.tune.search import Interrupted, StudyScheduler, StudySearch
+from gantool.tune.insight import SPOILT, Confirmed
+from gantool.tune.samplers import pruner, sampler
 from gantool.tune.space import Space
-from gantool.tune.trial import run_trial
-
-if TYPE_CHECKING:
-    from gantool.tune.board import Board
 
 DATABASE = "study.db"
-SPOILT = {"mode-collapse", "memorised"}  # diagnoses of a generator that nobody wants, however near it is
-MEASUREMENTS = 5  # of a trial, where the recipe does not say how often
-LEAST = 16  # pictures without which a search cannot tell settings apart
-RETRIES = 3  # of a trial whose worker process died; a trial that merely fails is not tried again
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+FREE = {
+    *("trials", "hours", "gpu_hours", "parallel", "cpus_per_trial", "trials_per_gpu"),
+    *("confirm", "sampler", "pruner", "deterministic"),
+}  # what may change when a study goes on: no trial that it has becomes wrong
 
 
 class Study:
     """The directory of a search.
 
-    `recipe.yaml` (with every default), `study.db` (Optuna's, in SQLite), `best.yaml`, `best.png`, `trials.csv`,
-    `trials/<number>/`, which are runs, and `ray/`, which may be deleted.
+    `study.json` (which database and study it is), `recipe.yaml` (with every default), `study.db` (Optuna's, in SQLite),
+    `trials/<number>/`, which are runs, and what `results` writes. `ray/` is Ray's own, and may be deleted.
 
     Args:
-        path: the directory; a new one is made in `runs/` where it is None.
-        recipe: what is searched. A study goes on with its own recipe only, but may be given more trials.
+        path: the directory of a study that is there; `create` makes one.
 
     Raises:
-        RunError: the directory holds something else, or the study of another recipe.
         CheckpointError: the study's database is damaged.
+        ResourceError: the database that `tune.storage` names cannot be reached.
     """
 
-    def __init__(self, path: Path | None, recipe: Recipe) -> None:
-        self.recipe, self.space = recipe, Space(recipe)
-        assert recipe.tune is not None  # Space has refused that
-        self.tune: Tune = recipe.tune
-        if path is not None and (path / DATABASE).is_file():
-            self.path = path.absolute()
-            self._refuse_another()
-        else:
-            self.path = make_directory(path, recipe.name).absolute()
-            (self.path / "trials").mkdir()
-        write(self.path / "recipe.yaml", recipes.dump(recipe))
+    def __init__(self, path: Path, recipe: Recipe | None = None) -> None:
+        self.path = path.absolute()
+        self.recipe = recipe or engine.open_recipe(str(self.path / "recipe.yaml"))
+        self.space = Space(self.recipe)
+        assert self.recipe.tune is not None  # Space has refused that
+        self.tune: Tune = self.recipe.tune
+        self.epochs = self.tune.epochs or self.recipe.train.epochs
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with self.told():
+            about = json.loads((self.path / STUDY).read_text(encoding="utf-8"))
+            storage = _storage(self.tune.storage or f"sqlite:///{(self.path / DATABASE).as_posix()}")
+            self.search = _open(storage, about["study"], pruner(self.tune, self.epochs))
+            self.confirmation = _open(storage, f"{about['study']}-confirm", optuna.pruners.NopPruner())
 
-        self.study = self._open()
-        self.crowned = ""  # which trial is the best, in words, once one has finished
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> Self:
+        """Make a study in a new or empty directory."""
+        (path / "trials").mkdir(exist_ok=True)
+        write(path / "recipe.yaml", recipes.dump(recipe))
+        assert recipe.tune is not None
+        # In a database that people share, a name has to be one of a kind.
+        name = f"{path.name}-{uuid.uuid4().hex[:8]}" if recipe.tune.storage else recipe.name
+        write(path / STUDY, json.dumps({"study": name}) + "\n")
+        return cls(path, recipe)
+
+    @classmethod
+    def resume(cls, path: Path, recipe: Recipe) -> Self:
+        """Open a study to go on with.
+
+        Raises:
+            RunError: it is the study of another recipe.
+        """
+        different = differs(path, recipe)
+        if different:
+            shown = _shown(path)
+            raise RunError(
+                f"{shown}: is the study of another recipe ({different} differs); search in a new directory, or move "
+                "this one aside with --fresh"
+            )
+        write(path / "recipe.yaml", recipes.dump(recipe))
+        return cls(path, recipe)
 
     @property
     def shown(self) -> Path:
         """The directory as a person standing here would type it."""
-        here = Path.cwd()
-        return self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
+        return _shown(self.path)
 
-    def _open(self) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        epochs = self.tune.epochs or self.recipe.train.epochs
-        try:
-            study = optuna.create_study(
-                study_name=self.recipe.name,
-                storage=f"sqlite:///{(self.path / DATABASE).as_posix()}",
-                load_if_exists=True,
-                direction="minimize",
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 4), reduction_factor=3),
-            )
-            count = len(study.get_trials(deepcopy=False))
-        except Exception as error:
-            if type(error).__module__.startswith("sqlalchemy"):
-                raise CheckpointError(
-                    f"{self.path / DATABASE}: not a study, or damaged; it is left as it is: restore a copy, or search "
-                    "in a new directory"
-                ) from None
-            raise
-        # A sampler that starts from the same seed after a restart would propose the same points again.
-        study.sampler = optuna.samplers.TPESampler(seed=self.tune.seed + count, n_startup_trials=5)
-        return study
-
-    def line_up(self) -> None:
-        """Put first in line the recipe's own values, or what an earlier search left unfinished."""
-        old = self.study.get_trials(deepcopy=False)
-        if not old:
-            self.study.enqueue_trial(self.space.own_point, user_attrs={"own": True})
-        for trial in old:
-            if trial.state == TrialState.RUNNING:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                own = {name: value for name, value in trial.user_attrs.items() if name == "own"}
-                self.study.enqueue_trial(trial.params, user_attrs={**own, "again": trial.number})
+    def trials(self) -> list[FrozenTrial]:
+        """Give all trials of the search."""
+        with self.told():
+            return self.search.get_trials(deepcopy=False)
 
     def spent(self) -> list[FrozenTrial]:
-        """Give the trials that count: finished, pruned, or failed for a reason of their own."""
-        done = (TrialState.COMPLETE, TrialState.PRUNED)
-        return [
-            trial
-            for trial in self.study.get_trials(deepcopy=False)
-            if trial.state in done or (trial.state == TrialState.FAIL and "why" in trial.user_attrs)
-        ]
+        """Give the trials that count: finished, stopped early or failed."""
+        return [trial for trial in self.trials() if trial.state in ENDED]
 
-    def folder(self, number: int) -> Path:
-        """Give the directory of a trial."""
-        return self.path / "trials" / f"{number:04d}"
+    def finished(self) -> list[FrozenTrial]:
+        """Give the trials that ran to their end, the best first; those that collapsed or memorised come last."""
+        found = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        return sorted(found, key=lambda trial: (bool(spoilt(trial)), _value(trial), trial.number))
 
-    def configure(self, data_dir: Path) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
-        """Give what makes a trial's configuration from its number and values."""
-        epochs = self.tune.epochs or self.recipe.train.epochs
+    def candidates(self) -> list[FrozenTrial]:
+        """Give the trials to train again with other seeds: the best, and the recipe's own to compare them with."""
+        if self.tune.confirm is None:
+            return []
+        best = self.finished()[: self.tune.confirm.top]
+        own = [trial for trial in self.finished() if trial.user_attrs.get("own") and trial not in best]
+        return best + own if len(best) + len(own) > 1 else []
 
-        def configuration(number: int, values: dict[str, Any]) -> dict[str, Any]:
-            # Trials are compared epoch by epoch, so that each is measured after the same ones.
-            every = self.recipe.train.evaluate_every or max(1, epochs // MEASUREMENTS)
-            fixed = {"train.epochs": epochs, "train.keep_every": 0, "train.evaluate_every": every}
-            chosen = engine.change(self.recipe, {**values, **fixed})
-            return {
-                "number": number,
-                "recipe": recipes.dump(chosen),
-                "folder": str(self.folder(number)),
-                "data_dir": str(data_dir),
-            }
+    def seeds(self) -> list[int]:
+        """Give the seeds to confirm with; that of the search chose the candidates, and would flatter them."""
+        count = self.tune.confirm.seeds if self.tune.confirm else 0
+        return [(self.recipe.train.seed + 1 + index) % 2**32 for index in range(count)]
 
-        return configuration
+    def confirmed(self) -> list[Confirmed]:
+        """Give what came of the candidates with every seed, the best first; empty until all of them are through."""
+        with self.told():
+            runs = self.confirmation.get_trials(deepcopy=False)
+        ended = {(run.user_attrs["of"], run.user_attrs["seed"]): run for run in runs if run.state in ENDED}
+        found = []
+        for trial in self.candidates():
+            own = [ended.get((trial.number, seed)) for seed in self.seeds()]
+            if None in own:
+                return []
+            through = [run for run in own if run is not None]
+            met = sorted(set().union(spoilt(trial), *map(spoilt, through)))
+            found.append(Confirmed(trial.number, tuple(map(_value, through)), tuple(met)))
+        return sorted(found, key=lambda one: (bool(one.spoilt), one.mean, one.number))
 
-    def write_results(self) -> None:
-        """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; drop the losers' weights."""
-        rows = self.study.get_trials(deepcopy=False)
-        finished = [trial for trial in rows if trial.state == TrialState.COMPLETE]
-        write(self.path / "trials.csv", self._table(rows))
-        if not finished:
-            return
-        # A distance rewards copies, and can be low for few different pictures: such a trial wins only among its kind.
-        sound = [trial for trial in finished if not SPOILT & set(trial.user_attrs.get("diagnoses", []))]
-        best = min(sound or finished, key=lambda trial: math.inf if trial.value is None else trial.value)
-        chosen = engine.change(self.recipe, self.space.changes(best.params))
-        told = f"{self.tune.metric} {best.value:.4g} after {best.user_attrs['epoch']} epochs"
-        spoilt = "".join(f"; {code}" for code in best.user_attrs.get("diagnoses", []) if code in SPOILT)
-        head = f"Trial {best.number} of {len(rows)}: {told}{spoilt}"
-        write(self.path / "best.yaml", f"# {head}.\n" + recipes.dump(chosen))
-        passed = sum((trial.value or 0) < (best.value or 0) for trial in finished)
-        self.crowned = head + (f"; {passed} with a lower one collapsed or memorised" if passed else "")
-        grid = self.folder(best.number) / "samples" / f"epoch-{best.user_attrs['best_epoch']:04d}.png"
-        if grid.exists():
-            with replacing(self.path / "best.png") as aside:
-                shutil.copyfile(grid, aside)
-        for trial in rows:
-            if trial.number != best.number and trial.state != TrialState.RUNNING:
-                shutil.rmtree(self.folder(trial.number) / "checkpoints", ignore_errors=True)
+    def folder(self, number: int, seed: int | None = None) -> Path:
+        """Give the directory of a trial, or of its training with another seed."""
+        return self.path / "trials" / (f"{number:04d}" if seed is None else f"{number:04d}-seed-{seed}")
 
-    def _table(self, rows: list[FrozenTrial]) -> str:
-        text = io.StringIO()
-        keys = list(self.space.ranges)
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["number", "state", self.tune.metric, *keys, "epochs", "seconds", "diagnoses", "why"])
-        for trial in rows:
-            values = self.space.changes(trial.params)
-            last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else ""
-            score = trial.value if trial.value is not None else last
-            told = trial.user_attrs
-            writer.writerow(
-                [
-                    *(trial.number, trial.state.name.lower(), score),
-                    *(values.get(key, "") for key in keys),
-                    *(told.get(name, "") for name in ("epoch", "seconds")),
-                    *(" ".join(told.get("diagnoses", [])), told.get("why", "")),
-                ]
+    def aim(self) -> None:
+        """Take the sampler for the next trial; what it proposes depends on the study's trials and its seed alone."""
+        # One that kept its state would propose the same points again after a restart.
+        self.search.sampler = sampler(self.tune, len(self.trials()))
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Say in one line what is wrong with the database, if something is."""
+        try:
+            yield
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise self._failure(error) from None
+        except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+            raise CheckpointError(f"{self.path / STUDY}: is damaged; restore a copy, or search anew") from None
+
+    def _failure(self, error: Exception) -> CheckpointError | ResourceError:
+        said = str(error.__cause__ or error)
+        if any(words in said for words in ("disk is full", "disk I/O", "readonly", "unable to open")):
+            return ResourceError(
+                f"{self.path}: the study cannot be written ({said.splitlines()[0]}); make room, or check the folder's "
+                "permissions; then run the same command"
             )
-        return text.getvalue()
-
-    def _refuse_another(self) -> None:
-        old = engine.open_recipe(str(self.path / "recipe.yaml"))
-        before, after = plain(old), plain(self.recipe)
-        for block in (before, after):
-            block["tune"].pop("trials")
-            block.pop("name")
-        for key in before:
-            if before[key] != after[key]:
-                raise RunError(
-                    f"{self.shown}: is the study of another recipe ({key} differs); search in a new directory, or "
-                    "leave only --trials different"
-                )
+        if self.tune.storage:
+            return ResourceError(f"tune.storage: {_clean(said)}; check the address, and that its server runs")
+        return CheckpointError(
+            f"{self.path / DATABASE}: not a study, or damaged; it is left as it is: restore a copy, or search in a new "
+            "directory"
+        )
 
 
-def search(recipe: Recipe, *, out: Path | None, data_dir: Path, board: Board, stopped: list[int]) -> Study:
-    """Search the space of a recipe until its trials are spent, and keep what was found.
+def spoilt(trial: FrozenTrial) -> frozenset[str]:
+    """Give the diagnoses of a trial with which it is crowned only among its kind."""
+    return SPOILT & set(trial.user_attrs.get("diagnoses", []))
+
+
+def differs(path: Path, recipe: Recipe) -> str | None:
+    """Name the block by which a recipe is another one than a study's, or None where it is the same search."""
+    before, after = plain(engine.open_recipe(str(path / "recipe.yaml"))), plain(recipe)
+    for block in (before, after):
+        block["tune"] = {key: value for key, value in (block["tune"] or {}).items() if key not in FREE}
+        block.pop("name")
+    return next((key for key in before if before[key] != after[key]), None)
+
+
+def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, bool]:
+    """Give the directory of a search, and whether a study is in it that goes on.
 
     Args:
-        recipe: with a `tune` block.
-        out: directory of the study; one that holds this recipe's study goes on with it.
-        data_dir: where fetched and decoded data are.
-        board: shows how the search stands.
-        stopped: the search ends well as soon as this list is not empty.
-
-    Raises:
-        TrainingError: no trial finished; with the commonest reason.
+        out: the directory; without it the newest study of this recipe in `runs/`, or a new one.
+        recipe: what is searched.
+        fresh: start anew; a study at `out` is moved aside.
     """
-    Space(recipe).check(data_dir)
-    home = Study(out, recipe)
-    with alone(home.path / "lock"):
-        store = prepare(recipe.data, data_dir, tell=board.tell)
-        if len(store) < LEAST:
-            raise DataError(
-                f"{recipe.data.source}: has {len(store)} pictures, too few to tell settings apart; give it {LEAST} or "
-                "more, or use gantool train"
-            )
-        board.tell(engine.counted(recipe, store))
-        engine.evaluator_of(recipe, store, data_dir, tell=board.tell)  # what is learned once, before all trials need it
-        home.line_up()
-        left = home.tune.trials - len(home.spent())
-        board.begin(home, home.spent())
-        if left > 0 and not stopped:
-            with connected() as slots:
-                board.tell(slots.sentence())
-                _fit(home, left, slots, data_dir, board, stopped)
-        home.write_results()
-        finished = [trial for trial in home.spent() if trial.state == TrialState.COMPLETE]
-        board.finish()
-        if not finished and not stopped:
-            reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
-            raise TrainingError(f"{home.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
-    return home
+    if out is None:
+        mine = (path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file())
+        old = [] if fresh else [path for path in mine if differs(path, recipe) is None]
+        if old:
+            return max(old, key=lambda path: path.name), True
+        return make_directory(None, recipe.name), False
+    if (out / STUDY).is_file():
+        if not fresh:
+            return out, True
+        number = 1
+        while (aside := out.with_name(f"{out.name}-old-{number}")).exists():
+            number += 1
+        try:
+            out.rename(aside)
+        except OSError as error:
+            raise ResourceError(f"{out}: cannot be moved to {aside} ({error.strerror}); end what uses it") from None
+    return make_directory(out, recipe.name), False
 
 
-def _fit(home: Study, left: int, slots: Slots, data_dir: Path, board: Board, stopped: list[int]) -> None:
-    """Let Ray Tune run the trials that are left."""
-    from ray import tune
-    from ray.tune.search import ConcurrencyLimiter
+def _open(storage: optuna.storages.BaseStorage, name: str, stop: optuna.pruners.BasePruner) -> optuna.Study:
+    study = optuna.create_study(
+        study_name=name, storage=storage, load_if_exists=True, direction="minimize", pruner=stop
+    )
+    study.get_trials(deepcopy=False)  # a damaged database shows itself here, not in the middle of a search
+    return study
 
-    finder = StudySearch(home.study, home.space, home.configure(data_dir), board, stopped)
-    scratch = home.path / "ray"
-    shutil.rmtree(scratch, ignore_errors=True)
+
+def _storage(address: str) -> optuna.storages.BaseStorage:
     try:
-        tune.Tuner(
-            tune.with_resources(run_trial, {"cpu": slots.cpus, "gpu": slots.gpus}),
-            tune_config=tune.TuneConfig(
-                num_samples=left,
-                search_alg=ConcurrencyLimiter(finder, slots.count),
-                scheduler=StudyScheduler(finder),
-                reuse_actors=True,  # a worker with torch loaded costs seconds
-                trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}",
-            ),
-            run_config=tune.RunConfig(
-                name="ray",
-                storage_path=str(home.path),
-                verbose=0,
-                stop=Interrupted(stopped),
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
-            ),
-        ).fit()
-    except OSError as error:
-        raise ResourceError(f"{home.path}: {error.strerror or error}; make room, then run the same command") from None
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(scratch, ignore_errors=True)
+        return optuna.storages.RDBStorage(address)
+    except ModuleNotFoundError as error:
+        raise RecipeError(f"tune.storage: {_clean(address)} needs {error.name}; pip install {error.name}") from None
+    except ImportError as error:
+        raise RecipeError(f"tune.storage: {_clean(address)}: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        raise RecipeError(f"tune.storage: {_clean(str(error))}") from None
+
+
+def _clean(text: str) -> str:
+    """Give one line, without the password of an address."""
+    line = (text.splitlines() or [""])[0]
+    before, at, after = line.rpartition("@")
+    scheme, slashes, who = before.partition("://")
+    return f"{scheme}{slashes}{who.partition(':')[0]}{at}{after}" if at and slashes else line
+
+
+def _value(trial: FrozenTrial) -> float:
+    return math.inf if trial.value is None else trial.value
+
+
+def _shown(path: Path) -> Path:
+    here, path = Path.cwd(), path.absolute()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,60 +1,120 @@
-"""One trial, in a worker process of Ray's."""
+"""One trial, on whatever runs it: a configuration in, its measurements out."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import shutil
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from gantool import engine, recipe
+from gantool.data.store import open_store
+from gantool.engine import Materials
+from gantool.errors import DiskError, TrainingError
+from gantool.recipe import Recipe
+from gantool.runs import Run
+from gantool.training import Report
 
-def run_trial(config: dict[str, Any]) -> None:
-    """Train one configuration and report its metric to Ray whenever it is measured.
+WAIT = 60.0  # seconds for a worker of a search that was killed to let go of a trial that this one takes up
 
-    A configuration that fails is reported with the reason, as `why`, and not raised: what fails once with these values
-    fails again. Only the death of the process is for Ray to retry.
+_materials: dict[str, Materials] = {}  # of this process, which runs one trial after the other on the same data
+
+
+def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Generator[dict[str, Any], None, None]:
+    """Train one configuration, from the start or from where its directory stands.
+
+    What fails with these values would fail again, and ends the trial with the reason, as `why`. A full disk is nobody's
+    fault and ends the search, as `halt`. Whoever leaves the loop early drops the trial.
 
     Args:
-        config: `number` of the trial, the text of its `recipe`, `folder` of its run, `data_dir`. Each is plain data:
-            nothing that is trained on travels with it.
+        config: `label` of the trial, the text of its `recipe`, `folder` of its run, `data_dir`, `store` with the
+            decoded data, `device`. Each is plain data: nothing that is trained on travels with it.
+        interrupted: tells whether the search is ending; the trial then saves where it stands.
+
+    Yields:
+        at each measurement `score`, `best`, `best_epoch`, `epoch`, `seconds`, `diagnoses`, whether it is `finished`,
+        and the epochs that were done before (`resumed`); at last perhaps `why`, `halt` or `interrupted`.
     """
-    import ray
-    from ray import tune
-
-    from gantool import engine, recipe
-    from gantool.errors import GantoolError, TrainingError
-    from gantool.runs import Run
-
-    best_epoch = 0
     try:
-        chosen = recipe.parse(config["recipe"], f"trial {config['number']}", engine.KINDS)
-        folder = Path(config["folder"])
-        shutil.rmtree(folder, ignore_errors=True)  # what a worker left that died in this trial
-        run = Run.create(config["recipe"], name=chosen.name, out=folder)
-        device = "cuda" if ray.get_gpu_ids() else "cpu"
-        training = engine.train(chosen, run, data_dir=Path(config["data_dir"]), device=device, resumable=False)
-        with contextlib.closing(training) as reports:
-            for report in reports:
-                if not report.metrics:
-                    continue
-                score = report.metrics[chosen.metric]
-                if score <= report.best:
-                    best_epoch = report.epoch
-                tune.report(
-                    {
-                        "score": score,
-                        "diagnoses": list(report.diagnoses),
-                        "best": report.best,
-                        "best_epoch": best_epoch,
-                        "epoch": report.epoch,
-                        "seconds": report.seconds,
-                        "finished": report.epoch == chosen.train.epochs,
-                    }
-                )
-                if "diverged" in report.diagnoses:
-                    message = next(news.message for news in report.news if news.code == "diverged")
-                    raise TrainingError(message.partition(";")[0])  # a search needs no advice
-    except (GantoolError, RuntimeError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        tune.report({"score": math.nan, "epoch": -1, "finished": False, "why": why[:300], "done": True})
+        chosen = recipe.parse(config["recipe"], f"trial {config['label']}", engine.KINDS)
+        run = _run(chosen, config)
+        materials = _gathered(chosen, config)
+        training = engine.train(
+            chosen,
+            run,
+            data_dir=Path(config["data_dir"]),
+            device=config["device"],
+            materials=materials,
+            passing=True,
+            wait=WAIT,
+        )
+        begun: int | None = None
+        with contextlib.closing(training):
+            for report in training:
+                begun = report.epoch - 1 if begun is None else begun
+                if report.metrics:
+                    try:
+                        yield _measurement(chosen, report, begun)
+                    except GeneratorExit:  # it is not worth going on with, nor saving
+                        with contextlib.suppress(TrainingError):
+                            training.throw(TrainingError("dropped"))
+                        raise
+                    _refuse_divergence(report)
+                if interrupted() and not (report.finished and report.epoch == chosen.train.epochs):
+                    training.close()
+                    yield {"interrupted": True}
+                    return
+    except DiskError as error:
+        yield {"halt": str(error)}
+    except Exception as error:  # a search goes on whatever one of its configurations does
+        lines = str(error).splitlines() or [""]
+        known = error.__class__.__module__.startswith("gantool")
+        why = lines[0] if known else f"{type(error).__name__}: {lines[0]}"
+        yield {"why": why[:300]}
+
+
+def _run(chosen: Recipe, config: dict[str, Any]) -> Run:
+    """Give the trial's run: a new one, or the one that another process has begun."""
+    folder = Path(config["folder"])
+    if (folder / "recipe.yaml").is_file():
+        return Run(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # what a worker left that died at once
+    return Run.create(config["recipe"], name=chosen.name, out=folder)
+
+
+def _gathered(chosen: Recipe, config: dict[str, Any]) -> Materials:
+    """Give the data and what measures; the trials of a process share them, unless their data are what is searched."""
+    blocks = (chosen.data, chosen.train.extractors, chosen.train.evaluate_images, chosen.model["name"])
+    key = repr((blocks, config["store"], config["data_dir"]))
+    if key not in _materials:
+        store = open_store(Path(config["store"])) if config["store"] else None
+        made = engine.gather(chosen, Path(config["data_dir"]), store=store)
+        _materials.clear()
+        _materials[key] = made
+    return _materials[key]
+
+
+def _measurement(chosen: Recipe, report: Report, begun: int) -> dict[str, Any]:
+    return {
+        "score": report.metrics[chosen.metric],
+        "best": report.best,
+        "best_epoch": report.best_epoch,
+        "epoch": report.epoch,
+        "seconds": round(report.seconds, 3),
+        "diagnoses": list(report.diagnoses),
+        "finished": report.epoch == chosen.train.epochs,
+        "resumed": begun,
+    }
+
+
+def _refuse_divergence(report: Report) -> None:
+    if "diverged" in report.diagnoses:
+        message = next((news.message for news in report.news if news.code == "diverged"), "diverged")
+        raise TrainingError(message.partition(";")[0])  # a search needs no advice
+
+
+def finite(result: dict[str, Any]) -> bool:
+    """Tell whether a result is a measurement that can be compared."""
+    return math.isfinite(result.get("score", math.nan))

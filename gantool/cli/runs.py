@@ -1,0 +1,274 @@
+"""The commands on recipes and runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gantool.cli.options import (
+    Changes,
+    Checkpoint,
+    ClassName,
+    DataDir,
+    Device,
+    Out,
+    Overwrite,
+    Picture,
+    RecipeName,
+    RunName,
+    data_root,
+    find_run,
+    read_seeds,
+    refuse_old,
+    stopping,
+    typed,
+)
+from gantool.errors import GantoolError, RunError, TrainingError
+
+if TYPE_CHECKING:
+    from gantool.recipe import Recipe
+    from gantool.runs import Run
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A recipe's path or name; with --resume also a run."),
+    ] = None,
+    changes: Changes = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run stands.")] = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Train a recipe. Ctrl-C saves and says how to go on."""
+    from gantool.engine import begin
+    from gantool.recipe import parse_changes
+
+    chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
+    follow(chosen, run, new=not resume, device=device, data_dir=data_root(data_dir))
+
+
+def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) -> None:
+    """Train in a run's directory with the live line, until it is done or stopped, and say what comes next."""
+    from gantool import show
+    from gantool.engine import train as training
+
+    show.tell(f"run {run.path}")
+    report = None
+    with (
+        _taken_back(run, new=new),
+        stopping(lambda: report is not None) as stopped,
+        show.Training(chosen.train.epochs) as line,
+        contextlib.closing(training(chosen, run, data_dir=data_dir, device=device, tell=show.tell)) as reports,
+    ):
+        for report in reports:
+            line.update(report)
+            if stopped:
+                break
+    if stopped and not (report and report.finished and report.epoch == chosen.train.epochs):
+        show.result(f"stopped in epoch {report.epoch if report else 1}; go on with:")
+        show.hint(f"gantool train {typed(run.path)} --resume")
+        raise typer.Exit(128 + stopped[0])
+    if report is None:
+        show.result(f"{run.path} has all of its {chosen.train.epochs} epochs; more with: --set train.epochs=N")
+        return
+    line.summary()
+    show.result(f"{run.path}: best {chosen.metric} {show.number(report.best)}, {show.duration(report.seconds)}")
+    show.hint(f"gantool sample {typed(run.path)}")
+    show.hint(f"gantool animate {typed(run.path)}")
+
+
+@contextlib.contextmanager
+def _taken_back(run: Run, *, new: bool) -> Iterator[None]:
+    """Remove the directory of a new run that fails before its first step, such as for want of its data."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (GantoolError, KeyboardInterrupt, SystemExit):
+        if new and not run.entries() and not any(run.checkpoints.iterdir()):
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def sample(
+    run: RunName = None,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12.")] = "0-15",
+    class_name: ClassName = None,
+    output: Picture = None,
+    checkpoint: Checkpoint = "best",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make pictures: one seed is one picture. FILE.png is a grid, any other name a folder of single files."""
+    from gantool import images, load, show
+
+    numbers = read_seeds(seeds)
+    found = find_run(run)
+    path = output or found.path / f"sample{'-' + class_name if class_name else ''}-{seeds}.png"
+    names = [f"seed-{seed:06d}" for seed in numbers]
+    for file in [path] if path.suffix else [path / f"{name}.png" for name in names]:
+        refuse_old(file, overwrite or output is None)
+    trained = load(found.path, checkpoint, device)
+    pictures = trained.sample(numbers, class_name)
+    if path.suffix:
+        images.save(images.grid(pictures), path)
+        show.result(f"{path}: {len(numbers)} pictures of epoch {trained.epoch}")
+    else:
+        images.save_each(pictures, path, names)
+        show.result(f"{path}{os.sep}: {len(numbers)} pictures of epoch {trained.epoch}")
+
+
+def animate(
+    run: RunName = None,
+    walk: Annotated[bool, typer.Option("--walk", help="Walk through latent space, in place of the training.")] = False,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Where a walk comes by.")] = "0-5",
+    frames: Annotated[
+        int, typer.Option("--frames", min=2, max=1000, help="Pictures from seed to seed of a walk.")
+    ] = 20,
+    class_name: ClassName = None,
+    output: Picture = None,
+    checkpoint: Checkpoint = "best",
+    overwrite: Overwrite = False,
+) -> None:
+    """Animate the training of a run, or a walk through its latent space; GIF, WebP or MP4 by the file's ending."""
+    from gantool import show
+    from gantool.sampling import animate_training, animate_walk
+
+    found = find_run(run)
+    path = output or found.path / ("walk.gif" if walk else "training.gif")
+    if output:
+        refuse_old(path, overwrite)
+    if walk:
+        count = animate_walk(found, path, read_seeds(seeds), frames, class_name, checkpoint)
+    else:
+        count = animate_training(found, path)
+    show.result(f"{path}: {count} frames")
+
+
+def score(
+    what: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run, or a folder of images.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="FOLDER", help="Real images; a run is measured against its own without it."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", metavar="NAMES", help="Such as fd,kd,coverage; all without it.")
+    ] = None,
+    checkpoint: Checkpoint = "best",
+    as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
+    from gantool import scoring, show
+
+    names = scoring.chosen(metrics)
+    root = data_root(data_dir)
+    if what is not None and against is not None and _holds_images(what):
+        found = scoring.score_folder(Path(what), against, names, data_dir=root, tell=show.tell)
+    else:
+        found = scoring.score_run(
+            find_run(what),
+            names,
+            against=against,
+            checkpoint=checkpoint,
+            device=device,
+            data_dir=root,
+            tell=show.tell,
+        )
+    if as_json:
+        show.as_json(found.entry())
+    else:
+        show.score(found)
+
+
+def _holds_images(place: str) -> bool:
+    """Tell a folder of images from a run."""
+    path = Path(place)
+    return path.is_dir() and not (path / "recipe.yaml").is_file()
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.")],
+    output: Picture = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure runs alike: one table, and one sheet of what each makes of the same seeds."""
+    from gantool import scoring, show
+
+    if len(runs) < 2:
+        raise RunError(f"compare: {len(runs)} run given; name two or more")
+    path = output or Path("compare.png")
+    if output:
+        refuse_old(path, overwrite)
+    found = [find_run(name) for name in runs]
+    rows = scoring.compare(found, path, device=device, data_dir=data_root(data_dir), tell=show.tell)
+    show.comparison(rows)
+    show.result(f"{path}: the same 8 seeds, a row a run")
+
+
+def nearest(
+    run: RunName = None,
+    output: Picture = None,
+    checkpoint: Checkpoint = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw generated pictures beside the training pictures that are nearest to them: does it copy?"""
+    from gantool import scoring, show
+
+    found = find_run(run)
+    path = output or found.path / "nearest.png"
+    if output:
+        refuse_old(path, overwrite)
+    numbers = scoring.nearest(
+        found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir), tell=show.tell
+    )
+    show.copying(numbers)
+    show.result(
+        f"{path}: generated pictures on the left, the nearest training pictures beside each, with their distances"
+    )
+
+
+def explain(
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A diagnosis, such as mode-collapse.")] = None,
+) -> None:
+    """Explain a diagnosis: what was seen, why it happens, what to try. Without a code, list them."""
+    from gantool import health, show
+
+    if code is None:
+        show.out.print(show.table("", ("code", "what it says"), health.SUMMARIES.items()))
+    else:
+        show.result(health.explain(code))
+
+
+def shapes(
+    recipe: RecipeName,
+    changes: Changes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects, for programs.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show every layer's size and the arithmetic behind it. Needs no data, no GPU and no memory for weights."""
+    from dataclasses import asdict
+
+    from gantool import show
+    from gantool.engine import open_recipe
+    from gantool.engine import shapes as trace
+    from gantool.recipe import parse_changes
+
+    layers = trace(open_recipe(recipe, parse_changes(changes or [])), data_root(data_dir))
+    if as_json:
+        show.as_json([asdict(layer) for layer in layers])
+    else:
+        show.layers(layers)

@@ -1,0 +1,223 @@
+"""The commands that search, and those that look into what a search has found."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gantool.cli.options import (
+    Changes,
+    DataDir,
+    Device,
+    Out,
+    Overwrite,
+    Picture,
+    data_root,
+    refuse_old,
+    stopping,
+    typed,
+)
+from gantool.cli.runs import follow
+from gantool.errors import GantoolError, RunError
+
+if TYPE_CHECKING:
+    from gantool.tune.study import Study
+
+study_app = typer.Typer(
+    help="Look into a search, and train what it found.", no_args_is_help=True, rich_markup_mode=None
+)
+
+StudyName = Annotated[
+    str | None, typer.Argument(metavar="[STUDY]", help="A study's directory or name; the newest one when left out.")
+]
+
+
+class Engine(StrEnum):
+    """What runs trials."""
+
+    RAY = "ray"
+    INLINE = "inline"
+
+
+def tune(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's path or name, or a study to go on with.")],
+    changes: Changes = None,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=1, help="Trials in all; a study that has fewer goes on to as many."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="The study; without it the newest of this recipe in runs/, or a new one."
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; a study at --out is moved aside.")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same seed tries the same values, at any speed; in batches.")
+    ] = False,
+    address: Annotated[
+        str, typer.Option("--address", metavar="WHERE", help="Ray: local, auto, HOST:PORT or ray://HOST:PORT.")
+    ] = "local",
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="inline: one trial after the other, without Ray.")
+    ] = Engine.RAY,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="An object a line for each event, for programs.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray and Optuna say, too.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Search a recipe's space with Ray and Optuna. Ctrl-C loses nothing, and the same command goes on."""
+    from gantool import show
+    from gantool.engine import open_recipe
+    from gantool.recipe import parse_changes
+    from gantool.runs import STUDY
+    from gantool.tune.board import Board
+    from gantool.tune.results import crowned
+    from gantool.tune.search import Way, search
+
+    if out is None and (Path(recipe) / STUDY).is_file():
+        out = Path(recipe)
+    wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
+    wanted |= {"tune.deterministic": True} if deterministic else {}
+    chosen = open_recipe(recipe, wanted)
+    way = Way(engine.value, address, device, verbose)
+    with Board(chosen, as_json=as_json) as board, stopping(lambda: board.home is not None) as stopped:
+        study = search(
+            chosen, out=out, fresh=fresh, data_dir=data_root(data_dir), board=board, stopped=stopped, way=way
+        )
+    if stopped:
+        if not as_json:
+            show.result("stopped; go on with:")
+            show.hint(f"gantool tune {typed(study.shown)}{_options(address, engine, device)}")
+        raise typer.Exit(128 + stopped[0])
+    if as_json or not (study.path / "best.yaml").is_file():
+        return
+    show.result(crowned(study))
+    show.result(f"best recipe: {study.shown / 'best.yaml'}   its pictures: {study.shown / 'best.png'}")
+    show.hint(f"gantool study promote {typed(study.shown)}")
+    show.hint(f"gantool study report {typed(study.shown)}")
+
+
+@study_app.command()
+def status(
+    study: StudyName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
+) -> None:
+    """Say how a search stands, while it runs or afterwards."""
+    from gantool import show
+    from gantool.tune import results
+    from gantool.tune.board import Board
+
+    home = _open(study)
+    if as_json:
+        show.as_json(results.summary(home))
+        return
+    board = Board(home.recipe)
+    board.begin(home)
+    board.finish(interrupted=False, over="")
+    running = [str(trial.number) for trial in home.trials() if trial.state.name == "RUNNING"]
+    if running:
+        show.result(f"running, or interrupted: trial {', '.join(running)}")
+    if results.best(home):
+        show.result(results.crowned(home))
+
+
+@study_app.command()
+def report(study: StudyName = None, output: Picture = None) -> None:
+    """Say and draw what a search has found: which settings matter, how it went, one page to look at."""
+    from gantool import show
+    from gantool.tune import insight, plots, results
+
+    home = _open(study)
+    if not home.spent():
+        raise RunError(f"{home.shown}: no trial has ended yet; wait for one")
+    findings = results.findings(home)
+    weights = insight.importances(home.search, home.trials())
+    told = insight.sentences(findings, weights)
+    folder = output or home.path / "report"
+    for sentence in told:
+        show.result(sentence)
+    plots.draw(findings, weights, told, folder)
+    shown = home.shown / "report" if output is None else output
+    show.result(f"{shown / 'index.html'}: one page, with all plots beside it")
+
+
+@study_app.command()
+def promote(
+    study: StudyName = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", metavar="NUMBER", min=0, help="Another one than the best.")
+    ] = None,
+    changes: Changes = None,
+    out: Out = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Train the winner for the recipe's full length, as a new run."""
+    from gantool import engine
+    from gantool import recipe as recipes
+    from gantool.recipe import parse_changes
+    from gantool.runs import Run
+    from gantool.tune import results
+
+    home = _open(study)
+    winner = results.best(home)
+    if trial is not None and trial >= len(home.trials()):
+        raise RunError(f"{home.shown}: has no trial {trial}; it has {len(home.trials())}, from 0 on")
+    if winner is None and trial is None:
+        raise RunError(f"{home.shown}: no trial has finished yet; go on with: gantool tune {typed(home.shown)}")
+    number = trial if trial is not None else (winner.number if winner else 0)
+    chosen = engine.change(results.recipe_of(home, number), parse_changes(changes or []))
+    run = Run.create(recipes.dump(chosen), name=chosen.name, out=out)
+    follow(chosen, run, new=True, device=device, data_dir=data_root(data_dir))
+
+
+@study_app.command()
+def export(
+    study: StudyName = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE", help="FILE.csv or FILE.json: all trials; FILE.yaml: the best."),
+    ] = Path("trials.csv"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write all trials as a table, or the best recipe."""
+    from gantool import recipe as recipes
+    from gantool import show
+    from gantool.runs import write
+    from gantool.tune import results
+
+    home = _open(study)
+    refuse_old(output, overwrite)
+    if output.suffix == ".csv":
+        write(output, results.table(home))
+    elif output.suffix == ".json":
+        write(output, json.dumps(results.summary(home), indent=2, ensure_ascii=False) + "\n")
+    elif output.suffix in {".yaml", ".yml"}:
+        winner = results.best(home)
+        if winner is None:
+            raise RunError(f"{home.shown}: no trial has finished yet; go on with: gantool tune {typed(home.shown)}")
+        write(output, recipes.dump(results.recipe_of(home, winner.number)))
+    else:
+        raise GantoolError(f"{output}: expected a name that ends in .csv, .json or .yaml")
+    show.result(
+        f"{output}: {'the best recipe' if output.suffix in {'.yaml', '.yml'} else 'all trials'} of {home.shown}"
+    )
+
+
+def _open(name: str | None) -> Study:
+    from gantool.runs import STUDY, find_directory
+    from gantool.tune.study import Study
+
+    return Study(find_directory(name, STUDY, "study", "gantool tune RECIPE"))
+
+
+def _options(address: str, engine: Engine, device: str) -> str:
+    """Write the options of a search that its study does not remember."""
+    given = {"--address": (address, "local"), "--engine": (engine.value, "ray"), "--device": (device, "auto")}
+    return "".join(f" {name} {value}" for name, (value, default) in given.items() if value != default)

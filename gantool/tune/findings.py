@@ -1,0 +1,165 @@
+"""What a search found, in the recipe's own values, and how its names and numbers are written."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from gantool import show
+
+SPOILT = frozenset({"mode-collapse", "memorised"})  # diagnoses of a generator that nobody wants, however near it is
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A trial that was trained again with other seeds."""
+
+    number: int
+    values: tuple[float, ...]  # the metric, one a seed
+    spoilt: tuple[str, ...] = ()  # diagnoses of SPOILT that were met in any of them
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """The sample standard deviation over the seeds; 0 for one seed."""
+        if len(self.values) < 2:
+            return 0.0
+        return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
+
+    def __str__(self) -> str:
+        if not self.deviation or not math.isfinite(self.deviation):
+            return show.number(self.mean)
+        digits = min(8, max(0, 1 - math.floor(math.log10(self.deviation))))
+        return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The trials of a search; the lower their metric, the better."""
+
+    metric: str
+    trials: list[FrozenTrial]
+    values: list[dict[str, Any]]  # of each trial by dotted key; a key is missing where a condition leaves it out
+    logarithmic: frozenset[str]  # keys whose orders of magnitude were searched
+    mirrored: frozenset[str]  # keys of which 1 - value was searched, in orders of magnitude
+    confirmed: list[Confirmed]
+
+    @property
+    def keys(self) -> list[str]:
+        """The parameters, in the order in which they first appear."""
+        return list(dict.fromkeys(key for values in self.values for key in values))
+
+    @property
+    def ended(self) -> list[FrozenTrial]:
+        """The trials that are over."""
+        return [trial for trial in self.trials if trial.state.is_finished()]
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that came to their last epoch with a number."""
+        return [trial for trial in self.trials if math.isfinite(result(trial))]
+
+    @property
+    def ranked(self) -> list[FrozenTrial]:
+        """The finished trials, the best first, without those that collapsed or memorised unless all did."""
+        sound = [trial for trial in self.finished if not spoilt(trial)]
+        return sorted(sound or self.finished, key=lambda trial: (result(trial), trial.number))
+
+    @property
+    def standing(self) -> list[Confirmed]:
+        """The confirmed trials, the best first, and those that collapsed or memorised last."""
+        valid = [one for one in self.confirmed if math.isfinite(one.mean)]
+        return sorted(valid, key=lambda one: (bool(one.spoilt), one.mean))
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The winner; of the confirmation where there was one."""
+        leaders = {one.number for one in self.standing[:1]}
+        return next((trial for trial in self.trials if trial.number in leaders), next(iter(self.ranked), None))
+
+    @property
+    def own(self) -> int | None:
+        """The number of the trial with the recipe's own values."""
+        return next((trial.number for trial in self.trials if trial.user_attrs.get("own")), None)
+
+    def called(self, number: int) -> str:
+        """Name a trial in a sentence."""
+        return "the recipe's own values" if number == self.own else f"trial {number}"
+
+
+def result(trial: FrozenTrial) -> float:
+    """Give the metric of a finished trial; that of any other is not a number."""
+    return trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else math.nan
+
+
+def score(trial: FrozenTrial) -> float:
+    """Give the metric of a trial where it was last measured; where it never was it is not a number."""
+    known = [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)]
+    return result(trial) if math.isfinite(result(trial)) else (known or [math.nan])[-1]
+
+
+def spoilt(trial: FrozenTrial) -> bool:
+    """Tell whether a trial collapsed or memorised."""
+    return bool(SPOILT & set(trial.user_attrs.get("diagnoses", ())))
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a recipe's value is a number that can be compared."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def short(key: str) -> str:
+    """Name a dotted key by its end.
+
+    >>> short("train.optimizer.betas.0"), short("model.latent_dim")
+    ('betas.0', 'latent_dim')
+    """
+    parts = key.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+
+
+def names(keys: Iterable[str]) -> dict[str, str]:
+    """Name dotted keys by their ends, and by more of them where two have the same end.
+
+    >>> names(["train.optimizer.lr", "train.generator.lr", "model.latent_dim"])
+    {'train.optimizer.lr': 'optimizer.lr', 'train.generator.lr': 'generator.lr', 'model.latent_dim': 'latent_dim'}
+    """
+    given = list(dict.fromkeys(keys))
+
+    def alone(end: str) -> bool:
+        return sum(f".{key}".endswith(f".{end}") for key in given) == 1
+
+    return {key: next(filter(alone, _ends(key)), key) for key in given}
+
+
+def _ends(key: str) -> list[str]:
+    """Give the ends of a dotted key, the short one first."""
+    parts = key.split(".")
+    return [".".join(parts[-count:]) for count in range(short(key).count(".") + 1, len(parts) + 1)]
+
+
+def figure(value: Any, digits: int = 4) -> str:
+    """Write a recipe's value with about four digits.
+
+    >>> figure(0.00123456), figure(0.5), figure(0.99985), figure(64), figure(True)
+    ('1.235e-3', '0.5', '0.99985', '64', 'true')
+    """
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if not isinstance(value, float):
+        return str(value)
+    digits = max(digits, 6) if 0.99 < value < 1 else digits  # for an Adam's beta 0.9995 and 0.9999 are far apart
+    text = f"{value:.{digits}g}"
+    if "e" not in text and (value == 0 or abs(value) >= 0.01 or not math.isfinite(value)):
+        return text
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"

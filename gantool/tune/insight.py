@@ -1,0 +1,236 @@
+"""What a search taught: which parameters mattered, where trials failed, and whether the best one stays it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from gantool import show
+from gantool.tune.findings import SPOILT, Confirmed, Findings, figure, is_number, names, result, short
+
+__all__ = ["SPOILT", "Confirmed", "Findings", "importances", "sentences", "short"]
+
+ENOUGH = 8  # finished trials, below which nothing is said of parameters
+MANY = 20  # finished trials, below which an importance is called a guess: of noise, one parameter gets half as well
+SHARE = 0.05  # of importance, below which a second parameter is not worth a word
+FAILURES, OTHERS = 3, 5  # failed and other trials, below which it is easily chance that a parameter tells them apart
+TOP = 5  # trials that count as the best ones
+EDGE = 0.1  # of a range, at each of its ends
+LONGEST = 100  # letters of a reason in a sentence
+MOST = 5  # sentences, for more are not read
+
+
+def importances(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Share out among the parameters what makes a trial one of the best, by PED-ANOVA (arXiv:2304.10255).
+
+    Args:
+        study: whose finished trials are asked.
+        trials: those of the study; too few finished ones, or equal ones, tell nothing.
+
+    Returns:
+        Shares that sum to 1 by dotted key, the largest first.
+    """
+    scores = [result(trial) for trial in trials if math.isfinite(result(trial))]
+    if len(scores) < ENOUGH or min(scores) == max(scores):
+        return {}
+    # Fewer good trials than five tell merit badly from chance, so that of few trials more than a tenth count as good.
+    quantile = max(0.1, min(0.5, TOP / len(scores)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls parts of itself experimental, and few trials few
+        try:
+            found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile))
+        except ValueError:
+            return {}
+    shares = sorted(found.items(), key=lambda pair: -pair[1])
+    alike = len(shares) > 1 and shares[0][1] == shares[-1][1]  # what Optuna gives where it has learned nothing
+    return {} if alike or not all(math.isfinite(share) for _, share in shares) else dict(shares)
+
+
+def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
+    """Say what a search taught, the weightiest first."""
+    told = (
+        _verdict(findings),
+        _history(findings),
+        _mattered(findings, importances),
+        _failures(findings, importances),
+        _edges(findings),
+        _stopped(findings),
+    )
+    return [sentence for sentence in told if sentence][:MOST]
+
+
+def _verdict(findings: Findings) -> str | None:
+    """Say whether the best trial stays it over other seeds."""
+    if len(findings.standing) < 2:
+        return None
+    leader, *rest = findings.standing
+    metric, called = findings.metric, findings.called
+    over = f"over {len(leader.values)} seeds" if len(leader.values) > 1 else "with another seed"
+    rivals = [one for one in rest if bool(one.spoilt) == bool(leader.spoilt)]
+    close = [one for one in rivals if one.mean - leader.mean <= leader.deviation + one.deviation]
+    clear = [one for one in rivals if one not in close]
+    ruin = "; all of them collapsed or memorised" if leader.spoilt else ""
+    if not rivals:
+        return f"{over} only {called(leader.number)} neither collapsed nor memorised: {metric} {leader}"
+    if not clear:
+        scores = _listed([f"{one} of {called(one.number)}" for one in (leader, *close)])
+        return f"{over} those compared are within their spread of each other: {metric} {scores}{ruin}"
+    rival = next((one for one in clear if one.number == findings.own), clear[0])
+    keeps = "keep" if findings.ranked and findings.ranked[0].number == leader.number else "take"
+    verb = keeps if leader.number == findings.own else f"{keeps}s"
+    told = (
+        f"{over} {called(leader.number)} {verb} the lead: {metric} {leader} against {rival} of {called(rival.number)}"
+    )
+    near = f"; within the spread of it: {_listed([called(one.number) for one in close])}" if close else ""
+    return told + near + ruin
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _history(findings: Findings) -> str | None:
+    """Say when the best trial came."""
+    ended = len(findings.ended)
+    if not findings.ranked:
+        return f"none of {ended} trials finished" if ended > 1 else None
+    best = findings.ranked[0]
+    score = f"{findings.metric} {show.number(result(best))}"
+    later = sum(trial.number > best.number for trial in findings.ended)
+    if ended == 1:
+        return f"one trial finished, with {score}: it takes more to learn from"
+    if not later:
+        return (
+            f"the best came last, as trial {best.number}, with {score}: more than {ended} trials may find a better one"
+        )
+    last = f"the last {later} of {ended}" if later > 1 else f"the last one of {ended}"
+    came = "are the recipe's own values" if best.number == findings.own else f"came as trial {best.number}"
+    return f"the best {came}, with {score}; {last} brought nothing better"
+
+
+def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:
+    """Name the parameters that mattered most."""
+    ranked = sorted(importances, key=lambda key: -importances[key])
+    if len(ranked) < 2:
+        return None  # of the only one it goes without saying
+    called = names([*findings.keys, *ranked])
+    shares = [f"({100 * importances[key]:.0f} %)" for key in ranked]
+    told = f"{called[ranked[0]]} mattered most {shares[0]}"
+    if importances[ranked[1]] >= SHARE:
+        told += f", then {called[ranked[1]]} {shares[1]}"
+    count = len(findings.finished)
+    return told + (f"; a guess from {count} finished trials" if count < MANY else "")
+
+
+def _failures(findings: Findings, importances: dict[str, float]) -> str | None:
+    """Say how many trials failed, and where or why."""
+    failed = [trial for trial in findings.ended if trial.state == TrialState.FAIL]
+    if not failed:
+        return None
+    told = f"{len(failed)} of {len(findings.ended)} failed"
+    where = [_separation(findings, key, importances.get(key, 0.0)) for key in findings.keys]
+    found = [one for one in where if one]
+    if found:
+        return f"{told}, all with {min(found)[2]}"
+    reasons = [str(trial.user_attrs["why"]).partition(":")[0].strip() for trial in failed if "why" in trial.user_attrs]
+    if not reasons:
+        return told
+    reason, times = Counter(reasons).most_common(1)[0]
+    often = ":" if times == len(failed) else ", most often:"
+    return f"{told}{often} {textwrap.shorten(reason, LONGEST, placeholder='…')}"
+
+
+def _separation(findings: Findings, key: str, importance: float) -> tuple[int, float, str] | None:
+    """Find the side of a threshold that holds all failed trials and few of the others; give what to rank it by."""
+    failed: list[Any] = []
+    others: list[Any] = []
+    for trial, values in zip(findings.trials, findings.values, strict=True):
+        if trial.state == TrialState.FAIL:
+            failed.append(values.get(key))
+        elif trial.state.is_finished() and key in values:
+            others.append(values[key])
+    if len(failed) < FAILURES or len(others) < OTHERS or not all(map(is_number, failed + others)):
+        return None
+    for side, sign in (("above", 1), ("below", -1)):
+        edge = min(sign * value for value in failed)
+        within = [value for value in others if sign * value < edge]
+        beyond = len(others) - len(within)
+        if 5 * beyond <= len(others):
+            bound = _round_between(max(within, key=lambda value: sign * value), sign * edge, findings, key)
+            return beyond, -importance, f"{names(findings.keys)[key]} {side} {bound}"
+    return None
+
+
+def _round_between(inner: float, edge: float, findings: Findings, key: str) -> str:
+    """Write a number of few digits between two, the first of which it may be."""
+    middle = (inner + edge) / 2
+    if key in findings.logarithmic and min(inner, edge) > 0:
+        middle = math.sqrt(inner * edge)
+    elif key in findings.mirrored and max(inner, edge) < 1:
+        middle = 1 - math.sqrt((1 - inner) * (1 - edge))
+    for digits in range(1, 17):
+        rounded = float(f"{middle:.{digits}g}")
+        if rounded == inner or min(inner, edge) < rounded < max(inner, edge):
+            return figure(rounded, digits)
+    return figure(float(inner), 17)
+
+
+def _edges(findings: Findings) -> str | None:
+    """Say which ranges end too early: the best trials lie all at one end."""
+    best = findings.ranked[:TOP]
+    if len(findings.finished) < ENOUGH or len(best) < TOP:
+        return None
+    found = []
+    for key, name in names(findings.keys).items():
+        places = [_place(trial, key, findings) for trial in best]
+        if all(place is not None and place >= 1 - EDGE for place in places):
+            found.append(f"{name} in the top tenth")
+        elif all(place is not None and place <= EDGE for place in places) and not _starts_at_zero(best[0], key):
+            found.append(f"{name} in the bottom tenth")
+    if not found:
+        return None
+    return f"the {TOP} best all have {_listed(found)} of its range: widen {'it' if len(found) == 1 else 'them'}"
+
+
+def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:
+    """Tell how far up in its range a trial's value lies, from 0 to 1; a choice has no place."""
+    span, value = trial.distributions.get(key), trial.params.get(key)
+    if not isinstance(span, FloatDistribution | IntDistribution) or value is None or span.single():
+        return None
+    low, high, at = (math.log(one) if span.log else one for one in (span.low, span.high, value))
+    place = (at - low) / (high - low)
+    return 1 - place if key in findings.mirrored else place
+
+
+def _starts_at_zero(trial: FrozenTrial, key: str) -> bool:
+    """Tell whether a range starts at 0, below which most parameters mean nothing, so that it cannot be widened."""
+    span = trial.distributions[key]
+    return isinstance(span, FloatDistribution | IntDistribution) and span.low == 0
+
+
+def _stopped(findings: Findings) -> str | None:
+    """Say how many trials were stopped early, and what that saved."""
+    stopped = [trial for trial in findings.ended if trial.state == TrialState.PRUNED]
+    if not stopped:
+        return None
+    told = f"{len(stopped)} of {len(findings.ended)} were stopped early"
+    full = max(trial.user_attrs.get("epoch", 0) for trial in findings.ended)
+    known = [trial.user_attrs for trial in stopped if trial.user_attrs.get("epoch", 0) > 0]
+    saved = sum(told.get("seconds", 0.0) / told["epoch"] * (full - told["epoch"]) for told in known)
+    if saved < 1:
+        return told
+    total = saved + sum(trial.user_attrs.get("seconds", 0.0) for trial in findings.ended)
+    return f"{told}, which saved about {_about(saved)} of {_about(total)}"
+
+
+def _about(seconds: float) -> str:
+    return f"{round(seconds / 60)}m" if 60 <= seconds < 3600 else show.duration(seconds)

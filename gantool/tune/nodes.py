@@ -1,0 +1,113 @@
+"""What a search asks of the machines of a cluster before it starts: the files, the version, a GPU's memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gantool
+from gantool import engine
+from gantool import recipe as recipes
+from gantool.errors import GantoolError, ResourceError
+from gantool.runs import STUDY, disk
+from gantool.tune.cluster import Node
+from gantool.tune.study import Study
+from gantool.tune.trials import Place
+
+STEPS = 3  # of training, after which a trial's memory is what it stays
+CONTEXT = 700e6  # bytes of a GPU that torch's libraries take in each process, beside its tensors
+
+
+def agreed(nodes: list[Node], home: Study, place: Place) -> Place:
+    """Give the place that every machine of the cluster sees: the data directory's, or a copy of the data in the study.
+
+    Raises:
+        ResourceError: a machine does not see the study's directory, or has another gantool, or none.
+    """
+    if len(nodes) < 2:
+        return place
+    sees_all = True
+    for node in nodes:
+        try:
+            version, study, data = _on(node, 0, _look, str(home.path / STUDY), place.store)
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ResourceError(
+                f"{node.name}: cannot run gantool ({said}); install gantool {gantool.__version__} on every machine"
+            ) from None
+        if version != gantool.__version__:
+            raise ResourceError(
+                f"{node.name}: has gantool {version}, but this is {gantool.__version__}; install the same on both"
+            )
+        if not study:
+            raise ResourceError(
+                f"{node.name}: does not see {home.path}; name a directory with --out that all machines share"
+            )
+        sees_all = sees_all and data
+    return place if sees_all else _copied(home, place)
+
+
+def memory(nodes: list[Node], home: Study, place: Place) -> tuple[int, int] | None:
+    """Measure the bytes of a GPU that the largest trial takes, and what the GPU has; None without a need to know."""
+    cards = [node for node in nodes if node.gpus]
+    if not cards or place.device == "cpu" or home.tune.trials_per_gpu:
+        return None
+    try:
+        recipe = home.space.largest()
+    except GantoolError:  # not all upper ends fit together
+        recipe = home.recipe
+    taken: tuple[int, int] = _on(cards[0], 1, _train_a_little, recipes.dump(recipe), str(place.data_dir), place.store)
+    return taken
+
+
+def _on(node: Node, gpus: int, task: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on one machine of the cluster."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    options = {"num_cpus": 0, "num_gpus": gpus, "max_retries": 0, "scheduling_strategy": there}
+    return ray.get(ray.remote(task).options(**options).remote(*arguments))
+
+
+def _look(study: str, store: str) -> tuple[str, bool, bool]:
+    return gantool.__version__, Path(study).is_file(), not store or Path(store, "about.json").is_file()
+
+
+def _copied(home: Study, place: Place) -> Place:
+    """Copy the decoded data and the learned extractors to where every machine sees them."""
+    store, target = Path(place.store), home.path / "data"
+    try:
+        shutil.copytree(store, target / "stores" / store.name, dirs_exist_ok=True)
+        for file in (place.data_dir / "extractors").glob(f"*{store.name}*"):
+            (target / "extractors").mkdir(exist_ok=True)
+            shutil.copy2(file, target / "extractors" / file.name)
+    except OSError as error:
+        raise disk(target, error) from None
+    return replace(place, data_dir=target, store=str(target / "stores" / store.name))
+
+
+def _train_a_little(text: str, data_dir: str, store: str) -> tuple[int, int]:
+    """Give the bytes that training takes of this process's GPU, and the GPU's own."""
+    import torch
+
+    from gantool.batches import Labeled
+    from gantool.data.store import open_store
+    from gantool.models import build
+    from gantool.trainer import Trainer
+
+    recipe = recipes.parse(text, "the largest trial", engine.KINDS)
+    opened = open_store(Path(store)) if store else None
+    spec = opened.spec if opened else engine.gather(recipe, Path(data_dir)).store.spec
+    device = torch.device("cuda")
+    model = build(recipe, spec).to(device)
+    trainer = Trainer(model, recipe.train, device)
+    count = recipe.train.batch_size
+    images = torch.zeros(count, *spec.shape, device=device)
+    for _ in range(STEPS):
+        trainer.step(Labeled(images, torch.zeros(count, dtype=torch.int64, device=device)))
+    torch.cuda.synchronize()
+    return int(torch.cuda.max_memory_reserved() + CONTEXT), torch.cuda.get_device_properties(device).total_memory

@@ -1,0 +1,160 @@
+"""What a study leaves for people: the best recipe and its pictures, and a table of all trials."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from gantool import engine
+from gantool import recipe as recipes
+from gantool.recipe import Recipe
+from gantool.runs import replacing
+from gantool.runs import write as write_file
+from gantool.tune.insight import Confirmed, Findings
+from gantool.tune.study import ENDED, Study, spoilt
+
+
+def best(home: Study) -> FrozenTrial | None:
+    """Give the winner: by its mean over seeds once the candidates are confirmed, else by its own measurement.
+
+    A distance rewards copies, and can be low for few different pictures: a trial that collapsed or memorised wins only
+    among its kind.
+    """
+    confirmed = home.confirmed()
+    if confirmed:
+        return home.trials()[confirmed[0].number]
+    finished = home.finished()
+    return finished[0] if finished else None
+
+
+def recipe_of(home: Study, number: int) -> Recipe:
+    """Give the recipe of a trial, with the full length of the one that is searched."""
+    return engine.change(home.recipe, home.space.changes(home.trials()[number].params))
+
+
+def crowned(home: Study) -> str:
+    """Say in one line which trial is the best, and against what; empty before one has finished."""
+    winner = best(home)
+    if winner is None:
+        return ""
+    met = spoilt(winner)
+    confirmed = {one.number: one for one in home.confirmed()}
+    metric, epochs = home.tune.metric, winner.user_attrs["epoch"]
+    if winner.number in confirmed:
+        one = confirmed[winner.number]
+        met |= set(one.spoilt)
+        told = f"{metric} {_spread(one)} over {len(one.values)} seeds"
+    else:
+        told = f"{metric} {winner.value:.4g}"
+    line = f"Trial {winner.number} of {len(home.trials())}: {told} after {epochs} epochs"
+    line += "".join(f"; {code}" for code in sorted(met))
+    own = next((one for one in home.trials() if one.user_attrs.get("own") and one.number in confirmed), None)
+    if own is not None and own.number != winner.number:
+        line += f"; the recipe's own values: {_spread(confirmed[own.number])}"
+    passed = sum((trial.value or 0) < (winner.value or 0) and bool(spoilt(trial)) for trial in home.finished())
+    if passed and not met:
+        line += f"; {passed} with a lower one collapsed or memorised"
+    return line
+
+
+def write(home: Study) -> None:
+    """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; drop the losers' weights."""
+    rows = home.trials()
+    write_file(home.path / "trials.csv", table(home))
+    winner = best(home)
+    if winner is not None:
+        text = f"# {crowned(home)}.\n" + recipes.dump(recipe_of(home, winner.number))
+        if not _same(home, text):
+            write_file(home.path / "best.yaml", text)
+        grid = home.folder(winner.number) / "samples" / f"epoch-{winner.user_attrs['best_epoch']:04d}.png"
+        if grid.exists():
+            with replacing(home.path / "best.png") as aside:
+                shutil.copyfile(grid, aside)
+    for trial in rows:
+        if trial.state in ENDED and not (winner and trial.number == winner.number):
+            shutil.rmtree(home.folder(trial.number) / "checkpoints", ignore_errors=True)
+    for run in home.confirmation.get_trials(deepcopy=False):
+        if run.state in ENDED:
+            folder = home.folder(run.user_attrs["of"], run.user_attrs["seed"])
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def table(home: Study) -> str:
+    """Give all trials as CSV, and the mean and deviation of those that were confirmed."""
+    text = io.StringIO()
+    keys, metric = list(home.space.ranges), home.tune.metric
+    confirmed = {one.number: one for one in home.confirmed()}
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["number", "state", metric, *keys, "epochs", "seconds", "diagnoses", "why", f"{metric}_mean", f"{metric}_std"]
+    )
+    for row in rows(home):
+        one = confirmed.get(row["number"])
+        writer.writerow(
+            [
+                *(row["number"], row["state"], "" if row[metric] is None else row[metric]),
+                *(row["values"].get(key, "") for key in keys),
+                *(row["epochs"], row["seconds"], " ".join(row["diagnoses"]), row["why"]),
+                *((one.mean, one.deviation) if one else ("", "")),
+            ]
+        )
+    return text.getvalue()
+
+
+def summary(home: Study) -> dict[str, Any]:
+    """Give a study as plain values, for programs."""
+    winner = best(home)
+    return {
+        "study": str(home.path),
+        "metric": home.tune.metric,
+        "trials": home.tune.trials,
+        "best": None if winner is None else winner.number,
+        "sentence": crowned(home),
+        "seconds": home.search.user_attrs.get("seconds", 0.0),
+        "confirmed": [
+            {"number": one.number, "values": list(one.values), "mean": one.mean, "deviation": one.deviation}
+            for one in home.confirmed()
+        ],
+        "rows": rows(home),
+    }
+
+
+def findings(home: Study) -> Findings:
+    """Give a study for `insight` to make sense of."""
+    values = [home.space.changes(trial.params) for trial in home.trials()]
+    return Findings(
+        home.tune.metric, home.trials(), values, home.space.logarithmic(), home.space.mirrored(), home.confirmed()
+    )
+
+
+def rows(home: Study) -> list[dict[str, Any]]:
+    """Give all trials as plain values; a trial without an end has its last measurement."""
+    found = []
+    for trial in home.trials():
+        last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+        found.append(
+            {
+                "number": trial.number,
+                "state": trial.state.name.lower(),
+                home.tune.metric: trial.value if trial.value is not None else last,
+                "values": home.space.changes(trial.params),
+                "epochs": trial.user_attrs.get("epoch", ""),
+                "seconds": trial.user_attrs.get("seconds", ""),
+                "diagnoses": trial.user_attrs.get("diagnoses", []),
+                "why": trial.user_attrs.get("why", ""),
+            }
+        )
+    return found
+
+
+def _spread(one: Confirmed) -> str:
+    return f"{one.mean:.4g} ± {one.deviation:.2g}"
+
+
+def _same(home: Study, text: str) -> bool:
+    path = home.path / "best.yaml"
+    return path.exists() and path.read_text(encoding="utf-8") == text

@@ -1,0 +1,90 @@
+"""What chooses the next trial, and what stops one early: Optuna's, by the names that a recipe has for them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, cast
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from gantool.errors import RecipeError
+from gantool.recipe import Tune
+
+STARTUP = 5  # trials at random before a sampler learns from them
+ETA = 3  # one of three goes on, at each rung
+_NEEDS = {"gp": "scipy", "cmaes": "cmaes"}
+
+
+def sampler(tune: Tune, count: int) -> BaseSampler:
+    """Give the sampler for the trial of number `count`; it depends on nothing but that and the recipe.
+
+    Raises:
+        RecipeError: it needs a package that is not installed.
+    """
+    needed = _NEEDS.get(tune.sampler)
+    if needed and find_spec(needed) is None:
+        raise RecipeError(f"tune.sampler: {tune.sampler} needs {needed}; pip install 'gantool[samplers]'")
+    seed = (tune.seed + count) % 2**32
+    kinds: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(seed=seed, n_startup_trials=STARTUP),
+        "random": lambda: RandomSampler(seed=seed),
+        "gp": lambda: GPSampler(seed=seed, n_startup_trials=STARTUP),
+        "cmaes": lambda: CmaEsSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return kinds[tune.sampler]()
+
+
+def pruner(tune: Tune, epochs: int) -> BasePruner:
+    """Give the pruner of a study whose trials have this many epochs.
+
+    A GAN's first epochs say little, so that none stops a trial before a fifth of them.
+    """
+    grace = max(1, epochs // 5)
+    kinds: dict[str, Callable[[], BasePruner]] = {
+        "successive_halving": lambda: SuccessiveHalvingPruner(min_resource=max(1, epochs // 4), reduction_factor=ETA),
+        "hyperband": lambda: HyperbandPruner(min_resource=grace, max_resource=epochs, reduction_factor=ETA),
+        "median": lambda: MedianPruner(n_startup_trials=STARTUP - 1, n_warmup_steps=grace),
+        "none": NopPruner,
+    }
+    return kinds[tune.pruner]()
+
+
+class Blind(BasePruner):
+    """A pruner that does not see the trials of its own batch, so that it does not matter which of them is faster.
+
+    Args:
+        inner: what decides.
+        batch: gives the number of the first trial of a trial's batch.
+    """
+
+    def __init__(self, inner: BasePruner, batch: Callable[[FrozenTrial], int]) -> None:
+        self.inner, self.batch = inner, batch
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether to stop a trial."""
+        before = copy.copy(study)
+        before._storage = cast(BaseStorage, _Before(study._storage, self.batch(trial), trial.number))
+        return self.inner.prune(before, trial)
+
+
+class _Before:
+    """A storage whose studies are as they were before a batch began, but for one of its trials."""
+
+    def __init__(self, storage: BaseStorage, first: int, own: int) -> None:
+        self._storage, self._first, self._own = storage, first, own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        found = self._storage.get_all_trials(*arguments, **options)
+        return [trial for trial in found if trial.number < self._first or trial.number == self._own]

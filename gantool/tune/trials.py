@@ -1,0 +1,273 @@
+"""A search under way: hands out trials and takes what comes back, for whatever runs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from gantool import engine
+from gantool import recipe as recipes
+from gantool.errors import ResourceError
+from gantool.tune import results
+from gantool.tune.samplers import Blind
+from gantool.tune.study import ENDED, Study
+from gantool.tune.trial import finite
+
+if TYPE_CHECKING:
+    from gantool.tune.board import Board
+
+MEASUREMENTS = 5  # of a trial, where the recipe does not say how often
+
+
+@dataclass
+class Live:
+    """A trial that is running.
+
+    Args:
+        trial: Optuna's.
+        study: the one that it is of, the search or its confirmation.
+        label: what people call it.
+        start: when it was handed out.
+        last: its newest result.
+    """
+
+    trial: optuna.Trial
+    study: optuna.Study
+    label: str
+    start: float = field(default_factory=time.monotonic)
+    last: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What every trial's configuration says of where it runs.
+
+    Args:
+        data_dir: where data and learned extractors are.
+        store: directory of the decoded data; empty where the data are searched.
+        device: see `devices.choose`.
+        gpus: of each trial, for the count of GPU hours.
+        slots: trials at once.
+    """
+
+    data_dir: Path
+    store: str
+    device: str
+    gpus: float = 0.0
+    slots: int = 1
+
+
+class Trials:
+    """The trials of a search: those that were interrupted, then new ones, then the best with other seeds.
+
+    Whatever goes wrong inside of it is kept in `failure` and ends the search: an engine calls it from its own loop, and
+    would make of an error what it likes.
+
+    Args:
+        home: the study.
+        board: is told of every event.
+        place: where trials run.
+        stopped: not empty as soon as somebody ends the search.
+    """
+
+    def __init__(self, home: Study, board: Board, place: Place, stopped: list[int]) -> None:
+        self.home, self.board, self.place, self.stopped = home, board, place, stopped
+        self.live: dict[str, Live] = {}
+        self.failure: Exception | None = None
+        self.start = time.monotonic()
+        self.before = float(home.search.user_attrs.get("seconds", 0.0))
+        self.waiting = self._taken_up(home.search)
+        self.unconfirmed = self._taken_up(home.confirmation)
+        if home.tune.deterministic:
+            home.search.pruner = Blind(home.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
+
+    def _taken_up(self, study: optuna.Study) -> list[optuna.Trial]:
+        """Give the trials that an earlier search began, or was about to begin when it was killed."""
+        found = []
+        for old in study.get_trials(deepcopy=False):
+            if old.state in (TrialState.RUNNING, TrialState.WAITING):
+                # Constructed, not asked for: Optuna would start another one.
+                trial = optuna.Trial(study, old._trial_id) if old.state == TrialState.RUNNING else study.ask()
+                self.home.space.fill(trial)
+                found.append(trial)
+        return found
+
+    def spent_seconds(self) -> float:
+        """Give the wall time of the search, in all of its starts."""
+        return self.before + time.monotonic() - self.start
+
+    def over(self) -> str:
+        """Name the budget that is spent, or nothing."""
+        tune = self.home.tune
+        if tune.hours and self.spent_seconds() > 3600 * tune.hours:
+            return f"tune.hours {tune.hours:g}"
+        if tune.gpu_hours and self.gpu_hours() > tune.gpu_hours:
+            return f"tune.gpu_hours {tune.gpu_hours:g}"
+        return ""
+
+    def gpu_hours(self) -> float:
+        """Give the hours of GPUs that trials have used, those that are running too."""
+        ended = float(self.home.search.user_attrs.get("gpu_seconds", 0.0))
+        running = sum(time.monotonic() - one.start for one in self.live.values()) * self.place.gpus
+        return (ended + running) / 3600
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the search is ending before it is done."""
+        return bool(self.stopped) or self.failure is not None or bool(self.over())
+
+    def guarded(self, action: Callable[[], Any]) -> Any:
+        """Do something to the study; an error of it ends the search, and is raised when the engine has stopped."""
+        try:
+            with self.home.told():
+                return action()
+        except Exception as error:
+            self.failure = self.failure or error
+            return None
+
+    def next(self, key: str) -> dict[str, Any] | None:
+        """Give the configuration of the next trial, which `key` then names; None while there is none to hand out."""
+        return None if self.stopping else self.guarded(lambda: self._next(key))
+
+    @property
+    def finished(self) -> bool:
+        """Whether no trial runs and none will be handed out."""
+        if self.live:
+            return False
+        return self.stopping or not (self.waiting or self.unconfirmed or self._left() or self._missing())
+
+    def _left(self) -> int:
+        return max(0, self.home.tune.trials - len(self.home.trials()))
+
+    def _missing(self) -> list[tuple[int, int]]:
+        """Give the candidates and seeds that have not been tried; none before the search itself is done."""
+        if any(live.study is self.home.search for live in self.live.values()) or self.waiting or self._left():
+            return []
+        runs = self.home.confirmation.get_trials(deepcopy=False)
+        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in runs}
+        wanted = [(one.number, seed) for seed in self.home.seeds() for one in self.home.candidates()]
+        return [pair for pair in wanted if pair not in there]
+
+    def _next(self, key: str) -> dict[str, Any] | None:
+        if not self.waiting and self._left() and not (self.home.tune.deterministic and self.live):
+            self._ask(min(self._left(), self.place.slots if self.home.tune.deterministic else 1))
+        if self.waiting:
+            return self._begin(key, self.waiting.pop(0), self.home.search)
+        for number, seed in self._missing()[:1] if not self.unconfirmed else []:
+            params = self.home.search.get_trials(deepcopy=False)[number].params
+            self.home.confirmation.enqueue_trial(params, user_attrs={"of": number, "seed": seed})
+            self.unconfirmed.append(self.home.space.ask(self.home.confirmation))
+        if self.unconfirmed:
+            return self._begin(key, self.unconfirmed.pop(0), self.home.confirmation)
+        return None
+
+    def _ask(self, count: int) -> None:
+        """Ask the study for new trials: a batch of them all at once, so that none knows how another one went."""
+        study = self.home.search
+        first = len(self.home.trials())
+        if not first:
+            study.enqueue_trial(self.home.space.own_point, user_attrs={"own": True})
+        for _ in range(count):
+            self.home.aim()
+            trial = self.home.space.ask(study)
+            if self.home.tune.deterministic:
+                trial.set_user_attr("batch", first)
+            self.waiting.append(trial)
+
+    def _begin(self, key: str, trial: optuna.Trial, study: optuna.Study) -> dict[str, Any]:
+        number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
+        label = str(number) if seed is None else f"{number} seed {seed}"
+        values = self.home.space.changes(trial.params)
+        recipe, train = self.home.recipe, self.home.recipe.train
+        # Trials are compared epoch by epoch, so that each is measured after the same ones.
+        every = train.evaluate_every or max(1, self.home.epochs // MEASUREMENTS)
+        fixed = {"train.epochs": self.home.epochs, "train.keep_every": 0, "train.evaluate_every": every}
+        if seed is not None:
+            fixed["train.seed"] = seed
+        folder = self.home.folder(number, seed)
+        self.live[key] = Live(trial, study, label)
+        self.board.started(label, values, folder)
+        return {
+            "label": label,
+            "recipe": recipes.dump(engine.change(recipe, {**values, **fixed})),
+            "folder": str(folder),
+            "data_dir": str(self.place.data_dir),
+            "store": self.place.store,
+            "device": self.place.device,
+        }
+
+    def measured(self, key: str, result: dict[str, Any]) -> bool:
+        """Take a result, and tell whether the trial is not worth going on with."""
+        return bool(self.guarded(lambda: self._measured(key, result)))
+
+    def _measured(self, key: str, result: dict[str, Any]) -> bool:
+        live = self.live.get(key)
+        if live is None:
+            return False
+        if "halt" in result:
+            self.failure = self.failure or ResourceError(result["halt"])
+        live.last = {**live.last, **result}
+        if not finite(result):
+            return False
+        if result["resumed"] and live.trial.user_attrs.get("resumed") != result["resumed"]:
+            live.trial.set_user_attr("resumed", result["resumed"])
+        seen = live.study.get_trials(deepcopy=False)[live.trial.number].intermediate_values
+        if result["epoch"] in seen:  # it went on from a checkpoint, and measures again what was told before
+            return False
+        live.trial.report(result["score"], result["epoch"])
+        self.board.measured(live.label, result)
+        # The recipe's own values are what the rest is compared with: they run to the end.
+        return not result["finished"] and "own" not in live.trial.user_attrs and live.trial.should_prune()
+
+    def ended(self, key: str, *, died: bool) -> None:
+        """Take the end of a trial; `died`: its process did, more often than it is tried again."""
+        self.guarded(lambda: self._ended(key, died))
+
+    def _ended(self, key: str, died: bool) -> None:
+        live = self.live.pop(key, None)
+        if live is None:
+            return
+        seconds = (time.monotonic() - live.start) * self.place.gpus
+        if seconds:
+            used = float(self.home.search.user_attrs.get("gpu_seconds", 0.0))
+            self.home.search.set_user_attr("gpu_seconds", used + seconds)
+        result = live.last
+        if "interrupted" in result or "halt" in result or (self.stopping and not result.get("finished")):
+            self.board.interrupted(live.label)
+            return  # it stays RUNNING, and the next start takes it up
+        why = result.get("why") or ("its worker process died" if died or not result else None)
+        if why:
+            live.trial.set_user_attr("why", why)
+            state, value = TrialState.FAIL, None
+        elif result["finished"]:
+            state, value = TrialState.COMPLETE, result["best"]
+        else:
+            state, value = TrialState.PRUNED, None
+        for name in ("best_epoch", "epoch", "seconds", "diagnoses"):
+            if name in result:
+                live.trial.set_user_attr(name, result[name])
+        live.study.tell(live.trial, value, state)
+        self.save_time()
+        results.write(self.home)
+        self.board.ended(live.label, state, value, why, result.get("diagnoses", []))
+
+    def save_time(self) -> None:
+        """Keep how long the search has taken so far, for its budget."""
+        self.home.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
+
+    def todo(self) -> int:
+        """Count the trials that are still to be run, those of the confirmation too; running ones count."""
+        spent = sum(trial.state in ENDED for trial in self.home.trials())
+        search = max(0, self.home.tune.trials - spent)
+        top = self.home.tune.confirm.top + 1 if self.home.tune.confirm else 0
+        runs = self.home.confirmation.get_trials(deepcopy=False)
+        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in runs if run.state in ENDED}
+        candidates = [one.number for one in self.home.candidates()]
+        known = len(self.home.seeds()) * (min(top, self.home.tune.trials) if search else len(candidates))
+        return search + known - sum((number, seed) in there for number in candidates for seed in self.home.seeds())
