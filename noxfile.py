@@ -25,7 +25,7 @@ def workshop(session: nox.Session) -> str:
         session.run(sys.executable, "-m", "venv", str(WORKSHOP), external=True)
     pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check")
     session.run(*pip, "install", "--quiet", "pip>=25.1", external=True)  # the first that knows dependency groups
-    session.run(*pip, "install", "--quiet", "--editable", ".[real]", "--group", "test", external=True)
+    session.run(*pip, "install", "--quiet", "--editable", ".[real,client,samplers]", "--group", "test", external=True)
     return str(PYTHON)
 
 

@@ -25,6 +25,8 @@ from gantool.cli.runs import follow
 from gantool.errors import GantoolError, RunError
 
 if TYPE_CHECKING:
+    from gantool.recipe import Recipe
+    from gantool.tune.search import Way
     from gantool.tune.study import Study
 
 study_app = typer.Typer(
@@ -86,6 +88,9 @@ def tune(
     wanted |= {"tune.deterministic": True} if deterministic else {}
     chosen = open_recipe(recipe, wanted)
     way = Way(engine.value, address, device, verbose)
+    if address.startswith("ray://") and engine is Engine.RAY:
+        _tune_there(chosen, out, fresh, data_dir, as_json, way)
+        return
     with Board(chosen, as_json=as_json) as board, stopping(lambda: board.home is not None) as stopped:
         study = search(
             chosen, out=out, fresh=fresh, data_dir=data_root(data_dir), board=board, stopped=stopped, way=way
@@ -101,6 +106,25 @@ def tune(
     show.result(f"best recipe: {study.shown / 'best.yaml'}   its pictures: {study.shown / 'best.png'}")
     show.hint(f"gantool study promote {typed(study.shown)}")
     show.hint(f"gantool study report {typed(study.shown)}")
+
+
+def _tune_there(recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, way: Way) -> None:
+    """Search on a cluster that is reached through Ray's client."""
+    from gantool import show
+    from gantool.tune.remote import search_there
+
+    begun = [False]
+    with stopping(lambda: begun[0]) as stopped:
+        begun[0] = True
+        outcome = search_there(
+            recipe, out=out, fresh=fresh, data_dir=data_dir, as_json=as_json, stopped=stopped, way=way
+        )
+    if stopped:
+        show.result("stopped; the same command goes on")
+        raise typer.Exit(128 + stopped[0])
+    if not as_json:
+        show.result(outcome.crowned)
+        show.result(f"on the cluster: {outcome.study}/best.yaml")
 
 
 @study_app.command()

@@ -92,6 +92,10 @@ class Board:
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
         self.live.stop()
 
+    @property
+    def _terminal(self) -> bool:
+        return show.err.is_terminal
+
     def tell(self, sentence: str) -> None:
         """Say what is being done."""
         show.tell(sentence)
@@ -107,7 +111,7 @@ class Board:
             f"study {home.shown}: {done} of {total} trials done{again}" if done or taken else f"study {home.shown}"
         )
         self._event("begin", study=str(home.shown), done=done, trials=total, interrupted=taken)
-        if trials and show.err.is_terminal and not self.as_json:
+        if trials and self._terminal and not self.as_json:
             self.live.start()
 
     def _read(self, home: Study) -> None:
@@ -150,7 +154,7 @@ class Board:
         self._event(
             "ended", trial=label, state=row.state, epoch=row.epoch, **metric, why=why, diagnoses=list(diagnoses)
         )
-        if not show.err.is_terminal and not self.as_json:
+        if not self._terminal and not self.as_json:
             score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else ""
             told = "; ".join(part for part in (score, row.why) if part)
             self.tell(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {self._header()}")
@@ -180,16 +184,21 @@ class Board:
         )
         if self.as_json:
             return
-        table = self._table([row for row in self.rows.values() if not row.again])
-        show.wide(table)
+        self._print(self._table([row for row in self.rows.values() if not row.again]))
         if over:
-            show.result(f"{over} is spent; more of it, and the same command goes on")
+            self.tell(f"{over} is spent; more of it, and the same command goes on")
         if self.quicker:
             self.tell(self.quicker)
 
     def _event(self, what: str, **told: Any) -> None:
         if self.as_json:
-            show.event({"event": what, **told})
+            self._send({"event": what, **told})
+
+    def _print(self, table: Table) -> None:
+        show.wide(table)
+
+    def _send(self, event: dict[str, Any]) -> None:
+        show.event(event)
 
     def _picture(self) -> Group:
         parts: list[RenderableType] = [Text(self._header(), style="bold")]
@@ -241,7 +250,11 @@ class Board:
         table = Table(box=None, pad_edge=False)
         keys = list(self.tune.space) if self.tune else []
         confirmed = {str(one.number): one for one in self.home.confirmed()} if self.home else {}
-        seeds = [f"{len(self.home.seeds())} seeds"] if confirmed and self.home else []
+        seeds = (
+            [f"{len(self.home.seeds())} seed{'s' if len(self.home.seeds()) != 1 else ''}"]
+            if confirmed and self.home
+            else []
+        )
         for heading in ("trial", self._metric, *seeds, "epoch", "", *map(short, keys), "state"):
             right = heading in {"trial", self._metric, "epoch", *seeds}
             justify: Literal["left", "right"] = "right" if right else "left"
@@ -256,7 +269,7 @@ class Board:
             met = one.spoilt if one else ()
             codes = (*row.diagnoses, *(code for code in met if code not in row.diagnoses))
             told = ", ".join([words.get(row.state, row.state), *(codes if row.state != "fail" else ())])
-            spread = [f"{show.number(one.mean)} ± {one.deviation:.2g}" if one else ""] if confirmed else []
+            spread = [str(one or "")] if confirmed else []
             table.add_row(
                 row.label,
                 show.number(row.best) if math.isfinite(row.best) else "",

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from gantool.errors import GantoolError, NetworkError, ResourceError
@@ -33,6 +34,7 @@ _ALWAYS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command line has its own, which Tune's would replace
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study remembers; nobody reads Tune's snapshots
 }
+HERE = "here"
 REACH = 3.0  # seconds in which a cluster has to answer
 FILLED = 0.9  # of a GPU's memory, at the most
 
@@ -84,22 +86,23 @@ def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list
 
     Args:
         address: `local` for one of its own, even where somebody else's runs; `auto` for the cluster that this machine
-            is of; HOST:PORT of a head node.
+            is of; HOST:PORT of a head node; ray://HOST:PORT for Ray's client, which runs no trials of its own; `HERE`
+            for the one that this process is already connected to.
         verbose: let Ray say what it likes.
 
     Raises:
         NetworkError: there is no such cluster, or it does not answer.
     """
-    if address not in {"local", "auto"}:
+    if address not in {"local", "auto", HERE}:
         _reach(address)
-    for name, value in (_ALWAYS if verbose else {**_ALWAYS, **_QUIET}).items():
-        os.environ.setdefault(name, value)
+    if address.startswith("ray://") and _has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which the client, alone of all, does not look for
+    _quieten(verbose)
     import ray
 
-    if not verbose:
-        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", module=r"ray\.")
+    if address == HERE:
+        yield _nodes()
+        return
     handler = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     level = logging.INFO if verbose else logging.ERROR
@@ -116,13 +119,37 @@ def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would print a stack trace and end the process at once
     try:
-        yield [
-            Node(node["NodeID"], node["NodeManagerAddress"], int(has.get("CPU", 0)), int(has.get("GPU", 0)))
-            for node in ray.nodes()  # type: ignore[no-untyped-call]
-            if node["Alive"] and (has := node["Resources"]) is not None
-        ]
+        yield _nodes()
     finally:
         ray.shutdown()
+
+
+def _quieten(verbose: bool) -> None:
+    """Set what Ray reads from the environment, and let it say nothing that is not asked for."""
+    for name, value in (_ALWAYS if verbose else {**_ALWAYS, **_QUIET}).items():
+        os.environ.setdefault(name, value)
+    import ray  # noqa: F401  its loggers are made by the import
+
+    if not verbose:
+        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=r"ray\.")
+
+
+def _nodes() -> list[Node]:
+    import ray
+
+    return [
+        Node(node["NodeID"], node["NodeManagerAddress"], int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and (has := node["Resources"]) is not None
+    ]
+
+
+def _has_token() -> bool:
+    """Tell whether there is a token for clusters that want one."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | None = None) -> Slots:

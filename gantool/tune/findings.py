@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
 
+MANY = 20  # finished trials, below which an importance is called a guess: of mere noise one parameter gets half as well
 SPOILT = frozenset({"mode-collapse", "memorised"})  # diagnoses of a generator that nobody wants, however near it is
 
 
@@ -69,6 +70,18 @@ class Findings:
         return [trial for trial in self.trials if math.isfinite(result(trial))]
 
     @property
+    def measured(self) -> list[FrozenTrial]:
+        """The trials that did finished, or were stopped early, with a number."""
+        stopped = [trial for trial in self.ended if trial.state == TrialState.PRUNED and math.isfinite(score(trial))]
+        return self.finished + stopped
+
+    @property
+    def unmeasured(self) -> list[FrozenTrial]:
+        """The trials that failed, or finished without a number."""
+        lost = (TrialState.FAIL, TrialState.COMPLETE)
+        return [trial for trial in self.ended if trial.state in lost and not math.isfinite(result(trial))]
+
+    @property
     def ranked(self) -> list[FrozenTrial]:
         """The finished trials, the best first, without those that collapsed or memorised unless all did."""
         sound = [trial for trial in self.finished if not spoilt(trial)]
@@ -78,13 +91,19 @@ class Findings:
     def standing(self) -> list[Confirmed]:
         """The confirmed trials, the best first, and those that collapsed or memorised last."""
         valid = [one for one in self.confirmed if math.isfinite(one.mean)]
-        return sorted(valid, key=lambda one: (bool(one.spoilt), one.mean))
+        return sorted(valid, key=lambda one: (bool(one.spoilt), one.mean, one.number))
 
     @property
     def best(self) -> FrozenTrial | None:
         """The winner; of the confirmation where there was one."""
         leaders = {one.number for one in self.standing[:1]}
         return next((trial for trial in self.trials if trial.number in leaders), next(iter(self.ranked), None))
+
+    @property
+    def doubt(self) -> str:
+        """What is added where importances rest on few trials."""
+        count = len(self.finished)
+        return f"; a guess from {count} finished trials" if count < MANY else ""
 
     @property
     def own(self) -> int | None:
@@ -120,11 +139,11 @@ def is_number(value: Any) -> bool:
 def short(key: str) -> str:
     """Name a dotted key by its end.
 
-    >>> short("train.optimizer.betas.0"), short("model.latent_dim")
-    ('betas.0', 'latent_dim')
+    >>> short("train.optimizer.betas.0"), short("model.latent_dim"), short("loss.name")
+    ('betas.0', 'latent_dim', 'loss.name')
     """
     parts = key.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
+    return ".".join(parts[-2:]) if parts[-1].isdigit() or parts[-1] == "name" else parts[-1]
 
 
 def names(keys: Iterable[str]) -> dict[str, str]:

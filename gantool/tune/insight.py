@@ -20,7 +20,6 @@ from gantool.tune.findings import SPOILT, Confirmed, Findings, figure, is_number
 __all__ = ["SPOILT", "Confirmed", "Findings", "importances", "sentences", "short"]
 
 ENOUGH = 8  # finished trials, below which nothing is said of parameters
-MANY = 20  # finished trials, below which an importance is called a guess: of noise, one parameter gets half as well
 SHARE = 0.05  # of importance, below which a second parameter is not worth a word
 FAILURES, OTHERS = 3, 5  # failed and other trials, below which it is easily chance that a parameter tells them apart
 TOP = 5  # trials that count as the best ones
@@ -37,17 +36,24 @@ def importances(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str,
         trials: those of the study; too few finished ones, or equal ones, tell nothing.
 
     Returns:
-        Shares that sum to 1 by dotted key, the largest first.
+        Shares that sum to 1 by dotted key, the largest first. A key that some finished trial lacks has none: the few
+        trials that have it would make it seem to matter.
     """
-    scores = [result(trial) for trial in trials if math.isfinite(result(trial))]
+    finished = [trial for trial in trials if math.isfinite(result(trial))]
+    scores = [result(trial) for trial in finished]
     if len(scores) < ENOUGH or min(scores) == max(scores):
+        return {}
+    spans = finished[0].distributions.items()
+    shared = [key for key, span in spans if not span.single() and all(key in trial.params for trial in finished)]
+    if not shared:
         return {}
     # Fewer good trials than five tell merit badly from chance, so that of few trials more than a tenth count as good.
     quantile = max(0.1, min(0.5, TOP / len(scores)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls parts of itself experimental, and few trials few
         try:
-            found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile))
+            evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
+            found = get_param_importances(study, evaluator=evaluator, params=shared)
         except ValueError:
             return {}
     shares = sorted(found.items(), key=lambda pair: -pair[1])
@@ -127,8 +133,7 @@ def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:
     told = f"{called[ranked[0]]} mattered most {shares[0]}"
     if importances[ranked[1]] >= SHARE:
         told += f", then {called[ranked[1]]} {shares[1]}"
-    count = len(findings.finished)
-    return told + (f"; a guess from {count} finished trials" if count < MANY else "")
+    return told + findings.doubt
 
 
 def _failures(findings: Findings, importances: dict[str, float]) -> str | None:
@@ -177,6 +182,8 @@ def _round_between(inner: float, edge: float, findings: Findings, key: str) -> s
         middle = math.sqrt(inner * edge)
     elif key in findings.mirrored and max(inner, edge) < 1:
         middle = 1 - math.sqrt((1 - inner) * (1 - edge))
+    if isinstance(inner, int) and isinstance(edge, int):
+        middle = inner + int(middle - inner)
     for digits in range(1, 17):
         rounded = float(f"{middle:.{digits}g}")
         if rounded == inner or min(inner, edge) < rounded < max(inner, edge):
@@ -198,7 +205,8 @@ def _edges(findings: Findings) -> str | None:
             found.append(f"{name} in the bottom tenth")
     if not found:
         return None
-    return f"the {TOP} best all have {_listed(found)} of its range: widen {'it' if len(found) == 1 else 'them'}"
+    ends = "its range: widen it" if len(found) == 1 else "their ranges: widen them"
+    return f"the {TOP} best all have {_listed(found)} of {ends}"
 
 
 def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:

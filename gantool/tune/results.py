@@ -14,7 +14,7 @@ from gantool import recipe as recipes
 from gantool.recipe import Recipe
 from gantool.runs import replacing
 from gantool.runs import write as write_file
-from gantool.tune.insight import Confirmed, Findings
+from gantool.tune.insight import Findings
 from gantool.tune.study import ENDED, Study, spoilt
 
 
@@ -47,14 +47,15 @@ def crowned(home: Study) -> str:
     if winner.number in confirmed:
         one = confirmed[winner.number]
         met |= set(one.spoilt)
-        told = f"{metric} {_spread(one)} over {len(one.values)} seeds"
+        count = len(one.values)
+        told = f"{metric} {one} over {count} seed{'s' if count != 1 else ''}"
     else:
         told = f"{metric} {winner.value:.4g}"
     line = f"Trial {winner.number} of {len(home.trials())}: {told} after {epochs} epochs"
     line += "".join(f"; {code}" for code in sorted(met))
     own = next((one for one in home.trials() if one.user_attrs.get("own") and one.number in confirmed), None)
     if own is not None and own.number != winner.number:
-        line += f"; the recipe's own values: {_spread(confirmed[own.number])}"
+        line += f"; the recipe's own values: {confirmed[own.number]}"
     passed = sum((trial.value or 0) < (winner.value or 0) and bool(spoilt(trial)) for trial in home.finished())
     if passed and not met:
         line += f"; {passed} with a lower one collapsed or memorised"
@@ -149,10 +150,6 @@ def rows(home: Study) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _spread(one: Confirmed) -> str:
-    return f"{one.mean:.4g} ± {one.deviation:.2g}"
 
 
 def _same(home: Study, text: str) -> bool:

@@ -108,7 +108,9 @@ def scale_of(findings: Findings, key: str) -> Scale:
 
 def metric_scale(scores: Iterable[float]) -> Scale:
     """Give the axis of a metric, logarithmic where its values are more than ten times apart."""
-    ends = [score for score in scores if math.isfinite(score)] or [0.0, 1.0]
+    ends = [score for score in scores if math.isfinite(score)]
+    if not ends:
+        return Scale("choice", 0.0, 1.0)  # without a tick
     wide = 0 < min(ends) < max(ends) / 10
     return _spanning("logarithmic" if wide else "linear", ends, margin=0.05)
 

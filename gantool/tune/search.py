@@ -124,7 +124,8 @@ def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: 
 def _on_ray(home: Study, place: Place, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
     from gantool.tune import cluster, nodes
 
-    board.tell("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
+    if way.address != cluster.HERE:
+        board.tell("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
     with cluster.connected(way.address, verbose=way.verbose) as found:
         from gantool.tune import distributed
 
