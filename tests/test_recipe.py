@@ -8,7 +8,7 @@ import pytest
 from gantool import recipe as recipes
 from gantool.engine import KINDS, change, open_recipe
 from gantool.errors import RecipeError
-from gantool.recipe import Data, Optimizer, Recipe, find, load, parse_changes, shipped
+from gantool.recipe import Choice, Data, Optimizer, Recipe, find, load, parse_changes, shipped
 from gantool.strict_yaml import parse
 
 TEXT = """\
@@ -353,3 +353,28 @@ def test_a_recipe_of_nearly_the_largest_size_is_checked_in_seconds():
 
     assert len(read(text).tune.space["model.latent_dim"]) == 30_001
     assert time.perf_counter() - start < 10
+
+
+def test_conditions_and_choices_of_a_searched_key_are_set_under_its_dotted_name():
+    condition = "tune.space.train.optimizer.lr.when={model.latent_dim: [4, 8], loss.name: hinge}"
+    text = TEXT + TUNE.replace("[4, 8]", "{choice: [4, 8], when: {loss.name: hinge}}")
+    more = ["tune.space.loss.name.choice=[hinge, minimax]", "tune.space.loss.name.when={model.generator.0: 16}"]
+    space = read(text, condition, "tune.space.model.latent_dim.choice=[8, 16]", *more).tune.space
+
+    rate = space["train.optimizer.lr"]
+    assert (rate.low, rate.log, rate.when) == (1e-5, True, {"model.latent_dim": [4, 8], "loss.name": "hinge"})
+    assert space["model.latent_dim"] == Choice(choice=[8, 16], when={"loss.name": "hinge"})
+    assert space["loss.name"] == Choice(choice=["hinge", "minimax"], when={"model.generator.0": 16})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("tune.space.train.optimizer.lr.when=3", "--set tune.space.train.optimizer.lr.when: expected a block of keys"),
+        ("tune.space.train.optimizer.lr.when={loss.name: []}", "--set tune.space.train.optimizer.lr.when: expected "),
+        ("tune.space.model.latent_dim.when={a: 1}", "--set tune.space.model.latent_dim.when: no item 'when' in a list"),
+        ("tune.space.loss.name={choice: []}", "--set tune.space.loss.name: "),
+    ],
+)
+def test_a_wrong_condition_or_choice_is_refused_by_its_key(change, message):
+    assert any(line.startswith(message) for line in refusal(TEXT + TUNE, change))

@@ -23,7 +23,7 @@ from rich.text import Text
 from gantool import show
 from gantool.recipe import Recipe
 from gantool.tune import results
-from gantool.tune.insight import short
+from gantool.tune.findings import short
 
 if TYPE_CHECKING:
     from gantool.tune.study import Study

@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
@@ -39,6 +38,9 @@ def importances(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str,
         Shares that sum to 1 by dotted key, the largest first. A key that some finished trial lacks has none: the few
         trials that have it would make it seem to matter.
     """
+    # It imports scikit-learn where that is installed: a second that only a report is worth.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     finished = [trial for trial in trials if math.isfinite(result(trial))]
     scores = [result(trial) for trial in finished]
     if len(scores) < ENOUGH or min(scores) == max(scores):
@@ -187,7 +189,7 @@ def _round_between(inner: float, edge: float, findings: Findings, key: str) -> s
     for digits in range(1, 17):
         rounded = float(f"{middle:.{digits}g}")
         if rounded == inner or min(inner, edge) < rounded < max(inner, edge):
-            return figure(rounded, digits)
+            return figure(rounded, max(4, digits))
     return figure(float(inner), 17)
 
 

@@ -14,7 +14,7 @@ from gantool import recipe as recipes
 from gantool.recipe import Recipe
 from gantool.runs import replacing
 from gantool.runs import write as write_file
-from gantool.tune.insight import Findings
+from gantool.tune.findings import Findings
 from gantool.tune.study import ENDED, Study, spoilt
 
 

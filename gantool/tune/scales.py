@@ -48,7 +48,7 @@ class Scale:
         if self.kind == "choice":
             return {float(index): _clipped(choice) for index, choice in enumerate(self.choices)}
         found = self._even() if self.kind == "linear" else self._rough()
-        return {self.place(value): figure(value) for value in found}
+        return dict(sorted((self.place(value), figure(value)) for value in found))
 
     def _even(self) -> list[float]:
         from matplotlib.ticker import MaxNLocator
@@ -61,7 +61,7 @@ class Scale:
         first, last = math.floor(min(self._exponents())), math.ceil(max(self._exponents()))
         best: list[float] = []
         for leads, step in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 4), ((1,), 10)):
-            numbers = [lead * 10.0**power for power in range(first, last + 1, step) for lead in leads]
+            numbers = [lead * 10.0**power for power in range(first - first % step, last + 1, step) for lead in leads]
             values = [number if self.kind == "logarithmic" else 1 - number for number in numbers]
             held = [value for value in values if self._holds(self.place(value))]
             if len(best) < len(held) <= TICKS:

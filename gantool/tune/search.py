@@ -70,7 +70,6 @@ def search(
         TrainingError: no trial finished; with the commonest reason.
     """
     space = Space(recipe)
-    space.check(data_dir)
     assert recipe.tune is not None
     sampler(recipe.tune, 0)  # says what is not installed, before there is a directory
     path, old = find_study(out, recipe, fresh=fresh)
@@ -80,6 +79,7 @@ def search(
         if old and _done(home):
             board.begin(home)
         else:
+            space.check(data_dir)
             trials = _search(home, data_dir, board, stopped, way, objective)
         results.write(home)
         board.finish(interrupted=bool(stopped), over=trials.over() if trials else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gantool.errors import GantoolError, RecipeError
 from gantool.recipe import Choice, Range, Recipe
 from gantool.schema import plain
 
+ALIKE = ("name", "tune", "train.epochs", "train.evaluate_every", "train.keep_every")  # in every trial of a search
 _NOTHING = object()  # what a recipe has at a key that is not its own
 
 
@@ -24,8 +26,8 @@ class Space:
         recipe: its own values are the first point of a search, which so never ends worse than it began.
 
     Raises:
-        RecipeError: it has no `tune` block, a key is not the recipe's, a range is empty, a condition can never hold, or
-            the recipe's own value is outside of its range.
+        RecipeError: it has no `tune` block, a key is not the recipe's or the same in all trials, a range is empty, a
+            condition can never hold, or the recipe's own value is outside of its range.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -46,6 +48,8 @@ class Space:
                     )
                 self.own[key] = own
             self.distributions[key] = _distribution(key, span, own if key in self.own else _NOTHING)
+        for key in sorted(self.own.keys() & {"loss", "model"}):
+            self._refuse_to_drop(key)
 
     @property
     def own_point(self) -> dict[str, Any]:
@@ -111,6 +115,16 @@ class Space:
         """Name the keys of which 1 - value is searched."""
         return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.one_minus_log)
 
+    def _refuse_to_drop(self, key: str) -> None:
+        """Raise where choosing a block by its name makes another one of the recipe's own."""
+        own, chosen = plain(self.recipe)[key], plain(engine.change(self.recipe, self.own))[key]
+        dropped = ", ".join(f"{name} {value}" for name, value in own.items() if chosen[name] != value)
+        if dropped:
+            raise RecipeError(
+                f"tune.space.{key}: would drop {dropped} of the recipe's own {own['name']}; search {key}.name, which "
+                "keeps it"
+            )
+
     def _conditions(self, key: str) -> dict[str, Any]:
         """Give values at which a key is searched."""
         found: dict[str, Any] = {}
@@ -124,27 +138,46 @@ class Space:
 
 
 def _ordered(spans: Mapping[str, Range | Choice]) -> dict[str, Range | Choice]:
-    """Put every key behind those that its condition names.
+    """Put every key behind those that its condition names, and behind the block that it is inside of.
 
     Raises:
-        RecipeError: a condition names a key that is not searched, or a value that it never has, or is its own.
+        RecipeError: a key is the same in all trials; a condition names a key that is not searched, or a value that it
+            never has, or is its own.
     """
     for key, span in spans.items():
+        if any(key == alike or key.startswith(f"{alike}.") for alike in ALIKE):
+            raise RecipeError(f"tune.space.{key}: is the same for all trials; leave it out")
         for other, wanted in (span.when or {}).items():
             if other not in spans:
                 raise RecipeError(f"tune.space.{key}.when: {other} is not searched; name a key of tune.space")
-            choices = spans[other]
             for value in wanted if isinstance(wanted, list) else [wanted]:
-                if isinstance(choices, Choice) and value not in choices.choice:
-                    raise RecipeError(f"tune.space.{key}.when: {other} is never {value}; choose from {choices.choice}")
+                never = _never(spans[other], value)
+                if never:
+                    raise RecipeError(f"tune.space.{key}.when: {other} is {never}")
+    first = {
+        key: {*(span.when or {}), *(other for other in spans if key.startswith(f"{other}."))}
+        for key, span in spans.items()
+    }
     placed: dict[str, Range | Choice] = {}
     while len(placed) < len(spans):
-        ready = [key for key, span in spans.items() if key not in placed and set(span.when or {}) <= set(placed)]
+        ready = [key for key in spans if key not in placed and first[key] <= placed.keys()]
         if not ready:
             circle = ", ".join(key for key in spans if key not in placed)
             raise RecipeError(f"tune.space: the conditions of {circle} wait for each other; leave one out")
         placed[ready[0]] = spans[ready[0]]
     return placed
+
+
+def _never(span: Range | Choice, value: Any) -> str:
+    """Say why a key that is searched there never has a value, or nothing where it may."""
+    if isinstance(span, Choice):
+        return "" if value in span.choice else f"never {value}; choose from {span.choice}"
+    if not (isinstance(span.low, int) and isinstance(span.high, int)):
+        return f"hardly ever just {value}; make it a list of choices"
+    step = int(span.step or 1)
+    if isinstance(value, int) and value in range(span.low, span.high + 1, max(1, step)):
+        return ""
+    return f"never {value}; choose from {span.low} to {span.high}{f' in steps of {step}' if step > 1 else ''}"
 
 
 def _own_value(recipe: Recipe, key: str, span: Range | Choice) -> Any:
@@ -180,12 +213,32 @@ def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
         raise RecipeError(f"{place}: 1 - high {span.high} has no logarithm; make high less than 1")
     if span.step is not None and (span.log or span.one_minus_log):
         raise RecipeError(f"{place}: step {span.step} does not go with a logarithm; leave one out")
-    whole = isinstance(span.low, int) and isinstance(span.high, int)
-    if whole and (own is _NOTHING or isinstance(own, int)):
-        return IntDistribution(int(span.low), int(span.high), log=span.log, step=int(span.step or 1))
     if span.one_minus_log:
         return FloatDistribution(1 - span.high, 1 - span.low, log=True)
-    return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+    whole = isinstance(span.low, int) and isinstance(span.high, int) and (own is _NOTHING or isinstance(own, int))
+    if span.step is not None:
+        return _stepped(place, span, own, span.step, whole)
+    if whole:
+        return IntDistribution(int(span.low), int(span.high), log=span.log)
+    return FloatDistribution(span.low, span.high, log=span.log)
+
+
+def _stepped(place: str, span: Range, own: Any, step: float, whole: bool) -> BaseDistribution:
+    if step <= 0:
+        raise RecipeError(f"{place}: step {step} is not more than 0; leave it out")
+    if whole and step != int(step):
+        raise RecipeError(f"{place}: step {step} is not a whole number, as low and high are; round it")
+    found: FloatDistribution | IntDistribution
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the last step may end before `high`
+        if whole:
+            found = IntDistribution(int(span.low), int(span.high), step=int(step))
+        else:
+            found = FloatDistribution(span.low, span.high, step=step)
+    steps = 0.0 if own is _NOTHING else (own - span.low) / step
+    if abs(steps - round(steps)) > 1e-8 or (own is not _NOTHING and own > found.high + 1e-8 * step):
+        raise RecipeError(f"{place}: the recipe's own value {own} is not {span.low} and a number of steps of {step}")
+    return found
 
 
 def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:

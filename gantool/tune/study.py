@@ -20,7 +20,7 @@ from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
 from gantool.recipe import Recipe, Tune
 from gantool.runs import STUDY, make_directory, write
 from gantool.schema import plain
-from gantool.tune.insight import SPOILT, Confirmed
+from gantool.tune.findings import SPOILT, Confirmed
 from gantool.tune.samplers import pruner, sampler
 from gantool.tune.space import Space
 
