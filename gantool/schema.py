@@ -105,8 +105,11 @@ def _merged(problems: list[Problem]) -> list[Problem]:
             continue  # the form that got further says more
         expected = message.startswith("expected ")
         key = (place, "expected" if expected else message)
-        told = forms.get(key)
-        forms[key] = f"{told.rpartition(', got ')[0]} or {message[9:]}" if told and expected else message
+        told = forms.get(key, "")
+        wanted, _, got = message.removeprefix("expected ").rpartition(", got ")
+        before = told.removeprefix("expected ").rpartition(", got ")[0].split(" or ") if told and expected else []
+        if wanted not in before:  # two forms that are blocks are told as one
+            forms[key] = f"expected {' or '.join([*before, wanted])}, got {got}" if before else message
     return [Problem(place, message) for (place, _), message in forms.items()]
 
 

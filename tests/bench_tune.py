@@ -20,8 +20,8 @@ from bench import pictures, plain_loop, with_plain_layers
 from gantool import engine, models
 from gantool.recipe import Recipe
 from gantool.tune.board import Board
-from gantool.tune.inline import Objective
 from gantool.tune.findings import Confirmed
+from gantool.tune.inline import Objective
 from gantool.tune.results import best
 from gantool.tune.search import Way, search
 from gantool.tune.study import Study
