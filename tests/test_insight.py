@@ -29,6 +29,8 @@ DONE, STOPPED, FAILED, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialSt
 
 def trial(value=None, state=DONE, point=None, steps=None, **told):
     params = MIDDLE if point is None else point
+    epoch = told.pop("epoch", 0)
+    steps = {epoch: 1.0} if epoch else steps
     spans = {key: SPANS[key] for key in params}
     value = value if state == DONE else None
     return create_trial(

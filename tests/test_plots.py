@@ -59,7 +59,7 @@ def trial(index, state=DONE, value=None, keys=tuple(SPANS), **told):
         value=value if state == DONE else None,
         params=params,
         distributions={key: SPANS[key] for key in params},
-        user_attrs={"epoch": 3, "seconds": 9.0, **told},
+        user_attrs={"seconds": 9.0, **told},
         intermediate_values={1: 900.0 + index, 3: math.nan} if state == STOPPED else {},
     )
 

@@ -193,7 +193,8 @@ def finished(value, diagnoses):
         params={"train.optimizer.lr": 1e-4 * value},
         distributions={"train.optimizer.lr": optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)},
         value=value,
-        user_attrs={"epoch": 4, "best_epoch": 4, "seconds": 1.0, "diagnoses": diagnoses},
+        intermediate_values={4: value},
+        user_attrs={"seconds": 1.0, "diagnoses": diagnoses},
     )
 
 

@@ -76,14 +76,16 @@ def tune(
     """Search a recipe's space with Ray and Optuna. Ctrl-C loses nothing, and the same command goes on."""
     from gantool import show
     from gantool.engine import open_recipe
-    from gantool.recipe import parse_changes
-    from gantool.runs import STUDY
+    from gantool.recipe import parse_changes, shipped
+    from gantool.runs import STUDY, is_file
     from gantool.tune.board import Board
     from gantool.tune.results import crowned
     from gantool.tune.search import Way, search
 
-    if out is None and (Path(recipe) / STUDY).is_file():
-        out = Path(recipe)
+    places = [Path(recipe)] if recipe in shipped() else [Path(recipe), Path("runs") / recipe]
+    old = next((path for path in places if is_file(path / STUDY)), None)
+    if out is None and old is not None:
+        out, recipe = old, str(old)
     wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
     wanted |= {"tune.deterministic": True} if deterministic else {}
     chosen = open_recipe(recipe, wanted)
@@ -235,9 +237,12 @@ def export(
 
 
 def _open(name: str | None) -> Study:
-    from gantool.runs import STUDY, find_directory
+    from gantool.runs import STUDY, find_directory, is_file
     from gantool.tune.study import Study
 
+    for path in (Path(name), Path("runs") / name) if name else ():
+        if is_file(path / "recipe.yaml") and not is_file(path / STUDY):
+            raise RunError(f"{path}: is a run, not a study; a study is made with: gantool tune RECIPE")
     return Study(find_directory(name, STUDY, "study", "gantool tune RECIPE"))
 
 

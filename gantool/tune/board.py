@@ -23,7 +23,7 @@ from rich.text import Text
 from gantool import show
 from gantool.recipe import Recipe
 from gantool.tune import results
-from gantool.tune.findings import short
+from gantool.tune.findings import SPOILT, Confirmed, names
 
 if TYPE_CHECKING:
     from gantool.tune.study import Study
@@ -81,6 +81,9 @@ class Board:
         self.home: Study | None = None
         self.trials: Trials | None = None
         self.start = time.monotonic()
+        self.confirmed: dict[str, Confirmed] = {}
+        self.confirming = self.reseeded = 0  # trainings with other seeds in all, and those of them that are over
+        self.todo = 0  # trials that are still to run or running
         self.spent: list[float] = []  # seconds of the trials that ended in this search
         self.quicker = ""
         self._metric = recipe.metric
@@ -104,6 +107,7 @@ class Board:
         """Start to show a study, with the trials that it already has; without `trials` none will run."""
         self.home, self.trials = home, trials
         self._read(home)
+        self._look()
         done, total = len(home.spent()), max(home.tune.trials, len(home.spent()))
         taken = len(trials.waiting) + len(trials.unconfirmed) if trials else 0
         again = f"; {taken} interrupted go on" if taken else ""
@@ -120,10 +124,23 @@ class Board:
             row = Row(str(trial.number), home.space.changes(trial.params), trial.state.name.lower())
             row.scores = list(trial.intermediate_values.values())
             row.best = trial.value if trial.value is not None else min(row.scores, default=math.inf)
-            row.epoch = trial.user_attrs.get("epoch", max(trial.intermediate_values, default=0))
+            row.epoch = trial.last_step or 0
             row.why = str(trial.user_attrs.get("why", ""))
             row.diagnoses = tuple(trial.user_attrs.get("diagnoses", ()))
             self.rows[row.label] = row
+
+    def _look(self) -> None:
+        """Take from the study what the table shows besides rows; the drawing itself must not ask a database."""
+        if self.home is None:
+            return
+        with self.home.still():
+            self.confirmed = {str(one.number): one for one in self.home.confirmed()}
+            wanted = {(one.number, seed) for one in self.home.candidates() for seed in self.home.seeds()}
+            over = {
+                (run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.runs() if run.state.is_finished()
+            }
+            self.confirming, self.reseeded = len(wanted), len(wanted & over)
+            self.todo = self.trials.todo() if self.trials else 0
 
     def started(self, label: str, values: dict[str, Any], folder: Path) -> None:
         """A trial has started, or goes on."""
@@ -150,6 +167,7 @@ class Board:
         row.diagnoses, row.state, row.why = tuple(diagnoses), state.name.lower(), why or ""
         row.best = value if value is not None else row.best
         self.spent.append(time.monotonic() - row.start)
+        self._look()
         metric = {self._metric: row.best if math.isfinite(row.best) else None}
         self._event(
             "ended", trial=label, state=row.state, epoch=row.epoch, **metric, why=why, diagnoses=list(diagnoses)
@@ -219,21 +237,16 @@ class Board:
         states = [row.state for row in self.rows.values() if not row.again]
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         parts = [f"{counts or 'none'} of {self.tune.trials if self.tune else 0}"]
-        again = [row.state for row in self.rows.values() if row.again]
-        if again:
-            parts.append(f"confirming: {sum(state != 'running' for state in again)} of {self._confirming()}")
+        if any(row.again for row in self.rows.values()):
+            parts.append(f"confirming: {self.reseeded} of {self.confirming}")
         parts.append(f"{show.duration(time.monotonic() - self.start)} so far{self._left()}")
         if self.trials and self.trials.place.gpus:
             parts.append(f"{self.trials.gpu_hours():.2f} GPU hours")
-        best = min(
-            (row for row in self.rows.values() if row.state == "complete" and not row.again), key=_rank, default=None
-        )
+        finished = [row for row in self.rows.values() if row.state == "complete" and not row.again]
+        best = min(finished, key=lambda row: (bool(SPOILT & set(row.diagnoses)), _rank(row)), default=None)
         if best is not None:
             parts.append(f"best {self._metric} {show.number(best.best)} (trial {best.label})")
         return "; ".join(parts)
-
-    def _confirming(self) -> int:
-        return len(self.home.candidates()) * len(self.home.seeds()) if self.home else 0
 
     def _left(self) -> str:
         """Guess what is left: the trials to come, at what the ones so far took, on all slots."""
@@ -241,7 +254,7 @@ class Board:
             return ""
         running = [row for row in self.rows.values() if row.state == "running"]
         done = sum(row.reached() for row in running) / max(1, self.epochs)
-        left = max(0.0, self.trials.todo() - done) * sum(self.spent) / len(self.spent) / self.trials.place.slots
+        left = max(0.0, self.todo - done) * sum(self.spent) / len(self.spent) / self.trials.place.slots
         return f", about {show.duration(left)} left"
 
     def _table(self, rows: list[Row] | None) -> Table:
@@ -249,13 +262,13 @@ class Board:
         chosen = sorted(ended if rows is None else rows, key=_rank)
         table = Table(box=None, pad_edge=False)
         keys = list(self.tune.space) if self.tune else []
-        confirmed = {str(one.number): one for one in self.home.confirmed()} if self.home else {}
+        confirmed = self.confirmed
         seeds = (
             [f"{len(self.home.seeds())} seed{'s' if len(self.home.seeds()) != 1 else ''}"]
             if confirmed and self.home
             else []
         )
-        for heading in ("trial", self._metric, *seeds, "epoch", "", *map(short, keys), "state"):
+        for heading in ("trial", self._metric, *seeds, "epoch", "", *names(keys).values(), "state"):
             right = heading in {"trial", self._metric, "epoch", *seeds}
             justify: Literal["left", "right"] = "right" if right else "left"
             table.add_column(escape(heading), justify=justify, no_wrap=heading != "state")

@@ -34,6 +34,7 @@ _ALWAYS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command line has its own, which Tune's would replace
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study remembers; nobody reads Tune's snapshots
 }
+_BRIEF = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}  # a check's patience
 HERE = "here"
 REACH = 3.0  # seconds in which a cluster has to answer
 FILLED = 0.9  # of a GPU's memory, at the most
@@ -198,7 +199,7 @@ def _limited(slots: Slots, tune: Tune) -> Slots:
 
 
 def _reach(address: str) -> None:
-    """Refuse an address at which nobody listens: Ray itself would try for five minutes, and then end the process."""
+    """Refuse an address at which no Ray is: Ray itself would try for five minutes, and then end the process."""
     if address.startswith("ray://") and find_spec("grpc") is None:
         raise GantoolError(f"--address {address}: needs Ray's client; pip install 'gantool[client]'")
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -211,6 +212,28 @@ def _reach(address: str) -> None:
         raise NetworkError(
             f"--address {address}: nobody answers there ({said}); check the address, and that ray start --head ran"
         ) from None
+    if not address.startswith("ray://") and not _is_head(address):
+        raise NetworkError(
+            f"--address {address}: what answers there is no head of a Ray cluster; check the port, which ray start "
+            "--head has named"
+        )
+
+
+def _is_head(address: str) -> bool:
+    """Ask as Kubernetes does, and in a process of its own, since it cannot be called off."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
+    try:
+        done = subprocess.run(
+            [*command, "--address", address],
+            env={**os.environ, **_BRIEF},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=10 * REACH,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 @contextlib.contextmanager

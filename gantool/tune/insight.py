@@ -233,9 +233,9 @@ def _stopped(findings: Findings) -> str | None:
     if not stopped:
         return None
     told = f"{len(stopped)} of {len(findings.ended)} were stopped early"
-    full = max(trial.user_attrs.get("epoch", 0) for trial in findings.ended)
-    known = [trial.user_attrs for trial in stopped if trial.user_attrs.get("epoch", 0) > 0]
-    saved = sum(told.get("seconds", 0.0) / told["epoch"] * (full - told["epoch"]) for told in known)
+    full = max(trial.last_step or 0 for trial in findings.ended)
+    known = [(trial.user_attrs.get("seconds", 0.0), trial.last_step) for trial in stopped if trial.last_step]
+    saved = sum(seconds / epoch * (full - epoch) for seconds, epoch in known)
     if saved < 1:
         return told
     total = saved + sum(trial.user_attrs.get("seconds", 0.0) for trial in findings.ended)

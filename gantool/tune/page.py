@@ -77,7 +77,7 @@ def _table(findings: Findings) -> str:
     for trial, values in rows:
         told = trial.user_attrs
         seconds = f"{told['seconds']:.0f}" if "seconds" in told else ""
-        measured = [str(trial.number), _score(trial), str(told.get("epoch", "")), seconds]
+        measured = [str(trial.number), _score(trial), str(trial.last_step or ""), seconds]
         rest = [again.get(trial.number, "")] if again else []
         rest += [figure(values[key]) if key in values else "" for key in called]
         rest += [STATES[trial.state], _seen(trial, findings)]

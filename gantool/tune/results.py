@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import shutil
 from typing import Any
 
@@ -15,7 +16,7 @@ from gantool.recipe import Recipe
 from gantool.runs import replacing
 from gantool.runs import write as write_file
 from gantool.tune.findings import Findings
-from gantool.tune.study import ENDED, Study, spoilt
+from gantool.tune.study import ENDED, Study, best_epoch_of, epochs_of, spoilt
 
 
 def best(home: Study) -> FrozenTrial | None:
@@ -43,7 +44,7 @@ def crowned(home: Study) -> str:
         return ""
     met = spoilt(winner)
     confirmed = {one.number: one for one in home.confirmed()}
-    metric, epochs = home.tune.metric, winner.user_attrs["epoch"]
+    metric, epochs = home.tune.metric, epochs_of(winner)
     if winner.number in confirmed:
         one = confirmed[winner.number]
         met |= set(one.spoilt)
@@ -64,21 +65,25 @@ def crowned(home: Study) -> str:
 
 def write(home: Study) -> None:
     """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; drop the losers' weights."""
-    rows = home.trials()
+    with home.still():
+        _write(home)
+
+
+def _write(home: Study) -> None:
     write_file(home.path / "trials.csv", table(home))
     winner = best(home)
     if winner is not None:
         text = f"# {crowned(home)}.\n" + recipes.dump(recipe_of(home, winner.number))
         if not _same(home, text):
             write_file(home.path / "best.yaml", text)
-        grid = home.folder(winner.number) / "samples" / f"epoch-{winner.user_attrs['best_epoch']:04d}.png"
+        grid = home.folder(winner.number) / "samples" / f"epoch-{best_epoch_of(winner):04d}.png"
         if grid.exists():
             with replacing(home.path / "best.png") as aside:
                 shutil.copyfile(grid, aside)
-    for trial in rows:
+    for trial in home.trials():
         if trial.state in ENDED and not (winner and trial.number == winner.number):
             shutil.rmtree(home.folder(trial.number) / "checkpoints", ignore_errors=True)
-    for run in home.confirmation.get_trials(deepcopy=False):
+    for run in home.runs():
         if run.state in ENDED:
             folder = home.folder(run.user_attrs["of"], run.user_attrs["seed"])
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -117,7 +122,12 @@ def summary(home: Study) -> dict[str, Any]:
         "sentence": crowned(home),
         "seconds": home.search.user_attrs.get("seconds", 0.0),
         "confirmed": [
-            {"number": one.number, "values": list(one.values), "mean": one.mean, "deviation": one.deviation}
+            {
+                "number": one.number,
+                "values": [_json(value) for value in one.values],
+                "mean": _json(one.mean),
+                "deviation": _json(one.deviation),
+            }
             for one in home.confirmed()
         ],
         "rows": rows(home),
@@ -143,13 +153,18 @@ def rows(home: Study) -> list[dict[str, Any]]:
                 "state": trial.state.name.lower(),
                 home.tune.metric: trial.value if trial.value is not None else last,
                 "values": home.space.changes(trial.params),
-                "epochs": trial.user_attrs.get("epoch", ""),
+                "epochs": epochs_of(trial),
                 "seconds": trial.user_attrs.get("seconds", ""),
                 "diagnoses": trial.user_attrs.get("diagnoses", []),
                 "why": trial.user_attrs.get("why", ""),
             }
         )
     return found
+
+
+def _json(value: float) -> float | None:
+    """Give a number that JSON has; it has neither infinity nor what is no number."""
+    return value if math.isfinite(value) else None
 
 
 def _same(home: Study, text: str) -> bool:

@@ -82,8 +82,9 @@ def search(
             space.check(data_dir)
             trials = _search(home, data_dir, board, stopped, way, objective)
         results.write(home)
-        board.finish(interrupted=bool(stopped), over=trials.over() if trials else "")
-        if trials and not home.finished() and not trials.stopping:
+        done = _done(home)
+        board.finish(interrupted=bool(stopped), over=trials.over() if trials and not done else "")
+        if done and not home.finished():
             reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
             raise TrainingError(f"{home.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
     return home

@@ -57,17 +57,13 @@ class Space:
         return {key: self._mirrored(key, value) for key, value in self.own.items()}
 
     def ask(self, study: optuna.Study) -> optuna.Trial:
-        """Start a trial of a study."""
+        """Begin a trial: the study's sampler gives each key that is searched a value, given those before it."""
         trial = study.ask()
-        self.fill(trial)
-        return trial
-
-    def fill(self, trial: optuna.Trial) -> None:
-        """Give each key that is searched a value, given those before it; what has one keeps it."""
         values: dict[str, Any] = {}
         for key, distribution in self.distributions.items():
             if self.searched(key, values):
                 values[key] = self._mirrored(key, _suggest(trial, key, distribution))
+        return trial
 
     def changes(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Give the recipe's values at a point of Optuna's, in the order in which they are set."""
@@ -202,6 +198,18 @@ def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
         if own is not _NOTHING and own not in span.choice:
             raise RecipeError(f"{place}: the recipe's own value {own} is not among {span.choice}; add it")
         return CategoricalDistribution(span.choice)
+    _refuse_range(place, span, own)
+    if span.one_minus_log:
+        return FloatDistribution(1 - span.high, 1 - span.low, log=True)
+    whole = isinstance(span.low, int) and isinstance(span.high, int) and (own is _NOTHING or isinstance(own, int))
+    if span.step is not None:
+        return _stepped(place, span, own, span.step, whole)
+    if whole:
+        return IntDistribution(int(span.low), int(span.high), log=span.log)
+    return FloatDistribution(span.low, span.high, log=span.log)
+
+
+def _refuse_range(place: str, span: Range, own: Any) -> None:
     if not span.low < span.high:
         raise RecipeError(f"{place}: low {span.low} is not below high {span.high}; swap or widen them")
     outside = own is not _NOTHING and (isinstance(own, bool | str) or own is None or not span.low <= own <= span.high)
@@ -213,14 +221,6 @@ def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
         raise RecipeError(f"{place}: 1 - high {span.high} has no logarithm; make high less than 1")
     if span.step is not None and (span.log or span.one_minus_log):
         raise RecipeError(f"{place}: step {span.step} does not go with a logarithm; leave one out")
-    if span.one_minus_log:
-        return FloatDistribution(1 - span.high, 1 - span.low, log=True)
-    whole = isinstance(span.low, int) and isinstance(span.high, int) and (own is _NOTHING or isinstance(own, int))
-    if span.step is not None:
-        return _stepped(place, span, own, span.step, whole)
-    if whole:
-        return IntDistribution(int(span.low), int(span.high), log=span.log)
-    return FloatDistribution(span.low, span.high, log=span.log)
 
 
 def _stepped(place: str, span: Range, own: Any, step: float, whole: bool) -> BaseDistribution:

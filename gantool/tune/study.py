@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -53,6 +53,7 @@ class Study:
         assert self.recipe.tune is not None  # Space has refused that
         self.tune: Tune = self.recipe.tune
         self.epochs = self.tune.epochs or self.recipe.train.epochs
+        self._still: tuple[list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self.told():
             about = json.loads((self.path / STUDY).read_text(encoding="utf-8"))
@@ -93,10 +94,28 @@ class Study:
         """The directory as a person standing here would type it."""
         return _shown(self.path)
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Read the trials once while the block runs, in which nothing changes."""
+        self._still = (self.trials(), self.runs())
+        try:
+            yield
+        finally:
+            self._still = None
+
     def trials(self) -> list[FrozenTrial]:
         """Give all trials of the search."""
+        if self._still:
+            return self._still[0]
         with self.told():
             return self.search.get_trials(deepcopy=False)
+
+    def runs(self) -> list[FrozenTrial]:
+        """Give the candidates' trainings with other seeds; the attributes `of` and `seed` say which."""
+        if self._still:
+            return self._still[1]
+        with self.told():
+            return self.confirmation.get_trials(deepcopy=False)
 
     def spent(self) -> list[FrozenTrial]:
         """Give the trials that count: finished, stopped early or failed."""
@@ -122,9 +141,7 @@ class Study:
 
     def confirmed(self) -> list[Confirmed]:
         """Give what came of the candidates with every seed, the best first; empty until all of them are through."""
-        with self.told():
-            runs = self.confirmation.get_trials(deepcopy=False)
-        ended = {(run.user_attrs["of"], run.user_attrs["seed"]): run for run in runs if run.state in ENDED}
+        ended = {(run.user_attrs["of"], run.user_attrs["seed"]): run for run in self.runs() if run.state in ENDED}
         found = []
         for trial in self.candidates():
             own = [ended.get((trial.number, seed)) for seed in self.seeds()]
@@ -139,10 +156,39 @@ class Study:
         """Give the directory of a trial, or of its training with another seed."""
         return self.path / "trials" / (f"{number:04d}" if seed is None else f"{number:04d}-seed-{seed}")
 
-    def aim(self) -> None:
-        """Take the sampler for the next trial; what it proposes depends on the study's trials and its seed alone."""
-        # One that kept its state would propose the same points again after a restart.
-        self.search.sampler = sampler(self.tune, len(self.trials()))
+    def ask(self, **attributes: Any) -> optuna.Trial:
+        """Begin a new trial, whose values depend on the trials so far and the recipe's seed alone.
+
+        Its values are drawn in memory: on disk a trial appears with all of them at once, or not at all.
+        """
+        trials = self.search.get_trials(deepcopy=False)
+        if trials:
+            memory = optuna.create_study(sampler=sampler(self.tune, len(trials)))
+            memory.add_trials(trials)
+            drawn = self.space.ask(memory)
+            # CMA-ES keeps there what it has learned.
+            kept = memory.get_trials(deepcopy=False)[-1].system_attrs
+            return self.begin(self.search, drawn.params, kept, **attributes)
+        return self.begin(self.search, self.space.own_point, own=True, **attributes)
+
+    def begin(
+        self,
+        study: optuna.Study,
+        params: dict[str, Any],
+        system_attrs: dict[str, Any] | None = None,
+        **attributes: Any,
+    ) -> optuna.Trial:
+        """Begin a trial of the search or its confirmation with these values."""
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions={key: self.space.distributions[key] for key in params},
+                user_attrs=attributes,
+                system_attrs=system_attrs,
+            )
+        )
+        return optuna.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -172,6 +218,16 @@ class Study:
 def spoilt(trial: FrozenTrial) -> frozenset[str]:
     """Give the diagnoses of a trial with which it is crowned only among its kind."""
     return SPOILT & set(trial.user_attrs.get("diagnoses", []))
+
+
+def epochs_of(trial: FrozenTrial) -> int:
+    """Give the last epoch that a trial was measured after; 0 for none."""
+    return int(trial.last_step or 0)
+
+
+def best_epoch_of(trial: FrozenTrial) -> int:
+    """Give the epoch in which a trial was best."""
+    return min(trial.intermediate_values, key=lambda epoch: (trial.intermediate_values[epoch], epoch))
 
 
 def differs(path: Path, recipe: Recipe) -> str | None:

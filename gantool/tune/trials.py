@@ -22,6 +22,7 @@ from gantool.tune.trial import finite
 if TYPE_CHECKING:
     from gantool.tune.board import Board
 
+SAVE_TIME = 5.0  # seconds between two notes of how long a search has taken
 MEASUREMENTS = 5  # of a trial, where the recipe does not say how often
 
 
@@ -80,7 +81,7 @@ class Trials:
         self.home, self.board, self.place, self.stopped = home, board, place, stopped
         self.live: dict[str, Live] = {}
         self.failure: Exception | None = None
-        self.start = time.monotonic()
+        self.start = self.saved = time.monotonic()
         self.before = float(home.search.user_attrs.get("seconds", 0.0))
         self.waiting = self._taken_up(home.search)
         self.unconfirmed = self._taken_up(home.confirmation)
@@ -88,14 +89,11 @@ class Trials:
             home.search.pruner = Blind(home.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
 
     def _taken_up(self, study: optuna.Study) -> list[optuna.Trial]:
-        """Give the trials that an earlier search began, or was about to begin when it was killed."""
+        """Give the trials that an earlier search began and did not end."""
         found = []
         for old in study.get_trials(deepcopy=False):
-            if old.state in (TrialState.RUNNING, TrialState.WAITING):
-                # Constructed, not asked for: Optuna would start another one.
-                trial = optuna.Trial(study, old._trial_id) if old.state == TrialState.RUNNING else study.ask()
-                self.home.space.fill(trial)
-                found.append(trial)
+            if old.state == TrialState.RUNNING:
+                found.append(optuna.Trial(study, old._trial_id))  # asked for, it would be another one
         return found
 
     def spent_seconds(self) -> float:
@@ -149,8 +147,7 @@ class Trials:
         """Give the candidates and seeds that have not been tried; none before the search itself is done."""
         if any(live.study is self.home.search for live in self.live.values()) or self.waiting or self._left():
             return []
-        runs = self.home.confirmation.get_trials(deepcopy=False)
-        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in runs}
+        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.runs()}
         wanted = [(one.number, seed) for seed in self.home.seeds() for one in self.home.candidates()]
         return [pair for pair in wanted if pair not in there]
 
@@ -160,25 +157,16 @@ class Trials:
         if self.waiting:
             return self._begin(key, self.waiting.pop(0), self.home.search)
         for number, seed in self._missing()[:1] if not self.unconfirmed else []:
-            params = self.home.search.get_trials(deepcopy=False)[number].params
-            self.home.confirmation.enqueue_trial(params, user_attrs={"of": number, "seed": seed})
-            self.unconfirmed.append(self.home.space.ask(self.home.confirmation))
+            params = self.home.trials()[number].params
+            self.unconfirmed.append(self.home.begin(self.home.confirmation, params, of=number, seed=seed))
         if self.unconfirmed:
             return self._begin(key, self.unconfirmed.pop(0), self.home.confirmation)
         return None
 
     def _ask(self, count: int) -> None:
         """Ask the study for new trials: a batch of them all at once, so that none knows how another one went."""
-        study = self.home.search
-        first = len(self.home.trials())
-        if not first:
-            study.enqueue_trial(self.home.space.own_point, user_attrs={"own": True})
-        for _ in range(count):
-            self.home.aim()
-            trial = self.home.space.ask(study)
-            if self.home.tune.deterministic:
-                trial.set_user_attr("batch", first)
-            self.waiting.append(trial)
+        batch = {"batch": len(self.home.trials())} if self.home.tune.deterministic else {}
+        self.waiting += [self.home.ask(**batch) for _ in range(count)]
 
     def _begin(self, key: str, trial: optuna.Trial, study: optuna.Study) -> dict[str, Any]:
         number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
@@ -249,25 +237,26 @@ class Trials:
             state, value = TrialState.COMPLETE, result["best"]
         else:
             state, value = TrialState.PRUNED, None
-        for name in ("best_epoch", "epoch", "seconds", "diagnoses"):
-            if name in result:
+        for name in ("seconds", "diagnoses"):
+            if result.get(name):
                 live.trial.set_user_attr(name, result[name])
         live.study.tell(live.trial, value, state)
-        self.save_time()
+        if time.monotonic() - self.saved > SAVE_TIME:
+            self.save_time()
         results.write(self.home)
         self.board.ended(live.label, state, value, why, result.get("diagnoses", []))
 
     def save_time(self) -> None:
         """Keep how long the search has taken so far, for its budget."""
         self.home.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
+        self.saved = time.monotonic()
 
     def todo(self) -> int:
         """Count the trials that are still to be run, those of the confirmation too; running ones count."""
         spent = sum(trial.state in ENDED for trial in self.home.trials())
         search = max(0, self.home.tune.trials - spent)
         top = self.home.tune.confirm.top + 1 if self.home.tune.confirm else 0
-        runs = self.home.confirmation.get_trials(deepcopy=False)
-        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in runs if run.state in ENDED}
+        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.runs() if run.state in ENDED}
         candidates = [one.number for one in self.home.candidates()]
         known = len(self.home.seeds()) * (min(top, self.home.tune.trials) if search else len(candidates))
         return search + known - sum((number, seed) in there for number in candidates for seed in self.home.seeds())
