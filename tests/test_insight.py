@@ -86,7 +86,7 @@ def scattered(count, metric, seed=0, keys=(LR, BETA, DIM)):
 )
 def test_the_parameter_that_matters_is_found_and_shares_are_those_of_optuna(key, metric):
     study = studied(scattered(60, metric))
-    found = importances(study, study.get_trials())
+    found = importances(study.get_trials())
     assert next(iter(found)) == key
     assert found[key] > 0.7
     assert sum(found.values()) == pytest.approx(1)
@@ -97,7 +97,7 @@ def test_the_parameter_that_matters_is_found_and_shares_are_those_of_optuna(key,
 def test_of_few_trials_five_count_as_good_and_not_a_tenth():
     study = studied(scattered(20, lambda point: point[DIM]))
     reference = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.25))
-    assert importances(study, study.get_trials()) == reference
+    assert importances(study.get_trials()) == reference
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,28 @@ def test_of_few_trials_five_count_as_good_and_not_a_tenth():
 )
 def test_where_nothing_can_be_learned_there_are_no_importances(trials):
     study = studied(trials)
-    assert importances(study, study.get_trials()) == {}
+    assert importances(study.get_trials()) == {}
 
 
 def test_a_parameter_that_some_finished_trials_lack_has_no_share():
     trials = scattered(30, lambda point: point[DIM]) + scattered(10, lambda point: point[DIM], keys=(LR, DIM))
     study = studied([*trials, trial(state=FAILED, point={})])
-    found = importances(study, study.get_trials())
+    found = importances(study.get_trials())
     assert list(found) == [DIM, LR]
     assert found[DIM] > 0.7
+
+
+def test_a_trial_that_was_stopped_counts_with_what_it_was_last_measured_at():
+    trials = scattered(40, lambda point: abs(math.log10(point[LR]) + 3))
+    cut = [one if one.value < 0.5 else stopped_at(one) for one in trials]
+    assert sum(one.state == STOPPED for one in cut) > 20
+    assert importances(studied(cut).get_trials()) == importances(studied(trials).get_trials())
+
+
+def stopped_at(one):
+    """The same trial, stopped early where it was as good as in the end."""
+    told = {"params": one.params, "distributions": one.distributions, "intermediate_values": {3: one.value}}
+    return create_trial(state=STOPPED, **told)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +145,7 @@ def test_a_parameter_that_some_finished_trials_lack_has_no_share():
         ({LR: 0.61, DIM: 0.2}, 20, ["lr mattered most (61 %), then latent_dim (20 %)"]),
         ({DIM: 0.2, LR: 0.61}, 20, ["lr mattered most (61 %), then latent_dim (20 %)"]),
         ({LR: 0.97, DIM: 0.03}, 20, ["lr mattered most (97 %)"]),
-        ({LR: 0.6, DIM: 0.4}, 9, ["lr mattered most (60 %), then latent_dim (40 %); a guess from 9 finished trials"]),
+        ({LR: 0.6, DIM: 0.4}, 9, ["lr mattered most (60 %), then latent_dim (40 %); a guess from 9 trials"]),
         ({LR: 1.0}, 20, []),
         ({}, 20, []),
     ],

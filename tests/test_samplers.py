@@ -39,12 +39,12 @@ def test_every_sampler_stays_inside_of_the_space_and_comes_nearer_to_the_best_po
     if sampler == "cmaes":
         pytest.importorskip("cmaes")
     home = made(tmp_path / "s", tune__sampler=sampler)
-    points = asked(home, 22)
+    points = asked(home, 16)
     assert all(1e-5 <= point[RATE] <= 1e-1 and 0 <= point[BETA] <= 0.9 for point in points)
     assert points[0] == {RATE: 2e-4, BETA: 0.5}
     assert far(points[0]) > 0.8
     assert min(map(far, points)) < 0.25
-    assert len({str(point) for point in points}) == 22
+    assert len({str(point) for point in points}) == 16
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -163,7 +163,7 @@ def report(study: StudyName = None, output: Picture = None) -> None:
     if not home.spent():
         raise RunError(f"{home.shown}: no trial has ended yet; wait for one")
     findings = results.findings(home)
-    weights = insight.importances(home.search, home.trials())
+    weights = insight.importances(home.trials())
     told = insight.sentences(findings, weights)
     folder = output or home.path / "report"
     for sentence in told:

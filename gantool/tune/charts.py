@@ -37,9 +37,9 @@ def _figure(width: float, height: float, title: str) -> Figure:
 
 def history(findings: Findings) -> Figure:
     """Draw the metric of each trial in the order in which they came."""
-    ranked = findings.ranked[:1]
-    told = [f"the best is trial {trial.number} with {show.number(result(trial))}" for trial in ranked]
-    figure = _figure(8, 4, f"{findings.metric} of each trial: {(told or ['none has finished'])[0]}")
+    best = findings.best
+    told = f"the best is trial {best.number} with {show.number(result(best))}" if best else "none has finished"
+    figure = _figure(8, 4, f"{findings.metric} of each trial: {told}")
     axes = figure.add_subplot(xlabel="trial", ylabel=f"{findings.metric} (lower is better)")
     seeds = [(one.number, value) for one in findings.confirmed for value in one.values if math.isfinite(value)]
     scale = metric_scale([*map(score, findings.measured), *(value for _, value in seeds)])

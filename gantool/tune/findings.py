@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
 
-MANY = 20  # finished trials, below which an importance is called a guess: of mere noise one parameter gets half as well
+MANY = 20  # measured trials, below which an importance is called a guess: of mere noise one parameter gets half as well
 SPOILT = frozenset({"mode-collapse", "memorised"})  # diagnoses of a generator that nobody wants, however near it is
 
 
@@ -84,7 +84,10 @@ class Findings:
     @property
     def ranked(self) -> list[FrozenTrial]:
         """The finished trials, the best first, without those that collapsed or memorised unless all did."""
-        sound = [trial for trial in self.finished if not spoilt(trial)]
+        later = {one.number for one in self.confirmed if one.spoilt}
+        if len(later) == len(self.confirmed):
+            later = set()
+        sound = [trial for trial in self.finished if not spoilt(trial) and trial.number not in later]
         return sorted(sound or self.finished, key=lambda trial: (result(trial), trial.number))
 
     @property
@@ -102,8 +105,8 @@ class Findings:
     @property
     def doubt(self) -> str:
         """What is added where importances rest on few trials."""
-        count = len(self.finished)
-        return f"; a guess from {count} finished trials" if count < MANY else ""
+        count = len(self.measured)
+        return f"; a guess from {count} trials" if count < MANY else ""
 
     @property
     def own(self) -> int | None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gantool import show
-from gantool.tune.findings import SPOILT, Confirmed, Findings, figure, is_number, names, result, short
+from gantool.tune.findings import SPOILT, Confirmed, Findings, figure, is_number, names, result, score, short
 
 __all__ = ["SPOILT", "Confirmed", "Findings", "importances", "sentences", "short"]
 
@@ -27,30 +27,35 @@ LONGEST = 100  # letters of a reason in a sentence
 MOST = 5  # sentences, for more are not read
 
 
-def importances(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:
+def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     """Share out among the parameters what makes a trial one of the best, by PED-ANOVA (arXiv:2304.10255).
 
     Args:
-        study: whose finished trials are asked.
-        trials: those of the study; too few finished ones, or equal ones, tell nothing.
+        trials: those of a search; what was stopped early counts with what it was last measured at, which is what it was
+            stopped for. Too few, or equal ones, tell nothing.
 
     Returns:
-        Shares that sum to 1 by dotted key, the largest first. A key that some finished trial lacks has none: the few
-        trials that have it would make it seem to matter.
+        Shares that sum to 1 by dotted key, the largest first. A key that some trial lacks has none: the few trials that
+        have it would make it seem to matter.
     """
     # It imports scikit-learn where that is installed: a second that only a report is worth.
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    finished = [trial for trial in trials if math.isfinite(result(trial))]
-    scores = [result(trial) for trial in finished]
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    known = [trial for trial in trials if trial.state in ended and math.isfinite(score(trial))]
+    scores = [score(trial) for trial in known]
     if len(scores) < ENOUGH or min(scores) == max(scores):
         return {}
-    spans = finished[0].distributions.items()
-    shared = [key for key, span in spans if not span.single() and all(key in trial.params for trial in finished)]
+    spans = known[0].distributions.items()
+    shared = [key for key, span in spans if not span.single() and all(key in trial.params for trial in known)]
     if not shared:
         return {}
     # Fewer good trials than five tell merit badly from chance, so that of few trials more than a tenth count as good.
     quantile = max(0.1, min(0.5, TOP / len(scores)))
+    study = optuna.create_study()
+    study.add_trials(
+        [create_trial(value=score(trial), params=trial.params, distributions=trial.distributions) for trial in known]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls parts of itself experimental, and few trials few
         try:
@@ -109,20 +114,20 @@ def _listed(words: Sequence[str]) -> str:
 def _history(findings: Findings) -> str | None:
     """Say when the best trial came."""
     ended = len(findings.ended)
-    if not findings.ranked:
+    if findings.best is None:
         return f"none of {ended} trials finished" if ended > 1 else None
-    best = findings.ranked[0]
-    score = f"{findings.metric} {show.number(result(best))}"
+    best = findings.best
+    told = f"{findings.metric} {show.number(result(best))}"
     later = sum(trial.number > best.number for trial in findings.ended)
     if ended == 1:
-        return f"one trial finished, with {score}: it takes more to learn from"
+        return f"one trial finished, with {told}: it takes more to learn from"
     if not later:
         return (
-            f"the best came last, as trial {best.number}, with {score}: more than {ended} trials may find a better one"
+            f"the best came last, as trial {best.number}, with {told}: more than {ended} trials may find a better one"
         )
     last = f"the last {later} of {ended}" if later > 1 else f"the last one of {ended}"
     came = "are the recipe's own values" if best.number == findings.own else f"came as trial {best.number}"
-    return f"the best {came}, with {score}; {last} brought nothing better"
+    return f"the best {came}, with {told}; {last} brought nothing better"
 
 
 def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:

@@ -51,16 +51,24 @@ def agreed(nodes: list[Node], home: Study, place: Place) -> Place:
 
 
 def memory(nodes: list[Node], home: Study, place: Place) -> tuple[int, int] | None:
-    """Measure the bytes of a GPU that the largest trial takes, and what the GPU has; None without a need to know."""
+    """Measure the bytes of a GPU that the largest trial takes, and what the GPU has; None without a need to know.
+
+    Raises:
+        ResourceError: torch cannot use the GPU that Ray has counted.
+    """
     cards = [node for node in nodes if node.gpus]
     if not cards or place.device == "cpu" or home.tune.trials_per_gpu:
         return None
     try:
-        recipe = home.space.largest()
+        wanted = [home.space.largest(), home.recipe]
     except GantoolError:  # not all upper ends fit together
-        recipe = home.recipe
-    taken: tuple[int, int] = _on(cards[0], 1, _train_a_little, recipes.dump(recipe), str(place.data_dir), place.store)
-    return taken
+        wanted = [home.recipe]
+    for recipe in wanted:
+        task = (_train_a_little, recipes.dump(recipe), str(place.data_dir), place.store)
+        taken, whole, said = _on(cards[0], 1, *task)
+        if not said:
+            return taken, whole
+    raise ResourceError(f"{cards[0].name}: its GPU cannot train the recipe ({said}); --device cpu leaves it alone")
 
 
 def _on(node: Node, gpus: int, task: Callable[..., Any], *arguments: Any) -> Any:
@@ -90,8 +98,15 @@ def _copied(home: Study, place: Place) -> Place:
     return replace(place, data_dir=target, store=str(target / "stores" / store.name))
 
 
-def _train_a_little(text: str, data_dir: str, store: str) -> tuple[int, int]:
-    """Give the bytes that training takes of this process's GPU, and the GPU's own."""
+def _train_a_little(text: str, data_dir: str, store: str) -> tuple[int, int, str]:
+    """Give the bytes that training takes of this process's GPU, and the GPU's own; or why it cannot."""
+    try:
+        return *_taken(text, data_dir, store), ""
+    except Exception as error:
+        return 0, 0, (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
     import torch
 
     from gantool.batches import Labeled
