@@ -34,7 +34,8 @@ def best(home: Study) -> FrozenTrial | None:
 
 def recipe_of(home: Study, number: int) -> Recipe:
     """Give the recipe of a trial, with the full length of the one that is searched."""
-    return engine.change(home.recipe, home.space.changes(home.trials()[number].params))
+    # The address of a database may hold a password, and training needs none.
+    return engine.change(home.recipe, {**home.space.changes(home.trials()[number].params), "tune.storage": None})
 
 
 def crowned(home: Study) -> str:

@@ -72,18 +72,22 @@ class Blind(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether to stop a trial."""
         before = copy.copy(study)
-        before._storage = cast(BaseStorage, _Before(study._storage, self.batch(trial), trial.number))
+        before._storage = cast(BaseStorage, _Before(study, self.batch(trial), trial.number))
+        before.study_name = "search"  # from which Hyperband draws brackets; the true one may have a random part
         return self.inner.prune(before, trial)
 
 
 class _Before:
     """A storage whose studies are as they were before a batch began, but for one of its trials."""
 
-    def __init__(self, storage: BaseStorage, first: int, own: int) -> None:
-        self._storage, self._first, self._own = storage, first, own
+    def __init__(self, study: optuna.Study, first: int, own: int) -> None:
+        self._storage, self._study_id, self._first, self._own = study._storage, study._study_id, first, own
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._study_id
 
     def get_all_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
         found = self._storage.get_all_trials(*arguments, **options)

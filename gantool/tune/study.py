@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,11 @@ from typing import Any, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gantool import engine
 from gantool import recipe as recipes
-from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
+from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceError, RunError
 from gantool.recipe import Recipe, Tune
 from gantool.runs import STUDY, make_directory, write
 from gantool.schema import plain
@@ -40,13 +41,15 @@ class Study:
 
     Args:
         path: the directory of a study that is there; `create` makes one.
+        recipe: what is searched; without it, what its `recipe.yaml` says.
+        new: whether its database is still to be made.
 
     Raises:
         CheckpointError: the study's database is damaged.
         ResourceError: the database that `tune.storage` names cannot be reached.
     """
 
-    def __init__(self, path: Path, recipe: Recipe | None = None) -> None:
+    def __init__(self, path: Path, recipe: Recipe | None = None, *, new: bool = False) -> None:
         self.path = path.absolute()
         self.recipe = recipe or engine.open_recipe(str(self.path / "recipe.yaml"))
         self.space = Space(self.recipe)
@@ -56,10 +59,14 @@ class Study:
         self._still: tuple[list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self.told():
-            about = json.loads((self.path / STUDY).read_text(encoding="utf-8"))
+            name = str(json.loads((self.path / STUDY).read_text(encoding="utf-8"))["study"])
+            if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
+                raise CheckpointError(
+                    f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
+                )
             storage = _storage(self.tune.storage or f"sqlite:///{(self.path / DATABASE).as_posix()}")
-            self.search = _open(storage, about["study"], pruner(self.tune, self.epochs))
-            self.confirmation = _open(storage, f"{about['study']}-confirm", optuna.pruners.NopPruner())
+            self.search = _open(storage, name, pruner(self.tune, self.epochs))
+            self.confirmation = _open(storage, f"{name}-confirm", optuna.pruners.NopPruner())
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Self:
@@ -70,7 +77,7 @@ class Study:
         # In a database that people share, a name has to be one of a kind.
         name = f"{path.name}-{uuid.uuid4().hex[:8]}" if recipe.tune.storage else recipe.name
         write(path / STUDY, json.dumps({"study": name}) + "\n")
-        return cls(path, recipe)
+        return cls(path, recipe, new=True)
 
     @classmethod
     def resume(cls, path: Path, recipe: Recipe) -> Self:
@@ -197,7 +204,7 @@ class Study:
             yield
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise self._failure(error) from None
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
             raise CheckpointError(f"{self.path / STUDY}: is damaged; restore a copy, or search anew") from None
 
     def _failure(self, error: Exception) -> CheckpointError | ResourceError:
@@ -249,7 +256,7 @@ def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, 
     """
     if out is None:
         mine = (path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file())
-        old = [] if fresh else [path for path in mine if differs(path, recipe) is None]
+        old = [] if fresh else [path for path in mine if _is_of(path, recipe)]
         if old:
             return max(old, key=lambda path: path.name), True
         return make_directory(None, recipe.name), False
@@ -266,6 +273,13 @@ def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, 
     return make_directory(out, recipe.name), False
 
 
+def _is_of(path: Path, recipe: Recipe) -> bool:
+    try:
+        return differs(path, recipe) is None
+    except GantoolError:  # one that cannot be read is no reason not to begin another
+        return False
+
+
 def _open(storage: optuna.storages.BaseStorage, name: str, stop: optuna.pruners.BasePruner) -> optuna.Study:
     study = optuna.create_study(
         study_name=name, storage=storage, load_if_exists=True, direction="minimize", pruner=stop
@@ -277,20 +291,18 @@ def _open(storage: optuna.storages.BaseStorage, name: str, stop: optuna.pruners.
 def _storage(address: str) -> optuna.storages.BaseStorage:
     try:
         return optuna.storages.RDBStorage(address)
-    except ModuleNotFoundError as error:
-        raise RecipeError(f"tune.storage: {_clean(address)} needs {error.name}; pip install {error.name}") from None
     except ImportError as error:
-        raise RecipeError(f"tune.storage: {_clean(address)}: {str(error).splitlines()[0]}") from None
-    except ValueError as error:
+        missing = getattr(error.__cause__ or error, "name", None) or "its driver"
+        raise RecipeError(f"tune.storage: {_clean(address)} needs {missing}; pip install {missing}") from None
+    except (ValueError, ArgumentError) as error:
         raise RecipeError(f"tune.storage: {_clean(str(error))}") from None
 
 
 def _clean(text: str) -> str:
-    """Give one line, without the password of an address."""
+    """Give one line, with nothing of an address but its kind and its server: the rest may hold a password."""
     line = (text.splitlines() or [""])[0]
-    before, at, after = line.rpartition("@")
-    scheme, slashes, who = before.partition("://")
-    return f"{scheme}{slashes}{who.partition(':')[0]}{at}{after}" if at and slashes else line
+    line = re.sub(r"(\w+://)\S*@", r"\1", line)
+    return re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1", line)
 
 
 def _value(trial: FrozenTrial) -> float:

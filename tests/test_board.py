@@ -1,0 +1,255 @@
+"""How a search is shown: live on a terminal, a line an event in a pipe, an object an event for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+
+import pytest
+from rich.console import Console
+from test_search import BETA, RATE, SEARCH, bowl, made, planned, quick, run, tiny
+
+from gantool import show
+from gantool.tune.board import Board, Row, sparkline
+from gantool.tune.study import Study
+from gantool.tune.trials import Place, Trials
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of 140 columns; gives what was drawn on it."""
+    console = Console(force_terminal=True, width=140, file=io.StringIO(), no_color=True, highlight=False)
+    monkeypatch.setattr(show, "err", console)
+    return console.file
+
+
+def drawn(board):
+    """The picture as it is on the screen at this moment."""
+    console = Console(width=140, file=io.StringIO())
+    console.print(board._picture())
+    return console.file.getvalue()
+
+
+def begun(home, data_dir, *, slots=1, gpus=0.0, as_json=False):
+    board = Board(home.recipe, as_json=as_json)
+    trials = Trials(home, board, Place(data_dir, "", "cpu", gpus=gpus, slots=slots), [])
+    board.begin(home, trials)
+    return board, trials
+
+
+def report(epoch, score, **more):
+    return {
+        "score": score, "best": score, "best_epoch": epoch, "epoch": epoch, "seconds": 0.1, "diagnoses": [],
+        "finished": epoch == 4, "resumed": 0, **more,
+    }  # fmt: skip
+
+
+def ended(trials, key, *results):
+    for result in results:
+        trials.measured(key, result)
+    trials.ended(key, died=False)
+
+
+def test_the_picture_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir, tmp_path):
+    home = made(tmp_path / "s", tune__trials=5, tune__pruner="none")
+    board, trials = begun(home, data_dir, slots=2)
+    for key in "ab":
+        trials.next(key)
+    ended(trials, "a", report(1, 30.0), report(2, 20.0), report(4, 10.0))
+    trials.measured("b", report(1, 40.0))
+    trials.measured("b", report(2, 25.0))
+    head, heading, row, _, running = drawn(board).splitlines()
+    assert re.match(r"1 finished, 1 running of 5; \ds so far, about \ds left; best fd 10.00 \(trial 0\) *$", head)
+    assert heading.split() == ["trial", "fd", "epoch", "lr", "betas.0", "state"]
+    assert row.split() == ["0", "10.00", "4/4", "█▄▁", "0.0002", "0.5", "finished"]
+    assert re.match(r"trial 1  ━{12} {12}  2/4  fd 25.00  █▁ *$", running)
+
+
+def test_what_runs_is_shown_as_far_as_its_log_says(data_dir, tmp_path):
+    home = made(tmp_path / "s")
+    board, trials = begun(home, data_dir)
+    config = trials.next("a")
+    folder = home.folder(0)
+    assert config["folder"] == str(folder)
+    assert board.rows["0"].reached() == 0
+    folder.mkdir()
+    lines = [json.dumps({"epoch": epoch, "pad": "x" * 3000}) for epoch in (1, 2, 3)]
+    (folder / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert board.rows["0"].reached() == 3
+    assert " 3/4" in drawn(board)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "half a li')
+    assert board.rows["0"].reached() == 0, "a line that is half written says nothing"
+
+
+def test_the_time_left_is_what_is_to_do_at_what_the_ended_ones_took_on_all_slots(data_dir, tmp_path):
+    home = made(tmp_path / "s", tune__trials=8, tune__pruner="none", tune__confirm={"top": 1, "seeds": 2})
+    board, trials = begun(home, data_dir, slots=4)
+    assert board._left() == "", "nothing is known yet"
+    trials.next("a")
+    trials.next("b")
+    ended(trials, "a", report(4, 1.0))
+    board.spent = [100.0]
+    # Seven more trials, and two candidates with two seeds each: at 100 s each, on 4 slots.
+    assert board.todo == 7 + 4
+    assert board._left() == f", about {show.duration(11 * 100 / 4)} left"
+    trials.measured("b", report(2, 1.0))
+    assert board._left() == f", about {show.duration(10.5 * 100 / 4)} left", "half of the running one is done"
+    ended(trials, "b", report(4, 2.0))
+    board.spent = [100.0, 200.0]
+    assert board._left() == f", about {show.duration(10 * 150 / 4)} left"
+
+
+def test_hours_of_gpus_are_shown_where_there_are_gpus(data_dir, tmp_path):
+    board, trials = begun(made(tmp_path / "s"), data_dir, gpus=0.5)
+    trials.next("a")
+    trials.live["a"].start -= 3600
+    assert "; 0.50 GPU hours" in drawn(board)
+
+
+def test_a_collapsed_trial_is_not_called_the_best(data_dir, tmp_path):
+    home = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
+    board, trials = begun(home, data_dir)
+    for key, score, codes in (("a", 9.0, []), ("b", 1.0, ["mode-collapse"])):
+        trials.next(key)
+        ended(trials, key, report(4, score, diagnoses=codes))
+    picture = drawn(board)
+    assert "best fd 9.000 (trial 0)" in picture
+    assert "finished, mode-collapse" in picture
+
+
+def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_left_empty(data_dir, tmp_path):
+    rate = {"low": 1e-5, "high": 1e-2, "log": True}
+    choice = {"choice": [0, 1], "when": {"loss.name": "hinge"}}
+    space = {"train.generator.lr": rate, "train.discriminator.lr": rate, "loss.r1": choice}
+    home = made(tmp_path / "s", tune__space={**space, "loss.name": ["hinge", "non_saturating"]})
+    board, trials = begun(home, data_dir)
+    trials.next("a")
+    ended(trials, "a", report(4, 1.0))
+    heading, row = drawn(board).splitlines()[1:3]
+    assert heading.split() == ["trial", "fd", "epoch", "generator.lr", "discriminator.lr", "r1", "loss.name", "state"]
+    assert row.split() == ["0", "1.000", "4/4", "▁", "0.0002", "0.0002", "non_saturating", "finished"]
+
+
+def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp_path, terminal, capsys):
+    def score(recipe, epoch):
+        time.sleep(0.1)
+        return bowl(recipe, epoch)
+
+    run(tiny(tune__trials=3), tmp_path / "s", data_dir, quick(score))
+    text = terminal.getvalue()
+    assert "\x1b[" in text
+    assert re.search(r"trial 1 +━+ +[1-3]/4 +fd ", text)
+    assert re.search(r"1 finished, 1 running of 3; .*best fd", text)
+    assert "trial 0 finished" not in text, "no line an event where there is a picture"
+    assert re.search(r"^ +\d  \d\.\d+ +4/4 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, capsys):
+    def plan(number, seed):
+        return ["diverged: at once" if number == 1 else 3.0 - number]
+
+    run(
+        tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 1, "seeds": 1}),
+        tmp_path / "s",
+        data_dir,
+        planned(plan),
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial ")]
+    assert [re.sub(r"\d+s so far(, about \d+s left)?", "…", line) for line in lines] == [
+        "trial 0 finished at epoch 2: fd 3.500; 1 finished of 3; …; best fd 3.500 (trial 0)",
+        "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; best fd 3.500 (trial 0)",
+        "trial 2 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; …; best fd 1.500 (trial 2)",
+        "trial 2 seed 8 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; confirming: 1 of 2; …; "
+        "best fd 1.500 (trial 2)",
+        "trial 0 seed 8 finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; confirming: 2 of 2; …; "
+        "best fd 1.500 (trial 2)",
+    ]
+
+
+def test_what_was_confirmed_before_a_restart_counts(data_dir, tmp_path, capsys):
+    chosen = tiny(**SEARCH | {"tune__trials": 2}, tune__confirm={"top": 2, "seeds": 2})
+    stopped = []
+
+    def plan(number, seed):
+        if (number, seed) == (1, 9):
+            stopped.append(2)
+        return [3.0 - number]
+
+    run(chosen, tmp_path / "s", data_dir, planned(plan), stopped=stopped)
+    assert len(Study(tmp_path / "s").confirmed()) == 0
+    capsys.readouterr()
+    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [3.0 - number]))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial ")]
+    assert [re.search(r"confirming: \d of \d", line)[0] for line in lines] == [
+        "confirming: 3 of 4",
+        "confirming: 4 of 4",
+    ]
+
+
+def events(text):
+    def refuse(word):
+        raise AssertionError(word)
+
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, capsys):
+    def plan(number, seed):
+        return ["diverged: at once" if number == 1 else 3.0 - number]
+
+    chosen = tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 1, "seeds": 1})
+    run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
+    told = events(capsys.readouterr().out)
+    assert [(event["event"], event.get("trial")) for event in told] == [
+        ("begin", None),
+        *[(what, "0") for what in ("started", "measured", "measured", "ended")],
+        *[("started", "1"), ("ended", "1")],
+        *[(what, "2") for what in ("started", "measured", "measured", "ended")],
+        *[(what, "2 seed 8") for what in ("started", "measured", "measured", "ended")],
+        *[(what, "0 seed 8") for what in ("started", "measured", "measured", "ended")],
+        ("end", None),
+    ]
+    assert told[1]["values"] == {RATE: 2e-4, BETA: 0.5}
+    assert told[2] == {"event": "measured", "trial": "0", "epoch": 1, "fd": 4.0, "best": 4.0}
+    failed = next(event for event in told if event["event"] == "ended" and event["trial"] == "1")
+    assert (failed["state"], failed["fd"], failed["why"]) == ("fail", None, "diverged: at once")
+    end = told[-1]
+    assert (end["best"], end["interrupted"], end["spent_budget"]) == (2, False, None)
+    assert end["sentence"].startswith("Trial 2 of 3: fd 1.500")
+    run(chosen, tmp_path / "s", data_dir, as_json=True)
+    again = events(capsys.readouterr().out)
+    assert [event["event"] for event in again] == ["begin", "end"]
+    assert (again[0]["done"], again[0]["trials"]) == (3, 3)
+
+
+def test_programs_are_told_of_what_was_interrupted_and_taken_up(data_dir, tmp_path, capsys):
+    stopped = []
+
+    def score(recipe, epoch):
+        if epoch == 2:
+            stopped.append(15)
+        return bowl(recipe, epoch)
+
+    run(tiny(tune__trials=2), tmp_path / "s", data_dir, quick(score), stopped=stopped, as_json=True)
+    told = events(capsys.readouterr().out)
+    assert [event["event"] for event in told] == ["begin", "started", "measured", "measured", "interrupted", "end"]
+    assert told[-1]["interrupted"]
+    assert told[-1]["best"] is None
+    run(tiny(tune__trials=2), tmp_path / "s", data_dir, as_json=True)
+    begin, first, second, *_ = events(capsys.readouterr().out)
+    assert (begin["done"], begin["interrupted"]) == (0, 1)
+    assert (first["event"], first["trial"]) == ("started", "0")
+    assert (second["event"], second["epoch"]) == ("measured", 3), "what was told before is not told again"
+
+
+def test_a_row_of_a_confirmation_is_known_by_its_label():
+    assert Row("3 seed 8", {}).again
+    assert not Row("3", {}).again
+
+
+def test_sparklines_of_many_scores_show_the_last_ones():
+    assert sparkline([9.0] + [1.0, 2.0] * 4) == "▁█" * 4
+    assert sparkline([1.0, 1.0]) == "▁▁"

@@ -1,0 +1,271 @@
+"""A study on disk: started, gone on with, extended, moved aside, shared, damaged, and its budgets."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import time
+from importlib.util import find_spec
+
+import pytest
+from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, tiny
+
+from gantool import engine
+from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
+from gantool.tune import results
+from gantool.tune.board import Board
+from gantool.tune.study import FREE, Study, find_study
+from gantool.tune.trials import Place, Trials
+
+
+def params(home):
+    return [trial.params for trial in home.trials()]
+
+
+# The same call starts, goes on and extends
+
+
+def test_a_search_of_24_trials_that_is_extended_to_40_runs_16_more(data_dir, tmp_path):
+    started = []
+
+    def score(recipe, epoch):
+        if epoch == 1:
+            started.append(recipe.train.optimizer.lr)
+        return bowl(recipe, epoch)
+
+    settings = {"tune__epochs": 1, "tune__sampler": "random"}
+    old = params(run(tiny(**settings, tune__trials=24), tmp_path / "s", data_dir, quick(score)))
+    assert len(old) == len(started) == 24
+    assert params(run(tiny(**settings, tune__trials=24), tmp_path / "s", data_dir, quick(score))) == old
+    assert len(started) == 24, "what is done is done"
+    home = run(tiny(**settings, tune__trials=40), tmp_path / "s", data_dir, quick(score))
+    assert params(home)[:24] == old
+    assert len({str(point) for point in params(home)}) == len(started) == 40, "none of them twice"
+    assert home.tune.trials == Study(home.path).tune.trials == 40
+
+
+def test_stopped_in_a_trial_a_search_goes_on_with_it(data_dir, tmp_path):
+    stopped = []
+
+    def score(recipe, epoch):
+        if recipe.train.optimizer.lr != 2e-4 and epoch == 2:
+            stopped.append(2)
+        return 1 / epoch
+
+    home = run(tiny(tune__trials=3), tmp_path / "s", data_dir, quick(score), stopped=stopped)
+    assert states(home) == ["COMPLETE", "RUNNING"]
+    old = home.trials()
+    home = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
+    assert params(home)[:2] == [trial.params for trial in old]
+    assert "RUNNING" not in states(home)
+    assert home.trials()[1].intermediate_values.items() >= old[1].intermediate_values.items()
+
+
+def test_fresh_moves_the_old_study_aside_and_keeps_every_one(data_dir, tmp_path):
+    first = params(run(tiny(tune__trials=2), tmp_path / "s", data_dir))
+    second = params(run(tiny(tune__trials=3, tune__seed=5), tmp_path / "s", data_dir, fresh=True))
+    run(tiny(tune__trials=1), tmp_path / "s", data_dir, fresh=True)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["s", "s-old-1", "s-old-2"]
+    assert [len(Study(tmp_path / name).trials()) for name in names] == [1, 2, 3]
+    assert (params(Study(tmp_path / "s-old-1")), params(Study(tmp_path / "s-old-2"))) == (first, second)
+
+
+def test_without_a_directory_the_newest_study_of_the_same_recipe_goes_on(data_dir, inside):
+    first = run(tiny(tune__trials=1), None, data_dir)
+    assert first.shown.as_posix() == "runs/gan14-001"
+    other = run(tiny(tune__trials=1, train__batch_size=8), None, data_dir)
+    assert other.shown.as_posix() == "runs/gan14-002", "another recipe begins a new one"
+    again = run(tiny(tune__trials=2), None, data_dir)
+    assert again.shown.as_posix() == "runs/gan14-001"
+    assert len(again.trials()) == 2
+    fresh = run(tiny(tune__trials=1), None, data_dir, fresh=True)
+    assert fresh.shown.as_posix() == "runs/gan14-003"
+    assert run(tiny(tune__trials=2), None, data_dir).shown.as_posix() == "runs/gan14-003", "the newest one"
+    assert len(Study(inside / "runs" / "gan14-001").trials()) == 2
+
+
+def test_a_search_that_fails_before_its_first_trial_leaves_no_directory(data_dir, inside):
+    with pytest.raises(Exception, match="nowhere"):
+        run(tiny(data__source="nowhere"), None, data_dir)
+    assert not list((inside / "runs").iterdir())
+
+
+@pytest.mark.parametrize("key", sorted(FREE))
+def test_what_makes_no_trial_wrong_may_change_when_a_study_goes_on(key, tmp_path):
+    value = {
+        "trials": 9, "hours": 1.0, "gpu_hours": 1.0, "parallel": 2, "cpus_per_trial": 2, "trials_per_gpu": 2,
+        "confirm": {"top": 1}, "sampler": "random", "pruner": "none", "deterministic": True,
+    }[key]  # fmt: skip
+    made(tmp_path / "s")
+    Study.resume(tmp_path / "s", tiny(**{f"tune__{key}": value}))
+    assert getattr(Study(tmp_path / "s").tune, key) == getattr(tiny(**{f"tune__{key}": value}).tune, key)
+
+
+@pytest.mark.parametrize(
+    ("changes", "block"),
+    [
+        ({"tune__seed": 1}, "tune"),
+        ({"tune__epochs": 9}, "tune"),
+        ({"tune__metric": "fd_rand"}, "tune"),
+        ({"tune__space": {RATE: [2e-4]}}, "tune"),
+        ({"train__batch_size": 9}, "train"),
+        ({"data__size": 9}, "data"),
+        ({"loss": "hinge"}, "loss"),
+        ({"model__latent_dim": 9}, "model"),
+    ],
+)
+def test_what_makes_it_another_search_is_refused_and_changes_nothing(changes, block, tmp_path):
+    made(tmp_path / "s")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "s").glob("*.*")}
+    with pytest.raises(RunError, match=rf"s: is the study of another recipe \({block} differs\); search in a new"):
+        Study.resume(tmp_path / "s", tiny(**changes))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "s").glob("*.*")} == before
+
+
+def test_a_name_is_no_part_of_what_is_searched(tmp_path):
+    made(tmp_path / "s")
+    assert find_study(tmp_path / "s", tiny(name="another"), fresh=False) == (tmp_path / "s", True)
+    Study.resume(tmp_path / "s", tiny(name="another"))
+
+
+# Where it is kept
+
+
+def test_a_study_may_be_kept_in_a_database_elsewhere_that_others_share(data_dir, tmp_path):
+    address = f"sqlite:///{(tmp_path / 'shared.db').as_posix()}"
+    chosen = tiny(tune__storage=address, tune__trials=2, tune__confirm={"top": 1, "seeds": 1})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = run(chosen, tmp_path / "a" / "s", data_dir)
+    two = run(engine.change(chosen, {"tune.trials": 3}), tmp_path / "b" / "s", data_dir)
+    assert not list(tmp_path.glob("*/s/study.db"))
+    assert [len(home.trials()) for home in (one, two, Study(one.path), Study(two.path))] == [2, 3, 2, 3]
+    assert [trial.number for trial in two.trials()] == [0, 1, 2]
+    assert reseeded(one)
+    assert len(run(engine.change(chosen, {"tune.trials": 4}), one.path, data_dir).trials()) == 4
+    assert len(Study(two.path).trials()) == 3
+    names = [row[0] for row in sqlite3.connect(tmp_path / "shared.db").execute("SELECT study_name FROM studies")]
+    assert len(names) == len(set(names)) == 4, "two searches and their confirmations"
+
+
+@pytest.mark.skipif(find_spec("psycopg2") is not None, reason="it is installed")
+def test_a_database_without_its_driver_is_refused_with_the_packages_name(data_dir, tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        run(tiny(tune__storage="postgresql://ann:secret@nowhere/studies"), tmp_path / "s", data_dir)
+    assert re.fullmatch(
+        r"tune.storage: postgresql://nowhere/studies needs (psycopg2?); pip install \1", str(caught.value)
+    )
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("nodialect://ann:secret@nowhere/studies", Exception),
+        ("postgresql://ann:secret@nowhere:port/studies", Exception),
+        ("mysql+pymysql://ann:se@cret@nowhere/studies", Exception),
+        ("sqlite:////nowhere/secret/study.db", ResourceError),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_one_line_without_the_password(address, kind, data_dir, tmp_path):
+    with pytest.raises((RecipeError, ResourceError)) as caught:
+        run(tiny(tune__storage=address), tmp_path / "s", data_dir)
+    assert isinstance(caught.value, kind)
+    assert "cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "\x00\x01", "[]"])
+def test_a_damaged_study_json_is_one_clear_error_and_stays_as_it_is(content, tmp_path):
+    path = made(tmp_path / "s").path / "study.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"study.json: is damaged; restore a copy, or search anew"):
+        Study(tmp_path / "s")
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_a_study_whose_database_is_gone_is_not_taken_for_an_empty_one(tmp_path):
+    made(tmp_path / "s").ask()
+    (tmp_path / "s" / "study.db").unlink()
+    with pytest.raises(CheckpointError, match=r"study.db: "):
+        Study(tmp_path / "s")
+
+
+def test_an_old_study_that_can_no_longer_be_read_does_not_keep_a_new_one_from_beginning(data_dir, inside):
+    (inside / "runs" / "gan14-007").mkdir(parents=True)
+    (inside / "runs" / "gan14-007" / "study.json").write_text(json.dumps({"study": "gan14"}), encoding="utf-8")
+    (inside / "runs" / "gan14-007" / "recipe.yaml").write_text("model: {name: of_old}\n", encoding="utf-8")
+    assert run(tiny(tune__trials=1), None, data_dir).shown.as_posix() == "runs/gan14-008"
+
+
+# Budgets
+
+
+def slow(seconds):
+    def score(recipe, epoch):
+        time.sleep(seconds)
+        return bowl(recipe, epoch)
+
+    return quick(score)
+
+
+def test_when_its_hours_are_spent_a_search_ends_well_and_goes_on_with_more(data_dir, tmp_path, capsys):
+    home = run(tiny(tune__trials=3, tune__hours=0.5 / 3600), tmp_path / "s", data_dir, slow(0.3))
+    assert states(home) == ["RUNNING"]
+    assert home.trials()[0].intermediate_values
+    told = "".join(capsys.readouterr())
+    assert told.count("tune.hours 0.000138889 is spent; more of it, and the same command goes on\n") == 1
+    spent = home.search.user_attrs["seconds"]
+    assert spent >= 0.5
+    again = run(tiny(tune__trials=3, tune__hours=0.5 / 3600), tmp_path / "s", data_dir, slow(0.3))
+    assert states(again) == ["RUNNING"], "what earlier starts took counts too"
+    assert "is spent" in "".join(capsys.readouterr())
+    home = run(tiny(tune__trials=3, tune__hours=1.0), tmp_path / "s", data_dir)
+    assert len(home.spent()) == 3
+    assert "is spent" not in "".join(capsys.readouterr())
+    assert home.search.user_attrs["seconds"] >= spent
+
+
+def test_a_search_that_is_done_does_not_ask_for_more_hours(data_dir, tmp_path, capsys):
+    def score(recipe, epoch):
+        time.sleep(1.05 if epoch == 4 else 0)
+        return bowl(recipe, epoch)
+
+    home = run(tiny(tune__trials=1, tune__hours=1 / 3600), tmp_path / "s", data_dir, quick(score))
+    assert states(home) == ["COMPLETE"]
+    assert "is spent" not in "".join(capsys.readouterr())
+
+
+def test_hours_of_gpus_are_counted_for_what_ended_and_what_runs_and_in_all_starts(data_dir, tmp_path):
+    def begun(home):
+        board = Board(home.recipe)
+        trials = Trials(home, board, Place(data_dir, "", "cpu", gpus=0.5, slots=2), [])
+        board.begin(home, trials)
+        return trials
+
+    home = made(tmp_path / "s", tune__gpu_hours=2.0)
+    trials = begun(home)
+    config = trials.next("a")
+    trials.live["a"].start -= 3600
+    assert trials.gpu_hours() == pytest.approx(0.5, abs=0.01), "an hour on half of a GPU"
+    assert not trials.over()
+    for result in quick(bowl)(config, lambda: False):
+        trials.measured("a", result)
+    trials.ended("a", died=False)
+    trials = begun(Study(tmp_path / "s"))
+    assert trials.gpu_hours() == pytest.approx(0.5, abs=0.01)
+    assert trials.next("b")
+    trials.live["b"].start -= 3.1 * 3600
+    assert trials.over() == "tune.gpu_hours 2"
+    assert trials.next("c") is None
+    assert trials.stopping
+
+
+def test_a_search_at_once_on_three_slots_leaves_no_trial_behind(data_dir, tmp_path):
+    home = drive(made(tmp_path / "s", tune__trials=7, tune__confirm={"top": 2, "seeds": 2}), data_dir, order=4)
+    assert len(home.spent()) == len(home.trials()) == 7
+    assert {state for *_, state in reseeded(home)} == {"COMPLETE"}
+    assert len(reseeded(home)) == len(set(reseeded(home))) == 2 * len(home.candidates())
+    assert results.best(home).number == home.confirmed()[0].number

@@ -1,0 +1,225 @@
+"""`gantool tune --engine inline` and `gantool study`, as they are typed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from test_search import BETA, RATE, TINY, made, planned, run, tiny
+
+from gantool import engine
+from gantool.cli import main
+from gantool.runs import Run
+from gantool.tune.study import Study
+
+PLAN = [3.0, 1.0, 2.0]  # what the trials of `studied` come to
+TYPED = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+@pytest.fixture
+def gantool(capsys, data_dir, monkeypatch):
+    """Run the command line in this process; gives the exit code, standard output and standard error."""
+    monkeypatch.setenv("GANTOOL_DATA", str(data_dir))
+
+    def call(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, arguments)))
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return stop.value.code or 0, said.out, said.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made_once(data_dir, tmp_path_factory):
+    """A study of three trials, and a fourth that failed, in `runs/gan14-001`."""
+    folder = tmp_path_factory.mktemp("studied")
+
+    def plan(number, seed):
+        return [PLAN[number] if number < 3 else "diverged: at epoch 1"]
+
+    chosen = tiny(tune__trials=4, tune__epochs=2, tune__pruner="none", train__epochs=2)
+    run(chosen, folder / "runs" / "gan14-001", data_dir, planned(plan))
+    return folder
+
+
+@pytest.fixture
+def studied(made_once, monkeypatch):
+    """That study, in the working directory."""
+    monkeypatch.chdir(made_once)
+    return Study(made_once / "runs" / "gan14-001")
+
+
+def test_status_shows_the_table_and_the_winner_of_the_newest_study(studied, gantool):
+    code, out, err = gantool("study", "status")
+    assert code == 0
+    assert re.findall(r"^ +(\d) +([\d.]*) +\d/2 ", out, re.MULTILINE)[:3] == [
+        ("1", "1.500"),
+        ("2", "2.500"),
+        ("0", "3.500"),
+    ]
+    assert "diverged: at epoch 1" in out
+    assert "Trial 1 of 4: fd 1.5 after 2 epochs" in out
+    assert "4 of 4 trials done" in err
+    assert [gantool("study", "status", name)[1] for name in ("gan14-001", "runs/gan14-001", studied.path)] == 3 * [out]
+
+
+def test_status_as_json_is_one_object(studied, gantool):
+    code, out, _ = gantool("study", "status", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert (told["metric"], told["trials"], told["best"]) == ("fd", 4, 1)
+    assert [(row["number"], row["state"], row["fd"]) for row in told["rows"]] == [
+        (0, "complete", 3.5), (1, "complete", 1.5), (2, "complete", 2.5), (3, "fail", None)
+    ]  # fmt: skip
+    assert told["rows"][0]["values"] == {RATE: 2e-4, BETA: 0.5}
+
+
+def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(inside, gantool):
+    home = made(inside / "s", tune__trials=4)
+    code, out, _ = gantool("study", "status", "s")
+    assert (code, "running" in out) == (0, False)
+    for trial in (home.ask(), home.ask()):
+        trial.report(7.5, 1)
+    before = {path.name: path.read_bytes() for path in home.path.glob("*.*")}
+    code, out, _ = gantool("study", "status", "s")
+    assert code == 0
+    assert "running, or interrupted: trial 0, 1\n" in out
+    told = json.loads(gantool("study", "status", "s", "--json")[1])
+    assert (told["best"], told["sentence"]) == (None, "")
+    assert [(row["state"], row["fd"]) for row in told["rows"]] == [("running", 7.5), ("running", 7.5)]
+    assert {path.name: path.read_bytes() for path in home.path.glob("*.*")} == before
+
+
+def test_export_writes_all_trials_or_the_best_recipe(studied, gantool, tmp_path):
+    assert gantool("study", "export", "-o", tmp_path / "a.csv")[0] == 0
+    table = list(csv.DictReader((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(row["state"], row["fd"]) for row in table][2:] == [("complete", "2.5"), ("fail", "")]
+    code, out, _ = gantool("study", "export", "gan14-001", "-o", tmp_path / "a.json")
+    assert (code, out) == (0, f"{tmp_path / 'a.json'}: all trials of runs/gan14-001\n")
+    told = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert told == json.loads(gantool("study", "status", "--json")[1])
+    assert gantool("study", "export", "-o", tmp_path / "a.yaml")[1].endswith("the best recipe of runs/gan14-001\n")
+    best = engine.open_recipe(str(tmp_path / "a.yaml"))
+    assert best.train.optimizer.lr == studied.trials()[1].params[RATE]
+    assert best.train.epochs == 2
+
+
+def test_export_refuses_what_it_cannot_write_and_keeps_what_is_there(studied, gantool, tmp_path):
+    code, _, err = gantool("study", "export", "-o", tmp_path / "a.txt")
+    assert (code, err) == (2, f"error: {tmp_path / 'a.txt'}: expected a name that ends in .csv, .json or .yaml\n")
+    (tmp_path / "a.csv").write_text("mine")
+    code, _, err = gantool("study", "export", "-o", tmp_path / "a.csv")
+    assert (code, (tmp_path / "a.csv").read_text()) == (2, "mine")
+    assert err.endswith("is already there; name another file, or add --overwrite\n")
+    assert gantool("study", "export", "-o", tmp_path / "a.csv", "--overwrite")[0] == 0
+    code, _, err = gantool("study", "export", "-o", tmp_path / "no" / "a.csv")
+    assert code == 7
+    assert "cannot be written (No such file or directory)" in err
+
+
+def test_a_study_without_a_finished_trial_says_what_to_do(inside, gantool):
+    made(inside / "s", tune__trials=4)
+    for command in (["export", "s", "-o", "best.yaml"], ["promote", "s"]):
+        code, _, err = gantool("study", *command)
+        assert (code, err) == (2, "error: s: no trial has finished yet; go on with: gantool tune s\n")
+    assert not (inside / "best.yaml").exists()
+    assert gantool("study", "export", "s", "-o", "all.csv")[0] == 0
+    code, _, err = gantool("study", "report", "s")
+    assert (code, err) == (2, "error: s: no trial has ended yet; wait for one\n")
+
+
+def test_promote_trains_the_winner_for_its_full_length(studied, gantool, tmp_path):
+    assert gantool("study", "promote", "--out", tmp_path / "run")[0] == 0
+    run = Run.open(str(tmp_path / "run"))
+    recipe = engine.open_recipe(str(run.path / "recipe.yaml"))
+    assert recipe.train.optimizer.lr == studied.trials()[1].params[RATE]
+    assert [entry["epoch"] for entry in run.entries()] == [1, 2]
+    assert (run.checkpoints / "best.pt").exists()
+
+
+def test_promote_takes_another_trial_and_changes_and_refuses_one_that_is_not_there(studied, gantool, tmp_path):
+    more = ("--trial", 3, "--set", "train.epochs=1", "--set", f"{RATE}=1e-4", "--out", tmp_path / "run")
+    assert gantool("study", "promote", "gan14-001", *more)[0] == 0
+    recipe = engine.open_recipe(str(tmp_path / "run" / "recipe.yaml"))
+    assert (recipe.train.optimizer.lr, recipe.train.epochs) == (1e-4, 1)
+    assert recipe.train.optimizer.betas[0] == studied.trials()[3].params[BETA]
+    code, _, err = gantool("study", "promote", "--trial", 4)
+    assert (code, err) == (2, "error: runs/gan14-001: has no trial 4; it has 4, from 0 on\n")
+    code, _, err = gantool("study", "promote", "--set", "train.epoch=1")
+    assert code == 2
+    assert "did you mean 'epochs'?" in err
+    code, _, err = gantool("study", "promote", "--out", tmp_path / "run")
+    assert code == 2
+    assert "already holds something" in err
+
+
+def test_a_run_is_not_taken_for_a_study_nor_a_study_for_a_run(studied, gantool, tmp_path):
+    Run.create("a: 1\n", name="gan14", out=tmp_path / "run")
+    for command in ("status", "report", "promote", "export"):
+        code, _, err = gantool("study", command, tmp_path / "run")
+        assert code == 2
+        assert err == f"error: {tmp_path / 'run'}: is a run, not a study; a study is made with: gantool tune RECIPE\n"
+    code, _, err = gantool("sample", "gan14-001")
+    assert code == 2
+    assert "gan14-001: is a study, not a run; name one of its trials, such as runs/gan14-001/trials/0000\n" in err
+    code, _, err = gantool("study", "status", "gan14-002")
+    assert code == 2
+    assert "gan14-002: no study of this name and no directory with a study.json; here are: gan14-001\n" in err
+
+
+def test_without_any_study_the_command_that_makes_one_is_named(inside, gantool):
+    code, _, err = gantool("study", "status")
+    assert (code, err) == (2, "error: runs: no study here yet; make one with: gantool tune RECIPE\n")
+
+
+def test_a_study_is_searched_on_by_its_path_or_its_name(studied, gantool):
+    for name in ("runs/gan14-001", "gan14-001"):
+        code, out, err = gantool("tune", name, "--engine", "inline")
+        assert code == 0, err
+        assert "study runs/gan14-001: 4 of 4 trials done" in err
+        assert "Trial 1 of 4: fd 1.5 after" in out
+    assert not (studied.path.parent / "gan14-002").exists()
+
+
+def test_a_report_is_one_page(studied, gantool, tmp_path):
+    pytest.importorskip("gantool.tune.plots")
+    code, out, err = gantool("study", "report", "-o", tmp_path / "report")
+    assert code == 0, err
+    assert f"{tmp_path / 'report' / 'index.html'}: one page" in out
+    assert "fd 1.500" in out
+    assert (tmp_path / "report" / "index.html").stat().st_size > 1000
+    assert "<html" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, inside):
+    command = ["tune", "gan14", *TYPED, "--set", "tune.epochs=1", "--trials", "2", "--engine", "inline", "--out", "s"]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "gantool", *command, "--data-dir", str(data_dir)],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONWARNINGS": "error"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    loaded = set(re.findall(r"^import time:.*\| +(\w+)", done.stderr, re.MULTILINE))
+    assert {"torch", "optuna"} <= loaded
+    assert "ray" not in loaded
+    assert {path.name for path in (inside / "s").iterdir() if path.name[0] != "."} == {
+        *("best.yaml", "best.png", "recipe.yaml", "study.db", "study.json", "trials.csv", "trials")
+    }
+    assert sorted(path.name for path in (inside / "s" / "trials").iterdir()) == ["0000", "0001"]
+    home = Study(inside / "s")
+    best = min(home.finished(), key=lambda trial: trial.value)
+    for trial in home.trials():
+        entries = Run(home.folder(trial.number)).entries()
+        assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
+        assert (home.folder(trial.number) / "checkpoints" / "best.pt").exists() == (trial.number == best.number)
+    chosen = engine.open_recipe(str(inside / "s" / "best.yaml"))
+    assert chosen.train.optimizer.lr == best.params[RATE]
+    assert f"\nTrial {best.number} of 2: fd " in done.stdout
+    assert done.stdout.endswith("  gantool study promote s\n  gantool study report s\n")
