@@ -73,10 +73,8 @@ def write(home: Study) -> None:
 def _write(home: Study) -> None:
     write_file(home.path / "trials.csv", table(home))
     winner = best(home)
-    if winner is not None:
-        text = f"# {crowned(home)}.\n" + recipes.dump(recipe_of(home, winner.number))
-        if not _same(home, text):
-            write_file(home.path / "best.yaml", text)
+    if winner is not None and not _is_told(home, head := f"# {crowned(home)}.\n"):
+        write_file(home.path / "best.yaml", head + recipes.dump(recipe_of(home, winner.number)))
         grid = home.folder(winner.number) / "samples" / f"epoch-{best_epoch_of(winner):04d}.png"
         if grid.exists():
             with replacing(home.path / "best.png") as aside:
@@ -168,6 +166,10 @@ def _json(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _same(home: Study, text: str) -> bool:
+def _is_told(home: Study, head: str) -> bool:
+    """Tell whether `best.yaml` says so already, and `best.png` is there to see."""
     path = home.path / "best.yaml"
-    return path.exists() and path.read_text(encoding="utf-8") == text
+    if not path.is_file() or not (home.path / "best.png").is_file():
+        return False
+    with path.open(encoding="utf-8") as file:
+        return file.readline() == head

@@ -104,6 +104,9 @@ class Study:
     @contextmanager
     def still(self) -> Iterator[None]:
         """Read the trials once while the block runs, in which nothing changes."""
+        if self._still:  # a block inside of another
+            yield
+            return
         self._still = (self.trials(), self.runs())
         try:
             yield

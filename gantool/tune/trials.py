@@ -34,6 +34,7 @@ class Live:
         trial: Optuna's.
         study: the one that it is of, the search or its confirmation.
         label: what people call it.
+        seen: epochs that were measured before this start, which it may measure again from its checkpoint.
         start: when it was handed out.
         last: its newest result.
     """
@@ -41,6 +42,7 @@ class Live:
     trial: optuna.Trial
     study: optuna.Study
     label: str
+    seen: frozenset[int]
     start: float = field(default_factory=time.monotonic)
     last: dict[str, Any] = field(default_factory=dict)
 
@@ -83,6 +85,7 @@ class Trials:
         self.failure: Exception | None = None
         self.start = self.saved = time.monotonic()
         self.before = float(home.search.user_attrs.get("seconds", 0.0))
+        self.count = len(home.trials())
         self.waiting = self._taken_up(home.search)
         self.unconfirmed = self._taken_up(home.confirmation)
         if home.tune.deterministic:
@@ -141,7 +144,7 @@ class Trials:
         return self.stopping or not (self.waiting or self.unconfirmed or self._left() or self._missing())
 
     def _left(self) -> int:
-        return max(0, self.home.tune.trials - len(self.home.trials()))
+        return max(0, self.home.tune.trials - self.count)
 
     def _missing(self) -> list[tuple[int, int]]:
         """Give the candidates and seeds that have not been tried; none before the search itself is done."""
@@ -165,8 +168,10 @@ class Trials:
 
     def _ask(self, count: int) -> None:
         """Ask the study for new trials: a batch of them all at once, so that none knows how another one went."""
-        batch = {"batch": len(self.home.trials())} if self.home.tune.deterministic else {}
-        self.waiting += [self.home.ask(**batch) for _ in range(count)]
+        batch = {"batch": self.count} if self.home.tune.deterministic else {}
+        for _ in range(count):
+            self.waiting.append(self.home.ask(**batch))
+            self.count += 1
 
     def _begin(self, key: str, trial: optuna.Trial, study: optuna.Study) -> dict[str, Any]:
         number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
@@ -179,7 +184,8 @@ class Trials:
         if seed is not None:
             fixed["train.seed"] = seed
         folder = self.home.folder(number, seed)
-        self.live[key] = Live(trial, study, label)
+        seen = frozenset(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        self.live[key] = Live(trial, study, label, seen)
         self.board.started(label, values, folder)
         return {
             "label": label,
@@ -205,9 +211,9 @@ class Trials:
             return False
         if result["resumed"] and live.trial.user_attrs.get("resumed") != result["resumed"]:
             live.trial.set_user_attr("resumed", result["resumed"])
-        seen = live.study.get_trials(deepcopy=False)[live.trial.number].intermediate_values
-        if result["epoch"] in seen:  # it went on from a checkpoint, and measures again what was told before
+        if result["epoch"] in live.seen:
             return False
+        live.seen |= {result["epoch"]}  # its process may die, too
         live.trial.report(result["score"], result["epoch"])
         self.board.measured(live.label, result)
         # The recipe's own values are what the rest is compared with: they run to the end.
@@ -243,8 +249,9 @@ class Trials:
         live.study.tell(live.trial, value, state)
         if time.monotonic() - self.saved > SAVE_TIME:
             self.save_time()
-        results.write(self.home)
-        self.board.ended(live.label, state, value, why, result.get("diagnoses", []))
+        with self.home.still():
+            results.write(self.home)
+            self.board.ended(live.label, state, value, why, result.get("diagnoses", []))
 
     def save_time(self) -> None:
         """Keep how long the search has taken so far, for its budget."""
