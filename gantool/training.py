@@ -53,7 +53,6 @@ class Report:
         scores: D(x) as `scores/real` and D(G(z)) as `scores/fake`, means over this epoch.
         metrics: such as `fd`, in the epochs in which they are measured.
         best: the lowest value so far of the metric that decides; infinite before the first.
-        best_epoch: where it was measured; 0 before the first.
         measured_with: what the metrics were measured with; empty where there are none.
         diagnoses: what is wrong with the run at the moment, by code; see `health`.
         news: diagnoses that began or ended with this report.
@@ -70,7 +69,6 @@ class Report:
     scores: dict[str, float]
     metrics: dict[str, float]
     best: float
-    best_epoch: int
     measured_with: Mapping[str, Any] = field(default_factory=dict)
     diagnoses: tuple[str, ...] = ()
     news: tuple[Diagnosis, ...] = ()
@@ -317,7 +315,6 @@ class Training:
             scores={name: value for name, value in means.items() if name not in losses},
             metrics=metrics or {},
             best=self.best,
-            best_epoch=self.best_epoch,
             measured_with=self.evaluate.about if metrics else {},
             diagnoses=self.health.active,
             news=news,

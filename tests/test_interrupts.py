@@ -199,7 +199,8 @@ def test_a_trial_that_was_killed_goes_on_from_its_checkpoint_and_logs_every_epoc
         assert trials(saga.study)[number].user_attrs.get("resumed", 0) >= done
     for trial in trials(saga.study):
         logged = [entry["epoch"] for entry in entries(saga.study, trial.number)]
-        assert logged == list(range(1, trial.user_attrs["epoch"] + 1))
+        assert logged == list(range(1, len(logged) + 1))
+        assert len(logged) == EPOCHS or trial.state == TrialState.PRUNED
 
 
 def test_rays_own_files_are_not_needed_to_go_on(saga):
@@ -210,6 +211,9 @@ def test_rays_own_files_are_not_needed_to_go_on(saga):
 
 def test_a_trial_that_was_killed_on_ray_ends_bit_for_bit_as_one_that_was_not(saga, whole):
     assert trials(saga.study)[0].value == trials(whole)[0].value
+    assert trials(saga.study)[0].intermediate_values == trials(whole)[0].intermediate_values, (
+        "with those nobody heard of"
+    )
     assert entries(saga.study, 0) == entries(whole, 0)
 
 
@@ -293,22 +297,23 @@ def test_a_trial_whose_worker_dies_goes_on_from_its_checkpoint_three_times_and_t
 
 def test_settings_that_raise_and_settings_that_overflow_fail_once_each_and_the_search_goes_on(data_dir, tmp_path):
     deep = ("--set", f"model.discriminator={[16] * 13}")  # at the wild rate its scores overflow in the first steps
-    space = "{data.source: [digits, missing-photos], train.optimizer.lr: [2e-4, 999.0, 1000.0]}"
-    command = ("tune", "gan14", *TINY, *deep, "--set", f"tune.space={space}", "--set", "tune.sampler=random")
+    source = "{choice: [digits, missing-photos, missing-drawings], when: {train.optimizer.lr: 2e-4}}"
+    space = f"{{train.optimizer.lr: [2e-4, 1000.0], data.source: {source}}}"
+    command = ("tune", "gan14", *TINY, *deep, "--set", f"tune.space={space}", "--set", "tune.seed=8")
     done = gantool(
-        *(*command, "--device", "cpu", "--trials", "10", "--out", "s", "--json", "--data-dir", str(data_dir)),
+        *(*command, "--device", "cpu", "--trials", "6", "--out", "s", "--json", "--data-dir", str(data_dir)),
         folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     begun = [event["trial"] for event in events if event["event"] == "started"]
-    assert begun == list(map(str, range(10))), "one attempt each"
+    assert begun == ["0", "1", "2", "3", "4", "5"], "one attempt each"
     rows = table(tmp_path / "s")
-    lacking = [row for row in rows if row["data.source"] != "digits"]
-    wild = [row for row in rows if row not in lacking and float(row["train.optimizer.lr"]) > 1]
+    lacking = [row for row in rows if row["data.source"].startswith("missing")]
+    wild = [row for row in rows if row["train.optimizer.lr"] == "1000.0"]
     assert lacking, rows
     assert wild, rows
-    assert all(row["why"].startswith("missing-photos: ") for row in lacking), lacking
+    assert all("unknown source 'missing-" in row["why"] for row in lacking), lacking
     assert all(" became nan" in row["why"] or " became inf" in row["why"] for row in wild), wild
     assert {row["state"] for row in [*lacking, *wild]} == {"fail"}
     assert {row["state"] for row in rows if row not in lacking and row not in wild} <= {"complete", "pruned"}
@@ -331,7 +336,20 @@ def test_a_disk_that_fills_up_ends_a_search_on_this_process_and_with_room_it_goe
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
 
     sizes = ("--set", "tune.space={model.latent_dim: [100, 3000]}", "--set", "tune.sampler=random")
-    command = ("tune", "gan14", *SEARCH, *sizes, "--trials", "3", "--engine", "inline", "--data-dir", str(data_dir))
+    command = (
+        "tune",
+        "gan14",
+        *SEARCH,
+        *sizes,
+        "--set",
+        "tune.epochs=20",
+        "--trials",
+        "3",
+        "--engine",
+        "inline",
+        "--data-dir",
+        str(data_dir),
+    )
     run = driver(*command, preexec_fn=small)
     assert run.ended() == 7, run.said()
     full(run.said(), tmp_path / "s")
@@ -358,7 +376,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_ends_a_search_on_ray_and_with_room_it_goes_on(data_dir, tmp_path, driver, small_disk):
     study = small_disk / "s"
-    command = ("tune", "gan14", *SEARCH, "--out", str(study), "--trials", "5", "--data-dir", str(data_dir))
+    command = ("tune", "gan14", *SEARCH, "--out", str(study), "--trials", "4", "--data-dir", str(data_dir))
     run = driver(*command)
     assert run.ended() == 7, run.said()
     full(run.said(), study)
@@ -368,5 +386,5 @@ def test_a_disk_that_fills_up_ends_a_search_on_ray_and_with_room_it_goes_on(data
     again = driver(*command)
     assert again.ended() == 0, again.said()
     after = ended(study)
-    assert sorted(after) == [0, 1, 2, 3, 4]
+    assert sorted(after) == [0, 1, 2, 3]
     assert {number: after[number] for number in before} == before

@@ -137,8 +137,7 @@ def test_the_same_command_finishes_at_once_and_a_larger_number_adds_only_what_is
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_an_interrupted_search_goes_on_and_loses_no_finished_trial(kind, code, data, tmp_path):
+def test_an_interrupted_search_says_how_to_go_on_and_does_so_from_checkpoints(data, tmp_path):
     settings = ["--set", "tune.epochs=100", "--trials", "2", "--out", "s", "--data-dir", str(data)]
     command = ["tune", "gan14", *TINY, *settings]
     process = subprocess.Popen(
@@ -154,12 +153,11 @@ def test_an_interrupted_search_goes_on_and_loses_no_finished_trial(kind, code, d
         if (tmp_path / "s" / "trials" / "0000" / "log.jsonl").exists():
             break
         time.sleep(0.1)
-    process.send_signal(kind)
+    process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=240)
-    assert process.returncode == code, errors
+    assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    if code > 0:
-        assert printed.endswith("stopped; go on with:\n  gantool tune s\n")
+    assert printed.endswith("stopped; go on with:\n  gantool tune s\n")
     old = trials(tmp_path / "s")
     running = [trial.number for trial in old if trial.state == TrialState.RUNNING]
     assert running, "what was under way stays so, for the next start to take up"

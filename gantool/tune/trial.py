@@ -34,7 +34,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
         interrupted: tells whether the search is ending; the trial then saves where it stands.
 
     Yields:
-        at each measurement `score`, `best`, `best_epoch`, `epoch`, `seconds`, `diagnoses`, whether it is `finished`,
+        at each measurement `score`, `best`, `epoch`, `seconds`, `diagnoses`, whether it is `finished`,
         and the epochs that were done before (`resumed`); at last perhaps `why`, `halt` or `interrupted`.
     """
     try:
@@ -53,15 +53,17 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
         begun: int | None = None
         with contextlib.closing(training):
             for report in training:
-                begun = report.epoch - 1 if begun is None else begun
-                if report.metrics:
-                    try:
+                try:
+                    if begun is None:
+                        begun = report.epoch - 1
+                        yield from _before(chosen, run, begun)
+                    if report.metrics:
                         yield _measurement(chosen, report, begun)
-                    except GeneratorExit:  # it is not worth going on with, nor saving
-                        with contextlib.suppress(TrainingError):
-                            training.throw(TrainingError("dropped"))
-                        raise
-                    _refuse_divergence(report)
+                except GeneratorExit:  # it is not worth going on with, nor saving
+                    with contextlib.suppress(TrainingError):
+                        training.throw(TrainingError("dropped"))
+                    raise
+                _refuse_divergence(report)
                 if interrupted() and not (report.finished and report.epoch == chosen.train.epochs):
                     training.close()
                     yield {"interrupted": True}
@@ -96,11 +98,29 @@ def _gathered(chosen: Recipe, config: dict[str, Any]) -> Materials:
     return _materials[key]
 
 
+def _before(chosen: Recipe, run: Run, begun: int) -> Generator[dict[str, Any], None, None]:
+    """Give what was measured up to an epoch: whoever searched then may have died before it was told."""
+    best = math.inf
+    for entry in run.entries():
+        score = entry.get(f"metrics/{chosen.metric}")
+        if score is None or entry["epoch"] > begun:
+            continue
+        best = min(best, score)
+        yield {
+            "score": score,
+            "best": best,
+            "epoch": entry["epoch"],
+            "seconds": entry["seconds"],
+            "diagnoses": entry["diagnoses"],
+            "finished": False,
+            "resumed": begun,
+        }
+
+
 def _measurement(chosen: Recipe, report: Report, begun: int) -> dict[str, Any]:
     return {
         "score": report.metrics[chosen.metric],
         "best": report.best,
-        "best_epoch": report.best_epoch,
         "epoch": report.epoch,
         "seconds": round(report.seconds, 3),
         "diagnoses": list(report.diagnoses),

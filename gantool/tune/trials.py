@@ -205,7 +205,8 @@ class Trials:
         if live is None:
             return False
         if "halt" in result:
-            self.failure = self.failure or ResourceError(result["halt"])
+            what = result["halt"].partition(";")[0]
+            self.failure = self.failure or ResourceError(f"{what}; make room, then run the same command")
         live.last = {**live.last, **result}
         if not finite(result):
             return False

@@ -1,0 +1,255 @@
+"""Searches on Ray clusters that somebody else began: real ones on this machine, whose machines are its processes."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+from test_interrupts import SEARCH, Driver, checkpoint, epochs_done
+from test_tune import TINY, environment, gantool, table, trials
+
+from gantool import engine
+from gantool import recipe as recipes
+from gantool.cli import main
+from gantool.tune import cluster as clusters
+from gantool.tune import nodes
+from gantool.tune.study import Study
+from gantool.tune.trial import run_trial
+from gantool.tune.trials import Place
+
+SHORT = (*TINY, "--trials", "2", "--out", "s")
+
+
+def test_the_cluster_of_this_machine_is_missed_at_once_where_there_is_none(data_dir, tmp_path):
+    from ray._private.services import find_gcs_addresses
+
+    if find_gcs_addresses():
+        pytest.skip("a Ray cluster runs on this machine")
+    start = time.monotonic()
+    command = ("tune", "gan14", *SHORT, "--data-dir", str(data_dir), "--address", "auto")
+    done = gantool(*command, folder=tmp_path)
+    if find_gcs_addresses():
+        pytest.skip("a Ray cluster began on this machine meanwhile")
+    assert time.monotonic() - start < 20
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        6,
+        "error: --address auto: no Ray cluster runs on this machine; start one with: ray start --head; or leave "
+        "--address out",
+    )
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of one core; tests add machines to it, in the order of this file."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def card(cluster):
+    """A second machine of two cores and a GPU that Ray is told of; torch sees none."""
+    return cluster.add_node(num_cpus=2, num_gpus=1)
+
+
+def test_what_a_cluster_cannot_run_is_refused_at_once(cluster, data_dir, tmp_path):
+    command = ("tune", "gan14", *SHORT, "--data-dir", str(data_dir), "--address", cluster.address)
+    for more, said in (
+        (("--device", "cuda"), "--device cuda: no machine of this Ray has a GPU; leave it out"),
+        (
+            ("--set", "tune.cpus_per_trial=64"),
+            "tune.cpus_per_trial: 64 cores on one machine, but the largest has 1; ask for fewer",
+        ),
+    ):
+        start = time.monotonic()
+        done = gantool(*command, *more, folder=tmp_path)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (7, f"error: {said}")
+        assert time.monotonic() - start < 30
+        assert not (tmp_path / "s").exists()
+
+
+def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster, data_dir, tmp_path):
+    before = {process.pid for group in cluster.head_node.live_processes() for process in group[1:]}
+    done = subprocess.run(
+        [sys.executable, "-m", "gantool", "tune", "gan14", *SHORT, "--device", "cpu", "--data-dir", str(data_dir)],
+        cwd=tmp_path,
+        env=environment() | {"RAY_ADDRESS": cluster.address},  # as somebody has it who works with that cluster
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {row["state"] for row in table(tmp_path / "s")} == {"complete"}
+    assert {process.pid for group in cluster.head_node.live_processes() for process in group[1:]} == before
+    assert clusters._is_head(cluster.address)
+
+
+def test_trials_share_a_gpu_that_ray_has_and_say_honestly_where_torch_has_none(cluster, card, data_dir, tmp_path):
+    command = ("tune", "gan14", *SHORT, "--set", "tune.trials_per_gpu=2", "--data-dir", str(data_dir))
+    done = gantool(*command, "--address", cluster.address, folder=tmp_path)
+    assert "\n2 trials at once, 2 on each GPU: tune.trials_per_gpu 2\n" in done.stderr
+    why = "--device cuda: not on this machine; here are: auto, cpu"
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.splitlines()[-1] == f"error: s: no trial finished; most often: {why}"
+    assert [row["why"] for row in table(tmp_path / "s")] == [why] * 2
+
+
+def test_a_machine_that_is_lost_loses_no_trial(cluster, card, data_dir, tmp_path):
+    study = tmp_path / "s"
+    command = ("tune", "gan14", *SEARCH, "--set", "tune.epochs=100", "--trials", "3", "--data-dir", str(data_dir))
+    run = Driver(*command, "--address", cluster.address, folder=tmp_path)
+    run.until(lambda: all(checkpoint(study, number).exists() for number in (0, 1, 2)))
+    cluster.remove_node(card, allow_graceful=False)
+    done = epochs_done(study)
+    assert run.ended() == 0, run.said()
+    said = run.said()
+    assert "\n3 trials at once: one on each core\n" in said, "where the CPU is asked for, GPUs are left alone"
+    found = trials(study)
+    assert len(found) == 3
+    assert {trial.state for trial in found} <= {TrialState.COMPLETE, TrialState.PRUNED}, said
+    again = [trial for trial in found if trial.user_attrs.get("resumed", 0) > 0]
+    assert len(again) == 2, "two ran on the machine that is gone"
+    assert all(trial.user_attrs["resumed"] >= done[trial.number] > 0 for trial in again)
+    assert "Traceback" not in said
+
+
+def refused(capfd, *arguments: str) -> tuple[int, str]:
+    """Run the command line in this process; give the exit code and the last line of what it said."""
+    with pytest.raises(SystemExit) as stop:
+        main(["tune", "gan14", *TINY, *arguments])
+    return stop.value.code, capfd.readouterr().err.splitlines()[-1]
+
+
+def test_an_address_at_which_nobody_listens_is_one_line_at_once(data_dir, inside, capfd):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # free once this is closed
+    start = time.monotonic()
+    code, said = refused(capfd, "--address", f"127.0.0.1:{port}", "--data-dir", str(data_dir), "--out", "s")
+    assert time.monotonic() - start < 5
+    assert code == 6
+    assert said == (
+        f"error: --address 127.0.0.1:{port}: nobody answers there (Connection refused); check the address, and that "
+        "ray start --head ran"
+    )
+    assert not Path("s").exists()
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    """The address of a server that accepts whoever comes, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        accepted: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    accepted.append(server.accept()[0])
+                except OSError:  # closed
+                    return
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for one in accepted:
+            one.close()
+
+
+def test_a_server_that_is_no_ray_is_refused_before_ray_waits_for_minutes(stranger, data_dir, inside, capfd):
+    start = time.monotonic()
+    code, said = refused(capfd, "--address", stranger, "--data-dir", str(data_dir), "--out", "s")
+    assert time.monotonic() - start < 20
+    assert code == 6
+    assert said == (
+        f"error: --address {stranger}: what answers there is no head of a Ray cluster; check the port, which ray start "
+        "--head has named"
+    )
+    assert not Path("s").exists()
+
+
+@pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:port", "head:65536", "ray://head", "ray://:1", ""])
+def test_a_malformed_address_is_refused_with_the_forms_that_there_are(address, data_dir, inside, capfd):
+    pytest.importorskip("grpc")
+    more = ("--out", str(inside / "s"), "--data-dir", str(data_dir))
+    assert refused(capfd, "--address", address, *more) == (
+        2,
+        f"error: --address {address}: expected local, auto, HOST:PORT or ray://HOST:PORT",
+    )
+
+
+def test_rays_client_without_its_package_names_the_extra(data_dir, tmp_path):
+    hidden = (
+        "import importlib.machinery, sys\n"
+        "class Hidden(importlib.machinery.PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, path=None, target=None):\n"
+        "        return None if name.partition('.')[0] == 'grpc' else super().find_spec(name, path, target)\n"
+        "sys.meta_path = [Hidden if one is importlib.machinery.PathFinder else one for one in sys.meta_path]\n"
+        "from gantool.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = ("tune", "gan14", *TINY, "--out", str(tmp_path / "s"), "--data-dir", str(data_dir))
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, *command, "--address", "ray://127.0.0.1:10001"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "error: --address ray://127.0.0.1:10001: needs Ray's client; pip install 'gantool[client]'"
+    )
+
+
+def test_data_that_only_the_driver_sees_are_copied_into_the_study_and_trained_on_there(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(60):
+        picture = np.random.default_rng(number).integers(0, 256, (14, 14), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
+    changes = {"data.source": str(tmp_path / "photos"), "model.generator": [16], "model.discriminator": [16]}
+    more = {"train.evaluate_images": 64, "train.extractors": ["rand", "pretext"], "train.epochs": 2}
+    recipe = engine.open_recipe("gan14", {**changes, **more})
+    own = tmp_path / "own"
+    store = engine.gather(recipe, own).store.path
+    learned = names(own / "extractors")
+    assert learned
+    (tmp_path / "s").mkdir()
+    home = Study.create(tmp_path / "s", recipe)
+    place = nodes._copied(home, Place(own, str(store), "cpu"))
+    assert place.data_dir == home.path / "data"
+    assert names(place.data_dir / "extractors") == learned
+    shutil.rmtree(own)
+    shutil.rmtree(tmp_path / "photos")
+    config = {
+        "label": "0",
+        "recipe": recipes.dump(recipe),
+        "folder": str(home.folder(0)),
+        "data_dir": str(place.data_dir),
+        "store": place.store,
+        "device": "cpu",
+    }
+    told = list(run_trial(config, lambda: False))
+    assert "why" not in told[-1], told
+    assert told[-1]["finished"]
+    assert names(place.data_dir / "extractors") == learned, "none is learned again"
+    assert not own.exists()
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir() if file.name[0] != "."}
