@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from optuna.trial import TrialState
 from PIL import Image
 from test_interrupts import SEARCH, Driver, checkpoint, epochs_done
@@ -28,6 +30,7 @@ from gantool.tune.trial import run_trial
 from gantool.tune.trials import Place
 
 SHORT = (*TINY, "--trials", "2", "--out", "s")
+SEARCHED = ("tune", "gan14", *TINY, "--trials", "2", "--out", "unmeasured")
 
 
 def test_the_cluster_of_this_machine_is_missed_at_once_where_there_is_none(data_dir, tmp_path):
@@ -97,6 +100,7 @@ def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster
     assert clusters._is_head(cluster.address)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use a GPU here")
 def test_trials_share_a_gpu_that_ray_has_and_say_honestly_where_torch_has_none(cluster, card, data_dir, tmp_path):
     command = ("tune", "gan14", *SHORT, "--set", "tune.trials_per_gpu=2", "--data-dir", str(data_dir))
     done = gantool(*command, "--address", cluster.address, folder=tmp_path)
@@ -105,6 +109,19 @@ def test_trials_share_a_gpu_that_ray_has_and_say_honestly_where_torch_has_none(c
     assert done.returncode == 4, done.stderr
     assert done.stderr.splitlines()[-1] == f"error: s: no trial finished; most often: {why}"
     assert [row["why"] for row in table(tmp_path / "s")] == [why] * 2
+    unmeasured = gantool(*SEARCHED, "--data-dir", str(data_dir), "--address", cluster.address, folder=tmp_path)
+    assert unmeasured.returncode == 7, unmeasured.stderr
+    assert re.search(
+        r"error: \S+: its GPU cannot train the recipe \(.+\); --device cpu leaves it alone\n$", unmeasured.stderr
+    )
+    assert not (tmp_path / "unmeasured").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_what_a_trial_takes_of_its_memory_decides_how_many_share_it(data_dir, tmp_path):
+    done = gantool(*SEARCHED, "--data-dir", str(data_dir), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"trials? at once, \d+ on each GPU: .*a trial takes \d+\.\d of \d+ GB", done.stderr)
 
 
 def test_a_machine_that_is_lost_loses_no_trial(cluster, card, data_dir, tmp_path):
