@@ -13,6 +13,7 @@ from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from gantool.errors import ResourceError
 from gantool.tune.cluster import Slots
 from gantool.tune.inline import Objective
 from gantool.tune.trials import Trials
@@ -44,6 +45,10 @@ def fit(trials: Trials, slots: Slots, objective: Objective) -> None:
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
         ).fit()
+    except OSError as error:  # Tune cannot write what it keeps for itself
+        trials.failure = trials.failure or ResourceError(
+            f"{home}: {error.strerror or error}; make room, then run the same command"
+        )
     finally:
         _clean(home)
 

@@ -58,8 +58,8 @@ class Study:
         self.epochs = self.tune.epochs or self.recipe.train.epochs
         self._still: tuple[list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        name = _name(self.path / STUDY)
         with self.told():
-            name = str(json.loads((self.path / STUDY).read_text(encoding="utf-8"))["study"])
             if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
                 raise CheckpointError(
                     f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
@@ -207,8 +207,6 @@ class Study:
             yield
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise self._failure(error) from None
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-            raise CheckpointError(f"{self.path / STUDY}: is damaged; restore a copy, or search anew") from None
 
     def _failure(self, error: Exception) -> CheckpointError | ResourceError:
         said = str(error.__cause__ or error)
@@ -261,7 +259,7 @@ def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, 
         mine = (path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file())
         old = [] if fresh else [path for path in mine if _is_of(path, recipe)]
         if old:
-            return max(old, key=lambda path: path.name), True
+            return max(old, key=lambda path: (len(path.name), path.name)), True
         return make_directory(None, recipe.name), False
     if (out / STUDY).is_file():
         if not fresh:
@@ -274,6 +272,13 @@ def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, 
         except OSError as error:
             raise ResourceError(f"{out}: cannot be moved to {aside} ({error.strerror}); end what uses it") from None
     return make_directory(out, recipe.name), False
+
+
+def _name(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["study"])
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{file}: is damaged; restore a copy, or search anew") from None
 
 
 def _is_of(path: Path, recipe: Recipe) -> bool:
