@@ -85,6 +85,7 @@ class Trials:
         self.failure: Exception | None = None
         self.start = self.saved = time.monotonic()
         self.before = float(home.search.user_attrs.get("seconds", 0.0))
+        self.gpu_seconds = float(home.search.user_attrs.get("gpu_seconds", 0.0))
         self.count = len(home.trials())
         self.waiting = self._taken_up(home.search)
         self.unconfirmed = self._taken_up(home.confirmation)
@@ -114,9 +115,8 @@ class Trials:
 
     def gpu_hours(self) -> float:
         """Give the hours of GPUs that trials have used, those that are running too."""
-        ended = float(self.home.search.user_attrs.get("gpu_seconds", 0.0))
-        running = sum(time.monotonic() - one.start for one in self.live.values()) * self.place.gpus
-        return (ended + running) / 3600
+        running = sum(time.monotonic() - one.start for one in list(self.live.values())) * self.place.gpus
+        return (self.gpu_seconds + running) / 3600
 
     @property
     def stopping(self) -> bool:
@@ -228,10 +228,9 @@ class Trials:
         live = self.live.pop(key, None)
         if live is None:
             return
-        seconds = (time.monotonic() - live.start) * self.place.gpus
-        if seconds:
-            used = float(self.home.search.user_attrs.get("gpu_seconds", 0.0))
-            self.home.search.set_user_attr("gpu_seconds", used + seconds)
+        if self.place.gpus:
+            self.gpu_seconds += (time.monotonic() - live.start) * self.place.gpus
+            self.home.search.set_user_attr("gpu_seconds", round(self.gpu_seconds, 1))
         result = live.last
         if "interrupted" in result or "halt" in result or (self.stopping and not result.get("finished")):
             self.board.interrupted(live.label)
