@@ -17,6 +17,7 @@ CODES = {
     "CheckpointError": 5,
     "NetworkError": 6,
     "ResourceError": 7,
+    "DiskError": 7,
 }
 
 
