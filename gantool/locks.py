@@ -56,6 +56,22 @@ def alone(path: Path, *, wait: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
+def held(path: Path) -> bool:
+    """Tell whether a process holds the lock."""
+    file = path.with_name(f".{path.name}")
+    if not file.exists():
+        return False
+    lock = FileLock(file, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # nobody can write there
+        return False
+    lock.release()
+    return False
+
+
 def _holder(path: Path) -> str:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))

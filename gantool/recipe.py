@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval, MinLen
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from gantool import strict_yaml
 from gantool.errors import GantoolError, RecipeError, unknown
@@ -152,6 +152,21 @@ class Choice(Block):
     when: Conditions | None = None
 
 
+def _form(searched: Any) -> str | None:
+    """Tell which form a searched key has, so that its mistakes are those of this form only."""
+    if isinstance(searched, Block):
+        return type(searched).__name__
+    if isinstance(searched, dict):
+        return "Choice" if "choice" in searched else "Range"
+    return "list" if isinstance(searched, list) else None
+
+
+Searched = Annotated[
+    Annotated[Range, Tag("Range")] | Annotated[Choice, Tag("Choice")] | Annotated[list[Scalar], MinLen(1), Tag("list")],
+    Discriminator(_form),
+]
+
+
 class Confirm(Block):
     """Training the best trials again with other seeds: one seed's luck crowns nobody.
 
@@ -200,7 +215,7 @@ class Tune(Block):
     trials_per_gpu: Annotated[int, Interval(ge=1, le=64)] | None = None
     confirm: Confirm | None = Confirm()
     storage: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]+://")] | None = None
-    space: Annotated[dict[str, Range | Choice | Annotated[list[Scalar], MinLen(1)]], MinLen(1)]
+    space: Annotated[dict[str, Searched], MinLen(1)]
 
 
 class Recipe(Block):

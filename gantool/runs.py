@@ -146,13 +146,13 @@ class Run:
             yield
 
 
-def make_directory(out: Path | None, name: str) -> Path:
+def make_directory(out: Path | None, name: str, advice: str = ", or go on with --resume") -> Path:
     """Make the directory of a new run or study: `out`, or `runs/<name>-<NNN>` with the next free number."""
     try:
         if out is not None:
             if out.exists() and not (out.is_dir() and not any(out.iterdir())):
                 kind = "already holds something" if out.is_dir() else "is a file"
-                raise RunError(f"{out}: {kind}; name a new directory with --out, or go on with --resume")
+                raise RunError(f"{out}: {kind}; name a new directory with --out{advice}")
             out.mkdir(parents=True, exist_ok=True)
             return out
         parent = Path("runs")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -115,7 +115,7 @@ def _merged(problems: list[Problem]) -> list[Problem]:
 
 def _names_a_type(part: str | int, blocks: Mapping[str, type[Block]]) -> bool:
     """Tell pydantic's own words for the members of a union from keys of a recipe."""
-    words = {"int", "float", "str", "bool", "none"}
+    words = {"int", "float", "str", "bool", "none", "list"}
     return isinstance(part, str) and (part in words or part in blocks or "[" in part or "-" in part)
 
 
@@ -124,7 +124,8 @@ def _block_at(where: tuple[str | int, ...], schema: type[Block], blocks: Mapping
     for part in where:
         field = schema.model_fields.get(str(part))
         inner = blocks.get(str(part), field.annotation if field else None)
-        schema = inner if isinstance(inner, type) and issubclass(inner, Block) else schema
+        forms = [form for form in (inner, *get_args(inner)) if isinstance(form, type) and issubclass(form, Block)]
+        schema = forms[0] if forms else schema
     return schema
 
 
@@ -144,6 +145,7 @@ _WORDS = {
     "model_type": "a block of keys",
     "model_attributes_type": "a block of keys",
     "none_required": "null",
+    "union_tag_not_found": "a block of keys or a list",
 }
 
 

@@ -37,8 +37,8 @@ class _Console(Console):
 
 PIPED = 240  # columns of what is not shown on a terminal
 
-out = _Console(highlight=False, soft_wrap=True)
-err = _Console(highlight=False, soft_wrap=True, stderr=True)
+out = _Console(highlight=False, soft_wrap=True, emoji=False)
+err = _Console(highlight=False, soft_wrap=True, stderr=True, emoji=False)
 
 
 def error(message: str) -> None:
@@ -64,7 +64,7 @@ def hint(command: str) -> None:
 
 def wide(rows: Table) -> None:
     """Print a table, in a pipe with lines as long as they have to be."""
-    (out if out.is_terminal else _Console(highlight=False, width=PIPED)).print(rows)
+    (out if out.is_terminal else _Console(highlight=False, width=PIPED, emoji=False)).print(rows)
 
 
 def number(value: float) -> str:

@@ -163,7 +163,7 @@ def test_the_history_has_every_ended_trial_once():
     states = [one.state for one in found.trials]
     assert counts["finished"] == states.count(DONE) - 1
     assert counts["collapsed or memorised"] == 1
-    assert counts["stopped early, as last measured"] == states.count(STOPPED)
+    assert counts["stopped early, at its best"] == states.count(STOPPED)
     assert counts["failed"] == states.count(FAILED)
     assert counts["other seeds"] == 5
     line = axes.lines[0].get_ydata()

@@ -136,7 +136,7 @@ def test_a_size_may_have_two_sides():
         ),
         (
             TEXT + TUNE.replace("[4, 8]", "[]"),
-            "r.yaml:13: tune.space.model.latent_dim: expected a block of keys or at least 1 values, got []",
+            "r.yaml:13: tune.space.model.latent_dim: expected at least 1 values, got []",
         ),
         (
             TEXT + TUNE + "  metric: fid\n",

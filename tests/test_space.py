@@ -80,7 +80,10 @@ def test_a_players_own_rate_is_searched_from_the_shared_one():
         ),
         ({"model.latent_dim": [16, 32]}, "own value 100 is not among [16, 32]; add it"),
         ({"model.laten_dim": [16]}, "tune.space.model.laten_dim: the recipe dcgan14 has no such key"),
-        ({"train.optimizer.betas.2": {"low": 0, "high": 0.5}}, "has no such key; name one that it has"),
+        (
+            {"train.optimizer.betas.2": {"low": 0, "high": 0.5}},
+            "has no such key; did you mean train.optimizer.betas.1?",
+        ),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused_with_its_key(space, message):
@@ -324,7 +327,7 @@ def test_ends_are_built_with_their_conditions_fulfilled(tmp_path):
         ),
         (
             {"model.dropuot": {"choice": [0.1], "when": {"loss.name": "non_saturating"}}, "loss.name": LOSSES},
-            "tune.space.model.dropuot: the recipe dcgan14 has no such key; name one that it has",
+            "tune.space.model.dropuot: the recipe dcgan14 has no such key; did you mean model.dropout?",
         ),
         (
             {"model.latent_dim": {"low": 16, "high": 256, "step": 16}},

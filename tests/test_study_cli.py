@@ -91,7 +91,7 @@ def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(insi
     before = {path.name: path.read_bytes() for path in home.path.glob("*.*")}
     code, out, _ = gantool("study", "status", "s")
     assert code == 0
-    assert "running, or interrupted: trial 0, 1\n" in out
+    assert "interrupted: trial 0, 1; go on with: gantool tune s\n" in out
     told = json.loads(gantool("study", "status", "s", "--json")[1])
     assert (told["best"], told["sentence"]) == (None, "")
     assert [(row["state"], row["fd"]) for row in told["rows"]] == [("running", 7.5), ("running", 7.5)]

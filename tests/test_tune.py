@@ -217,8 +217,8 @@ def test_a_trial_that_collapsed_or_memorised_wins_only_among_its_kind(outcomes, 
     head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
     spoilt = [code for code in diagnoses if code in {"mode-collapse", "memorised"}]
     assert table(study.path)[best]["diagnoses"] == " ".join(diagnoses)
-    passed = sum(other < value for other, _ in outcomes)
-    others = f"; {passed} with a lower one collapsed or memorised" if passed else ""
+    lower = [str(number) for number, (other, _) in enumerate(outcomes) if other < value]
+    others = f"; lower, but collapsed or memorised: trial {', '.join(lower)}" if lower else ""
     told = "".join(f"; {code}" for code in spoilt)
     assert results.crowned(study) == f"Trial {best} of {len(outcomes)}: fd {value:g} after 4 epochs{told}{others}"
     assert head == f"# {results.crowned(study)}."

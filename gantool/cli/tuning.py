@@ -136,6 +136,7 @@ def status(
 ) -> None:
     """Say how a search stands, while it runs or afterwards."""
     from gantool import show
+    from gantool.locks import held
     from gantool.tune import results
     from gantool.tune.board import Board
 
@@ -146,9 +147,9 @@ def status(
     board = Board(home.recipe)
     board.begin(home)
     board.finish(interrupted=False, over="")
-    running = [str(trial.number) for trial in home.trials() if trial.state.name == "RUNNING"]
-    if running:
-        show.result(f"running, or interrupted: trial {', '.join(running)}")
+    unended = [str(trial.number) for trial in home.trials() if trial.state.name == "RUNNING"]
+    if unended and not held(home.path / "lock"):
+        show.result(f"interrupted: trial {', '.join(unended)}; go on with: gantool tune {typed(home.shown)}")
     if results.best(home):
         show.result(results.crowned(home))
 

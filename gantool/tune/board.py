@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gantool.tune.study import Study
     from gantool.tune.trials import Trials
 
+WIDE = 100  # columns of a terminal from which sparklines have a place
 TOP = 10  # trials in the table while the search runs
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red"}
@@ -120,11 +121,11 @@ class Board:
 
     def _read(self, home: Study) -> None:
         """Take the trials that a study already has."""
-        for trial in home.spent():
+        for trial in home.spent() if self.trials else home.trials():
             row = Row(str(trial.number), home.space.changes(trial.params), trial.state.name.lower())
             row.scores = list(trial.intermediate_values.values())
             row.best = trial.value if trial.value is not None else min(row.scores, default=math.inf)
-            row.epoch = trial.last_step or 0
+            row.epoch, row.folder = trial.last_step or 0, home.folder(trial.number)
             row.why = str(trial.user_attrs.get("why", ""))
             row.diagnoses = tuple(trial.user_attrs.get("diagnoses", ()))
             self.rows[row.label] = row
@@ -142,9 +143,9 @@ class Board:
             self.confirming, self.reseeded = len(wanted), len(wanted & over)
             self.todo = self.trials.todo() if self.trials else 0
 
-    def started(self, label: str, values: dict[str, Any], folder: Path) -> None:
-        """A trial has started, or goes on."""
-        self.rows[label] = Row(label, values, folder=folder)
+    def started(self, label: str, values: dict[str, Any], folder: Path, scores: Sequence[float] = ()) -> None:
+        """A trial has started, or goes on after these measurements."""
+        self.rows[label] = Row(label, values, folder=folder, scores=list(scores), best=min(scores, default=math.inf))
         self._event("started", trial=label, values=values)
 
     def measured(self, label: str, result: dict[str, Any]) -> None:
@@ -175,7 +176,7 @@ class Board:
         if not self._terminal and not self.as_json:
             score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else ""
             told = "; ".join(part for part in (score, row.why) if part)
-            self.tell(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {self._header()}")
+            self.tell(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {'; '.join(self._header())}")
 
     def tell_if_quicker_inline(self, seconds: float) -> None:
         """Say when the search would have been over sooner without Ray: `seconds` is what it took with it."""
@@ -202,7 +203,9 @@ class Board:
         )
         if self.as_json:
             return
-        self._print(self._table([row for row in self.rows.values() if not row.again]))
+        rows = [row for row in self.rows.values() if not row.again]
+        if rows:
+            self._print(self._table(rows))
         if over:
             self.tell(f"{over} is spent; more of it, and the same command goes on")
         if self.quicker:
@@ -219,7 +222,8 @@ class Board:
         show.event(event)
 
     def _picture(self) -> Group:
-        parts: list[RenderableType] = [Text(self._header(), style="bold")]
+        stopping = "stopping: trials save where they stand; " if self.trials and self.trials.stopping else ""
+        parts: list[RenderableType] = [Text(stopping + "\n".join(self._header()), style="bold")]
         parts.append(self._table(None))
         running = [row for row in self.rows.values() if row.state == "running"]
         if running:
@@ -232,21 +236,21 @@ class Board:
             parts += [Text(), table]
         return Group(*parts)
 
-    def _header(self) -> str:
-        """Say how many trials are where, how long it has taken and will take, and what is the best so far."""
+    def _header(self) -> tuple[str, str]:
+        """Say how many trials are where, and how long it has taken and will take and what is the best so far."""
         states = [row.state for row in self.rows.values() if not row.again]
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
-        parts = [f"{counts or 'none'} of {self.tune.trials if self.tune else 0}"]
+        where = f"{counts or '0'} of {self.tune.trials if self.tune else 0}"
         if any(row.again for row in self.rows.values()):
-            parts.append(f"confirming: {self.reseeded} of {self.confirming}")
-        parts.append(f"{show.duration(time.monotonic() - self.start)} so far{self._left()}")
+            where += f"; confirming: {self.reseeded} of {self.confirming}"
+        parts = [f"{show.duration(time.monotonic() - self.start)} so far{self._left()}"]
         if self.trials and self.trials.place.gpus:
             parts.append(f"{self.trials.gpu_hours():.2f} GPU hours")
         finished = [row for row in self.rows.values() if row.state == "complete" and not row.again]
         best = min(finished, key=lambda row: (bool(SPOILT & set(row.diagnoses)), _rank(row)), default=None)
         if best is not None:
             parts.append(f"best {self._metric} {show.number(best.best)} (trial {best.label})")
-        return "; ".join(parts)
+        return where, "; ".join(parts)
 
     def _left(self) -> str:
         """Guess what is left: the trials to come, at what the ones so far took, on all slots."""
@@ -268,7 +272,10 @@ class Board:
             if confirmed and self.home
             else []
         )
-        for heading in ("trial", self._metric, *seeds, "epoch", "", *names(keys).values(), "state"):
+        console = show.err if rows is None else show.out
+        wide = console.width >= WIDE or (rows is not None and not console.is_terminal)
+        spark = ("",) if wide else ()
+        for heading in ("trial", self._metric, *seeds, "epoch", *spark, *names(keys).values(), "state"):
             right = heading in {"trial", self._metric, "epoch", *seeds}
             justify: Literal["left", "right"] = "right" if right else "left"
             table.add_column(escape(heading), justify=justify, no_wrap=heading != "state")
@@ -287,8 +294,8 @@ class Board:
                 row.label,
                 show.number(row.best) if math.isfinite(row.best) else "",
                 *spread,
-                f"{row.epoch}/{self.epochs}",
-                sparkline(row.scores),
+                f"{row.reached()}/{self.epochs}",
+                *(sparkline(row.scores) for _ in spark),
                 *(_value(row.values.get(key, "")) for key in keys),
                 f"[{colour}]{escape(told)}[/]",
             )
@@ -314,4 +321,6 @@ def _rank(row: Row) -> tuple[float, int]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if 0.9 <= value < 1 else f"{value:.3g}"  # a second beta differs late

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
-from gantool.tune.findings import Findings, names, result, score, spoilt
+from gantool.tune.findings import Findings, names, result, score
 from gantool.tune.scales import Scale, metric_scale, scale_of
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def _groups(findings: Findings) -> list[tuple[str, list[FrozenTrial], dict[str, 
     """Sort the measured trials by their state, each with the look of its points."""
     measured = findings.measured
     stopped = [trial for trial in measured if not math.isfinite(result(trial))]
-    ruined = [trial for trial in measured if math.isfinite(result(trial)) and spoilt(trial)]
+    ruined = [trial for trial in measured if math.isfinite(result(trial)) and findings.ruined(trial)]
     sound = [trial for trial in measured if trial not in stopped and trial not in ruined]
     groups: list[tuple[str, list[FrozenTrial], dict[str, Any]]] = [
         ("finished", sound, {"color": _FINISHED}),
         ("collapsed or memorised", ruined, {"facecolors": "white", "edgecolors": _FINISHED}),
-        ("stopped early, as last measured", stopped, {"color": _STOPPED, "marker": "v", "s": 24}),
+        ("stopped early, at its best", stopped, {"color": _STOPPED, "marker": "v", "s": 24}),
     ]
     return [group for group in groups if group[1]]
 

@@ -94,8 +94,6 @@ def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list
     Raises:
         NetworkError: there is no such cluster, or it does not answer.
     """
-    if address not in {"local", "auto", HERE}:
-        _reach(address)
     if address.startswith("ray://") and _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # which the client, alone of all, does not look for
     _quieten(verbose)
@@ -198,12 +196,14 @@ def _limited(slots: Slots, tune: Tune) -> Slots:
     return Slots(tune.parallel, slots.cpus, slots.gpus, f"tune.parallel {tune.parallel}")
 
 
-def _reach(address: str) -> None:
-    """Refuse an address at which no Ray is: Ray itself would try for five minutes, and then end the process."""
+def reach(address: str) -> None:
+    """Refuse an address at which no Ray can be: Ray itself would try for five minutes, and then end the process."""
+    if address in {"local", "auto", HERE}:
+        return
     if address.startswith("ray://") and find_spec("grpc") is None:
         raise GantoolError(f"--address {address}: needs Ray's client; pip install 'gantool[client]'")
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    if not colon or not host or "/" in host or not port.isdecimal() or int(port) > 65535:
         raise GantoolError(f"--address {address}: expected local, auto, HOST:PORT or ray://HOST:PORT")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()

@@ -84,10 +84,7 @@ class Findings:
     @property
     def ranked(self) -> list[FrozenTrial]:
         """The finished trials, the best first, without those that collapsed or memorised unless all did."""
-        later = {one.number for one in self.confirmed if one.spoilt}
-        if len(later) == len(self.confirmed):
-            later = set()
-        sound = [trial for trial in self.finished if not spoilt(trial) and trial.number not in later]
+        sound = [trial for trial in self.finished if not self.ruined(trial)]
         return sorted(sound or self.finished, key=lambda trial: (result(trial), trial.number))
 
     @property
@@ -113,6 +110,11 @@ class Findings:
         """The number of the trial with the recipe's own values."""
         return next((trial.number for trial in self.trials if trial.user_attrs.get("own")), None)
 
+    def ruined(self, trial: FrozenTrial) -> bool:
+        """Tell whether a trial collapsed or memorised, with its own seed or another one; none of those if all did."""
+        later = {one.number for one in self.confirmed if one.spoilt}
+        return spoilt(trial) or (len(later) < len(self.confirmed) and trial.number in later)
+
     def called(self, number: int) -> str:
         """Name a trial in a sentence."""
         return "the recipe's own values" if number == self.own else f"trial {number}"
@@ -124,9 +126,9 @@ def result(trial: FrozenTrial) -> float:
 
 
 def score(trial: FrozenTrial) -> float:
-    """Give the metric of a trial where it was last measured; where it never was it is not a number."""
-    known = [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)]
-    return result(trial) if math.isfinite(result(trial)) else (known or [math.nan])[-1]
+    """Give the metric of a trial at its best; where it never was measured it is not a number."""
+    known = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    return result(trial) if math.isfinite(result(trial)) else min(known, default=math.nan)
 
 
 def spoilt(trial: FrozenTrial) -> bool:

@@ -31,8 +31,8 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     """Share out among the parameters what makes a trial one of the best, by PED-ANOVA (arXiv:2304.10255).
 
     Args:
-        trials: those of a search; what was stopped early counts with what it was last measured at, which is what it was
-            stopped for. Too few, or equal ones, tell nothing.
+        trials: those of a search; what was stopped early counts with the best that it was measured at. Too few, or
+            equal ones, tell nothing.
 
     Returns:
         Shares that sum to 1 by dotted key, the largest first. A key that some trial lacks has none: the few trials that

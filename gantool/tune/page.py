@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
-from gantool.tune.findings import Findings, figure, names, result, score, spoilt
+from gantool.tune.findings import Findings, figure, names, result, score
 
 STATES = {
     TrialState.COMPLETE: "finished",
@@ -98,7 +98,7 @@ def _rank(trial: FrozenTrial, findings: Findings) -> tuple[bool, bool, bool, boo
     return (
         best is None or trial.number != best.number,
         not math.isfinite(result(trial)),
-        spoilt(trial),
+        findings.ruined(trial),
         trial.state == TrialState.FAIL or not math.isfinite(measured),
         measured if math.isfinite(measured) else 0.0,
         trial.number,
@@ -110,6 +110,8 @@ def _score(trial: FrozenTrial) -> str:
 
 
 def _seen(trial: FrozenTrial, findings: Findings) -> str:
-    told = [*trial.user_attrs.get("diagnoses", ()), str(trial.user_attrs.get("why", ""))]
+    later = [code for one in findings.confirmed if one.number == trial.number for code in one.spoilt]
+    codes = dict.fromkeys([*trial.user_attrs.get("diagnoses", ()), *later])
+    told = [*codes, str(trial.user_attrs.get("why", ""))]
     own = ["the recipe's own values"] if trial.number == findings.own else []
     return "; ".join(part for part in own + told if part)

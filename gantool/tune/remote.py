@@ -50,7 +50,7 @@ class Relay(Board):
 
     def _print(self, table: Table) -> None:
         text = io.StringIO()
-        Console(file=text, width=show.PIPED, highlight=False).print(table)
+        Console(file=text, width=show.PIPED, highlight=False, emoji=False).print(table)
         self.told.append(("result", "\n".join(line.rstrip() for line in text.getvalue().splitlines())))
 
     def _send(self, event: dict[str, Any]) -> None:
@@ -119,6 +119,7 @@ def search_there(
             f"--out {out or ''}: with ray:// the study is on the cluster; name a directory that all of its machines "
             "share, such as /shared/studies/eggs"
         )
+    cluster.reach(way.address)
     with cluster.connected(way.address, verbose=way.verbose):
         import ray
 

@@ -58,10 +58,22 @@ def crowned(home: Study) -> str:
     own = next((one for one in home.trials() if one.user_attrs.get("own") and one.number in confirmed), None)
     if own is not None and own.number != winner.number:
         line += f"; the recipe's own values: {confirmed[own.number]}"
-    passed = sum((trial.value or 0) < (winner.value or 0) and bool(spoilt(trial)) for trial in home.finished())
-    if passed and not met:
-        line += f"; {passed} with a lower one collapsed or memorised"
+    lower = _lower_but_spoilt(home, winner)
+    if lower and not met:
+        line += f"; lower, but collapsed or memorised: trial {', '.join(map(str, lower))}"
     return line
+
+
+def _lower_but_spoilt(home: Study, winner: FrozenTrial) -> list[int]:
+    """Name the trials that only a diagnosis keeps from being the best, with their own seed or another one."""
+    confirmed = {one.number: one for one in home.confirmed()}
+    found = []
+    for trial in home.finished():
+        one, best_one = confirmed.get(trial.number), confirmed.get(winner.number)
+        lower = one.mean < best_one.mean if one and best_one else (trial.value or 0) < (winner.value or 0)
+        if lower and (spoilt(trial) or (one and one.spoilt)):
+            found.append(trial.number)
+    return sorted(found)
 
 
 def write(home: Study) -> None:
@@ -142,19 +154,21 @@ def findings(home: Study) -> Findings:
 
 
 def rows(home: Study) -> list[dict[str, Any]]:
-    """Give all trials as plain values; a trial without an end has its last measurement."""
-    found = []
+    """Give all trials as plain values, each with the metric at its best, and with what its other seeds came to."""
+    found, later = [], {one.number: one.spoilt for one in home.confirmed()}
     for trial in home.trials():
-        last = trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+        lowest = min(trial.intermediate_values.values(), default=None)
         found.append(
             {
                 "number": trial.number,
                 "state": trial.state.name.lower(),
-                home.tune.metric: trial.value if trial.value is not None else last,
+                home.tune.metric: trial.value if trial.value is not None else lowest,
                 "values": home.space.changes(trial.params),
                 "epochs": epochs_of(trial),
                 "seconds": trial.user_attrs.get("seconds", ""),
-                "diagnoses": trial.user_attrs.get("diagnoses", []),
+                "diagnoses": list(
+                    dict.fromkeys([*trial.user_attrs.get("diagnoses", []), *later.get(trial.number, ())])
+                ),
                 "why": trial.user_attrs.get("why", ""),
             }
         )

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gantool import engine
+from gantool import devices, engine
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.locks import alone
 from gantool.recipe import Recipe
-from gantool.tune import inline, results
+from gantool.tune import cluster, inline, results
 from gantool.tune.board import Board
 from gantool.tune.inline import Objective
 from gantool.tune.samplers import sampler
@@ -71,6 +71,7 @@ def search(
     """
     space = Space(recipe)
     assert recipe.tune is not None
+    _check(way)
     sampler(recipe.tune, 0)  # says what is not installed, before there is a directory
     path, old = find_study(out, recipe, fresh=fresh)
     with _taken_back(path, new=not old), alone(path / "lock"):
@@ -88,6 +89,20 @@ def search(
             reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
             raise TrainingError(f"{home.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
     return home
+
+
+def _check(way: Way) -> None:
+    """Refuse a place that is not there, before anything is prepared for it."""
+    if way.engine == "inline":
+        if way.address != "local":
+            raise GantoolError(f"--address {way.address}: --engine inline runs in this process; leave one of them out")
+        devices.choose(way.device)
+        return
+    if way.device not in {"auto", "cpu", "cuda"}:
+        raise GantoolError(f"--device {way.device}: workers know auto, cpu and cuda; use --engine inline for others")
+    if way.address == "local":
+        devices.choose(way.device)
+    cluster.reach(way.address)
 
 
 def _done(home: Study) -> bool:
@@ -123,8 +138,9 @@ def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: 
 
 
 def _on_ray(home: Study, place: Place, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
-    from gantool.tune import cluster, nodes
+    from gantool.tune import nodes
 
+    board.home = home  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
     if way.address != cluster.HERE:
         board.tell("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
     with cluster.connected(way.address, verbose=way.verbose) as found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,11 @@ from gantool.errors import GantoolError, RecipeError
 from gantool.recipe import Choice, Range, Recipe
 from gantool.schema import plain
 
-ALIKE = ("name", "tune", "train.epochs", "train.evaluate_every", "train.keep_every")  # in every trial of a search
+ALIKE = (
+    *("name", "tune", "train.epochs", "train.evaluate_every", "train.keep_every"),
+    *("train.evaluate_images", "train.extractors"),
+    *("data.source", "data.classes", "data.folder", "data.held_out"),
+)  # in every trial of a search: distances are compared on the same pictures, measured alike
 _NOTHING = object()  # what a recipe has at a key that is not its own
 
 
@@ -43,9 +48,9 @@ class Space:
             own = _own_value(recipe, key, span)
             if self.searched(key, self.own):
                 if own is _NOTHING:
-                    raise RecipeError(
-                        f"tune.space.{key}: the recipe {recipe.name} has no such key; name one that it has"
-                    )
+                    near = difflib.get_close_matches(key, _keys(plain(recipe)), 1, 0.8)
+                    advice = f"did you mean {near[0]}?" if near else "name one that it has"
+                    raise RecipeError(f"tune.space.{key}: the recipe {recipe.name} has no such key; {advice}")
                 self.own[key] = own
             self.distributions[key] = _distribution(key, span, own if key in self.own else _NOTHING)
         for key in sorted(self.own.keys() & {"loss", "model"}):
@@ -174,6 +179,12 @@ def _never(span: Range | Choice, value: Any) -> str:
     if isinstance(value, int) and value in range(span.low, span.high + 1, max(1, step)):
         return ""
     return f"never {value}; choose from {span.low} to {span.high}{f' in steps of {step}' if step > 1 else ''}"
+
+
+def _keys(block: Any, prefix: str = "") -> list[str]:
+    """List the dotted keys of a recipe."""
+    pairs = block.items() if isinstance(block, dict) else enumerate(block) if isinstance(block, list) else ()
+    return [key for name, value in pairs for key in (f"{prefix}{name}", *_keys(value, f"{prefix}{name}."))]
 
 
 def _own_value(recipe: Recipe, key: str, span: Range | Choice) -> Any:

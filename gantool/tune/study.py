@@ -26,6 +26,7 @@ from gantool.tune.samplers import pruner, sampler
 from gantool.tune.space import Space
 
 DATABASE = "study.db"
+PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FREE = {
     *("trials", "hours", "gpu_hours", "parallel", "cpus_per_trial", "trials_per_gpu"),
@@ -271,7 +272,7 @@ def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, 
             out.rename(aside)
         except OSError as error:
             raise ResourceError(f"{out}: cannot be moved to {aside} ({error.strerror}); end what uses it") from None
-    return make_directory(out, recipe.name), False
+    return make_directory(out, recipe.name, ""), False
 
 
 def _name(file: Path) -> str:
@@ -300,8 +301,9 @@ def _storage(address: str) -> optuna.storages.BaseStorage:
     try:
         return optuna.storages.RDBStorage(address)
     except ImportError as error:
-        missing = getattr(error.__cause__ or error, "name", None) or "its driver"
-        raise RecipeError(f"tune.storage: {_clean(address)} needs {missing}; pip install {missing}") from None
+        missing = str(getattr(error.__cause__ or error, "name", None) or "its driver")
+        package = PACKAGES.get(missing, missing)
+        raise RecipeError(f"tune.storage: {_clean(address)} needs {missing}; pip install '{package}'") from None
     except (ValueError, ArgumentError) as error:
         raise RecipeError(f"tune.storage: {_clean(str(error))}") from None
 

@@ -184,9 +184,9 @@ class Trials:
         if seed is not None:
             fixed["train.seed"] = seed
         folder = self.home.folder(number, seed)
-        seen = frozenset(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-        self.live[key] = Live(trial, study, label, seen)
-        self.board.started(label, values, folder)
+        before = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        self.live[key] = Live(trial, study, label, frozenset(before))
+        self.board.started(label, values, folder, list(before.values()))
         return {
             "label": label,
             "recipe": recipes.dump(engine.change(recipe, {**values, **fixed})),
