@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -16,11 +17,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from PIL import Image
+from rich.console import Console
 
-from gantool import engine
+from gantool import engine, show
 from gantool.errors import CheckpointError, ResourceError, RunError
-from gantool.tune import results
-from gantool.tune.board import sparkline
+from gantool.tune import insight, results
+from gantool.tune.board import Board, sparkline
 from gantool.tune.cluster import Node, Slots, share
 from gantool.tune.study import Study, find_study
 
@@ -222,6 +224,43 @@ def test_a_trial_that_collapsed_or_memorised_wins_only_among_its_kind(outcomes, 
     told = "".join(f"; {code}" for code in spoilt)
     assert results.crowned(study) == f"Trial {best} of {len(outcomes)}: fd {value:g} after 4 epochs{told}{others}"
     assert head == f"# {results.crowned(study)}."
+
+
+def test_a_stopped_trial_has_its_best_measurement_wherever_it_is_told(tmp_path):
+    recipe = engine.open_recipe("gan14", {"tune.space": {"train.optimizer.lr": {"low": 1e-5, "high": 1e-2}}})
+    study = made(tmp_path / "s", recipe)
+    stopped = finished(5.0, [])
+    stopped.state, stopped.value, stopped.intermediate_values = TrialState.PRUNED, 9.0, {1: 5.0, 2: 9.0}
+    stopped.distributions = dict(study.space.distributions)
+    study.search.add_trial(stopped)
+    results.write(study)
+    assert table(study.path)[0]["fd"] == "5.0"
+    board = Board(recipe)
+    board.begin(study)
+    assert board.rows["0"].best == 5.0
+    assert insight.score(study.trials()[0]) == 5.0
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_the_table_of_a_confirmed_study_fits_a_terminal(columns, tmp_path, monkeypatch):
+    recipe = engine.open_recipe("cgan_egg", {"tune.confirm.seeds": 1})
+    study = made(tmp_path / "s", recipe)
+    for value in (41.78, 56.37):
+        trial = study.ask()
+        trial.report(value, 25)
+        study.search.tell(trial, value)
+        again = study.begin(study.confirmation, trial.params, of=trial.number, seed=study.seeds()[0])
+        again.set_user_attr("diagnoses", ["mode-collapse"])
+        study.confirmation.tell(again, value)
+    console = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
+    monkeypatch.setattr(show, "out", console)
+    board = Board(recipe)
+    board.begin(study)
+    board.finish(interrupted=False, over="")
+    lines = console.file.getvalue().splitlines()
+    assert "latent_dim" in lines[0]
+    assert "…" not in "".join(lines), "nothing is cut"
+    assert all("finished," in line for line in lines[1:] if re.match(" +[01] ", line))
 
 
 def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):

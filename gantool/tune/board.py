@@ -24,12 +24,13 @@ from gantool import show
 from gantool.recipe import Recipe
 from gantool.tune import results
 from gantool.tune.findings import SPOILT, Confirmed, names
+from gantool.tune.study import lowest
 
 if TYPE_CHECKING:
     from gantool.tune.study import Study
     from gantool.tune.trials import Trials
 
-WIDE = 100  # columns of a terminal from which sparklines have a place
+WIDE = 100  # columns of a terminal from which epochs and sparklines have a place
 TOP = 10  # trials in the table while the search runs
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red"}
@@ -124,7 +125,8 @@ class Board:
         for trial in home.spent() if self.trials else home.trials():
             row = Row(str(trial.number), home.space.changes(trial.params), trial.state.name.lower())
             row.scores = list(trial.intermediate_values.values())
-            row.best = trial.value if trial.value is not None else min(row.scores, default=math.inf)
+            best = lowest(trial)
+            row.best = math.inf if best is None else best
             row.epoch, row.folder = trial.last_step or 0, home.folder(trial.number)
             row.why = str(trial.user_attrs.get("why", ""))
             row.diagnoses = tuple(trial.user_attrs.get("diagnoses", ()))
@@ -274,11 +276,11 @@ class Board:
         )
         console = show.err if rows is None else show.out
         wide = console.width >= WIDE or (rows is not None and not console.is_terminal)
-        spark = ("",) if wide else ()
-        for heading in ("trial", self._metric, *seeds, "epoch", *spark, *names(keys).values(), "state"):
+        spare = ("epoch", "") if wide else ()  # the last is the sparkline
+        for heading in ("trial", self._metric, *seeds, *spare, *names(keys).values(), "state"):
             right = heading in {"trial", self._metric, "epoch", *seeds}
             justify: Literal["left", "right"] = "right" if right else "left"
-            table.add_column(escape(heading), justify=justify, no_wrap=heading != "state")
+            table.add_column(escape(heading), justify=justify, no_wrap=heading != "state", overflow="fold")
         if confirmed:
             order = list(confirmed)
             chosen.sort(key=lambda row: order.index(row.label) if row.label in confirmed else len(order))
@@ -294,8 +296,7 @@ class Board:
                 row.label,
                 show.number(row.best) if math.isfinite(row.best) else "",
                 *spread,
-                f"{row.reached()}/{self.epochs}",
-                *(sparkline(row.scores) for _ in spark),
+                *((f"{row.reached()}/{self.epochs}", sparkline(row.scores)) if wide else ()),
                 *(_value(row.values.get(key, "")) for key in keys),
                 f"[{colour}]{escape(told)}[/]",
             )

@@ -16,7 +16,7 @@ from gantool.recipe import Recipe
 from gantool.runs import replacing
 from gantool.runs import write as write_file
 from gantool.tune.findings import Findings
-from gantool.tune.study import ENDED, Study, best_epoch_of, epochs_of, spoilt
+from gantool.tune.study import ENDED, Study, best_epoch_of, epochs_of, lowest, spoilt
 
 
 def best(home: Study) -> FrozenTrial | None:
@@ -157,12 +157,11 @@ def rows(home: Study) -> list[dict[str, Any]]:
     """Give all trials as plain values, each with the metric at its best, and with what its other seeds came to."""
     found, later = [], {one.number: one.spoilt for one in home.confirmed()}
     for trial in home.trials():
-        lowest = min(trial.intermediate_values.values(), default=None)
         found.append(
             {
                 "number": trial.number,
                 "state": trial.state.name.lower(),
-                home.tune.metric: trial.value if trial.value is not None else lowest,
+                home.tune.metric: lowest(trial),
                 "values": home.space.changes(trial.params),
                 "epochs": epochs_of(trial),
                 "seconds": trial.user_attrs.get("seconds", ""),

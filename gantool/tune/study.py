@@ -234,6 +234,13 @@ def epochs_of(trial: FrozenTrial) -> int:
     return int(trial.last_step or 0)
 
 
+def lowest(trial: FrozenTrial) -> float | None:
+    """Give the metric of a trial at its best; Optuna's own value of one that was stopped is its last."""
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    return min(trial.intermediate_values.values(), default=None)
+
+
 def best_epoch_of(trial: FrozenTrial) -> int:
     """Give the epoch in which a trial was best."""
     return min(trial.intermediate_values, key=lambda epoch: (trial.intermediate_values[epoch], epoch))
