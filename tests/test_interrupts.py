@@ -295,28 +295,23 @@ def test_a_trial_whose_worker_dies_goes_on_from_its_checkpoint_three_times_and_t
     assert "Traceback" not in run.said()
 
 
-def test_settings_that_raise_and_settings_that_overflow_fail_once_each_and_the_search_goes_on(data_dir, tmp_path):
+def test_settings_that_overflow_fail_once_each_and_the_search_goes_on(data_dir, tmp_path):
     deep = ("--set", f"model.discriminator={[16] * 13}")  # at the wild rate its scores overflow in the first steps
-    source = "{choice: [digits, missing-photos, missing-drawings], when: {train.optimizer.lr: 2e-4}}"
-    space = f"{{train.optimizer.lr: [2e-4, 1000.0], data.source: {source}}}"
-    command = ("tune", "gan14", *TINY, *deep, "--set", f"tune.space={space}", "--set", "tune.seed=8")
+    command = ("tune", "gan14", *TINY, *deep, "--set", "tune.space={train.optimizer.lr: [2e-4, 1000.0]}")
     done = gantool(
-        *(*command, "--device", "cpu", "--trials", "6", "--out", "s", "--json", "--data-dir", str(data_dir)),
+        *(*command, "--device", "cpu", "--trials", "5", "--out", "s", "--json", "--data-dir", str(data_dir)),
         folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     begun = [event["trial"] for event in events if event["event"] == "started"]
-    assert begun == ["0", "1", "2", "3", "4", "5"], "one attempt each"
+    assert begun == ["0", "1", "2", "3", "4"], "one attempt each"
     rows = table(tmp_path / "s")
-    lacking = [row for row in rows if row["data.source"].startswith("missing")]
     wild = [row for row in rows if row["train.optimizer.lr"] == "1000.0"]
-    assert lacking, rows
     assert wild, rows
-    assert all("unknown source 'missing-" in row["why"] for row in lacking), lacking
     assert all(" became nan" in row["why"] or " became inf" in row["why"] for row in wild), wild
-    assert {row["state"] for row in [*lacking, *wild]} == {"fail"}
-    assert {row["state"] for row in rows if row not in lacking and row not in wild} <= {"complete", "pruned"}
+    assert {row["state"] for row in wild} == {"fail"}
+    assert {row["state"] for row in rows if row not in wild} <= {"complete", "pruned"}
     assert "Traceback" not in done.stderr
 
 

@@ -88,3 +88,11 @@ def test_what_fails_is_told_with_its_reason_and_not_raised(tmp_path, data_dir):
     (tmp_path / "file").write_text("", encoding="utf-8")
     (result,) = run_trial(config(tmp_path / "file" / "t", data_dir), never)
     assert list(result) == ["halt"], "a disk is nobody's fault: the search ends"
+
+
+def test_an_exception_that_is_not_gantools_own_ends_the_trial_with_its_kind_and_first_line(tmp_path, data_dir):
+    changes = {"data.size": 8, "data.channels": 1, "data.classes": None, "train.batch_size": 1}  # BatchNorm wants two
+    recipe = engine.open_recipe("cgan_egg", {"data.source": "digits", "train.extractors": ["rand"], **changes})
+    given = {**config(tmp_path / "t", data_dir), "recipe": recipes.dump(recipe)}
+    (result,) = run_trial(given, never)
+    assert result["why"].startswith("ValueError: Expected more than 1 value per channel")
