@@ -13,17 +13,23 @@ import torch
 from gantool import devices, losses, models, schema
 from gantool import recipe as recipes
 from gantool import shapes as tracing
-from gantool.data.prepare import describe, prepare
+from gantool.batches import DataSpec, Examples, Labeled, Paired
+from gantool.data.prepare import describe, prepare, table
+from gantool.data.sheet import pair_sheet
 from gantool.data.sources import SOURCES
 from gantool.data.store import Store
-from gantool.data.stream import split
+from gantool.data.stream import rows_of
+from gantool.data.tables import Table
 from gantool.errors import ResourceError, RunError, ShapeError
-from gantool.metrics.evaluate import FEW, Evaluator, Reality, learn
+from gantool.metrics.evaluate import FEW, Ask, Evaluator, Reality, learn
+from gantool.metrics.exam import Exam
+from gantool.models.base import Generative
 from gantool.recipe import Recipe
 from gantool.runs import Run, write
 from gantool.training import Report, Training
 
 KINDS: Mapping[str, recipes.Find] = {"model": models.find, "loss": losses.find}
+PAIRS = "pairs.png"  # in a run's directory: the first pairs that it learns from
 FREE = {
     "name",
     "train.epochs",
@@ -103,10 +109,12 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
         ShapeError: they do not fit; says what does not, and which image sizes would.
         RecipeError: a layer cannot learn from batches of one image.
     """
-    spec = describe(recipe.data, data_dir)
+    spec = describe(recipe.data, data_dir, models.find(recipe.model["name"]).consumes)
     try:
         return tracing.trace(lambda: models.build(recipe, spec), device, min(2, recipe.train.batch_size))
     except ShapeError as error:
+        if not isinstance(spec, DataSpec):
+            raise
         sizes = tracing.fitting_sizes(lambda data: models.build(recipe, data), spec)
         if sizes:
             advice = f"data.size={' or '.join(map(str, sizes[:6]))} would fit"
@@ -154,6 +162,8 @@ def train(
             materials = gather(recipe, data_dir, tell=tell)
         training = Training(recipe, run, materials.store, materials.evaluator, place, passing=passing)
         training.restore(tell)
+        if isinstance(materials.store, Store) and training.model.consumes is Paired and not passing:
+            pair_sheet(materials.store, run.path / PAIRS)
         try:
             yield from training.epochs()
         except GeneratorExit:
@@ -162,14 +172,14 @@ def train(
 
 
 class Materials(NamedTuple):
-    """What training needs besides a recipe: the decoded data, and what measures generators of them."""
+    """What training needs besides a recipe: the decoded data, and what measures models of them."""
 
-    store: Store
-    evaluator: Evaluator
+    store: Store | Table
+    evaluator: Evaluator | Exam
 
 
 def gather(
-    recipe: Recipe, data_dir: Path, *, store: Store | None = None, tell: Callable[[str], None] = lambda _: None
+    recipe: Recipe, data_dir: Path, *, store: Store | Table | None = None, tell: Callable[[str], None] = lambda _: None
 ) -> Materials:
     """Give what training a recipe needs, found or made once in the data directory.
 
@@ -180,30 +190,49 @@ def gather(
         tell: is told what happens.
     """
     if store is None:
-        store = prepare(recipe.data, data_dir, tell=tell)
+        store = data_of(recipe, data_dir, tell=tell)
     tell(counted(recipe, store))
     return Materials(store, evaluator_of(recipe, store, data_dir, tell=tell))
 
 
+def data_of(recipe: Recipe, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None) -> Store | Table:
+    """Give the decoded data that a recipe's model learns from: pictures, or a table."""
+    kind = models.find(recipe.model["name"]).consumes
+    return (
+        table(recipe.data, data_dir, tell=tell) if kind is Examples else prepare(recipe.data, data_dir, kind, tell=tell)
+    )
+
+
 def evaluator_of(
-    recipe: Recipe, store: Store, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None
-) -> Evaluator:
-    """Give what measures a recipe's generators; extractors that are learned from the pictures are learned once."""
-    share = recipe.data.held_out
-    rows = split(store.labels, share)
-    reality = Reality.of(store, rows)
+    recipe: Recipe, store: Store | Table, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None
+) -> Evaluator | Exam:
+    """Give what measures a recipe's models; extractors that are learned from the pictures are learned once."""
+    model, share = models.find(recipe.model["name"]), recipe.data.held_out
+    if isinstance(store, Table):
+        return Exam.of_table(store)
+    rows = rows_of(store.labels, share, model.consumes)
+    if not issubclass(model, Generative):
+        return Exam.of_pictures(store, rows)
+    reality = Reality.of(store, rows, model.consumes)
     folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
     extractors = learn(reality, recipe.train.extractors, folder, key, tell)
-    conditional = models.find(recipe.model["name"]).conditional
-    return Evaluator(reality, extractors, recipe.train.evaluate_images, conditional=conditional)
+    asked: int | Ask = recipe.train.evaluate_images
+    if model.consumes is not Labeled:
+        asked = Ask.translations(store, rows, model.consumes, recipe.train.evaluate_images)
+    return Evaluator(reality, extractors, asked, conditional=model.conditional)
 
 
-def counted(recipe: Recipe, store: Store) -> str:
-    """Say how many pictures are learned from, and what few mean."""
-    train, held_out = map(len, split(store.labels, recipe.data.held_out))
+def counted(recipe: Recipe, store: Store | Table) -> str:
+    """Say how much is learned from, and what little means."""
+    if isinstance(store, Table):
+        kept = f"{len(store.held_out):,} more are held out" if len(store.held_out) else "none are held out"
+        return f"learning from {len(store.train):,} rows; {kept}"
+    kind = models.find(recipe.model["name"]).consumes
+    train, held_out = map(len, rows_of(store.labels, recipe.data.held_out, kind))
+    what = "pairs" if kind is Paired else "pictures"
     kept = f"{held_out:,} more are held out" if held_out else "none are held out, so that copying cannot be told"
-    few = f"; with fewer than {FEW} pictures fd ranks settings, and is no measure of quality"
-    return f"learning from {train:,} pictures; {kept}{few if train + held_out < FEW else ''}"
+    few = f"; with fewer than {FEW} {what} fd ranks settings, and is no measure of quality"
+    return f"learning from {train:,} {what}; {kept}{few if train + held_out < FEW else ''}"
 
 
 @contextlib.contextmanager

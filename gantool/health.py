@@ -31,6 +31,7 @@ COPYING = -3  # C_T, in standard deviations
 MINGLED = 0.4  # 1-NN accuracy on the generated side; copies are below the half of equal laws
 COPIED = 0.1  # share of generated pictures
 LEAST_HELD_OUT = 12  # pictures, below which C_T says nothing
+UNCHANGED = 0.04  # mean absolute difference of a translated picture from its source, of 0 to 2
 NOISE = 2  # deviations of the floor, within which two measurements of fd are the same
 USUAL = 2e-4  # learning rate of Radford et al. 2016, arXiv:1511.06434, sec. 4
 WILD = 0.01  # learning rate, of which a quarter is no advice
@@ -73,6 +74,8 @@ class Observation:
         nearest_fake: share of generated images whose nearest neighbour is generated too, 0 to 1.
         copied: share of generated images nearer to a training image than the nearest 1 % of training images are to
             each other, 0 to 1.
+        change: mean absolute difference of translated images from their sources, 0 to 2.
+        real_change: the same of what they should become, where that is known.
     """
 
     epoch: int
@@ -101,6 +104,8 @@ class Observation:
     copying: float | None = None
     nearest_fake: float | None = None
     copied: float | None = None
+    change: float | None = None
+    real_change: float | None = None
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -366,6 +371,11 @@ def _memory(now: Observation) -> str:
     return ", ".join(parts)
 
 
+def _unchanged(now: Observation) -> Verdict:
+    alike = now.real_change is not None and now.real_change < 2 * UNCHANGED
+    return False if alike else _all(now.step > WARM_UP, _less(now.change, UNCHANGED))
+
+
 def _above_floor(now: Observation) -> Verdict:
     above, deviation = _difference(now.fd, now.floor), now.floor_deviation
     return _less(None if deviation is None else NOISE * deviation, above)
@@ -440,6 +450,15 @@ _RULES = (
         _memorised,
         _memory,
         lambda now: "get more pictures, or train for fewer epochs; fd is no guide here, it rewards copies",
+    ),
+    _Rule(
+        "unchanged",
+        2,
+        _unchanged,
+        lambda now: f"translated pictures differ by {now.change:.3f} of 2 from their sources",
+        lambda now: (
+            "lower what holds pictures to their sources (--set model.cycle=5 --set model.identity=0), or train on"
+        ),
     ),
     _Rule(
         "no-progress",
@@ -626,6 +645,19 @@ _MEANINGS = {
     Harmless: where only the course of training matters. Only a C_T below 0 means something: it was +17 to +24 in runs
     whose pictures were still far from all real ones. Nor is it enough alone, since grey pictures are near to
     everything: it was -10.6 after the first epoch of a run.
+    """,
+    "unchanged": f"""translated pictures are those that were given
+
+    Seen: after the first {WARM_UP} steps the mean absolute difference between a picture and what the generator made of
+    it was below {UNCHANGED}, of a range from -1 to 1. Not told of pairs that differ by less than twice that.
+
+    Why: giving back the source costs a CycleGAN nothing of its cycle and identity losses, which are large beside the
+    adversarial one (Zhu et al. 2017, arXiv:1703.10593, sec. 5.2), and fools a discriminator that has not yet learned
+    how the two kinds differ. fd of both kinds together would not see it, which is why it is measured within each.
+
+    Try: train on, first of all. model.identity: 0. A smaller model.cycle. A larger train.discriminator.lr.
+
+    Harmless: where the two kinds hardly differ.
     """,
     "no-progress": f"""the pictures get no better
 

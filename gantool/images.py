@@ -118,7 +118,8 @@ def caption(image: Image.Image, text: str) -> Image.Image:
 
 
 @functools.lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Give the built-in font at a height in pixels."""
     return ImageFont.load_default(size=size)
 
 
@@ -129,11 +130,11 @@ def _text_size(width: int) -> int:
 def _strips(captions: Sequence[str], mode: str, width: int) -> list[Image.Image]:
     """Draw captions for tiles of `width` pixels; all get the width that the longest needs, up to 160."""
     size = _text_size(width)
-    needed = math.ceil(max(_font(size).getlength(_drawable(text)) for text in captions)) + 4
+    needed = math.ceil(max(font(size).getlength(drawable(text)) for text in captions)) + 4
     return [_strip(text, mode, max(width, min(needed, 160)), size, centred=True) for text in captions]
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Spell `text` on one line, in characters that the built-in font can draw."""
     plain = "".join(
         character if character in "·…°±" else unicodedata.normalize("NFKD", character)[0]
@@ -144,13 +145,13 @@ def _drawable(text: str) -> str:
 
 def _strip(text: str, mode: str, width: int, size: int, *, centred: bool = False) -> Image.Image:
     strip = Image.new(mode, (width, size * 3 // 2), "white")
-    text = _drawable(text)[:width]  # no more can fit, since no character is narrower than a pixel
-    while size > 9 and _font(size).getlength(text) > width - 4:
+    text = drawable(text)[:width]  # no more can fit, since no character is narrower than a pixel
+    while size > 9 and font(size).getlength(text) > width - 4:
         size -= 1
-    while len(text) > 1 and _font(size).getlength(text) > width - 4:
+    while len(text) > 1 and font(size).getlength(text) > width - 4:
         text = text.removesuffix("…")[:-1].rstrip() + "…"
     place, anchor = ((width / 2, strip.height / 2), "mm") if centred else ((2, strip.height / 2), "lm")
-    ImageDraw.Draw(strip).text(place, text, fill="black", font=_font(size), anchor=anchor)
+    ImageDraw.Draw(strip).text(place, text, fill="black", font=font(size), anchor=anchor)
     return strip
 
 

@@ -1,21 +1,23 @@
 """Adversarial losses, one function each, and gradient penalties.
 
 A loss is called with `fake` alone for the generator's turn and with `real` too for the discriminator's; both are
-scores, the discriminator's raw answers (logits), one number an image. The discriminator's loss is the sum of its real
-and its fake part.
+scores, the discriminator's raw answers (logits), one number an image or, of a PatchGAN, one a patch. The
+discriminator's loss is the sum of its real and its fake part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
-from torch.nn.functional import relu
+from torch.nn.functional import relu, softplus
 
+from gantool.augment import Augmentation, augmented
 from gantool.errors import RecipeError, unknown
 from gantool.schema import Weight
 
@@ -65,8 +67,19 @@ def wasserstein(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
     return fake.mean() - real.mean()
 
 
+def relativistic(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """How much more real one of a pair is than the other. Jolicoeur-Martineau 2019, arXiv:1807.00734, as RpGAN.
+
+    Huang et al. 2024, arXiv:2501.05441, eq. 2. The generator lowers the same with the roles exchanged, so that both
+    turns need both scores.
+    """
+    if real is None:
+        raise ValueError("a relativistic loss compares two scores; call Adversarial.generator")
+    return softplus(fake - real).mean()
+
+
 _LOSSES: dict[str, LossFunction] = {
-    loss.__name__: loss for loss in (non_saturating, minimax, least_squares, hinge, wasserstein)
+    loss.__name__: loss for loss in (non_saturating, minimax, least_squares, hinge, wasserstein, relativistic)
 }
 _CROSS_ENTROPY = {non_saturating, minimax}
 _BORDERS = {non_saturating: 0.0, minimax: 0.0, least_squares: 0.5, hinge: 0.0}  # scores above it say "real"
@@ -79,16 +92,35 @@ class Adversarial:
     Args:
         function: the loss.
         gradient_penalty: weight of `gradient_penalty`; 10 is Gulrajani et al.'s. 0 leaves it out.
-        r1: weight (gamma) of `r1_penalty`. 0 leaves it out.
+        r1: weight (gamma) of `r1_penalty` at real images. 0 leaves it out.
+        r2: weight (gamma) of the same at fake images. 0 leaves it out.
+        augment: what is done to every image before a discriminator sees it; see `augment`.
     """
 
     function: LossFunction
     gradient_penalty: float = 0.0
     r1: float = 0.0
+    r2: float = 0.0
+    augment: tuple[Augmentation, ...] = ()
 
-    def __call__(self, *, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Give the generator's loss, or the discriminator's where `real` is given."""
+    def __call__(self, *, fake: Tensor, real: Tensor) -> Tensor:
+        """Give the discriminator's loss."""
         return self.function(fake=fake, real=real)
+
+    def generator(self, *, fake: Tensor, real: Callable[[], Tensor]) -> Tensor:
+        """Give the generator's loss.
+
+        Args:
+            fake: scores of the images that it made.
+            real: gives the scores of as many real ones, which only a relativistic loss asks for.
+        """
+        if self.function is relativistic:
+            return self.function(fake=real(), real=fake)
+        return self.function(fake=fake)
+
+    def shown(self, images: Tensor) -> Tensor:
+        """Give images as a discriminator is shown them: [N, C, H, W]."""
+        return augmented(images, self.augment) if self.augment else images
 
     def penalties(self, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Give the weighted penalties of the discriminator's turn, by the name that the log gives them."""
@@ -97,6 +129,8 @@ class Adversarial:
             losses["gradient_penalty"] = self.gradient_penalty * gradient_penalty(score, real, fake)
         if self.r1:
             losses["r1"] = 0.5 * self.r1 * r1_penalty(score, real)
+        if self.r2:
+            losses["r2"] = 0.5 * self.r2 * r1_penalty(score, fake)
         return losses
 
     @property
@@ -112,12 +146,15 @@ class Adversarial:
         """Give D(x) and D(G(z)), the discriminator's mean answers as people read them, and how often it is right.
 
         Probabilities of "real" for the cross-entropy losses; raw scores for others. `accuracy` is over as many real as
-        fake images; the Wasserstein critic says no more than "rather this one", so that it has none.
+        fake images; of a relativistic discriminator it is the share of pairs whose real image has the higher score. The
+        Wasserstein critic says no more than "rather this one", so that it has none.
         """
         told = {}
         if self.function in _BORDERS:
             border = _BORDERS[self.function]
             told["accuracy"] = 0.5 * ((real > border).float().mean() + (fake <= border).float().mean())
+        if self.function is relativistic:
+            told["accuracy"] = (real > fake).float().mean()
         if self.function in _CROSS_ENTROPY:
             real, fake = real.sigmoid(), fake.sigmoid()
         return {"real": real.mean().detach(), "fake": fake.mean().detach(), **told}
@@ -139,6 +176,8 @@ def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
 def r1_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     """Squared norm of the gradient at real images. Mescheder et al. 2018, arXiv:1801.04406, eq. 9, without gamma/2.
 
+    At fake images it is R2, eq. 10.
+
     Shape:
         real: [N, C, H, W] -> scalar.
     """
@@ -154,8 +193,14 @@ def find(name: str) -> Callable[..., Adversarial]:
     if name not in _LOSSES:
         raise RecipeError(unknown("loss", name, _LOSSES))
 
-    def build(*, gradient_penalty: Weight = 0.0, r1: Weight = 0.0) -> Adversarial:
-        return Adversarial(_LOSSES[name], gradient_penalty, r1)
+    def build(
+        *,
+        gradient_penalty: Weight = 0.0,
+        r1: Weight = 0.0,
+        r2: Weight = 0.0,
+        augment: Annotated[list[Augmentation], MinLen(1)] | None = None,
+    ) -> Adversarial:
+        return Adversarial(_LOSSES[name], gradient_penalty, r1, r2, tuple(augment or ()))
 
     return build
 

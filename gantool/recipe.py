@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from annotated_types import Interval, MinLen
 from pydantic import Discriminator, Field, Tag
 
 from gantool import strict_yaml
+from gantool.batches import Examples
 from gantool.errors import GantoolError, RecipeError, unknown
 from gantool.runs import is_file
 from gantool.schema import Block, Count, Fraction, Mismatch, Problem, Size, check, plain, signature
@@ -32,45 +34,60 @@ class Data(Block):
 
     Args:
         source: a source's name (`gantool data list`), or a path to a folder of images or an archive of one.
-        size: pixels on a side, or [height, width]; other sizes are resized and centre-cropped.
+        size: pixels on a side, or [height, width]; other sizes are resized and centre-cropped. null for a table.
         channels: 1 grey, 3 colour; null for what the source has.
-        classes: names of the classes to keep, in the order of their labels; null for all.
+        classes: names of the classes to keep, in the order of their labels; null for all. Of pictures that are
+            translated, the kind to translate from and the kind to translate to.
         folder: look in this folder of the source only, such as `valid`.
         held_out: share of the pictures that training never sees, at least 12 of them; `stream.split` says which.
+        flip: mirror half of the pictures, left to right, in training.
+        jitter: pixels by which pictures are enlarged in training, before a window of their size is cut at random.
     """
 
     source: Annotated[str, MinLen(1)]
-    size: Size | tuple[Size, Size]
+    size: Size | tuple[Size, Size] | None = None
     channels: Literal[1, 3] | None = None
     classes: Annotated[list[str], MinLen(1)] | None = None
     folder: str | None = None
     held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
+    flip: bool = False
+    jitter: Annotated[int, Interval(ge=0, le=1024)] = 0
 
     @property
     def height(self) -> int:
         """Of every image, in pixels."""
-        return self.size if isinstance(self.size, int) else self.size[0]
+        return self._sides[0]
 
     @property
     def width(self) -> int:
         """Of every image, in pixels."""
-        return self.size if isinstance(self.size, int) else self.size[1]
+        return self._sides[1]
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        if self.size is None:
+            raise ValueError("data.size: a table has no pixels")
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
 class Optimizer(Block):
-    """Adam (Kingma and Ba 2015, arXiv:1412.6980) for both players.
+    """What moves every player's weights.
 
     Args:
+        name: `adam` (Kingma and Ba 2015, arXiv:1412.6980), or `sgd`, stochastic gradient descent.
         lr: learning rate.
-        betas: decay of the running means of the gradient and of its square.
+        betas: of adam: decay of the running means of the gradient and of its square.
+        momentum: of sgd: share of the last step that is added to the next.
     """
 
+    name: Literal["adam", "sgd"] = "adam"
     lr: LearningRate = 2e-4
     betas: Betas = (0.5, 0.999)
+    momentum: Fraction = 0.0
 
 
 class PlayerOptimizer(Block):
-    """What one player's Adam does differently; null keeps `train.optimizer`."""
+    """What one player's optimizer does differently; null keeps `train.optimizer`."""
 
     lr: LearningRate | None = None
     betas: Betas | None = None
@@ -83,9 +100,13 @@ class Train(Block):
         epochs: passes over the data.
         batch_size: images in a step. The last, smaller batch of an epoch is left out unless it is the only one.
         seed: decides the first weights, the order of the data, latents and dropout.
-        optimizer: Adam's settings for both players.
-        generator: what the generator's Adam does differently.
-        discriminator: what the discriminator's Adam does differently.
+        optimizer: what moves every player's weights.
+        generator: what the generator's optimizer does differently.
+        discriminator: what the discriminator's optimizer does differently.
+        decay_after: epochs at the whole learning rate, which then falls evenly to 0 at the end of the last one; null
+            never lowers it.
+        ema: how much of the running mean of the generator's weights, which then makes the pictures, is kept in a
+            step, such as 0.999; null makes them with the weights themselves.
         evaluate_every: epochs between measurements; the first and the last epoch are always measured. null measures
             as often as a tenth of the training time allows on the machine at hand.
         evaluate_images: generated images in a measurement.
@@ -101,19 +122,24 @@ class Train(Block):
     optimizer: Optimizer = Optimizer()
     generator: PlayerOptimizer = PlayerOptimizer()
     discriminator: PlayerOptimizer = PlayerOptimizer()
+    decay_after: Annotated[int, Interval(ge=0, le=1_000_000)] | None = None
+    ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
     evaluate_every: Count | None = None
     evaluate_images: Annotated[int, Interval(ge=16, le=50_000)] = 1000
     extractors: Literal["auto"] | Annotated[list[Literal["rand", "pretext", "judge"]], MinLen(1)] = "auto"
     checkpoint_every: Count = 1
     keep_every: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
 
-    def adam(self, player: str) -> Optimizer:
+    def optimizer_of(self, player: str) -> Optimizer:
         """Give the settings of the network called `player`."""
         own = {"generator": self.generator, "discriminator": self.discriminator}.get(player, PlayerOptimizer())
-        return Optimizer(
-            lr=self.optimizer.lr if own.lr is None else own.lr,
-            betas=self.optimizer.betas if own.betas is None else own.betas,
-        )
+        return self.optimizer.model_copy(update={name: value for name, value in own if value is not None})
+
+    def rate(self, epochs: float) -> float:
+        """Give what share of the learning rate is left after so many epochs, 0 to 1."""
+        if self.decay_after is None or epochs <= self.decay_after:
+            return 1.0
+        return max(0.0, (self.epochs - epochs) / (self.epochs - self.decay_after))
 
 
 Scalar = int | float | str | bool
@@ -183,7 +209,8 @@ class Tune(Block):
     """What `gantool tune` searches.
 
     Args:
-        metric: what is minimised, and decides which checkpoint of a run is the best.
+        metric: what is minimised, and decides which checkpoint of a run is the best; null is `fd`, and `error` (1 -
+            accuracy) for a game of one player.
         trials: configurations to try; the first is the recipe's own.
         hours: of wall time that the search may take, in all of its starts; null for as many as it needs.
         gpu_hours: of GPUs that its trials may use; null for as many as they need.
@@ -201,7 +228,7 @@ class Tune(Block):
         space: dotted recipe keys, each with a range or a list of choices.
     """
 
-    metric: Literal["fd", "fd_rand", "fd_pretext", "fd_judge"] = "fd"
+    metric: Literal["fd", "fd_rand", "fd_pretext", "fd_judge", "error"] | None = None
     trials: Annotated[int, Interval(ge=1, le=100_000)] = 20
     hours: Annotated[float, Interval(gt=0, le=100_000)] | None = None
     gpu_hours: Annotated[float, Interval(gt=0, le=100_000)] | None = None
@@ -224,14 +251,14 @@ class Recipe(Block):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     model: dict[str, Any]
     data: Data
-    loss: dict[str, Any]
+    loss: dict[str, Any] | None = None
     train: Train
     tune: Tune | None = None
 
     @property
     def metric(self) -> str:
-        """What decides which of two generators is the better one; lower is better."""
-        return self.tune.metric if self.tune else "fd"
+        """What decides which of two models is the better one; lower is better."""
+        return (self.tune and self.tune.metric) or ("error" if self.loss is None else "fd")
 
 
 def shipped() -> dict[str, Path]:
@@ -340,7 +367,7 @@ def _recipe(document: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
     problems: list[Problem] = []
     values = dict(document)
     for block, finder in kinds.items():
-        if block in values:
+        if values.get(block, "") is not None and block in values:  # a game of one player has no loss to name
             try:
                 values[block] = _named(block, values[block], finder)
             except Mismatch as error:
@@ -350,9 +377,44 @@ def _recipe(document: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
         recipe = check(Recipe, values)
     except Mismatch as error:
         raise Mismatch(error.problems + problems) from None
+    if not problems:
+        problems += [*_together(recipe, kinds["model"](recipe.model["name"])), *_settings(recipe)]
     if problems:
         raise Mismatch(problems)
+    if recipe.tune and recipe.tune.metric is None:
+        recipe = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"metric": recipe.metric})})
     return recipe
+
+
+def _together(recipe: Recipe, model: Callable[..., Any]) -> Iterator[Problem]:
+    """Say which blocks do not go with each other."""
+    name = recipe.model["name"]
+    if "loss" in inspect.signature(model).parameters:
+        if recipe.loss is None:
+            yield Problem((), "missing key 'loss'")
+    elif recipe.loss is not None:
+        yield Problem(("loss",), f"{name} has one player and no adversary; leave the block out")
+    metric = recipe.tune.metric if recipe.tune else None
+    if metric and (metric == "error") != (recipe.loss is None):
+        wanted = "error" if recipe.loss is None else "fd, fd_rand, fd_pretext or fd_judge"
+        yield Problem(("tune", "metric"), f"{name} cannot be measured by {metric}; use {wanted}")
+    if getattr(model, "consumes", None) is Examples:
+        if recipe.data.size is not None:
+            yield Problem(("data", "size"), f"{name} learns from a table, which has no pixels; leave it out")
+    elif recipe.data.size is None:
+        yield Problem(("data",), "missing key 'size'")
+
+
+def _settings(recipe: Recipe) -> Iterator[Problem]:
+    """Say which settings of training do not go with each other."""
+    optimizer = recipe.train.optimizer
+    if optimizer.name == "adam" and optimizer.momentum:
+        yield Problem(("train", "optimizer", "momentum"), "is sgd's; adam has betas")
+    if optimizer.name == "sgd" and optimizer.betas != Optimizer().betas:
+        yield Problem(("train", "optimizer", "betas"), "are adam's; sgd has momentum")
+    if recipe.train.ema is not None and recipe.loss is None:
+        name = recipe.model["name"]
+        yield Problem(("train", "ema"), f"averages a generator's weights, and {name} has none; leave it out")
 
 
 def _named(block: str, values: Any, finder: Find) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Pictures from a finished run: by seed, by class, and as a walk through latent space."""
+"""What a finished run makes: pictures by seed and class, translations, answers, and walks through latent space."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from gantool import animation, checkpoints, devices, images, models
 from gantool import recipe as recipes
+from gantool.assessment import prompt_of
 from gantool.engine import KINDS
 from gantool.errors import CheckpointError, RunError, unknown
-from gantool.models.base import Prompt
+from gantool.metrics.evaluate import Ask
+from gantool.models.base import Classifier, FromNoise, Generative, Prompt
 from gantool.runs import Run
 from gantool.training import fit, spec_of
 
@@ -23,9 +26,10 @@ FRAMES = 200  # of an animation of training, at the most; long runs are thinned 
 
 
 class Trained:
-    """A trained generator.
+    """A trained model.
 
-    It computes in double precision: so a seed gives the same picture in any batch and on any device, after rounding.
+    One that makes pictures from noise computes in double precision: so a seed gives the same picture in any batch and
+    on any device, after rounding. Translations are made one by one.
 
     Args:
         run: the run.
@@ -35,46 +39,81 @@ class Trained:
 
     def __init__(self, run: Run, checkpoint: str = "best", device: str = "auto") -> None:
         self.device = devices.choose(device)
-        if self.device.type == "mps":
-            self.device = torch.device("cpu")  # MPS has no double precision
         self.file = _file(run, checkpoint)
         state = checkpoints.load(self.file, "cpu")
         self.recipe = recipes.parse(state["recipe"], str(self.file), KINDS)
         self.data = spec_of(state)
         self.epoch = int(state["epoch"])
+        self.examples: Mapping[str, Any] | None = state.get("examples")
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             model = models.build(self.recipe, self.data)
         fit(model, state["model"], self.file)
-        self.model = model.to(self.device).double().eval()
+        exact = isinstance(model, FromNoise)
+        if exact and self.device.type == "mps":
+            self.device = torch.device("cpu")  # MPS has no double precision
+        self.dtype = torch.float64 if exact else torch.float32
+        self.model = model.to(self.device, self.dtype).eval()
+
+    @property
+    def name(self) -> str:
+        """Name of the model, as recipes have it."""
+        return str(self.recipe.model["name"])
+
+    @property
+    def answers(self) -> bool:
+        """Whether the model answers, and makes no pictures."""
+        return isinstance(self.model, Classifier)
+
+    @property
+    def generator(self) -> Generative:
+        """The model, which makes pictures.
+
+        Raises:
+            RunError: it does not.
+        """
+        if not isinstance(self.model, Generative):
+            raise RunError(f"{self.file.parent.parent}: {self.name} answers, and makes no pictures; use gantool sample")
+        return self.model
+
+    @property
+    def shown(self) -> Ask | None:
+        """The translations that the run shows, with their sources; None where pictures are made from noise."""
+        if self.examples is None or not isinstance(self.model, Generative):
+            return None
+        return Ask(**self.examples)
 
     def sample(self, seeds: Sequence[int], class_name: str | None = None) -> Tensor:
         """Make one picture of each seed.
 
         Args:
-            seeds: whole numbers, 0 or more.
+            seeds: whole numbers, 0 or more. Of a model that translates, they number the examples that the run shows.
             class_name: all pictures are of this class; without it the classes take turns.
 
         Returns:
             [N, C, H, W], float32, -1 to 1, on the CPU.
 
         Raises:
-            RunError: there is no such class.
+            RunError: there is no such class, or the model makes no pictures.
         """
-        labels = None if class_name is None else [self.label(class_name)] * len(seeds)
-        return self.render(self.model.prompt(seeds, labels))
+        model, shown = self.generator, self.shown
+        label = None if class_name is None else self.label(class_name)
+        if shown is not None:
+            rows = [row for row, own in enumerate(shown.labels) if label in (None, own)]
+            return self.pictures(shown.rows([rows[seed % len(rows)] for seed in seeds]))
+        assert isinstance(model, FromNoise)
+        return self.render(model.prompt(seeds, None if label is None else [label] * len(seeds)))
 
-    def pictures(self, seeds: Sequence[int], labels: Sequence[int]) -> Tensor:
-        """Make one picture of each seed and label: [N, C, H, W], float32, -1 to 1, on the CPU."""
-        return self.render(self.model.prompt(seeds, labels))
+    def pictures(self, ask: Ask) -> Tensor:
+        """Make the pictures that are asked for: [N, C, H, W], float32, -1 to 1, on the CPU."""
+        return self.render(prompt_of(self.generator, ask))
 
     def label(self, class_name: str) -> int:
         """Give the index of a class by its name."""
         if class_name not in self.data.classes:
             raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
-        if not self.model.conditional:
-            name = self.recipe.model["name"]
+        if not self.generator.conditional:
             raise RunError(
-                f"--class {class_name}: {name} is not told classes; a conditional model is, such as cgan_egg"
+                f"--class {class_name}: {self.name} is not told classes; a conditional model is, such as cgan_egg"
             )
         return self.data.classes.index(class_name)
 
@@ -91,24 +130,42 @@ class Trained:
 
         Yields:
             one picture at a time, [1, C, H, W], -1 to 1.
+
+        Raises:
+            RunError: the model has no latents.
         """
+        model = self.generator
+        if not isinstance(model, FromNoise):
+            raise RunError(f"--walk: {self.name} makes pictures from pictures, and has no latents to walk through")
         label = 0 if class_name is None else self.label(class_name)
-        latents = self.model.prompt(seeds).latents.double()
+        latents = model.prompt(seeds).source.double()
         for index in range(len(seeds)):
             start, end = latents[index], latents[(index + 1) % len(seeds)]
             for frame in range(frames):
                 between = slerp(start, end, frame / frames)
-                yield self.render(Prompt(between[None], torch.tensor([label])))
+                yield self.render(Prompt(between[None], torch.tensor([label]), torch.tensor([0])))
 
     @torch.no_grad()
     def render(self, prompt: Prompt) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], float32, -1 to 1, on the CPU."""
-        latents, labels = prompt.latents.to(self.device).double(), prompt.labels.to(self.device)
+        source, labels, seeds = (part.to(self.device) for part in prompt)
+        count = BATCH if isinstance(self.model, FromNoise) else 1
+        chunks = (slice(start, start + count) for start in range(0, len(source), count))
         parts = [
-            self.model.sample(Prompt(latents[start : start + BATCH], labels[start : start + BATCH]))
-            for start in range(0, len(latents), BATCH)
+            self.generator.sample(Prompt(source[chunk].to(self.dtype), labels[chunk], seeds[chunk])) for chunk in chunks
         ]
         return torch.cat(parts).float().cpu()
+
+    @torch.no_grad()
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Give the probability of each class for inputs as the model takes them: [N, classes], on the CPU.
+
+        Raises:
+            RunError: the model makes pictures.
+        """
+        if not isinstance(self.model, Classifier):
+            raise RunError(f"{self.file.parent.parent}: {self.name} makes pictures, and answers nothing")
+        return torch.cat([self.model.answer(part.to(self.device)).cpu() for part in torch.split(inputs, BATCH)])
 
 
 def animate_training(run: Run, path: Path) -> int:
@@ -137,7 +194,7 @@ def animate_walk(
 ) -> int:
     """Animate a walk through latent space from seed to seed, captioned with the epoch; gives the number of frames."""
     trained = Trained(run, checkpoint)
-    scale = max(1, round(256 / trained.data.width))
+    scale = max(1, round(256 / trained.generator.data.width))
     text = f"epoch {trained.epoch}" + (f", {class_name}" if class_name else "")
     pictures = (
         images.caption(images.grid(picture, padding=0, scale=scale), text)

@@ -14,15 +14,18 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gantool import engine, images
+from gantool.batches import Paired
 from gantool.data import decode
 from gantool.data.folders import Folder
 from gantool.data.prepare import prepare
 from gantool.data.store import Store
-from gantool.data.stream import split, tensor
+from gantool.data.stream import rows_of, split, tensor
 from gantool.errors import DataError, GantoolError, unknown
 from gantool.metrics import distances, pictures
 from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn, numbers, pixels, probabilities
+from gantool.metrics.exam import Exam
 from gantool.metrics.inception import Inception
+from gantool.models.base import Classifier
 from gantool.recipe import Data
 from gantool.runs import Run, replacing
 from gantool.sampling import Trained
@@ -51,9 +54,17 @@ METRICS = {
     "l1": "mean absolute difference from the image of the same name, of 0 to 2",
     "psnr": "peak signal-to-noise ratio against the image of the same name, in decibels",
     "ssim": "structural similarity with the image of the same name: 1 is equal",
+    "error": "share of wrong answers to what training never saw",
+    "accuracy": "share of right ones",
+    "balanced_accuracy": "mean over the classes of the share of right ones",
+    "train_accuracy": "share of right answers to what was learned from",
+    "cross_entropy": "mean of -log(probability given to the right class)",
 }
 PAIRED = ("l1", "psnr", "ssim")
-BY_ITSELF = tuple(name for name in METRICS if name not in ("fid", *PAIRED))  # the rest need more than two sets
+ANSWERED = ("error", "accuracy", "balanced_accuracy", "train_accuracy", "cross_entropy")
+BY_ITSELF = tuple(
+    name for name in METRICS if name not in ("fid", *PAIRED, *ANSWERED)
+)  # the rest need more than two sets
 
 
 class Value(NamedTuple):
@@ -113,23 +124,54 @@ def score_run(
     tell: Callable[[str], None],
 ) -> Score:
     """Measure a run's generator against its own pictures, or those of a folder; adds to the run's `scores.jsonl`."""
-    for name in names:
-        if name in PAIRED:
-            raise GantoolError(
-                f"--metrics {name}: compares images of the same name; name two folders: FOLDER --against"
-            )
     trained = Trained(run, checkpoint, device)
-    evaluator = evaluator_of(trained, against, data_dir, tell)
-    fake = evaluator.generate(trained.pictures)
-    values = _values(evaluator, fake, evaluator.labels if evaluator.conditional else None, names, data_dir)
-    about = {**evaluator.about, "checkpoint": checkpoint, "epoch": trained.epoch}
-    if against is not None:
-        about["against"] = str(against)
+    if isinstance(trained.model, Classifier):
+        values, about = _answers(trained, names, against, data_dir, tell)
+    else:
+        values, about = _pictures(trained, names, against, data_dir, tell)
+    about = {**about, "checkpoint": checkpoint, "epoch": trained.epoch}
     found = Score(str(run.path), values, about, _missing(names, values))
     lines = (run.path / "scores.jsonl").read_text("utf-8") if (run.path / "scores.jsonl").exists() else ""
     with replacing(run.path / "scores.jsonl") as aside:
         aside.write_text(lines + json.dumps(found.entry()) + "\n", encoding="utf-8", newline="\n")
     return found
+
+
+def _pictures(
+    trained: Trained, names: Sequence[str], against: Path | None, data_dir: Path, tell: Callable[[str], None]
+) -> tuple[list[Value], dict[str, Any]]:
+    """Measure the pictures of a run's generator."""
+    evaluator = evaluator_of(trained, against, data_dir, tell)
+    paired = against is None and evaluator.asked.targets is not None
+    for name in names:
+        if name in ANSWERED or (name in PAIRED and not paired):
+            raise GantoolError(
+                f"--metrics {name}: compares images of the same name; name two folders: FOLDER --against"
+                if name in PAIRED
+                else f"--metrics {name}: is about answers, but {trained.name} makes pictures"
+            )
+    fake = evaluator.generate(trained.pictures)
+    asked = [*names, *PAIRED] if paired and list(names) == list(BY_ITSELF) else names
+    values = _values(evaluator, fake, evaluator.asked.labels if evaluator.conditional else None, asked, data_dir)
+    return values, {**evaluator.about, **({} if against is None else {"against": str(against)})}
+
+
+def _answers(
+    trained: Trained, names: Sequence[str], against: Path | None, data_dir: Path, tell: Callable[[str], None]
+) -> tuple[list[Value], dict[str, Any]]:
+    """Measure the answers of a run's classifier."""
+    wanted = ANSWERED if list(names) == list(BY_ITSELF) else names
+    for name in wanted:
+        if name not in ANSWERED:
+            raise GantoolError(
+                f"--metrics {name}: is about pictures, but {trained.name} answers; use {', '.join(ANSWERED)}"
+            )
+    if against is not None:
+        raise GantoolError(f"--against {against}: compares pictures, but {trained.name} makes none; leave it out")
+    exam = engine.gather(trained.recipe, data_dir, tell=tell).evaluator
+    assert isinstance(exam, Exam)
+    found = exam.measure(trained.answer)
+    return [Value(name, found[name]) for name in wanted if name in found], exam.about
 
 
 def score_folder(
@@ -157,14 +199,19 @@ def _missing(names: Sequence[str], values: Sequence[Value]) -> tuple[str, ...]:
 
 def evaluator_of(trained: Trained, against: Path | None, data_dir: Path, tell: Callable[[str], None]) -> Evaluator:
     """Give what measures a trained generator: against its own pictures, or those of a folder."""
-    recipe = trained.recipe
+    recipe, spec = trained.recipe, trained.generator.data
     count = max(COUNT, recipe.train.evaluate_images)
     if against is None:
         recipe = engine.change(recipe, {"train.evaluate_images": count, "train.extractors": "auto"})
-        return engine.evaluator_of(recipe, prepare(recipe.data, data_dir, tell=tell), data_dir, tell=tell)
+        evaluator = engine.evaluator_of(recipe, engine.data_of(recipe, data_dir, tell=tell), data_dir, tell=tell)
+        assert isinstance(evaluator, Evaluator)
+        return evaluator
+    if trained.shown is not None:
+        raise GantoolError(
+            f"--against {against}: {trained.name} translates pictures of its own data only; leave it out"
+        )
     _refuse_missing(against)
-    size = (trained.data.height, trained.data.width)
-    data = Data(source=str(against), size=size, channels=3 if trained.data.channels == 3 else 1)
+    data = Data(source=str(against), size=(spec.height, spec.width), channels=3 if spec.channels == 3 else 1)
     return _evaluator(prepare(data, data_dir, tell=tell), count, data_dir, tell)
 
 
@@ -349,10 +396,13 @@ def nearest(
         `copying`, where images were held out, and `copied`; see `Evaluator`.
     """
     trained = Trained(run, checkpoint, device)
-    store = prepare(trained.recipe.data, data_dir, tell=tell)
     evaluator = evaluator_of(trained, None, data_dir, tell)
+    store = engine.data_of(trained.recipe, data_dir, tell=tell)
+    assert isinstance(store, Store)
     extractor = evaluator.extractors[evaluator.guard]
-    rows = split(store.labels, trained.recipe.data.held_out).train
+    rows = rows_of(store.labels, trained.recipe.data.held_out, trained.model.consumes).train
+    if trained.model.consumes is Paired:
+        rows = rows + 1  # what is made is of the targets' kind
     seen = tensor(store.images)
     tell(f"looking through {len(rows):,} training pictures")
     known = torch.cat([extractor(numbers(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])

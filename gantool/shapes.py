@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import DataSpec
 from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models.base import Model
 
@@ -61,7 +61,7 @@ def trace(build: Callable[[], Model], device: str = "meta", images: int = 2) -> 
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         with torch.device(device):
             model = build()
-            batch = Labeled(torch.zeros(images, *model.data.shape), torch.zeros(images, dtype=torch.int64))
+            batch = model.blank(images)
         with _hooks(model, layers, current):
             try:
                 for _ in model.play(batch):
@@ -95,14 +95,17 @@ def fitting_sizes(build: Callable[[DataSpec], Model], data: DataSpec, largest: i
 def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module, tuple[int, ...]]]) -> Iterator[None]:
     handles = []
     seen: set[str] = set()
+    children = model.named_children()
+    memories = {name for name, child in children if list(child.buffers()) and not list(child.parameters())}
     for name, module in model.named_modules():
-        if list(module.children()) or not name:
+        if list(module.children()) or not name or name.partition(".")[0] in memories:
             continue
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
             current.append((name, module, tuple(inputs[0].shape)[1:]))
 
-        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Any, name: str = name) -> None:
+            output = output[0] if isinstance(output, tuple) else output  # an LSTM gives its memory too
             if not output.numel():  # the CPU lets such pass where other devices do not
                 raise RuntimeError("nothing is left of it")
             current.pop()
@@ -128,7 +131,11 @@ def _layer(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple
 def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...], count: int) -> str:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return _sides([_size(module, axis, inputs[1 + axis]) for axis in (0, 1)])
-    if isinstance(module, nn.ZeroPad2d):
+    if isinstance(module, nn.MaxPool2d):
+        return _sides([_convolution(module, axis, inputs[1 + axis]) for axis in (0, 1)])
+    if isinstance(module, nn.AdaptiveMaxPool2d):
+        return f"the largest number of each of {outputs[1]}*{outputs[2]} parts"
+    if isinstance(module, nn.ZeroPad2d | nn.ReflectionPad2d):
         left, right, top, bottom = module.padding
         return _sides(
             [
@@ -140,11 +147,19 @@ def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...
         return f"{'*'.join(map(str, inputs))} = {math.prod(inputs)}"
     if isinstance(module, nn.Unflatten):
         return f"{math.prod(inputs)} = {'*'.join(map(str, outputs))}"
+    return _parameters(module, count)
+
+
+def _parameters(module: nn.Module, count: int) -> str:
+    """Say how the number of a layer's parameters comes about, where that is what it is known by."""
     if isinstance(module, nn.Linear):
         bias = f" + {module.out_features}" if module.bias is not None else ""
         return f"{module.in_features}*{module.out_features}{bias} = {count} parameters"
     if isinstance(module, nn.Embedding):
         return f"{module.num_embeddings}*{module.embedding_dim} = {count} parameters"
+    if isinstance(module, nn.LSTM):
+        wide, hidden = module.input_size, module.hidden_size
+        return f"4*({hidden}*{wide} + {hidden}*{hidden} + {hidden} + {hidden}) = {count} parameters"
     if count and hasattr(module, "num_features"):
         return f"2*{module.num_features} = {count} parameters"
     return ""
@@ -160,12 +175,13 @@ def _size(module: nn.Conv2d | nn.ConvTranspose2d, axis: int, size: int) -> str:
     return _convolution(module, axis, size) if isinstance(module, nn.Conv2d) else _transposed(module, axis, size)
 
 
-def _convolution(module: nn.Conv2d, axis: int, size: int) -> str:
-    """(input - kernel + 2*padding)/stride + 1, exact and then rounded down; dilation widens the kernel."""
+def _convolution(module: nn.Conv2d | nn.MaxPool2d, axis: int, size: int) -> str:
+    """(input - kernel + 2*padding)/stride + 1, exact and then rounded; dilation widens the kernel."""
     kernel, stride, padding, dilation = _numbers(module, axis)
     spread = dilation * (kernel - 1) + 1
     exact = (size - spread + 2 * padding) / stride + 1
-    rounded = f" -> {math.floor(exact)}" if exact != math.floor(exact) else ""
+    whole = math.ceil(exact) if getattr(module, "ceil_mode", False) else math.floor(exact)
+    rounded = f" -> {whole}" if exact != whole else ""
     return f"({size} - {spread} + 2*{padding:g})/{stride} + 1 = {round(exact, 4):.12g}{rounded}"
 
 
@@ -180,10 +196,14 @@ def _transposed(module: nn.ConvTranspose2d, axis: int, size: int) -> str:
 
 
 def _numbers(module: Any, axis: int) -> tuple[int, int, float, int]:
-    kernel, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
-    named = {"valid": 0, "same": dilation * (kernel - 1) / 2}
-    padding = named[module.padding] if isinstance(module.padding, str) else module.padding[axis]
-    return kernel, stride, padding, dilation
+    # A convolution keeps a number for each side; a pool keeps what it was given, which may be one for both.
+    kernel, stride, dilation = (
+        setting if isinstance(setting, int) else setting[axis]
+        for setting in (module.kernel_size, module.stride, module.dilation)
+    )
+    if isinstance(module.padding, str):
+        return kernel, stride, {"valid": 0, "same": dilation * (kernel - 1) / 2}[module.padding], dilation
+    return kernel, stride, module.padding if isinstance(module.padding, int) else module.padding[axis], dilation
 
 
 def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception) -> str:

@@ -24,6 +24,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from gantool.data.tables import Table as Examples
     from gantool.scoring import Row, Score
     from gantool.shapes import Layer
     from gantool.training import Report
@@ -35,6 +36,7 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+ROWS = 8  # of each class of a table that are shown
 PIPED = 240  # columns of what is not shown on a terminal
 
 out = _Console(highlight=False, soft_wrap=True, emoji=False)
@@ -94,7 +96,7 @@ def duration(seconds: float) -> str:
 
 
 class Training:
-    """The live line of a training run; without a terminal, a line an epoch."""
+    """The live line of a training run, and at most 20 lines that stay; without a terminal, at most 50 lines."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -126,7 +128,8 @@ class Training:
         elapsed = time.monotonic() - self.start
         left = elapsed / max(done - self.first, 1e-9) * (self.epochs - done) if done > self.first else math.nan
         if report.metrics:
-            self.metrics, self.measured, self.floor = report.metrics, report.epoch, report.measured_with["floor"]
+            self.metrics, self.measured = report.metrics, report.epoch
+            self.floor = report.measured_with.get("floor")
         self.active = report.diagnoses
         for diagnosis in report.news:
             self.seen.setdefault(diagnosis.code, []).append(diagnosis.message)
@@ -134,7 +137,7 @@ class Training:
             err.print(f"{mark} epoch {diagnosis.epoch}: {escape(diagnosis.message)}")
         line = self._line(report, left)
         self.progress.update(self.task, completed=done, description=escape(line))
-        every = 1 if not err.is_terminal else max(1, self.epochs // 20)
+        every = max(1, self.epochs // (20 if err.is_terminal else 50))
         if report.finished and (report.epoch % every == 0 or report.epoch == self.epochs):
             err.print(escape(line))
 
@@ -161,17 +164,19 @@ class Training:
             *(_answer(name, scores, key) for name, key in (("D(x)", "real"), ("D(G(z))", "fake"))),
             "" if math.isnan(left) else f"{duration(left)} left",
             *(f"loss {name} {_short(value)}" for name, value in losses.items()),
-            f"{report.images_per_second:,.0f} images/s",
+            f"{report.images_per_second:,.0f} {'examples' if 'accuracy' in self.metrics else 'images'}/s",
         ]
         return "  ".join(part for part in parts if part)
 
     def _distance(self, epoch: int) -> str:
-        """Write the last measured fd, with its epoch where that is not this one."""
+        """Write the last measured fd or accuracy, with its epoch where that is not this one."""
         if not self.metrics:
             return ""
-        notes = [f"{self.metrics['fd'] / self.floor:.1f}x floor"] if self.floor else []
+        name = "fd" if "fd" in self.metrics else "accuracy"
+        notes = [f"{self.metrics[name] / self.floor:.1f}x floor"] if self.floor else []
+        notes += [f"L1 {number(self.metrics['l1'])}"] if "l1" in self.metrics else []
         notes += [f"of epoch {self.measured}"] if self.measured != epoch else []
-        return f"fd {number(self.metrics['fd'])}" + (f" ({', '.join(notes)})" if notes else "")
+        return f"{name} {number(self.metrics[name])}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _answer(name: str, scores: Mapping[str, float], key: str) -> str:
@@ -203,6 +208,9 @@ def score(found: Score) -> None:
     against = f" against {found.about['against']}" if "against" in found.about else ""
     out.print(table(f"{found.what}{against}", ("metric", "value", "real on real", "what it says"), rows))
     about = found.about
+    if "fake" not in about:
+        out.print(escape(asked(about)))
+        return
     out.print(
         escape(
             f"{about['fake']:,} generated against {about['real']:,} real pictures of {about['size']}, "
@@ -216,6 +224,13 @@ def score(found: Score) -> None:
             out.print(f"with fewer than {FEW} real pictures fd ranks generators, and is no measure of quality")
     if found.missing:
         out.print(f"not measured, for want of classes or pictures: {', '.join(found.missing)}")
+
+
+def asked(about: Mapping[str, Any]) -> str:
+    """Say what answers were asked about."""
+    if about["held_out"]:
+        return f"asked about {about['held_out']:,} examples that training never saw; it learned from {about['train']:,}"
+    return f"asked about the {about['train']:,} examples that it learned from; none are held out"
 
 
 def _measured(name: str, value: float) -> str:
@@ -250,6 +265,31 @@ def comparison(rows: Sequence[Row]) -> None:
             out.print(escape(f"{row.name} ended with: {', '.join(row.diagnoses)}"))
     if not all(row.same for row in rows):
         out.print("* measured against its own pictures, which are not those of the run named first: not comparable")
+
+
+def examples(found: Examples) -> None:
+    """Print some rows of a table, or sentences, of every class."""
+    classes = found.spec.classes
+    lines: list[tuple[str, str, str]] = []
+    for label, name in enumerate(classes):
+        own = [row for row in range(len(found.labels)) if found.labels[row] == label][:ROWS]
+        held_out = set(found.held_out.tolist())
+        lines += [(found.texts[row], name, "held out" if row in held_out else "") for row in own]
+    out.print(table("", (found.name, "class", ""), lines))
+    out.print(f"{len(found.train):,} rows to learn from, {len(found.held_out):,} held out")
+
+
+def predictions(rows: Sequence[tuple[str, str, float, str]]) -> None:
+    """Draw answers: what was asked, the answer, its probability, and what is right where that is known."""
+    known = any(row[3] for row in rows)
+    heads = ("asked", "answer", "probability", *(("right",) if known else ()))
+    lines = []
+    for asked_about, answer, probability, right in rows:
+        line = [asked_about, answer, f"{probability:.2f}"]
+        if known:
+            line.append(right + (" (wrong)" if right and right != answer else ""))
+        lines.append(line)
+    out.print(table("", heads, lines))
 
 
 def copying(values: Mapping[str, float]) -> None:

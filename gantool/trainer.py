@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gantool import devices
-from gantool.batches import Labeled
+from gantool.batches import Batch
 from gantool.models.base import Model, Turn
-from gantool.recipe import Train
+from gantool.recipe import Optimizer, Train
 
 LOOK_EVERY = 10  # steps between looks at the gradients: each one reads all of them once more
 
 
 class Trainer:
-    """Applies the turns of a game: Adam for each player, on the players' own weights only.
+    """Applies the turns of a game: an optimizer for each player, on the players' own weights only.
 
     Args:
         model: already on its device.
@@ -26,18 +29,31 @@ class Trainer:
 
     def __init__(self, model: Model, settings: Train, device: torch.device) -> None:
         self.model = model
+        self.settings = settings
         self.device = device
         self.names: dict[nn.Module, str] = {}
-        self.optimizers: dict[nn.Module, torch.optim.Adam] = {}
-        for name, player in model.named_children():
-            adam = settings.adam(name)
-            self.names[player] = name
-            self.optimizers[player] = torch.optim.Adam(player.parameters(), lr=adam.lr, betas=adam.betas, fused=True)
+        self.optimizers: dict[nn.Module, torch.optim.Optimizer] = {}
+        self.rates: dict[nn.Module, float] = {}
+        self.memories: dict[str, nn.Module] = {}  # children that nobody moves
+        for name, child in model.named_children():
+            if any(True for _ in child.parameters()):
+                own = settings.optimizer_of(name)
+                self.names[child], self.rates[child] = name, own.lr
+                self.optimizers[child] = _optimizer(child, own)
+            else:
+                self.memories[name] = child
+        self.average: nn.Module | None = None  # the generator with the running means of its weights
+        if settings.ema is not None:
+            self.average = deepcopy(model.get_submodule("generator")).requires_grad_(False)
         self.randomness = devices.seeded(device, settings.seed)
         self.steps = 0
 
-    def step(self, batch: Labeled) -> dict[str, Tensor]:
+    def step(self, batch: Batch, epochs: float = 0.0) -> dict[str, Tensor]:
         """Play one step of the game and apply it.
+
+        Args:
+            batch: as the model consumes it.
+            epochs: trained before this step, which decide the learning rate that is left.
 
         Returns:
             scalars on the device, detached: `<player>/<loss>`, `scores/<name>`, and in every tenth step the norm of a
@@ -47,6 +63,7 @@ class Trainer:
         told: dict[str, Tensor] = {}
         look = self.steps % LOOK_EVERY == 0
         self.steps += 1
+        self._set_rates(self.settings.rate(epochs))
         for move in self.model.play(batch):
             turns = (move,) if isinstance(move, Turn) else move
             for turn in turns:
@@ -59,6 +76,8 @@ class Trainer:
                 if look:
                     gradients = [weight.grad for weight in turn.player.parameters() if weight.grad is not None]
                     told[f"gradients/{name}"] = torch.nn.utils.get_total_norm(gradients)
+        if self.average is not None:
+            self._add_to_average(self.average)
         return told
 
     def _gradients(self, turn: Turn, *, keep_graph: bool) -> None:
@@ -70,11 +89,41 @@ class Trainer:
             retain_graph=keep_graph,
         )
 
+    def _set_rates(self, share: float) -> None:
+        if self.settings.decay_after is not None:
+            for player, optimizer in self.optimizers.items():
+                for group in optimizer.param_groups:
+                    group["lr"] = share * self.rates[player]
+
+    @torch.no_grad()
+    def _add_to_average(self, average: nn.Module) -> None:
+        """Move the running means towards the weights; the first steps, which are far off, count less."""
+        generator = self.model.get_submodule("generator")
+        kept = min(self.settings.ema or 0.0, self.steps / (self.steps + 9))
+        torch._foreach_lerp_(list(average.parameters()), list(generator.parameters()), 1 - kept)
+        for mean, value in zip(average.buffers(), generator.buffers(), strict=True):
+            mean.copy_(value)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the running means of the generator's weights in its place, where the recipe asks for them."""
+        if self.average is None:
+            yield
+            return
+        generator = self.model.get_submodule("generator")
+        self.model.generator = self.average
+        try:
+            yield
+        finally:
+            self.model.generator = generator
+
     def state_dict(self) -> dict[str, Any]:
         """Give all that the next step depends on besides the batch: tensors and plain values only."""
         return {
             "model": self.model.state_dict(),
-            "optimizers": {self.names[player]: adam.state_dict() for player, adam in self.optimizers.items()},
+            "optimizers": {self.names[player]: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
+            "average": None if self.average is None else self.average.state_dict(),
+            "memories": {name: dict(memory.named_buffers()) for name, memory in self.memories.items()},
             "randomness": dict(self.randomness),
             "steps": self.steps,
         }
@@ -83,6 +132,17 @@ class Trainer:
         """Take the state that `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.steps = state["steps"]
-        for player, adam in self.optimizers.items():
-            adam.load_state_dict(state["optimizers"][self.names[player]])
+        for player, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][self.names[player]])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for name, memory in self.memories.items():
+            for buffer, value in state["memories"][name].items():
+                memory.get_buffer(buffer).copy_(value)
         self.randomness.update({name: value.cpu() for name, value in state["randomness"].items()})
+
+
+def _optimizer(player: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    if settings.name == "sgd":
+        return torch.optim.SGD(player.parameters(), lr=settings.lr, momentum=settings.momentum, fused=True)
+    return torch.optim.Adam(player.parameters(), lr=settings.lr, betas=settings.betas, fused=True)

@@ -12,30 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantool import checkpoints, devices, images, models
+from gantool import batches, checkpoints, devices, images, models
 from gantool import recipe as recipes
-from gantool.batches import DataSpec, Labeled
+from gantool.assessment import Assessment
+from gantool.batches import Batch, Spec
 from gantool.data.store import Store
-from gantool.data.stream import Stream, split
+from gantool.data.stream import Rows, Stream, rows_of
+from gantool.data.tables import Table
 from gantool.errors import CheckpointError, DataError, TrainingError
 from gantool.health import Diagnosis, Health, Observation
-from gantool.metrics.evaluate import Evaluator, Measured, numbers
-from gantool.models.base import Prompt
+from gantool.metrics.evaluate import Evaluator
+from gantool.metrics.exam import Exam
+from gantool.models.base import Generative, Model
 from gantool.recipe import Recipe
 from gantool.runs import Run
 from gantool.trainer import Trainer
 
-GRID = 16  # fixed latents, whose pictures are saved each epoch
 PATIENCE = 0.5  # seconds between reports inside of an epoch
 POSITION = (
     *("epoch", "batch", "images", "seconds", "epoch_seconds", "trained_seconds", "measured_seconds", "last_cost"),
-    *("best", "best_epoch", "sums", "first_gradients", "gradient"),
+    *("best", "best_epoch", "tie", "sums", "first_gradients", "gradient"),
 )  # what a checkpoint holds besides weights and their optimizers
 SHARE = 0.1  # of the training time that measurements may take where the recipe does not say how often
 START = 50  # steps whose gradients later ones are compared with
 CHECKPOINTS = 0.05  # of a trial's time that its checkpoints may take
 DISK = 100e6  # bytes a second, until a checkpoint has been timed
-SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
 
 
 @dataclass(frozen=True)
@@ -96,24 +97,31 @@ class Training:
     Args:
         recipe: what is trained.
         run: where.
-        store: the decoded dataset.
-        evaluator: measures the generator.
+        store: the decoded dataset, or the table.
+        evaluator: measures the generator, or the classifier.
         device: where it computes.
         passing: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
             `CHECKPOINTS` of the time allows in place of the recipe's epochs, and none of the last epoch.
     """
 
     def __init__(
-        self, recipe: Recipe, run: Run, store: Store, evaluator: Evaluator, device: torch.device, *, passing: bool
+        self,
+        recipe: Recipe,
+        run: Run,
+        store: Store | Table,
+        evaluator: Evaluator | Exam,
+        device: torch.device,
+        *,
+        passing: bool,
     ) -> None:
-        self.recipe, self.settings, self.run, self.store = recipe, recipe.train, run, store
-        self.device, self.passing, self.evaluate = device, passing, evaluator
+        self.recipe, self.settings, self.run, self.spec = recipe, recipe.train, run, store.spec
+        self.device, self.passing = device, passing
         random = devices.seeded(device, self.settings.seed)
         with devices.randomness(device, random):
-            self.model = models.build(recipe, store.spec).to(device)
+            self.model: Model = models.build(recipe, store.spec).to(device)
         self.trainer = Trainer(self.model, self.settings, device)
-        rows = split(store.labels, recipe.data.held_out).train
-        self.stream = Stream(store, self.settings.batch_size, self.settings.seed, device, rows)
+        self.stream = stream_of(recipe, store, device, self.model.consumes)
+        self.assess = Assessment.of(evaluator, self.model, device)
         self.health = Health()
         self.epoch, self.batch, self.images, self.seconds = 1, 0, 0, 0.0
         self.sums: dict[str, list[float]] = {}  # of this epoch: sum and count by name
@@ -121,6 +129,7 @@ class Training:
         self.first_gradients: list[float] = []
         self.gradient = math.nan
         self.best, self.best_epoch = math.inf, 0
+        self.tie = math.inf  # the cross-entropy of the best, which decides between equal errors
         self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
         self.saved_at = time.perf_counter()
         # The weights and Adam's two means of each: what it takes is only known once one is written.
@@ -129,22 +138,22 @@ class Training:
     def epochs(self) -> Iterator[Report]:
         """Train to the recipe's last epoch; see `engine.train`."""
         while self.epoch <= self.settings.epochs:
-            batches = self.stream.epoch(self.epoch, self.batch)
+            stream = self.stream.epoch(self.epoch, self.batch)
             while self.batch < len(self.stream):
-                self._steps(batches)
+                self._steps(stream)
                 if self._worth_saving() and self.batch < len(self.stream):
                     self.save_where_it_stands()
                 yield self._report()
             yield self._end_epoch()
 
-    def _steps(self, batches: Iterator[Labeled]) -> None:
+    def _steps(self, stream: Iterator[Batch]) -> None:
         """Step for half a second or to the end of the epoch, on the run's own random numbers."""
         start, told = time.perf_counter(), []
         with devices.randomness(self.device, self.trainer.randomness):
-            for batch in batches:
-                told.append(self.trainer.step(batch))
+            for batch in stream:
+                told.append(self.trainer.step(batch, self.epoch - 1 + self.batch / len(self.stream)))
                 self.batch += 1
-                self.images += len(batch.labels)
+                self.images += len(batch[0])
                 if time.perf_counter() - start > PATIENCE:
                     break
         self._read(told)
@@ -185,15 +194,16 @@ class Training:
         due = self._due()
         if (due or save or keep) and not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self._failure("the weights are no longer finite", self.batch)
-        measured, news = self._measure() if due else (Measured({}), ())
-        grid = images.grid(self._sample(self.model.prompt(range(GRID))))
-        images.save(grid, self.run.samples / f"epoch-{epoch:04d}.png")
-        score = measured.metrics.get(self.recipe.metric, math.inf)
-        improved = score < self.best
+        with self.trainer.averaged():
+            metrics, news = self._measure() if due else ({}, [])
+            images.save(self.assess.picture(), self.run.samples / f"epoch-{epoch:04d}.png")
+        score = metrics.get(self.recipe.metric, math.inf)
+        tie = metrics.get("cross_entropy", math.inf)
+        improved = (score, tie) < (self.best, self.tie)
         if improved:
-            self.best, self.best_epoch = score, epoch
+            self.best, self.best_epoch, self.tie = score, epoch, tie
         self.seconds += self.epoch_seconds + time.perf_counter() - start
-        report = self._report(measured.metrics, tuple(news), finished=True)
+        report = self._report(metrics, tuple(news), finished=True)
         self.run.log(report.entry())
         self.epoch, self.batch, self.sums, self.epoch_seconds = epoch + 1, 0, {}, 0.0
         if improved:
@@ -217,78 +227,39 @@ class Training:
         # This one, and the last epoch's, have to fit in too.
         return self.measured_seconds + 2 * self.last_cost <= SHARE * self.trained_seconds
 
-    def _measure(self) -> tuple[Measured, list[Diagnosis]]:
+    def _measure(self) -> tuple[dict[str, float], list[Diagnosis]]:
         start = time.perf_counter()
-        fake = self.evaluate.generate(lambda seeds, labels: self._sample(self.model.prompt(seeds, labels)))
-        measured = self.evaluate.measure(fake, self.evaluate.labels)
+        metrics, seen = self.assess.measure()
         means = self._means()
         self.gradient = means.get("gradients/generator", self.gradient)
-        metrics, reality = measured.metrics, self.evaluate.reality
-        train, held_out, made = self._scores(fake)
-        floor = self.evaluate.floor
+        optimum = self._optimum
         news = self.health.observe(
             Observation(
                 epoch=self.epoch,
                 step=self.trainer.steps,
                 losses=self._losses(means),
-                drifting=self.model.loss.optimum is None,
-                rates={name: self.settings.adam(name).lr for name in self.trainer.names.values()},
-                accuracy=means.get("scores/accuracy"),
-                fake_answer=means.get("scores/fake") if self.model.loss.optimum is not None else None,
+                drifting=optimum is None,
+                rates={name: self.settings.optimizer_of(name).lr for name in self.trainer.names.values()},
+                accuracy=means.get("scores/accuracy") if "scores/fake" in means else None,
+                fake_answer=means.get("scores/fake") if optimum is not None else None,
                 gradient=None if math.isnan(self.gradient) else self.gradient,
                 first_gradient=max(self.first_gradients, default=None),
-                real_train_score=train,
-                real_held_out_score=held_out,
-                fake_score=made,
-                contrast=metrics["contrast"],
-                saturated=metrics["saturated"],
-                real_saturated=self.evaluate.saturated,
-                fd=metrics["fd"],
-                floor=floor.value,
-                floor_deviation=floor.deviation,
-                support=metrics["support"],
-                collisions=int(metrics["collisions"]),
                 train_images=self.stream.count,
-                held_out_images=len(reality.held_out),
-                copying=metrics.get("copying"),
-                nearest_fake=metrics["nearest_neighbour_fake"],
-                copied=metrics["copied"],
-                lost_classes=measured.lost_classes,
+                **seen,
             )
         )
         self.last_cost = time.perf_counter() - start
         self.measured_seconds += self.last_cost
-        return measured, news
+        return metrics, news
 
-    def _scores(self, fake: Tensor) -> tuple[float | None, float | None, float | None]:
-        """Give the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
-        reality, labels = self.evaluate.reality, torch.tensor(self.evaluate.labels)
-        parts = [
-            (reality.train, reality.train_labels),
-            (reality.held_out, reality.held_out_labels),
-            (fake, labels),
-        ]
-        self.model.eval()
-        found = []
-        with torch.no_grad():
-            for pictures, own in parts:
-                batch = Labeled(numbers(pictures[:SCORED]).to(self.device), own[:SCORED].to(self.device))
-                found.append(float(self.model.scores(batch).mean()) if len(own) else None)
-        self.model.train()
-        return found[0], found[1], found[2]
-
-    @torch.no_grad()
-    def _sample(self, prompt: Prompt) -> Tensor:
-        self.model.eval()
-        try:
-            return self.model.sample(Prompt(*(part.to(self.device) for part in prompt)))
-        finally:
-            self.model.train()
+    @property
+    def _optimum(self) -> float | None:
+        return self.model.loss.optimum if isinstance(self.model, Generative) else None
 
     def _means(self) -> dict[str, float]:
         """Give the means over this epoch of what steps told, and how far D's answers are from the optimum's 1/2."""
         means = {name: total / count for name, (total, count) in self.sums.items()}
-        optimum = self.model.loss.optimum
+        optimum = self._optimum
         if optimum is not None:
             for name in ("real", "fake"):
                 if f"scores/{name}" in means:
@@ -315,7 +286,7 @@ class Training:
             scores={name: value for name, value in means.items() if name not in losses},
             metrics=metrics or {},
             best=self.best,
-            measured_with=self.evaluate.about if metrics else {},
+            measured_with=self.assess.about if metrics else {},
             diagnoses=self.health.active,
             news=news,
             measured_seconds=self.measured_seconds,
@@ -339,15 +310,16 @@ class Training:
         )
 
     def _weights(self, epoch: int) -> dict[str, Any]:
-        spec = self.store.spec
-        return {
-            "recipe": recipes.dump(self.recipe),
-            "spec": {"channels": spec.channels, "height": spec.height, "width": spec.width},
-            "classes": list(spec.classes),
-            "epoch": epoch,
-            "metric": {self.recipe.metric: self.best} if epoch == self.best_epoch else {},
-            "model": self.model.state_dict(),
-        }
+        with self.trainer.averaged():
+            return {
+                "recipe": recipes.dump(self.recipe),
+                "spec": batches.plain(self.spec),
+                "classes": list(self.spec.classes),
+                "epoch": epoch,
+                "metric": {self.recipe.metric: self.best} if epoch == self.best_epoch else {},
+                "model": self.model.state_dict(),
+                "examples": self.assess.examples,
+            }
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -403,8 +375,8 @@ class Training:
         missing = [name for name in ("trainer", "position", "health", "classes") if name not in state]
         if missing:
             raise CheckpointError(f"{file}: lacks {', '.join(missing)}; it holds weights only, use last.pt")
-        if tuple(state["classes"]) != self.store.spec.classes:
-            before, now = ", ".join(state["classes"]), ", ".join(self.store.spec.classes)
+        if tuple(state["classes"]) != self.spec.classes:
+            before, now = ", ".join(state["classes"]), ", ".join(self.spec.classes)
             raise DataError(
                 f"{file}: was trained on classes {before}, but the data have {now}; bring them back, or start a new run"
             )
@@ -435,6 +407,16 @@ def fit(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None
     model.load_state_dict(state)
 
 
-def spec_of(state: Mapping[str, Any]) -> DataSpec:
+def stream_of(recipe: Recipe, store: Store | Table, device: torch.device, kind: type[Batch]) -> Stream | Rows:
+    """Give the batches that training makes of its data."""
+    size, seed = recipe.train.batch_size, recipe.train.seed
+    if isinstance(store, Table):
+        return Rows(store.inputs, store.labels, size, seed, device, store.train)
+    block = recipe.data
+    rows = rows_of(store.labels, block.held_out, kind).train
+    return Stream(store, size, seed, device, rows, kind, flip=block.flip, jitter=block.jitter)
+
+
+def spec_of(state: Mapping[str, Any]) -> Spec:
     """Give what the data were like that a checkpoint was trained on."""
-    return DataSpec(**state["spec"], classes=tuple(state["classes"]))
+    return batches.spec_of(state["spec"], tuple(state["classes"]))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gantool.data.decode import Unreadable, convert, decode, native
+from gantool.data.decode import Unreadable, convert, decode, halves, native
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -416,3 +416,46 @@ def test_native_reads_no_pixels(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     assert native(path) == (1, 64, 40)
     assert reason(path) == "truncated"
+
+
+# Two pictures in one file
+
+
+def test_halves_are_the_left_and_the_right_part(tmp_path):
+    image = Image.new("RGB", (6, 2), RED)
+    image.paste(GREEN, (3, 0, 6, 2))
+    image.save(tmp_path / "1.png")
+
+    assert [half.tolist() for half in halves(tmp_path / "1.png")] == [[[list(c)] * 3] * 2 for c in (RED, GREEN)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"), [("L", (2, 3)), ("1", (2, 3)), ("LA", (2, 3)), ("P", (2, 3, 3)), ("RGBA", (2, 3, 3))]
+)
+def test_halves_are_grey_where_the_file_is(tmp_path, mode, shape):
+    Image.new(mode, (6, 2)).save(tmp_path / "1.png")
+
+    assert [(half.shape, half.dtype) for half in halves(tmp_path / "1.png")] == [(shape, np.uint8)] * 2
+
+
+def test_the_middle_column_of_an_odd_width_belongs_to_neither_half(tmp_path):
+    Image.fromarray(np.array([[1, 2, 3, 4, 5]], np.uint8)).save(tmp_path / "1.png")
+
+    assert [half.tolist() for half in halves(tmp_path / "1.png")] == [[[1, 2]], [[4, 5]]]
+
+
+def test_halves_are_cut_from_the_upright_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(np.array([[1, 2]], np.uint8)).save(tmp_path / "1.png", exif=exif)
+
+    assert [half.tolist() for half in halves(tmp_path / "1.png")] == [[[2]], [[1]]]
+
+
+def test_what_has_no_halves_is_told(tmp_path):
+    Image.new("L", (1, 5)).save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_text("text")
+
+    for name, reason in (("1.png", "one pixel wide"), ("2.png", "not a picture"), ("3.png", "no such file")):
+        with pytest.raises(Unreadable, match=f"^{reason}$"):
+            halves(tmp_path / name)

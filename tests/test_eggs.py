@@ -173,3 +173,73 @@ def test_an_unknown_class_is_named_with_the_nearest_known_one(call):
         call("Tomatoe", 0)
     with pytest.raises(DataError, match=r"^unknown class 'car'; known: Carrot, Egg, Lemon, Onion, Tomato$"):
         call("car", 0)
+
+
+# --- kinds that are asked for -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+def test_the_own_kind_of_a_picture_changes_nothing(name):
+    for index in range(5):
+        own = eggs.factors(name, index).kind
+        assert np.array_equal(eggs.render(name, index, kind=own), eggs.render(name, index))
+
+
+def test_another_kind_is_the_same_scene_with_another_egg():
+    for index in (index for index in range(40) if eggs.factors("Egg", index).kind not in ("speckled", "blue")):
+        true, blue = eggs.factors("Egg", index), eggs.factors("Egg", index, "blue")
+        assert blue == true._replace(kind="blue")
+        difference = np.abs(eggs.render("Egg", index, kind="blue").astype(int) - eggs.render("Egg", index)).max(2)
+        assert difference[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0] * 4  # the corners show the table
+        assert difference[int(true.y * 64), int(true.x * 64)] > 5
+
+
+def test_a_kind_that_was_asked_for_has_its_colour():
+    for index in range(40):
+        middles = [
+            eggs.render("Egg", index, kind=kind)[24:40, 24:40].mean((0, 1)) for kind in ("brown", "white", "blue")
+        ]
+        warmth = [middle[0] / middle[2] for middle in middles]
+        assert warmth[0] > warmth[1] > warmth[2]
+
+
+@pytest.mark.parametrize("call", [eggs.render, eggs.factors, eggs.edges])
+def test_an_unknown_kind_is_named_with_the_nearest_known_one(call):
+    with pytest.raises(DataError, match=r"^unknown kind of Egg 'bleu'; did you mean 'blue'\?$"):
+        call("Egg", 0, kind="bleu")
+    with pytest.raises(DataError, match=r"^unknown kind of Tomato 'blue'; known: red$"):
+        call("Tomato", 0, kind="blue")
+
+
+# --- drawings of edges --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+@pytest.mark.parametrize("size", [28, 64, 128])
+def test_a_drawing_is_black_lines_on_white(name, size):
+    drawing = eggs.edges(name, 3, size)
+
+    assert (drawing.shape, drawing.dtype) == ((size, size), np.uint8)
+    assert drawing.min() < 30
+    assert (drawing == 255).mean() > 0.5
+
+
+def test_the_outline_of_a_drawing_is_where_the_factors_say():
+    for index in range(20):
+        true, drawing = eggs.factors("Egg", index), eggs.edges("Egg", index, 128)
+        for end in (-1, 1):  # the ends of the axis
+            reach = end * true.size * true.aspect
+            column, row = true.x - reach * np.sin(true.angle), true.y + reach * np.cos(true.angle)
+            around = drawing[int(row * 128) - 2 : int(row * 128) + 3, int(column * 128) - 2 : int(column * 128) + 3]
+            assert around.min() < 60
+
+
+def test_speckles_are_drawn():
+    def ink(index):
+        true = eggs.factors("Egg", index)
+        row, column = int(true.y * 64), int(true.x * 64)
+        return (eggs.edges("Egg", index)[row - 6 : row + 7, column - 6 : column + 7] < 128).mean()
+
+    speckled = [ink(index) for index in range(80) if eggs.factors("Egg", index).speckled]
+    plain = [ink(index) for index in range(80) if not eggs.factors("Egg", index).speckled]
+    assert np.mean(speckled) > 0.1 > 5 * np.mean(plain)

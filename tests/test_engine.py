@@ -316,11 +316,11 @@ def test_a_run_that_is_no_longer_finite_goes_back_to_its_last_good_checkpoint(tm
     course = training_of(recipe, run, data_dir)
     step = course.trainer.step
 
-    def diverging(batch):
+    def diverging(batch, epochs):
         with torch.no_grad():  # so large that the next scores overflow, from the fourth epoch's second batch on
             if course.trainer.steps == 3 * 4 + 1:
                 course.model.discriminator[-1].weight.fill_(3e38)
-        return step(batch)
+        return step(batch, epochs)
 
     monkeypatch.setattr(course.trainer, "step", diverging)
     with pytest.raises(TrainingError) as error:
@@ -443,10 +443,10 @@ def test_the_step_at_which_something_stopped_to_be_finite_is_named_though_many_a
     course = training_of(recipe, run, data_dir)
     step, count = course.trainer.step, 0
 
-    def poisoned(batch):
+    def poisoned(batch, epochs):
         nonlocal count
         count += 1
-        return {name: value * (math.nan if count == 3 else 1.0) for name, value in step(batch).items()}
+        return {name: value * (math.nan if count == 3 else 1.0) for name, value in step(batch, epochs).items()}
 
     monkeypatch.setattr(course.trainer, "step", poisoned)
     with pytest.raises(TrainingError, match=r"discriminator/adversarial became nan in epoch 1, batch 3; no checkpoint"):
@@ -465,9 +465,9 @@ def test_measurements_take_a_tenth_of_the_training_time_where_the_recipe_does_no
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock)
     recipe = recipe_of(train__epochs=40, train__evaluate_every=None)
     course = training_of(recipe, run_in(tmp_path / "run", recipe), data_dir)
-    step, measure = course.trainer.step, course.evaluate.measure
-    monkeypatch.setattr(course.trainer, "step", lambda batch: (tick(1.0), step(batch))[1])
-    monkeypatch.setattr(course.evaluate, "measure", lambda *given: (tick(1.5), measure(*given))[1])
+    step, measure = course.trainer.step, course.assess.measure
+    monkeypatch.setattr(course.trainer, "step", lambda *given: (tick(1.0), step(*given))[1])
+    monkeypatch.setattr(course.assess, "measure", lambda: (tick(1.5), measure())[1])
     reports = [report for report in course.epochs() if report.finished]
     assert reports[-1].metrics
     measured = [report.epoch for report in reports if report.metrics]

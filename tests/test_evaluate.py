@@ -39,16 +39,16 @@ def evaluator(data, count, share=0.2, **rest):
 
 def replay(data):
     """A generator that gives back the store's own images."""
-    return lambda seeds, labels: numbers(torch.from_numpy(data.images))[[seed % len(data) for seed in seeds]]
+    return lambda ask: numbers(torch.from_numpy(data.images))[[seed % len(data) for seed in ask.seeds]]
 
 
-def noise(seeds, labels):
-    rows = [torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in seeds]
+def noise(ask):
+    rows = [torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in ask.seeds]
     return torch.stack(rows)
 
 
-def black(seeds, labels):
-    return torch.full((len(seeds), 1, 8, 8), -1.0)
+def black(ask):
+    return torch.full((len(ask), 1, 8, 8), -1.0)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def test_the_same_generator_gets_the_same_numbers_every_time():
 def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_at_once():
     asked = []
 
-    def sample(seeds, labels):
-        asked.append((list(seeds), list(labels)))
-        return noise(seeds, labels)
+    def sample(ask):
+        asked.append((ask.seeds, ask.labels))
+        return noise(ask)
 
     evaluate = evaluator(store(), 600)
     evaluate(sample)
@@ -106,21 +106,21 @@ def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_a
 def test_labels_come_as_often_as_among_the_real_images():
     data = store(count=1000, classes=4)
     wanted = np.bincount(data.labels, minlength=4) / 1000
-    found = np.bincount(evaluator(data, 4000).labels, minlength=4) / 4000
+    found = np.bincount(evaluator(data, 4000).asked.labels, minlength=4) / 4000
     np.testing.assert_allclose(found, wanted, atol=0.03)
 
 
 def test_generated_images_are_judged_as_the_8_bits_that_are_written():
     evaluate = evaluator(store(), 100)
 
-    def coarse(seeds, labels):
-        return ((noise(seeds, labels) + 1) * 127.5 + 0.5).floor().clamp(0, 255) / 127.5 - 1
+    def coarse(ask):
+        return ((noise(ask) + 1) * 127.5 + 0.5).floor().clamp(0, 255) / 127.5 - 1
 
     wanted = evaluate(coarse)
-    assert evaluate(lambda seeds, labels: coarse(seeds, labels) + 0.001) == wanted
+    assert evaluate(lambda ask: coarse(ask) + 0.001) == wanted
     assert evaluate(noise) == wanted
-    too_bright = evaluate(lambda seeds, labels: 3 * coarse(seeds, labels))
-    assert evaluate(lambda seeds, labels: (3 * coarse(seeds, labels)).clamp(-1, 1)) == too_bright
+    too_bright = evaluate(lambda ask: 3 * coarse(ask))
+    assert evaluate(lambda ask: (3 * coarse(ask)).clamp(-1, 1)) == too_bright
 
 
 def test_what_was_measured_with_stands_beside_the_numbers():
@@ -144,7 +144,7 @@ def test_a_handful_of_real_images_can_be_compared_with(count):
 
 def test_a_generator_that_is_no_longer_finite_counts_as_black():
     evaluate = evaluator(store(), 16)
-    assert evaluate(lambda seeds, _: torch.full((len(seeds), 1, 8, 8), math.nan)) == evaluate(black)
+    assert evaluate(lambda ask: torch.full((len(ask), 1, 8, 8), math.nan)) == evaluate(black)
 
 
 def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):

@@ -43,6 +43,7 @@ HEALTHY = Observation(
     copying=20.0,
     nearest_fake=0.88,
     copied=0.0,
+    change=0.4,
 )
 PLAYERS = ("accuracy", "fake_answer", "gradient", "real_train_score", "real_held_out_score", "fake_score")
 PICTURES = ("contrast", "support", "collisions", "copying", "nearest_fake", "copied", "fd")
@@ -77,6 +78,7 @@ MEASURED = {
     "one image copied": (ONE_COPIED, {"mode-collapse", "memorised", "no-progress"}),
     "real held-out images": (HELD_OUT, set()),
 }
+GIVEN_BACK = replace(HEALTHY, change=0.01)
 # Of each rule: an observation at which it holds, and at how many in a row.
 ILL = {
     "diverged": (TOO_LARGE_STEPS, 2),
@@ -86,6 +88,7 @@ ILL = {
     "d-too-weak": (FAST_GENERATOR, 10),
     "mode-collapse": (ONE_LATENT, 2),
     "memorised": (ALL_COPIED, 2),
+    "unchanged": (GIVEN_BACK, 2),
     "no-progress": (HEALTHY, 20),
 }
 # Observations until a run that was ill from the start is told so: fd cannot stand still at the first one.
@@ -100,6 +103,7 @@ LIMITS = {
     "d-too-weak": ("0.52", "5 times its floor"),
     "mode-collapse": ("fewer than 50", "half as many", "10 pairs", "10%", "5 measurements", "0.2"),
     "memorised": ("below -3", "below 0.4", "10%", "1%", "12 held-out"),
+    "unchanged": ("below 0.04", "first 100 steps"),
     "no-progress": ("one deviation", "2 deviations"),
 }
 UNMEASURED = [field.name for field in dataclasses.fields(Observation) if field.default is None]
@@ -474,6 +478,10 @@ MESSAGES = {
         "C_T -24.5, 1-NN accuracy of generated pictures 0.51, 100% as good as copies at 2 measurements in a row; get "
         "more pictures, or train for fewer epochs; fd is no guide here, it rewards copies"
     ),
+    "unchanged": (
+        "translated pictures differ by 0.010 of 2 from their sources at 2 measurements in a row; "
+        "lower what holds pictures to their sources (--set model.cycle=5 --set model.identity=0), or train on"
+    ),
     "no-progress": (
         "fd 13.7, and the best not lower by more than 0.05 at 20 measurements in a row; stop here and take the best "
         "checkpoint, or search better settings with gantool tune"
@@ -615,3 +623,12 @@ def test_health_needs_nothing_but_python():
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
 
     assert {name for name in names if name not in sys.stdlib_module_names | {"collections.abc"}} == {"gantool.errors"}
+
+
+@pytest.mark.parametrize(
+    ("change", "real_change", "expected"),
+    [(0.039, None, True), (0.041, None, False), (0.01, 0.3, True), (0.01, 0.07, False), (None, None, False)],
+)
+def test_pictures_that_are_given_back_are_told_unless_nothing_was_to_change(change, real_change, expected):
+    observation = replace(HEALTHY, change=change, real_change=real_change)
+    assert ("unchanged" in codes([observation] * 3)) == expected

@@ -195,11 +195,12 @@ def test_images_of_any_size_have_features_that_see_every_pixel(size):
         torch.manual_seed(0)
         network = module._Network(1, min(size), 2)
         image = torch.rand(1, 1, *size, requires_grad=True)
-    network.first(image).square().sum().backward()
+    first = network.features[0]
+    first(image).square().sum().backward()
     assert bool((image.grad != 0).all())
-    assert network(image).shape == (1, 64)
+    assert network.features(image).shape == (1, 64)
     if min(size) >= 64:
-        assert 32 <= min(network.first(image).shape[2:]) <= 49
+        assert 32 <= min(first(image).shape[2:]) <= 49
 
 
 # The same again, and nothing else changed.
@@ -230,7 +231,7 @@ def test_the_identity_names_the_kind_and_changes_with_seed_weights_and_scale(qui
     assert set(digits) <= set("0123456789abcdef")
     assert judge.identity.startswith("judge-")
     other, rescaled = copy.deepcopy(extract), copy.deepcopy(extract)
-    other.network.second.weight[3, 2, 1, 0] += 1e-6
+    other.network.features[3].weight[3, 2, 1, 0] += 1e-6
     rescaled.deviation[5] *= 2
     names = [extract.identity, quick(seed=1).identity, quick(count=21).identity, other.identity, rescaled.identity]
     assert len(set(names)) == 5

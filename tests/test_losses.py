@@ -7,14 +7,16 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, softplus
 
 from gantool import losses
+from gantool.augment import augmented
 from gantool.errors import RecipeError
 from gantool.losses import Adversarial, gradient_penalty, r1_penalty
 from gantool.schema import Mismatch, check, signature
 
-NAMES = ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein")
+NAMES = ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein")  # whose two sides are apart
+ALL = (*NAMES, "relativistic")
 CROSS_ENTROPY = ("non_saturating", "minimax")
 
 
@@ -48,7 +50,7 @@ def random_scores(seed, count=64, spread=3.0):
 def test_an_undecided_discriminator_gives_the_known_values(name, discriminator, generator):
     zero = torch.zeros(8, 1, dtype=torch.float64)
     assert number(loss(name)(real=zero, fake=zero)) == pytest.approx(discriminator, abs=1e-15)
-    assert number(loss(name)(fake=zero)) == pytest.approx(generator, abs=1e-15)
+    assert number(loss(name).function(fake=zero)) == pytest.approx(generator, abs=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_an_undecided_discriminator_gives_the_known_values(name, discriminator, 
 def test_known_scores_give_the_values_that_the_papers_give(name, discriminator, generator):
     real, fake = scores(2, -1), scores(3, 0.5)
     assert number(loss(name)(real=real, fake=fake)) == pytest.approx(discriminator, abs=1e-14)
-    assert number(loss(name)(fake=fake)) == pytest.approx(generator, abs=1e-14)
+    assert number(loss(name).function(fake=fake)) == pytest.approx(generator, abs=1e-14)
 
 
 @pytest.mark.parametrize("name", CROSS_ENTROPY)
@@ -94,9 +96,9 @@ def test_the_discriminators_loss_is_torchs_cross_entropy_of_real_plus_that_of_fa
 def test_the_generators_losses_are_torchs_cross_entropy_towards_real_and_away_from_fake():
     fake = random_scores(3)
     towards = binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
-    torch.testing.assert_close(loss("non_saturating")(fake=fake), towards, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(loss("non_saturating").function(fake=fake), towards, rtol=1e-14, atol=1e-14)
     away = -binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
-    torch.testing.assert_close(loss("minimax")(fake=fake), away, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(loss("minimax").function(fake=fake), away, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,15 +111,16 @@ def test_lowering_a_loss_moves_scores_as_its_player_wants(name):
     else:
         assert bool((up < 0).all())
         assert bool((down > 0).all())
-    (towards,) = torch.autograd.grad(loss(name)(fake=fake), fake)
+    (towards,) = torch.autograd.grad(loss(name).function(fake=fake), fake)
     assert bool((towards < 0).all())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_sure_scores_give_finite_losses_and_gradients(name, dtype):
     extreme = torch.tensor([[-1000.0], [1000.0]], dtype=dtype, requires_grad=True)
-    for value in (loss(name)(real=extreme, fake=extreme), loss(name)(fake=extreme)):
+    other = extreme.flip(0)
+    for value in (loss(name)(real=extreme, fake=other), loss(name).generator(fake=extreme, real=lambda: other)):
         (gradient,) = torch.autograd.grad(value, extreme)
         assert bool(value.isfinite())
         assert bool(gradient.isfinite().all())
@@ -125,8 +128,8 @@ def test_sure_scores_give_finite_losses_and_gradients(name, dtype):
 
 def test_a_generator_that_is_seen_through_still_learns_unless_its_loss_saturates():
     fake = scores(-1000)
-    (alive,) = torch.autograd.grad(loss("non_saturating")(fake=fake), fake)
-    (dead,) = torch.autograd.grad(loss("minimax")(fake=fake), fake)
+    (alive,) = torch.autograd.grad(loss("non_saturating").function(fake=fake), fake)
+    (dead,) = torch.autograd.grad(loss("minimax").function(fake=fake), fake)
     assert number(alive) == -1.0
     assert number(dead) == 0.0
 
@@ -167,7 +170,7 @@ def test_accuracy_is_how_often_the_discriminator_is_right_on_either_side_of_its_
 
 
 def test_the_optimum_is_a_half_where_the_loss_has_one():
-    halves = {name for name in NAMES if loss(name).optimum == 0.5}
+    halves = {name for name in ALL if loss(name).optimum == 0.5}
     assert halves == {"non_saturating", "minimax", "least_squares"}
     assert loss("hinge").optimum is None
 
@@ -249,7 +252,7 @@ def test_penalties_are_weighted_named_and_left_out_at_zero():
 
 
 def test_every_loss_is_found_by_its_name_and_says_where_it_is_from():
-    for name in NAMES:
+    for name in ALL:
         found = loss(name)
         assert isinstance(found, Adversarial)
         assert found.function.__name__ == name
@@ -261,7 +264,113 @@ def test_an_unknown_loss_names_the_nearest():
         losses.find("hing")
 
 
-@pytest.mark.parametrize("values", [{"gradient_penalty": -1.0}, {"r1": "much"}, {"r2": 1.0}])
+@pytest.mark.parametrize("values", [{"gradient_penalty": -1.0}, {"r1": "much"}, {"r2": -0.1}, {"r3": 1.0}])
 def test_a_loss_block_takes_weights_only(values):
     with pytest.raises(Mismatch):
         check(signature(losses.find("hinge")), values)
+
+
+@pytest.mark.parametrize("kinds", [[], ["colour"], "color", [1], ["color", None], [["color"]]])
+def test_a_loss_block_takes_changes_that_there_are_only(kinds):
+    with pytest.raises(Mismatch, match="expected"):
+        check(signature(losses.find("hinge")), {"augment": kinds})
+
+
+@pytest.mark.parametrize("kinds", [["color"], ["translation", "cutout"], ["cutout", "color", "translation"]])
+def test_a_loss_shows_images_with_the_changes_that_its_block_lists(kinds):
+    block = check(signature(losses.find("hinge")), {"augment": kinds})
+    chosen = loss("hinge", augment=block.augment)
+    assert chosen.augment == tuple(kinds)
+    torch.manual_seed(0)
+    shown = chosen.shown(images(1))
+    torch.manual_seed(0)
+    assert torch.equal(shown, augmented(images(1), kinds))
+
+
+def test_without_changes_the_images_themselves_are_shown():
+    given = images(1)
+    assert loss("hinge").shown(given) is given
+
+
+# Pairs
+
+
+def test_a_relativistic_loss_is_softplus_of_the_difference_in_both_turns():
+    real, fake = random_scores(1), random_scores(2)
+    torch.testing.assert_close(loss("relativistic")(real=real, fake=fake), softplus(fake - real).mean())
+    made = loss("relativistic").generator(fake=fake, real=lambda: real)
+    torch.testing.assert_close(made, softplus(real - fake).mean())
+    towards = binary_cross_entropy_with_logits(fake - real, torch.ones_like(real))  # of "more real than the real one"
+    torch.testing.assert_close(made, towards)
+
+
+def test_known_pairs_give_the_values_of_the_paper():
+    real, fake = scores(2, -1), scores(3, 0.5)
+    discriminator = (math.log1p(math.exp(1)) + math.log1p(math.exp(1.5))) / 2
+    generator = (math.log1p(math.exp(-1)) + math.log1p(math.exp(-1.5))) / 2
+    assert number(loss("relativistic")(real=real, fake=fake)) == pytest.approx(discriminator, abs=1e-14)
+    assert number(loss("relativistic").generator(fake=fake, real=lambda: real)) == pytest.approx(generator, abs=1e-14)
+    zero = scores(0, 0)
+    assert number(loss("relativistic")(real=zero, fake=zero)) == pytest.approx(math.log(2), abs=1e-15)
+
+
+def test_a_relativistic_loss_only_knows_differences():
+    real, fake = random_scores(3), random_scores(4)
+    once = number(loss("relativistic")(real=real, fake=fake))
+    assert number(loss("relativistic")(real=real + 7, fake=fake + 7)) == pytest.approx(once, abs=1e-13)
+
+
+def test_lowering_a_relativistic_loss_moves_both_scores_as_its_player_wants():
+    real, fake = random_scores(5), random_scores(6)
+    up, down = torch.autograd.grad(loss("relativistic")(real=real, fake=fake), (real, fake))
+    assert bool((up < 0).all())
+    assert bool((down > 0).all())
+    torch.testing.assert_close(up, -down)
+    (towards,) = torch.autograd.grad(loss("relativistic").generator(fake=fake, real=lambda: real), fake)
+    assert bool((towards < 0).all())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_only_a_relativistic_generator_asks_for_the_scores_of_real_images(name):
+    asked = []
+
+    def real():
+        asked.append(True)
+        return random_scores(7)
+
+    fake = random_scores(8)
+    value = loss(name).generator(fake=fake, real=real)
+    assert len(asked) == (1 if name == "relativistic" else 0)
+    if name != "relativistic":
+        assert number(value) == number(loss(name).function(fake=fake))
+
+
+def test_a_relativistic_loss_of_one_side_alone_is_a_mistake_of_the_program():
+    with pytest.raises(ValueError, match="generator"):
+        loss("relativistic").function(fake=random_scores(1))
+
+
+def test_the_accuracy_of_a_relativistic_discriminator_is_the_share_of_pairs_that_it_orders_rightly():
+    told = loss("relativistic").answers(real=scores(2, -1, 0, 5), fake=scores(1, 0, 0, -5))
+    assert number(told["accuracy"]) == 0.5  # to see no difference is no right answer
+    assert number(told["real"]) == pytest.approx(1.5)
+    assert number(told["fake"]) == pytest.approx(-1.0)
+    assert not any(value.requires_grad for value in told.values())
+
+
+def test_r2_is_r1_at_fake_images_and_moves_the_critic_alone():
+    weight = torch.randn(3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def critic(given):
+        return (given.square() * weight).sum((1, 2, 3)).unsqueeze(1)
+
+    real, fake = images(1), images(2).requires_grad_()
+    found = loss("relativistic", r1=3.0, r2=5.0).penalties(critic, real, fake)
+    assert list(found) == ["r1", "r2"]
+    for name, gamma, at in (("r1", 3.0, real), ("r2", 5.0, fake)):
+        known = (2 * at * weight).square().sum((1, 2, 3)).mean()  # of x -> sum w x**2
+        torch.testing.assert_close(found[name], 0.5 * gamma * known)
+        torch.testing.assert_close(found[name], 0.5 * gamma * r1_penalty(critic, at))
+    (gradient,) = torch.autograd.grad(found["r2"], fake, allow_unused=True, retain_graph=True)
+    assert gradient is None
+    assert float(torch.autograd.grad(found["r2"], weight)[0].abs().sum()) > 0

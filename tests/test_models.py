@@ -75,7 +75,7 @@ def test_a_conditional_gan_of_11_classes_has_exactly_the_known_number_of_paramet
 def test_every_recipe_trains_with_its_known_settings(name, lr, betas, batch, epochs):
     recipe = engine.open_recipe(name)
     for player in ("generator", "discriminator"):
-        adam = recipe.train.adam(player)
+        adam = recipe.train.optimizer_of(player)
         assert (adam.lr, adam.betas) == (lr, betas)
     assert (recipe.train.batch_size, recipe.train.epochs) == (batch, epochs)
     assert recipe.model["latent_dim"] == 100

@@ -22,6 +22,7 @@ from gantool.batches import DataSpec
 from gantool.data import prepare as prepare_module
 from gantool.data.prepare import describe, fetch, find, prepare
 from gantool.data.sources import SOURCES
+from gantool.data.tables import TABLES
 from gantool.errors import DataError
 from gantool.metrics import inception
 from gantool.recipe import Data
@@ -311,7 +312,11 @@ def test_a_damaged_archive_is_told(tmp_path):
     ("source", "message"),
     [
         ("mnits", "data.source: unknown source 'mnits'; did you mean 'mnist'?; see: gantool data list"),
-        ("zzz", f"data.source: unknown source 'zzz'; known: {', '.join(sorted(SOURCES))}; see: gantool data list"),
+        (
+            "zzz",
+            f"data.source: unknown source 'zzz'; known: {', '.join(sorted([*SOURCES, *TABLES])[:20])} and "
+            f"{len(SOURCES) + len(TABLES) - 20} more; see: gantool data list",
+        ),
         ("./nowhere", "data.source: ./nowhere: no such file or folder; see: gantool data list"),
         ("a.zip", "data.source: a.zip: no such file or folder; see: gantool data list"),
         ("a" * 5000, "data.source: unknown source 'aaa"),
@@ -339,8 +344,8 @@ def test_a_source_by_name_has_no_folders(tmp_path):
 def test_the_name_of_a_source_wins_over_a_folder_of_that_name(inside):
     picture(inside / "digits" / "1.png")
 
-    assert find("digits", inside / "data", print) is SOURCES["digits"]
-    assert find("./digits", inside / "data", print).classes == ("digits",)
+    assert find(data("digits"), inside / "data", print) is SOURCES["digits"]
+    assert find(data("./digits"), inside / "data", print).classes == ("digits",)
 
 
 def test_describing_makes_nothing(pets, tmp_path):

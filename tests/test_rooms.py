@@ -11,18 +11,21 @@ ROOT = Path(gantool.__file__).parent
 LEVELS = [
     {"errors", "batches"},
     {"schema", "strict_yaml", "locks", "data.transport"},
-    {"runs", "devices", "data.fetch", "health"},
+    {"runs", "devices", "data.fetch", "data.decode", "health", "augment"},
     {"recipe", "checkpoints", "data.unpack"}
-    | {"losses", "images", "data.eggs", "data.decode", "data.store", "metrics.distances", "metrics.pictures"}
-    | {"metrics.features"},
-    {"animation", "models.base", "models.blocks", "data.sources", "data.stream"}
-    | {"metrics.learned", "metrics.inception"},
-    {"data.folders", "data.sheet", "models.cgan", "models.dcgan", "models.dcgan_tf", "models.mlp", "metrics.evaluate"}
-    | {"models", "trainer", "shapes"},
-    {"data.prepare", "training"},
+    | {"losses", "images", "data.eggs", "data.picture", "data.store", "metrics.distances", "metrics.pictures"}
+    | {"metrics.features", "models.blocks"},
+    {"animation", "models.base", "data.folders", "data.translations", "data.stream", "data.tables"}
+    | {"metrics.learned", "metrics.inception", "metrics.answers"},
+    {"data.sources", "data.sheet", "models.cgan", "models.dcgan", "models.dcgan_tf", "models.mlp", "metrics.evaluate"}
+    | {"models", "trainer", "shapes", "data.pairs"}
+    | {"models.cdcgan", "models.r3gan", "models.wgan_gp", "models.pix2pix", "models.cyclegan"}
+    | {"models.cnn", "models.dense", "models.lstm", "metrics.exam"},
+    {"data.prepare", "assessment"},
+    {"training"},
     {"engine"},
     {"sampling"},
-    {"scoring"},
+    {"scoring", "inputs"},
     {"show"},
     {"tune"},
     {"cli"},

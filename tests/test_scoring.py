@@ -232,7 +232,7 @@ def test_inception_needs_its_weights_which_the_message_tells_how_to_get(runs, da
     ("arguments", "code", "message"),
     [
         (["score", "{run}", "--metrics", "fdd"], 2, "error: --metrics fdd: unknown metric 'fdd'; did you mean 'fd'?"),
-        (["score", "{run}", "--metrics", ""], 2, "error: --metrics : unknown metric ''; known: class_fd,"),
+        (["score", "{run}", "--metrics", ""], 2, "error: --metrics : unknown metric ''; known: accuracy,"),
         (["score", "{run}", "--against", "nowhere"], 3, "error: nowhere: no such folder; score compares"),
         (["score", "{eggs}", "--against", "nowhere"], 3, "error: nowhere: no such folder; score compares a run, or a"),
         (["score", "{eggs}", "--against", "{empty}"], 3, "error: {empty}: no files in it; a source is"),

@@ -50,7 +50,7 @@ def outputs(layers, network, *kinds):
     return [layer.output for layer in layers if layer.network == network and layer.kind in kinds]
 
 
-# The table of a recipe: kinds of layers with weights, and what each makes, up to the score.
+# The table of a recipe whose networks are rows of layers: kinds of those with weights, and what each makes.
 TABLES = {
     "gan28": (
         [("Linear", (256,)), ("Linear", (512,)), ("Linear", (1024,)), ("Linear", (784,))],
@@ -98,7 +98,7 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", TABLES)
 def test_every_layer_with_weights_makes_the_size_that_its_table_says(name):
     layers = shapes.trace(lambda: built(name))
     for network, table in zip(("generator", "discriminator"), TABLES[name], strict=True):
@@ -107,7 +107,7 @@ def test_every_layer_with_weights_makes_the_size_that_its_table_says(name):
         assert {row.network for row in layers} == {"generator", "discriminator"}
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", TABLES)
 def test_each_layer_takes_what_the_one_before_it_made_and_the_parts_sum_to_the_whole(name):
     model = built(name)
     layers = shapes.trace(lambda: model, "cpu")
@@ -292,6 +292,25 @@ def test_named_padding_is_shown_as_the_pixels_that_it_adds():
     assert [row.formula for row in shapes.trace(lambda: model, "cpu") if row.kind == "Conv2d"] == [
         "(8 - 5 + 2*0)/1 + 1 = 4"
     ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": 1}, {"padding": 1}, {"dilation": 2}, {"ceil_mode": True}])
+@pytest.mark.parametrize("kernel", [2, 3, (3, 2)])
+def test_the_formula_of_a_pool_ends_in_the_size_that_torch_makes(settings, kernel):
+    pool = nn.MaxPool2d(kernel, **settings)
+    made = pool(torch.zeros(1, 2, 12, 7)).shape[1:]
+    ends = re.findall(r" (\d+)(?:,|$)", shapes._formula(pool, (2, 12, 7), tuple(made), 0))
+    assert [int(end) for end in ends] == [*made[1:]] or (len(ends) == 1 and made[1] == made[2] == int(ends[0]))
+
+
+def test_the_formulas_of_pools_and_of_a_recurrent_layer():
+    assert shapes._formula(nn.MaxPool2d(2), (6, 12, 12), (6, 6, 6), 0) == "(12 - 2 + 2*0)/2 + 1 = 6"
+    odd = nn.MaxPool2d(2, ceil_mode=True)
+    assert shapes._formula(odd, (6, 7, 7), (6, 4, 4), 0) == "(7 - 2 + 2*0)/2 + 1 = 3.5 -> 4"
+    adaptive = nn.AdaptiveMaxPool2d(4)
+    assert shapes._formula(adaptive, (6, 7, 7), (6, 4, 4), 0) == "the largest number of each of 4*4 parts"
+    lstm = nn.LSTM(8, 4, batch_first=True)
+    assert shapes._formula(lstm, (5, 8), (5, 4), 224) == "4*(4*8 + 4*4 + 4 + 4) = 224 parameters"
 
 
 def _to_image(size):

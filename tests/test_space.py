@@ -231,8 +231,8 @@ def test_each_player_has_a_rate_of_its_own_and_widths_and_batches_are_whole_numb
     }
     for point in asked(space, 10):
         made = engine.change(chosen, point)
-        assert made.train.adam("generator").lr == point["train.generator.lr"]
-        assert made.train.adam("discriminator").lr == point["train.discriminator.lr"]
+        assert made.train.optimizer_of("generator").lr == point["train.generator.lr"]
+        assert made.train.optimizer_of("discriminator").lr == point["train.discriminator.lr"]
         assert made.model["generator"] == [point["model.generator.0"]]
         assert point["model.generator.0"] % 16 == 0
         assert type(point["train.batch_size"]) is int

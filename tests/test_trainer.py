@@ -11,7 +11,7 @@ from torch import nn
 from gantool import devices, losses
 from gantool.batches import DataSpec, Labeled
 from gantool.losses import Adversarial
-from gantool.models.base import Model, Turn
+from gantool.models.base import Generative, Turn
 from gantool.models.dcgan_tf import DCGANTF
 from gantool.models.mlp import MLP
 from gantool.recipe import Optimizer, PlayerOptimizer, Train
@@ -45,11 +45,11 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-class Scripted(Model):
+class Scripted(Generative):
     """A game that a test writes down: `turns` is called with the model."""
 
     def __init__(self, turns):
-        super().__init__(DATA, Adversarial(losses.hinge), latent_dim=1)
+        super().__init__(DATA, Adversarial(losses.hinge))
         self.generator = nn.Linear(1, 1, bias=False)
         self.discriminator = nn.Linear(1, 1, bias=False)
         for player in (self.generator, self.discriminator):
@@ -60,10 +60,7 @@ class Scripted(Model):
         return self.turns(self)
 
     def sample(self, prompt):
-        return prompt.latents
-
-    def scores(self, batch):
-        return self.discriminator(batch.labels[:, None].float())
+        return prompt.source
 
 
 def test_each_player_gets_the_settings_of_its_own():

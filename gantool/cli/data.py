@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gantool.cli.options import Changes, DataDir, Overwrite, Picture, data_root, refuse_old
 from gantool.errors import RecipeError
+
+if TYPE_CHECKING:
+    from gantool.batches import Batch
 
 data_app = typer.Typer(help="Fetch, list and look at datasets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -55,26 +58,59 @@ def show_source(
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw a labelled contact sheet of a dataset. --set data.size, data.classes and data.folder choose."""
+    """Draw a labelled contact sheet of a dataset, or print rows of a table.
+
+    --set data.size, data.classes and data.folder choose.
+    Name a recipe to see its data as its model does, such as pairs.
+    """
     from gantool import show
-    from gantool.data.prepare import prepare
-    from gantool.data.sheet import contact_sheet
+    from gantool.batches import Examples, Paired
+    from gantool.data.prepare import prepare, table
+    from gantool.data.sheet import contact_sheet, pair_sheet
+    from gantool.data.sources import SOURCES
     from gantool.recipe import Data, parse_changes
     from gantool.schema import Mismatch, check
 
     root = data_root(data_dir)
     path = output or Path("sheet.png")
     wanted = {key.removeprefix("data."): value for key, value in parse_changes(changes or []).items()}
-    block = _data_block(source) or {"source": source, "size": 64}
+    block, kind = _data_block(source), _kind(source)
+    block = block or {"source": source, **({} if kind is Examples else {"size": 64})}
     try:
         data = check(Data, {**block, **wanted}, ("data",))
     except Mismatch as error:
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
-    store = prepare(data, root, tell=show.tell)
+    if kind is Examples:
+        show.examples(table(data, root, tell=show.tell))
+        return
+    store = prepare(data, root, kind, tell=show.tell)
     refuse_old(path, overwrite)
-    contact_sheet(store, path, rendered=data.source == "eggs")
+    if kind is Paired:
+        pair_sheet(store, path)
+        show.result(f"{path}: 8 of {len(store) // 2} pairs")
+        return
+    rendered = data.source in SOURCES and SOURCES[data.source].rendered
+    contact_sheet(store, path, rendered=rendered)
     show.result(f"{path}: {len(store)} pictures in {len(store.spec.classes)} classes")
+
+
+def _kind(what: str) -> type[Batch]:
+    """Give what a source holds, or what the model of a recipe learns from."""
+    from gantool.batches import Examples, Labeled
+    from gantool.data.sources import SOURCES
+    from gantool.data.tables import TABLES
+
+    if what in TABLES:
+        return Examples
+    if what in SOURCES:
+        return SOURCES[what].kind
+    if _data_block(what) is None:
+        return Labeled
+    from gantool import models
+    from gantool.engine import open_recipe
+
+    return models.find(open_recipe(what).model["name"]).consumes
 
 
 def _source_of(what: str) -> str:
@@ -85,9 +121,10 @@ def _source_of(what: str) -> str:
 def _data_block(what: str) -> dict[str, Any] | None:
     """Give the data block of what may be a recipe's name or path."""
     from gantool.data.sources import SOURCES
+    from gantool.data.tables import TABLES
     from gantool.recipe import shipped
 
-    if what in SOURCES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
+    if what in SOURCES or what in TABLES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
         return None
     from gantool.engine import open_recipe
     from gantool.schema import plain

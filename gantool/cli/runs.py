@@ -29,11 +29,12 @@ from gantool.cli.options import (
     stopping,
     typed,
 )
-from gantool.errors import GantoolError, RunError, TrainingError
+from gantool.errors import DataError, GantoolError, RunError, TrainingError
 
 if TYPE_CHECKING:
     from gantool.recipe import Recipe
     from gantool.runs import Run
+    from gantool.sampling import Trained
 
 
 def train(
@@ -80,7 +81,9 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
         show.result(f"{run.path} has all of its {chosen.train.epochs} epochs; more with: --set train.epochs=N")
         return
     line.summary()
-    show.result(f"{run.path}: best {chosen.metric} {show.number(report.best)}, {show.duration(report.seconds)}")
+    accuracy = f" (accuracy {show.number(1 - report.best)})" if chosen.metric == "error" else ""
+    best = f"best {chosen.metric} {show.number(report.best)}{accuracy}"
+    show.result(f"{run.path}: {best}, {show.duration(report.seconds)}")
     show.hint(f"gantool sample {typed(run.path)}")
     show.hint(f"gantool animate {typed(run.path)}")
 
@@ -100,23 +103,50 @@ def _taken_back(run: Run, *, new: bool) -> Iterator[None]:
 
 def sample(
     run: RunName = None,
-    seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12.")] = "0-15",
+    given: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="FILE|FOLDER", help="Pictures to translate, or what to answer to."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12; 0-15 without it.")
+    ] = None,
     class_name: ClassName = None,
     output: Picture = None,
     checkpoint: Checkpoint = "best",
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Make pictures: one seed is one picture. FILE.png is a grid, any other name a folder of single files."""
-    from gantool import images, load, show
+    """Make pictures: one seed is one picture. FILE.png is a grid, any other name a folder of single files.
 
-    numbers = read_seeds(seeds)
+    A model that translates pictures shows examples, or translates --input; one that answers tells its answers.
+    """
+    from gantool import load, show
+
     found = find_run(run)
+    trained = load(found.path, checkpoint, device)
+    if trained.answers:
+        _answer(found, trained, given, output, overwrite)
+        return
+    if given is not None:
+        _translate(found, trained, given, output, read_seeds("0" if seeds is None else seeds), class_name, overwrite)
+        return
+    from gantool import images
+    from gantool.assessment import sheet
+
+    shown = trained.shown
+    if shown is not None and seeds is None and class_name is None:
+        path = output or found.path / "sample.png"
+        refuse_old(path, overwrite or output is None)
+        images.save(sheet(shown, trained.pictures(shown), trained.data.classes), path)
+        show.result(f"{path}: {len(shown)} examples, as translated in epoch {trained.epoch}")
+        show.hint(f"gantool sample {typed(found.path)} --input FILE")
+        return
+    seeds = "0-15" if seeds is None else seeds
+    numbers = read_seeds(seeds)
     path = output or found.path / f"sample{'-' + class_name if class_name else ''}-{seeds}.png"
     names = [f"seed-{seed:06d}" for seed in numbers]
     for file in [path] if path.suffix else [path / f"{name}.png" for name in names]:
         refuse_old(file, overwrite or output is None)
-    trained = load(found.path, checkpoint, device)
     pictures = trained.sample(numbers, class_name)
     if path.suffix:
         images.save(images.grid(pictures), path)
@@ -124,6 +154,42 @@ def sample(
     else:
         images.save_each(pictures, path, names)
         show.result(f"{path}{os.sep}: {len(numbers)} pictures of epoch {trained.epoch}")
+
+
+def _translate(
+    run: Run, trained: Trained, given: Path, output: Path | None, seeds: list[int], class_name: str | None, over: bool
+) -> None:
+    """Translate the pictures of a file or folder, each into one file a seed."""
+    from gantool import show
+    from gantool.inputs import targets, translate
+
+    files = targets(trained, given, output or run.path / "translated", seeds, single=output is not None)
+    for _, _, target in files:
+        refuse_old(target, over or output is None)
+    skipped = list(translate(trained, files, class_name))
+    for name, reason in skipped:
+        show.tell(f"{name}: skipped ({reason})")
+    made = len(files) - len(skipped)
+    if not made:
+        raise DataError(f"--input {given}: none of its {len(files)} files can be read as a picture")
+    place = files[0][2] if len(files) == 1 else f"{files[0][2].parent}{os.sep}"
+    show.result(f"{place}: {made} picture{'s' if made != 1 else ''}, translated in epoch {trained.epoch}")
+
+
+def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None, over: bool) -> None:
+    """Tell the answers to a file, a folder of pictures, or the examples that the run keeps; a CSV file with -o."""
+    from gantool import show
+    from gantool.inputs import answers, write_answers
+
+    rows = answers(trained, given)
+    if output is None:
+        show.predictions(rows)
+        if given is None:
+            show.hint(f"gantool sample {typed(run.path)} --input FILE")
+        return
+    refuse_old(output, over)
+    write_answers(rows, output)
+    show.result(f"{output}: {len(rows)} answers of epoch {trained.epoch}")
 
 
 def animate(

@@ -56,8 +56,8 @@ class Unreadable(Exception):  # noqa: N818  (a finding about a file, which its r
     Attributes:
         reason: why, in few words that are the same for every file with the same fault: "empty file",
             "not a picture", "truncated", "damaged", "over 64 megapixels", "no such file", "not a file",
-            "32-bit values outside 0 to 65535", "floating-point values outside 0 to 1", or what the system
-            said, as in "permission denied".
+            "32-bit values outside 0 to 65535", "floating-point values outside 0 to 1", "one pixel wide", or what
+            the system said, as in "permission denied".
     """
 
     def __init__(self, reason: str) -> None:
@@ -92,16 +92,49 @@ def convert(image: Image.Image, *, channels: int, height: int, width: int) -> np
     """
     if channels not in (1, 3):
         raise ValueError(f"channels: {channels} asked for; a picture has 1 or 3")
-    _refuse_large(image)
-    with _explained():
-        image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
-    plain = _plain(image)
+    plain = _plain(_turned(image))
     plain = _fitted(plain.convert("L" if channels == 1 else "RGB"), height, width)
     array: npt.NDArray[np.uint8] = np.asarray(plain, dtype=np.uint8).reshape(height, width, channels)
     return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def whole(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Read a picture by the rule's first three steps: upright, at its own size.
+
+    Returns:
+        uint8, [H, W] where the file is grey and [H, W, 3] where it has colours; and how opaque each pixel is, [H, W], 0
+        to 255, where the file says so.
+
+    Raises:
+        Unreadable: as `decode`.
+    """
+    with _opened(file) as image:
+        turned = _turned(image)
+        plain = _plain(turned)
+        pixels: npt.NDArray[np.uint8] = np.asarray(plain.convert("L" if plain.mode in ("1", "L") else "RGB"))
+        if not turned.has_transparency_data or turned.mode.startswith("I"):
+            return pixels, None
+        with _explained():
+            return pixels, np.asarray(turned.convert("RGBA").getchannel("A"))
+
+
+def halves(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Read a file that holds two pictures side by side, by the rule's first three steps: upright, at their own size.
+
+    Returns:
+        the left and the right one, uint8, [H, W] where the file is grey and [H, W, 3] where it has colours. The middle
+        column of an odd width belongs to neither.
+
+    Raises:
+        Unreadable: as `decode`, and "one pixel wide".
+    """
+    with _opened(file) as image:
+        plain = _plain(_turned(image))
+        pixels: npt.NDArray[np.uint8] = np.asarray(plain.convert("L" if plain.mode in ("1", "L") else "RGB"))
+    half = pixels.shape[1] // 2
+    if not half:
+        raise Unreadable("one pixel wide")
+    return pixels[:, :half], pixels[:, -half:]
 
 
 def native(file: Path) -> tuple[int, int, int]:
@@ -181,6 +214,15 @@ def _quiet() -> Iterator[None]:
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Return the picture upright, its pixels read; nothing but its header was before."""
+    _refuse_large(image)
+    with _explained():
+        image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _refuse_large(image: Image.Image) -> None:

@@ -23,6 +23,7 @@ Array = NDArray[Any]  # float32 unless said; python's floats, not numpy's, are m
 Rng = np.random.Generator
 
 AMBIENT, LAMP = 0.32, 0.90  # strength of the light from everywhere, and of the lamp
+LINE = 0.12  # change of a colour, 0 to 1, over two pixels that a drawing shows as a black line
 
 
 class Factors(NamedTuple):
@@ -284,12 +285,15 @@ _FORMS = {  # kinds, size, aspect, asymmetry, angle, drop, gloss, profile, skin,
 # fmt: on
 
 
-def _draw(name: str, index: int) -> tuple[Factors, Rng]:
+def _draw(name: str, index: int, kind: str | None = None) -> tuple[Factors, Rng]:
     """The factors of a picture, and the generator that its texture continues with."""
     if name not in CLASSES:
         raise DataError(unknown("class", name, CLASSES))
     form, rng = _FORMS[name], np.random.default_rng([VERSION, CLASSES.index(name), index])
-    kind = list(form.kinds)[int(rng.integers(len(form.kinds)))]
+    drawn = list(form.kinds)[int(rng.integers(len(form.kinds)))]  # drawn in any case: all that follows stays the same
+    kind = kind or drawn
+    if kind not in form.kinds:
+        raise DataError(unknown(f"kind of {name}", kind, form.kinds))
     size, aspect, asymmetry, angle = (rng.uniform(*span) for span in form[1:5])
     wide = 0.49 - hypot(size * cos(angle), size * aspect * sin(angle))  # room beside the turned body
     high = 0.49 - hypot(size * sin(angle), size * aspect * cos(angle))
@@ -302,9 +306,9 @@ def _draw(name: str, index: int) -> tuple[Factors, Rng]:
     return Factors(kind, x, y, size, aspect, asymmetry, angle, speckled, background, light_angle, light_height), rng
 
 
-def factors(name: str, index: int) -> Factors:
-    """Ground truth of picture `index` (from 0) of the class `name`, one of CLASSES."""
-    return _draw(name, index)[0]
+def factors(name: str, index: int, kind: str | None = None) -> Factors:
+    """Ground truth of picture `index` (from 0) of the class `name`, one of CLASSES; `kind` as in `render`."""
+    return _draw(name, index, kind)[0]
 
 
 def _body(profile: Callable[[Array], Array], true: Factors, side: int, right: float, down: float) -> _Body:
@@ -326,12 +330,22 @@ def _body(profile: Callable[[Array], Array], true: Factors, side: int, right: fl
     return _Body(across * (1 / true.size), along, radius, slope, inside, true)
 
 
-def render(name: str, index: int, size: int = 64) -> NDArray[np.uint8]:
+def render(name: str, index: int, size: int = 64, kind: str | None = None) -> NDArray[np.uint8]:
     """Picture `index` (from 0) of the class `name`, one of CLASSES: [size, size, 3], RGB, 0 to 255.
 
     The same `name` and `index` are the same picture at every `size`, but for the grain of its sensor.
+
+    Args:
+        name: the class.
+        index: number of the picture.
+        size: pixels on a side.
+        kind: variety to draw instead of the picture's own, such as `blue`. Place, shape, table and light stay what
+            they are, so that one index in two kinds is one scene with two eggs: what a translation of it should give.
+
+    Raises:
+        DataError: there is no such class, or it has no such kind.
     """
-    true, rng = _draw(name, index)
+    true, rng = _draw(name, index, kind)
     form, side = _FORMS[name], 2 * size  # four rendered pixels are averaged to one
     places, edge = _places(side) - 0.5, 1 / side
     flat, lamp = cos(true.light_height), sin(true.light_height)
@@ -369,3 +383,40 @@ def render(name: str, index: int, size: int = 64) -> NDArray[np.uint8]:
     photo = np.sqrt(np.clip(scene * exposure, 0, 1)) + 0.008 * rng.standard_normal(scene.shape, np.float32)
     picture: NDArray[np.uint8] = np.clip(photo * 255 + 0.5, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(picture.transpose(1, 2, 0))
+
+
+def edges(name: str, index: int, size: int = 64, kind: str | None = None) -> NDArray[np.uint8]:
+    """A drawing of what `render` gives for the same arguments: [size, size], black lines on white.
+
+    The outline of the body comes from its geometry. The other lines are where the colour of the picture changes most:
+    it is smoothed, and a pixel is drawn where its gradient is large and larger than beside it, across the line.
+    Speckles, the shaded side and the gaps between boards make such lines; grain, weave and soft shadows hardly any.
+    """
+    true = factors(name, index, kind)
+    inside = _body(_FORMS[name].profile, true, size, 0, 0).inside * size
+    outline = 1 - _ramp(np.abs(inside), 0.3, 1.1)
+    lines = _lines(render(name, index, size, kind)) * _ramp(np.abs(inside), 1.5, 2.5)  # the outline is not drawn twice
+    drawing: NDArray[np.uint8] = (255 * (1 - np.maximum(outline, lines)) + 0.5).astype(np.uint8)
+    return drawing
+
+
+def _lines(picture: NDArray[np.uint8]) -> Array:
+    """Where the colours of a picture change most, 0 to 1: [H, W]."""
+    height, width = picture.shape[:2]
+    padded = np.pad(picture.astype(np.float32) / 255, ((3, 3), (3, 3), (0, 0)), "edge")
+    for _ in range(2):
+        padded = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+        padded = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+    across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
+    # The channel that changes most has the direction.
+    strongest = (across**2 + down**2).argmax(2)[..., None]
+    across, down = (np.take_along_axis(change, strongest, 2)[..., 0] for change in (across, down))
+    slope = np.hypot(across, down)
+    around = np.pad(slope, 1, "edge")
+    sector = np.round(np.arctan2(down, across) * (4 / pi)).astype(np.int32) % 4
+    thin = np.zeros((height, width), bool)
+    for turn, (right, below) in enumerate(((1, 0), (1, 1), (0, 1), (-1, 1))):
+        before = around[1 - below : 1 - below + height, 1 - right : 1 - right + width]
+        after = around[1 + below : 1 + below + height, 1 + right : 1 + right + width]
+        thin |= (sector == turn) & (slope >= before) & (slope > after)
+    return np.where(thin, _ramp(slope, LINE / 2, LINE), 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gantool.data.sources import Picture
+from gantool.data.picture import Picture
 from gantool.data.unpack import complete, unpack
 from gantool.errors import DataError, unknown
 from gantool.runs import is_file
@@ -34,21 +34,7 @@ class Folder:
     """
 
     def __init__(self, path: Path, inside: str | None = None) -> None:
-        self.path = _inside(path, inside) if inside else path
-        if not self.path.is_dir():
-            raise DataError(f"{self.path}: no such folder")
-        self.files = _by_class(self.path)
-        while not inside and len(self.files) == 1 and not _flat(self.path):
-            (only,) = (self.path / name for name in self.files)
-            deeper = _by_class(only)
-            if _flat(only) or not deeper:
-                break
-            self.path, self.files = only, deeper
-        if not self.files:
-            raise DataError(f"{self.path}: no files in it; a source is a folder of images, or of folders of images")
-        splits = sorted(set(self.files) & _SPLITS)
-        if not inside and splits and set(self.files) <= _SPLITS:
-            raise DataError(f"{self.path}: holds {', '.join(splits)}; choose one with data.folder={splits[-1]}")
+        self.path, self.files = explore(path, inside)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,15 +49,44 @@ class Folder:
 
     def fingerprint(self, classes: Sequence[str]) -> str:
         """Name the content by the place, size and time of every file of these classes."""
-        digest = hashlib.sha256(str(self.path.resolve()).encode())
-        for name in classes:
-            for file in self.files[name]:
-                try:
-                    status = file.stat()
-                except OSError:
-                    continue  # a dangling link; decoding reports it
-                digest.update(f"{name}/{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        return f"folder-{digest.hexdigest()}"
+        return f"folder-{digest(self.path, {name: self.files[name] for name in classes})}"
+
+
+def explore(path: Path, inside: str | None) -> tuple[Path, dict[str, list[Path]]]:
+    """Find the classes of a folder, as `Folder` says.
+
+    Returns:
+        the folder that holds them, and the files of each; of a flat folder, its files under its own name.
+    """
+    at = _inside(path, inside) if inside else path
+    if not at.is_dir():
+        raise DataError(f"{at}: no such folder")
+    found = _by_class(at)
+    while not inside and len(found) == 1 and not flat(at):
+        (only,) = (at / name for name in found)
+        deeper = _by_class(only)
+        if flat(only) or not deeper:
+            break
+        at, found = only, deeper
+    if not found:
+        raise DataError(f"{at}: no files in it; a source is a folder of images, or of folders of images")
+    splits = sorted(set(found) & _SPLITS)
+    if not inside and splits and set(found) <= _SPLITS:
+        raise DataError(f"{at}: holds {', '.join(splits)}; choose one with data.folder={splits[-1]}")
+    return at, found
+
+
+def digest(path: Path, files: Mapping[str, Sequence[Path]]) -> str:
+    """Name the content of a folder by the place, size and time of these files of its classes."""
+    mark = hashlib.sha256(str(path.resolve()).encode())
+    for name, own in files.items():
+        for file in own:
+            try:
+                status = file.stat()
+            except OSError:
+                continue  # a dangling link; decoding reports it
+            mark.update(f"{name}/{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return mark.hexdigest()
 
 
 def locate(source: str, root: Path, tell: Callable[[str], None]) -> Path | None:
@@ -135,7 +150,8 @@ def _inside(path: Path, inside: str) -> Path:
     raise DataError(f"{path}: " + unknown("folder", inside, here) + "; data.folder names one inside of the source")
 
 
-def _flat(path: Path) -> bool:
+def flat(path: Path) -> bool:
+    """Say whether a folder has no subfolders."""
     return not any(child.is_dir() and not _hidden(child.name) for child in path.iterdir())
 
 

@@ -12,35 +12,56 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
-from gantool.batches import DataSpec
+from gantool.batches import Batch, DataSpec, Examples, Labeled, Paired, Spec, Unpaired
 from gantool.data import decode
 from gantool.data.fetch import Progress, Remote, download
 from gantool.data.folders import FETCHED, Folder, keep, locate
-from gantool.data.sources import SOURCES, Picture, Source
+from gantool.data.pairs import Pairs
+from gantool.data.picture import Picture
+from gantool.data.sources import SOURCES, Source
 from gantool.data.store import Item, Store, build_store, open_store
+from gantool.data.tables import TABLES, Table, TableSource, load
 from gantool.data.unpack import complete, unpack
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.metrics import inception
 from gantool.recipe import Data
 
 RULE = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
+LISTED = 20  # pictures without a partner that are named one by one
 Tell = Callable[[str], None]
+AnySource = Source | Folder | Pairs | TableSource
+_HOLDS = {
+    Labeled: "pictures with their class",
+    Paired: "pairs of pictures",
+    Unpaired: "two kinds of pictures",
+    Examples: "a table",
+}
 
 
-def prepare(data: Data, root: Path, *, tell: Tell = lambda _: None, progress: Progress | None = None) -> Store:
+def prepare(
+    data: Data,
+    root: Path,
+    kind: type[Batch] = Labeled,
+    *,
+    tell: Tell = lambda _: None,
+    progress: Progress | None = None,
+) -> Store:
     """Give the store that a recipe's `data` block asks for, and make it when it is not there.
 
     Args:
         data: the block.
         root: the data directory.
-        tell: is told in one sentence what is fetched, rendered or decoded.
+        kind: of the batches that it is for. Of `Paired`, the source of each pair has an even row, and its target the
+            next one.
+        tell: is told in one sentence what is fetched, rendered or decoded, and which pictures make no pair.
         progress: is told how far a download is.
 
     Raises:
         DataError: the source is unknown, damaged, empty or of the wrong kind.
         NetworkError: it has to be downloaded and cannot be; the message says what to use instead.
     """
-    source = find(data.source, root, tell, data.folder)
+    source = find(data, root, tell, kind)
+    assert not isinstance(source, TableSource)
     classes = keep(data.source, source.classes, data.classes)
     if isinstance(source, Source):
         _fetch(source, root, tell, progress)
@@ -52,30 +73,49 @@ def prepare(data: Data, root: Path, *, tell: Tell = lambda _: None, progress: Pr
             _majority(source, classes) if data.channels is None else 3,
         )
         pictures = source.pictures(classes)
+        _list(source.problems if isinstance(source, Pairs) else [], tell)
     spec = DataSpec(data.channels or channels, data.height, data.width, classes)
-    settings = {"rule": RULE, "content": mark, "shape": spec.shape, "classes": classes}
+    settings: dict[str, Any] = {"rule": RULE, "content": mark, "shape": spec.shape, "classes": classes}
+    if kind is Paired:
+        settings["pairs"] = True
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = root / "stores" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', Path(data.source).stem)[:24]}-{key}"
     store = open_store(path)
     if store is None:
-        verb = "rendering" if data.source == "eggs" else "decoding"
+        verb = "rendering" if isinstance(source, Source) and source.rendered else "decoding"
         tell(f"{verb} {data.source} at {data.height}x{data.width}, once")
-        store = build_store(path, _items(pictures, spec), spec, {"source": data.source, "settings": settings})
+        items = _items(pictures, spec)
+        about = {"source": data.source, "settings": settings}
+        store = build_store(path, _whole(items) if kind is Paired else items, spec, about)
         if store.skipped:
             name, reason = store.skipped[0]
             tell(f"{len(store.skipped)} files skipped, such as {name} ({reason}); all in {path / 'about.json'}")
     return store
 
 
-def describe(data: Data, root: Path) -> DataSpec:
+def table(data: Data, root: Path, *, tell: Tell = lambda _: None) -> Table:
+    """Give the table, or the sentences, that a recipe's `data` block asks for; see `prepare`."""
+    source = find(data, root, tell, Examples)
+    assert isinstance(source, TableSource)
+    _fetch(source, root, tell, None)
+    return load(source.name, root, data.held_out)
+
+
+def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:
     """Say what a recipe's data are like without making them; a folder that is not there counts as colour."""
-    try:
-        source: Source | Folder | None = find(data.source, root, lambda _: None, data.folder)
-    except DataError:
-        source = None
-    classes = keep(data.source, source.classes, data.classes) if source else tuple(data.classes or ["image"])
+    if kind is Examples or data.source in SOURCES:
+        source: AnySource | None = find(data, root, lambda _: None, kind)
+    else:
+        try:
+            source = find(data, root, lambda _: None, kind)
+        except DataError:
+            source = None
+    if isinstance(source, TableSource):
+        return source.spec
+    two = ["A", "B"] if kind in (Paired, Unpaired) else ["image"]
+    classes = keep(data.source, source.classes, data.classes) if source else tuple(data.classes or two)
     native = source.channels if isinstance(source, Source) else 3
-    if data.channels is None and isinstance(source, Folder):
+    if data.channels is None and isinstance(source, Folder | Pairs):
         native = _majority(source, classes)
     return DataSpec(data.channels or native, data.height, data.width, classes)
 
@@ -98,15 +138,16 @@ def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Prog
         download(inception.WEIGHTS, root / inception.FOLDER, progress=progress)
         return what
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", what):
-        source = find(what, root, tell)
-        if isinstance(source, Source):
+        kind = Examples if what in TABLES else SOURCES[what].kind if what in SOURCES else Labeled
+        source = find(Data(source=what), root, tell, kind)
+        if isinstance(source, Source | TableSource):
             if name:
                 raise DataError(f"--name {name}: only what is fetched from an address gets a name; leave it out")
             _fetch(source, root, tell, progress)
         return what
     file = unquote(urlsplit(what.replace("[", "%5B").replace("]", "%5D")).path).rpartition("/")[2]
     called = name or re.sub(r"[^A-Za-z0-9_-]", "_", file.partition(".")[0]) or "images"
-    if called in SOURCES or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", called):
+    if called in SOURCES or called in TABLES or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", called):
         raise DataError(f"--name {called}: expected a new name of letters, digits, - and _, other than the sources'")
     target = root / FETCHED / called
     if complete(target):
@@ -120,32 +161,75 @@ def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Prog
 
 def available(root: Path) -> list[tuple[str, bool, str]]:
     """List what can be trained on: name, whether it is here, and what it is; fetched archives last."""
-    rows = [(name, source.here(root), source.summary) for name, source in SOURCES.items()]
+    known: list[Source | TableSource] = [*SOURCES.values(), *TABLES.values()]
+    rows = [(source.name, source.here(root), source.summary) for source in known]
     fetched = sorted(path.name for path in (root / FETCHED).glob("*") if complete(path))
     return rows + [(name, True, f"fetched pictures, in {root / FETCHED / name}") for name in fetched]
 
 
-def find(name: str, root: Path, tell: Tell, folder: str | None = None) -> Source | Folder:
+def find(data: Data, root: Path, tell: Tell, kind: type[Batch] = Labeled) -> AnySource:
     """Give what `data.source` stands for.
 
     Raises:
-        DataError: nothing of that name is known or there.
+        DataError: nothing of that name is known or there, or it is not what a model learns from that consumes `kind`.
     """
+    name = data.source
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
         raise DataError(f"data.source: {name} is an address; fetch it first: gantool data fetch '{name}' --name food")
-    if name in SOURCES:
-        if folder:
-            raise DataError(f"{name}: has no folders to look in; leave out data.folder={folder}")
-        return SOURCES[name]
+    if name in SOURCES or name in TABLES:
+        source = SOURCES.get(name) or TABLES[name]
+        if data.folder:
+            raise DataError(f"{name}: has no folders to look in; leave out data.folder={data.folder}")
+        _refuse_kind(source, kind)
+        if isinstance(source, Source) and kind is Unpaired:
+            _refuse_many(name, keep(name, source.classes, data.classes))
+        return source
+    if kind is Examples:
+        raise DataError(f"data.source: {unknown('table', name, TABLES)}; see: gantool data list")
     path = locate(name, root, tell)
     if path is None:
         looks_like_path = "/" in name or "\\" in name or "." in name
-        what = "no such file or folder" if looks_like_path else unknown("source", name, SOURCES)
+        what = "no such file or folder" if looks_like_path else unknown("source", name, [*SOURCES, *TABLES])
         raise DataError(f"data.source: {name + ': ' if looks_like_path else ''}{what}; see: gantool data list")
-    return Folder(path, folder)
+    if kind is Paired:
+        return Pairs(path, data.folder, data.classes)
+    folder = Folder(path, data.folder)
+    if kind is Unpaired:
+        _refuse_many(name, keep(name, folder.classes, data.classes))
+    return folder
 
 
-def _fetch(source: Source, root: Path, tell: Tell, progress: Progress | None) -> None:
+def _refuse_kind(source: Source | TableSource, kind: type[Batch]) -> None:
+    """Raise where a source does not hold what a model learns from."""
+    own = Examples if isinstance(source, TableSource) else source.kind
+    if own is kind or (own in (Paired, Unpaired) and kind in (Labeled, Unpaired)) or (own, kind) == (Labeled, Unpaired):
+        return
+    fitting = [
+        *(name for name, other in SOURCES.items() if other.kind is kind),
+        *(name for name in TABLES if kind is Examples),
+    ]
+    raise DataError(
+        f"data.source: {source.name} holds {_HOLDS[own]}, but this model learns from {_HOLDS[kind]}; such are: "
+        + ", ".join(fitting)
+    )
+
+
+def _refuse_many(name: str, classes: Sequence[str]) -> None:
+    """Raise where there are not two kinds of pictures to translate between."""
+    if len(classes) != 2:
+        found = f"{len(classes)} kinds ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''})"
+        raise DataError(f"{name}: has {found}, but a translation is between two; choose with data.classes=[A, B]")
+
+
+def _list(problems: Sequence[tuple[str, str]], tell: Tell) -> None:
+    """Tell which pictures of a folder make no pair, or an odd one."""
+    for name, reason in problems[:LISTED]:
+        tell(f"{name}: {reason}")
+    if len(problems) > LISTED:
+        tell(f"and {len(problems) - LISTED} more such")
+
+
+def _fetch(source: Source | TableSource, root: Path, tell: Tell, progress: Progress | None) -> None:
     if source.here(root):
         return
     tell(f"fetching {source.name} ({source.summary})")
@@ -153,7 +237,25 @@ def _fetch(source: Source, root: Path, tell: Tell, progress: Progress | None) ->
         source.fetch(root, progress)
     except NetworkError as error:
         instead = "--set data.source=digits, eggs, or a folder of your own images"
+        if isinstance(source, TableSource):
+            instead = "--set data.source=income"
+        elif source.kind in (Paired, Unpaired):
+            embedded = ", ".join(
+                name for name, other in SOURCES.items() if other.kind is source.kind and not other.remotes
+            )
+            instead = f"--set data.source={embedded} (with data.classes=null), or a folder of your own images"
         raise NetworkError(f"{error}; without a network use {instead}") from None
+
+
+def _whole(items: Iterator[Item]) -> Iterator[Item]:
+    """Give pairs, source and target in turn, only where both could be read."""
+    for source in items:
+        target = next(items)
+        if isinstance(source.image, str) or isinstance(target.image, str):
+            yield source if isinstance(source.image, str) else target
+        else:
+            yield source
+            yield target
 
 
 def _items(pictures: Iterator[Picture], spec: DataSpec) -> Iterator[Item]:
@@ -171,9 +273,9 @@ def _items(pictures: Iterator[Picture], spec: DataSpec) -> Iterator[Item]:
             yield Item(picture.name, labels[picture.class_name], image)
 
 
-def _majority(folder: Folder, classes: Sequence[str]) -> int:
+def _majority(folder: Folder | Pairs, classes: Sequence[str]) -> int:
     """Tell by up to 100 files, spread over the folder, whether most pictures are colour."""
-    files = [picture.content for picture in folder.pictures(classes) if isinstance(picture.content, Path)]
+    files = [file for name in classes for file in folder.files.get(name, ())]
     found = []
     for file in files[:: max(1, len(files) // 100)]:
         try:

@@ -12,6 +12,7 @@ from gantool.data.store import Store
 
 COLUMNS = 8
 CLASSES = 12  # on one sheet
+PAIRS = 8
 
 
 def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
@@ -30,5 +31,20 @@ def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
         kind = "rendered" if rendered else "pictures"
         rows += (chosen * COLUMNS)[:COLUMNS]
         captions += [name, f"{len(own):,} {kind}"] + [""] * (COLUMNS - 2)
+    pictures = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
+    images.save(images.grid(pictures, columns=COLUMNS, captions=captions), path)
+
+
+def pair_sheet(store: Store, path: Path) -> None:
+    """Draw eight pairs, or all where there are fewer: each target beside its source, under both their classes' names.
+
+    Args:
+        store: the dataset; row 2i is the source of pair i, and row 2i + 1 its target.
+        path: the picture to write.
+    """
+    count = len(store) // 2
+    chosen = np.linspace(0, count - 1, min(PAIRS, count)).round().astype(int)
+    rows = np.stack((2 * chosen, 2 * chosen + 1), 1).ravel()
+    captions = [store.spec.classes[label] for label in store.labels[rows]]
     pictures = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
     images.save(images.grid(pictures, columns=COLUMNS, captions=captions), path)

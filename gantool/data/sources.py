@@ -7,30 +7,20 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gantool.batches import Batch, Labeled, Paired, Unpaired
 from gantool.data import eggs as rendered
+from gantool.data import translations
 from gantool.data.fetch import Progress, Remote, download, sha256
-from gantool.data.unpack import complete, unpack
+from gantool.data.picture import SIDES, Picture
+from gantool.data.unpack import MARK, complete, unpack
 from gantool.errors import DataError
 from gantool.runs import replacing
 
-
-class Picture(NamedTuple):
-    """A picture as its source has it.
-
-    Args:
-        name: for messages.
-        class_name: the class that it belongs to.
-        content: pixels, uint8 [H, W] or [H, W, 3], or the file that holds them.
-    """
-
-    name: str
-    class_name: str
-    content: NDArray[np.uint8] | Path
+__all__ = ["SOURCES", "Picture", "Source"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +32,14 @@ class Source:
         summary: one line for `gantool data list`.
         channels: 1 grey, 3 colour.
         size: pixels on a side of the originals.
-        classes: names of the classes, in the order of their labels.
-        pictures: gives the training pictures of some classes; its folder is the data directory.
+        classes: names of the classes, in the order of their labels; of pairs, the source's and the target's.
+        pictures: gives the training pictures of some classes; its folder is the data directory. Those of a pair come
+            one after the other and have the same name.
         needs: the files, below the data directory, without which `pictures` cannot run.
         version: changes when what `pictures` gives does.
         remotes: what to download, each with the folder below the data directory that it belongs to.
+        kind: what a batch of it is: labelled pictures, pairs, or pictures of two kinds without pairs.
+        rendered: whether a program drew the pictures.
     """
 
     name: str
@@ -58,16 +51,18 @@ class Source:
     needs: tuple[str, ...] = ()
     version: str = "1"
     remotes: tuple[tuple[str, Remote], ...] = ()
+    kind: type[Batch] = Labeled
+    rendered: bool = False
 
     def here(self, root: Path) -> bool:
         """Tell whether nothing has to be downloaded."""
         return all((root / need).exists() for need in self.needs)
 
     def fetch(self, root: Path, progress: Progress | None = None) -> None:
-        """Download what is missing, and unpack it to where torchvision would look for it."""
+        """Download what is missing, and unpack it, to where torchvision would look for it if it knows the source."""
         for folder, remote in self.remotes:
             path = download(remote, root / folder, progress=progress)
-            if remote.name.endswith(".tar.gz"):
+            if remote.name.endswith((".tar.gz", ".zip")):
                 if not complete(target := root / folder / "unpacked"):
                     unpack(path, target)
             elif not (plain := path.with_suffix("")).exists():
@@ -159,6 +154,28 @@ def _cifar10(root: Path, classes: Sequence[str]) -> Iterator[Picture]:
             yield Picture(str(index), _CIFAR[label], image)
 
 
+def _berkeley(name: str, summary: str, kind: type[Batch], size: int = 256, digest: str | None = None) -> Source:
+    """Describe a set of the authors of pix2pix and CycleGAN; where no hash of it was published, none is checked."""
+    project, archive, read = (
+        ("pix2pix", f"{name}.tar.gz", translations.fetched_pairs)
+        if kind is Paired
+        else ("cyclegan", f"{name}.zip", translations.fetched_kinds)
+    )
+    place = f"pairs/{name}"
+    address = f"https://efrosgans.eecs.berkeley.edu/{project}/datasets/{archive}"
+    return Source(
+        name,
+        summary,
+        3,
+        size,
+        SIDES,
+        read(name, f"{place}/unpacked/{name}"),
+        needs=(f"{place}/unpacked/{MARK}",),
+        remotes=((place, Remote(archive, (address,), digest)),),
+        kind=kind,
+    )
+
+
 _TEN = "0 1 2 3 4 5 6 7 8 9"
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -171,6 +188,29 @@ SOURCES: dict[str, Source] = {
             rendered.CLASSES,
             _eggs,
             version=f"{rendered.VERSION}-{rendered.COUNT}",
+            rendered=True,
+        ),
+        Source(
+            "egg_edges",
+            f"{len(translations.EDGES)} pairs: a drawing of a rendered egg, and the egg; comes with gantool",
+            3,
+            64,
+            ("edges", "egg"),
+            translations.egg_edges,
+            version=f"{rendered.VERSION}",
+            kind=Paired,
+            rendered=True,
+        ),
+        Source(
+            "egg_colours",
+            "300 brown and 300 blue rendered eggs, without pairs; comes with gantool",
+            3,
+            64,
+            tuple(translations.COLOURS),
+            translations.egg_colours,
+            version=f"{rendered.VERSION}",
+            kind=Unpaired,
+            rendered=True,
         ),
         Source(
             "digits",
@@ -179,6 +219,24 @@ SOURCES: dict[str, Source] = {
             8,
             tuple(_TEN.split()),
             _digits,
+        ),
+        Source(
+            "grass_gravel",
+            "225 crops each of a grey photograph of grass and one of gravel, without pairs; gantool[real]",
+            1,
+            translations.SIDE,
+            ("grass", "gravel"),
+            translations.grass_gravel,
+            kind=Unpaired,
+        ),
+        Source(
+            "photo_colours",
+            "255 pairs: a crop of one of four photographs in grey, and in colour; gantool[real]",
+            3,
+            translations.SIDE,
+            ("grey", "colour"),
+            translations.photo_colours,
+            kind=Paired,
         ),
         _mnist_like(
             "mnist",
@@ -237,6 +295,59 @@ SOURCES: dict[str, Source] = {
                     ),
                 ),
             ),
+        ),
+        # Sizes of the archives, and how many pairs train, as their authors list them: what is there was not looked at.
+        _berkeley("facades", "400 pairs: A photographs of facades, B their parts; 30 MB", Paired),
+        _berkeley("maps", "1,096 pairs: A photographs from the air, B maps; 250 MB", Paired, 600),
+        _berkeley("cityscapes", "2,975 pairs: A photographs of streets, B what is where; 104 MB", Paired),
+        _berkeley("edges2shoes", "50,000 pairs: A edges, B photographs of shoes; 2.2 GB", Paired),
+        _berkeley("edges2handbags", "137,000 pairs: A edges, B photographs of handbags; 8.6 GB", Paired),
+        _berkeley("night2day", "20,000 pairs: one place at two times; 2 GB", Paired),
+        # Hashes as tensorflow-datasets has them.
+        *(
+            _berkeley(name, f"without pairs: {summary} MB", Unpaired, digest=digest)
+            for name, summary, digest in (
+                (
+                    "horse2zebra",
+                    "A horses, B zebras; 117",
+                    "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
+                ),
+                (
+                    "apple2orange",
+                    "A apples, B oranges; 78",
+                    "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
+                ),
+                (
+                    "summer2winter_yosemite",
+                    "A summer, B winter in Yosemite; 133",
+                    "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
+                ),
+                (
+                    "monet2photo",
+                    "A paintings by Monet, B photographs; 305",
+                    "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04",
+                ),
+                (
+                    "cezanne2photo",
+                    "A paintings by Cezanne, B photographs; 280",
+                    "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
+                ),
+                (
+                    "ukiyoe2photo",
+                    "A Japanese prints, B photographs; 293",
+                    "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",
+                ),
+                (
+                    "vangogh2photo",
+                    "A paintings by van Gogh, B photographs; 307",
+                    "362c3473e70be0944bda08d49d660eafdc2854df55d697835b8186d1d79caaff",
+                ),
+                (
+                    "iphone2dslr_flower",
+                    "A flowers by telephone, B by camera; 340",
+                    "8fcb5e374d631b107e1d961b8c4cd0a186aa2a4ff3e279923f4c426128de7113",
+                ),
+            )
         ),
     )
 }

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from gantool.batches import Labeled
+from gantool.batches import Batch, Examples, Labeled, Paired, Unpaired
 from gantool.data.store import Store
 
 LEAST_HELD_OUT, LEAST_TRAINED = 12, 8  # pictures
@@ -43,6 +44,18 @@ def split(labels: NDArray[np.int64], share: float) -> Split:
     return Split(np.setdiff1d(rows, held_out), np.sort(held_out))
 
 
+def rows_of(labels: NDArray[np.int64], share: float, kind: type[Batch]) -> Split:
+    """Give what a run learns from and what it never sees, as numbers that `Stream` takes.
+
+    Rows of the store, as `split` says. Of pairs, whose source and target come one after the other in the store, the
+    rows of their sources: a pair is held out as a whole.
+    """
+    if kind is not Paired:
+        return split(labels, share)
+    train, held_out = split(np.zeros(len(labels) // 2, np.int64), share)
+    return Split(2 * train, 2 * held_out)
+
+
 class Stream:
     """The batches of a store, each decided by the seed and its number alone, so that a resumed run sees the same ones.
 
@@ -51,16 +64,32 @@ class Stream:
         batch_size: images in a batch; where there are fewer, one batch has them all.
         seed: decides the order.
         device: where batches are.
-        rows: of the store that batches are made of; all without them.
+        rows: of the store that batches are made of, see `rows_of`; all without them.
+        kind: of the batches. Of `Unpaired`, an epoch is over when every picture of the larger kind has been seen.
+        flip: mirror half of the pictures, left to right.
+        jitter: pixels by which pictures are enlarged, before a window of their own size is cut at random. Isola et al.
+            2017, arXiv:1611.07004, sec. 6.2: from 256 to 286 and back, jitter 30.
     """
 
     def __init__(
-        self, store: Store, batch_size: int, seed: int, device: torch.device, rows: NDArray[np.int64] | None = None
+        self,
+        store: Store,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rows: NDArray[np.int64] | None = None,
+        kind: type[Batch] = Labeled,
+        *,
+        flip: bool = False,
+        jitter: int = 0,
     ) -> None:
-        self.rows = torch.arange(len(store)) if rows is None else torch.from_numpy(rows)
-        self.count = len(self.rows)
-        self.seed = seed
-        self.device = device
+        chosen = torch.from_numpy(rows_of(store.labels, 0.0, kind).train if rows is None else rows)
+        self.rows = [chosen]
+        if kind is Unpaired:
+            labels = tensor(store.labels)[chosen]
+            self.rows = [chosen[labels == label] for label in (0, 1)]
+        self.kind, self.seed, self.device, self.flip, self.jitter = kind, seed, device, flip, jitter
+        self.count = max(map(len, self.rows))
         # BatchNorm cannot learn from one picture alone: where there is one, a batch has it twice.
         self.batch_size = max(2, min(batch_size, self.count)) if batch_size > 1 else 1
         self.images = tensor(store.images)
@@ -75,25 +104,110 @@ class Stream:
         """Give the batches in an epoch; the last, smaller one is left out."""
         return max(1, self.count // self.batch_size)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Labeled]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Give the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = self.rows[torch.randperm(self.count, generator=generator)]
-        if self.count < self.batch_size:
-            order = order.repeat(2)
-        order = order.to(self.images.device)
+        orders = [self._order(rows, generator).to(self.images.device) for rows in self.rows]
         for index in range(start, len(self)):
-            yield self.take(order[index * self.batch_size : (index + 1) * self.batch_size])
+            own = slice(index * self.batch_size, (index + 1) * self.batch_size)
+            batch = self.take(*(order[own] for order in orders))
+            yield self._varied(batch, number, index) if self.flip or self.jitter else batch
 
-    def take(self, rows: Tensor) -> Labeled:
-        """Give the images and labels of these rows, on the device.
+    def take(self, rows: Tensor, others: Tensor | None = None) -> Batch:
+        """Give the batch of these rows, on the device; of `Unpaired`, with `others` of the second kind.
 
         Shape:
-            rows: [N], int64 -> images [N, C, H, W] float -1 to 1, labels [N].
+            rows, others: [N], int64.
         """
-        images = self.images.index_select(0, rows).to(self.device)
-        labels = self.labels.index_select(0, rows).to(self.device)
-        return Labeled(images.float().div_(127.5).sub_(1), labels)
+        if self.kind is Paired:
+            return Paired(self._images(rows), self._images(rows + 1))
+        if others is not None:
+            return Unpaired(self._images(rows), self._images(others))
+        return Labeled(self._images(rows), self.labels.index_select(0, rows).to(self.device))
+
+    def _images(self, rows: Tensor) -> Tensor:
+        return self.images.index_select(0, rows).to(self.device).float().div_(127.5).sub_(1)
+
+    def _order(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Shuffle rows, again and again until there are enough for an epoch."""
+        wanted = max(self.count, self.batch_size)
+        rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-wanted // len(rows)))]
+        return torch.cat(rounds)
+
+    def _varied(self, batch: Batch, epoch: int, index: int) -> Batch:
+        """Mirror and move the pictures of a batch at random; those of a pair alike."""
+        generator = torch.Generator().manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63)
+        count = len(batch[0])
+        if isinstance(batch, Labeled):
+            return Labeled(self._moved(batch.images, _Moves.draw(count, self.jitter, generator)), batch.labels)
+        moves = [_Moves.draw(count, self.jitter, generator) for _ in (0, 1)]
+        if isinstance(batch, Paired):
+            return Paired(*(self._moved(images, moves[0]) for images in batch))
+        return Unpaired(*(self._moved(images, own) for images, own in zip(batch, moves, strict=True)))
+
+    def _moved(self, images: Tensor, moves: _Moves) -> Tensor:
+        height, width = images.shape[2:]
+        if self.flip:
+            mirrored = moves.mirrored.to(images.device)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(3), images)
+        if self.jitter:
+            larger = interpolate(images, (height + self.jitter, width + self.jitter), mode="bilinear")
+            windows = [
+                larger[row, :, down : down + height, across : across + width]
+                for row, (down, across) in enumerate(moves.corners)
+            ]
+            images = torch.stack(windows)
+        return images
+
+
+class _Moves(NamedTuple):
+    """What is done to the pictures of a batch: which are mirrored, [N], and the corner of each one's window."""
+
+    mirrored: Tensor
+    corners: list[list[int]]
+
+    @classmethod
+    def draw(cls, count: int, jitter: int, generator: torch.Generator) -> _Moves:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        return cls(mirrored, torch.randint(jitter + 1, (count, 2), generator=generator).tolist())
+
+
+class Rows:
+    """The batches of a table; as `Stream`.
+
+    Args:
+        inputs: [N, D] or [N, L].
+        labels: [N].
+        batch_size: rows in a batch.
+        seed: decides the order.
+        device: where batches are.
+        rows: of the table that batches are made of.
+    """
+
+    def __init__(
+        self,
+        inputs: NDArray[Any],
+        labels: NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        rows: NDArray[np.int64],
+    ) -> None:
+        self.inputs, self.labels = (torch.from_numpy(part[rows]).to(device) for part in (inputs, labels))
+        self.count, self.seed = len(rows), seed
+        self.batch_size = min(batch_size, self.count)
+
+    def __len__(self) -> int:
+        """Give the batches in an epoch; the last, smaller one is left out."""
+        return self.count // self.batch_size
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Examples]:
+        """Give the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        order = torch.randperm(self.count, generator=generator).to(self.inputs.device)
+        for index in range(start, len(self)):
+            rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+            yield Examples(self.inputs[rows], self.labels[rows])
 
 
 def _scattered(count: int) -> NDArray[np.uint64]:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gantool.batches import Batch, Labeled, Paired
 from gantool.data.decode import RESIZE
 from gantool.data.store import Store
 from gantool.data.stream import Split
 from gantool.errors import RecipeError
-from gantool.metrics import distances
+from gantool.metrics import distances, pictures
 from gantool.metrics.features import Extractor, RandomFeatures
 from gantool.metrics.learned import Judge, learn_labels, learn_views, remembered
 
@@ -31,8 +32,60 @@ SPLITS = 10  # of the real images into halves, which give the floor
 BATCH = 256
 NAMES = ("rand", "pretext", "judge")
 
-Sample = Callable[[list[int], list[int]], Tensor]
-"""Makes one image of each seed and label: [N, C, H, W], -1 to 1."""
+
+@dataclass(frozen=True)
+class Ask:
+    """Images that a generator is asked for.
+
+    Args:
+        seeds: one an image.
+        labels: the classes that they should show.
+        sources: the images that they are made from, uint8 [N, C, H, W]; None where they are made from noise.
+        targets: what they should become, uint8 [N, C, H, W], where that is known.
+    """
+
+    seeds: list[int]
+    labels: list[int]
+    sources: Tensor | None = None
+    targets: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, start: int, stop: int) -> Ask:
+        """Give some of them."""
+        images = (None if part is None else part[start:stop] for part in (self.sources, self.targets))
+        return Ask(self.seeds[start:stop], self.labels[start:stop], *images)
+
+    def rows(self, chosen: Sequence[int]) -> Ask:
+        """Give chosen ones."""
+        images = (None if part is None else part[list(chosen)] for part in (self.sources, self.targets))
+        return Ask([self.seeds[row] for row in chosen], [self.labels[row] for row in chosen], *images)
+
+    @classmethod
+    def translations(cls, store: Store, rows: Split, kind: type[Batch], most: int) -> Ask:
+        """Ask for translations of held-out images, or of those that training sees where none are held out.
+
+        Args:
+            store: the images.
+            rows: see `stream.rows_of`.
+            kind: Paired, or Unpaired, of which either kind is asked for from the other.
+            most: images.
+        """
+        chosen = rows.held_out if len(rows.held_out) else rows.train
+        generator = torch.Generator().manual_seed(SEED)
+        chosen = chosen[torch.randperm(len(chosen), generator=generator).numpy()]
+        if kind is Paired:
+            chosen = chosen[:most]
+            images = (torch.from_numpy(store.images[part]) for part in (chosen, chosen + 1))
+            return cls(list(range(len(chosen))), [0] * len(chosen), *images)
+        sides = [chosen[store.labels[chosen] == label][: max(1, most // 2)] for label in (0, 1)]
+        labels = [1] * len(sides[0]) + [0] * len(sides[1])
+        return cls(list(range(len(labels))), labels, torch.from_numpy(store.images[np.concatenate(sides)]))
+
+
+Sample = Callable[[Ask], Tensor]
+"""Makes the images that are asked for: [N, C, H, W], -1 to 1."""
 
 
 class Floor(NamedTuple):
@@ -82,23 +135,32 @@ class Reality:
     split: float
 
     @classmethod
-    def of(cls, store: Store, rows: Split) -> Reality:
-        """Take the images of a store."""
+    def of(cls, store: Store, rows: Split, kind: type[Batch] = Labeled) -> Reality:
+        """Take the images of a store; of pairs, the targets.
+
+        Args:
+            store: the decoded dataset.
+            rows: see `stream.rows_of`.
+            kind: of the batches that training makes of it.
+        """
+        labels, classes = store.labels, store.spec.classes
+        if kind is Paired:
+            rows, labels, classes = Split(rows.train + 1, rows.held_out + 1), np.zeros_like(labels), classes[1:]
         generator = torch.Generator().manual_seed(SEED)
         train, held_out = (
             part[torch.randperm(len(part), generator=generator)[:most].numpy()]
             for part, most in ((rows.train, REAL), (rows.held_out, HELD_OUT))
         )
         train = np.tile(train, 2) if len(train) == 1 else train  # one image has no deviation
-        counts = np.bincount(store.labels[rows.train], minlength=len(store.spec.classes))
+        counts = np.bincount(labels[rows.train], minlength=len(classes))
         return cls(
             train=torch.from_numpy(store.images[train]),
             held_out=torch.from_numpy(store.images[held_out]),
-            train_labels=torch.from_numpy(store.labels[train]),
-            held_out_labels=torch.from_numpy(store.labels[held_out]),
-            classes=store.spec.classes,
+            train_labels=torch.from_numpy(labels[train]),
+            held_out_labels=torch.from_numpy(labels[held_out]),
+            classes=classes,
             shares=torch.from_numpy(counts / counts.sum()),
-            split=len(rows.held_out) / len(store),
+            split=len(rows.held_out) / (len(rows.train) + len(rows.held_out)),
         )
 
 
@@ -164,28 +226,36 @@ class Evaluator:
     Args:
         reality: the real images.
         extractors: from images to features, by name.
-        count: images to generate.
+        asked: images to generate, or how many to generate from noise, of classes as often as among the real images.
         conditional: whether the generator is told the class, so that a judge can say how often it shows it.
     """
 
     def __init__(
-        self, reality: Reality, extractors: Mapping[str, Extractor], count: int, *, conditional: bool = False
+        self, reality: Reality, extractors: Mapping[str, Extractor], asked: int | Ask, *, conditional: bool = False
     ) -> None:
         self.reality, self.extractors, self.conditional = reality, dict(extractors), conditional
-        generator = torch.Generator().manual_seed(SEED)
-        self.seeds = list(range(SEED, SEED + count))
-        drawn = torch.multinomial(reality.shares, count, replacement=True, generator=generator)
-        self.labels: list[int] = drawn.tolist()  # classes as often as among the real images
+        if isinstance(asked, int):
+            generator = torch.Generator().manual_seed(SEED)
+            shown = torch.multinomial(reality.shares, asked, replacement=True, generator=generator)
+            asked = Ask(list(range(SEED, SEED + asked)), shown.tolist())
+        self.asked = asked if len(asked) > 1 else asked.rows([0, 0])  # one image has no deviation
+        drawn, count = torch.tensor(self.asked.labels), len(self.asked)
         fewest = min(
             int(torch.bincount(part, minlength=len(reality.classes)).min()) for part in (reality.train_labels, drawn)
         )
-        # A generator that is told the class must not pass by showing the right classes for the wrong labels.
-        self.within_classes = conditional and len(reality.classes) > 1 and fewest >= PER_CLASS
+        # A generator that is told the class must not pass by showing the right classes for the wrong labels, and one
+        # that translates both ways not by giving back what it got.
+        least = PER_CLASS if self.asked.sources is None else 2
+        self.within_classes = conditional and len(reality.classes) > 1 and fewest >= least
         self.real = {name: features(extractor, reality.train) for name, extractor in self.extractors.items()}
         self.held_out = {name: features(extractor, reality.held_out) for name, extractor in self.extractors.items()}
         self.combined = [name for name in self.extractors if name != "judge"] or list(self.extractors)
         self.guard = self.combined[0]  # what is near is judged by these features
         self.deviation, self.saturated = _contrast(reality.train)
+        # How much of the images a perfect translator changes, where that is known.
+        self.change: float | None = None
+        if self.asked.sources is not None and self.asked.targets is not None:
+            self.change = pictures.l1(numbers(self.asked.sources), numbers(self.asked.targets))
         judge = self.extractors.get("judge")
         self.judge = judge if isinstance(judge, Judge) else None
         self.expected: list[float] = []  # how often the judge sees each class among the real images
@@ -212,15 +282,12 @@ class Evaluator:
 
     def __call__(self, sample: Sample) -> Measured:
         """Measure a generator."""
-        return self.measure(self.generate(sample), self.labels)
+        return self.measure(self.generate(sample), self.asked.labels)
 
     def generate(self, sample: Sample) -> Tensor:
         """Make the images of a measurement, in 8 bits as `sample` writes them: uint8 [N, C, H, W]."""
-        made = []
-        for start in range(0, len(self.seeds), BATCH):
-            chosen = slice(start, start + BATCH)
-            made.append(pixels(sample(self.seeds[chosen], self.labels[chosen])))
-        return torch.cat(made)
+        parts = range(0, len(self.asked), BATCH)
+        return torch.cat([pixels(sample(self.asked.part(start, start + BATCH))) for start in parts])
 
     def measure(self, fake: Tensor, labels: Sequence[int] | None = None) -> Measured:
         """Measure generated images.
@@ -230,7 +297,7 @@ class Evaluator:
             labels: the classes that they should show, where the generator was told them.
         """
         found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
-        asked = torch.tensor(self.labels if labels is None else labels)
+        asked = torch.tensor(self.asked.labels if labels is None else labels)
         apart = {name: self._apart(self.real[name], found[name], self.reality.train_labels, asked) for name in found}
         contrast, saturated = _contrast(fake)
         metrics = {
@@ -239,6 +306,7 @@ class Evaluator:
             **self._guards(found[self.guard]),
             "contrast": contrast / max(self.deviation, 1e-6),
             "saturated": saturated,
+            **self._beside(fake),
         }
         if self.judge is None:
             return Measured(metrics)
@@ -275,6 +343,23 @@ class Evaluator:
         }
         if len(held_out):
             found["copying"] = distances.data_copying(real, held_out, fake[:GUARD])
+        return found
+
+    def _beside(self, fake: Tensor) -> dict[str, float]:
+        """Compare translations with what they should have become, and with what they were made from."""
+        sources, targets = self.asked.sources, self.asked.targets
+        if sources is None or len(fake) != len(sources):
+            return {}
+        made = numbers(fake)
+        found = {"change": pictures.l1(made, numbers(sources))}
+        if targets is not None:
+            wanted = numbers(targets)
+            equal = 99.0  # decibels, in place of the infinite ratio of equal images, which JSON cannot hold
+            found |= {
+                "l1": pictures.l1(made, wanted),
+                "psnr": min(equal, pictures.psnr(made, wanted)),
+                "ssim": pictures.ssim(made, wanted),
+            }
         return found
 
     def _lost(self, shown: Tensor) -> tuple[str, ...]:

@@ -15,31 +15,33 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_max_pool2d, cross_entropy, leaky_relu, max_pool2d
+from torch.nn.functional import cross_entropy
 
 from gantool import checkpoints
 from gantool.devices import randomness, seeded
 from gantool.errors import CheckpointError
 from gantool.locks import alone
 from gantool.metrics.features import FEATURES, LARGE, clamped
+from gantool.models.blocks import ConvolutionalClassifier
 from gantool.runs import disk
 
 STEPS, BATCH, RATE, NOISE = 200, 64, 2e-3, 0.05  # of training; noise as a deviation, pictures being -1 to 1
 MANY = 250  # training images from which each feature has a scale of its own
 CHUNK = 256  # images computed at a time
 PATIENCE = 1800.0  # seconds to wait for another process that learns the same
-VERSION = 1  # raise when training gives other weights: files of another version are made anew
+VERSION = 2  # raise when training gives other weights: files of another version are made anew
 
 CPU = torch.device("cpu")
 Lesson = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows -> pictures of them, -1 to 1, and the right answers
 
 
-class _Network(nn.Module):
+class _Network(ConvolutionalClassifier):
     """Two convolutions and a linear layer, whose 64 outputs are the features; a linear head after them answers.
 
     No BatchNorm: an image's features must not depend on which others are beside it. From 64 pixels on the first
     convolution strides, so that the second sees 16 to 24 of them on that side. Its kernel is twice as wide as its
-    stride: no pixel is left out, and each is seen as often as the others.
+    stride: no pixel is left out, and each is seen as often as the others. The features are taken before their
+    activation, behind which half of them would be dead were it a ReLU.
 
     Args:
         channels: of the images.
@@ -48,26 +50,19 @@ class _Network(nn.Module):
     """
 
     def __init__(self, channels: int, side: int, answers: int) -> None:
-        super().__init__()
-        self.sizes = (channels, side, answers)
         stride = side // (LARGE // 2) if side >= LARGE else 1
         kernel, padding = (2 * stride, stride - 1) if stride > 1 else (3, 1)
-        self.first = nn.Conv2d(channels, 16, kernel, stride, padding)
-        self.second = nn.Conv2d(16, 32, 3, 1, 1)
-        self.features = nn.Linear(32 * 4 * 4, FEATURES)
-        self.head = nn.Linear(FEATURES, answers)
+        super().__init__(
+            channels,
+            convolutions=[(16, kernel, stride, padding), (32, 3, 1, 1)],
+            pools=[nn.MaxPool2d(2, ceil_mode=True), nn.AdaptiveMaxPool2d(4)],
+            area=4 * 4,
+            hidden=[FEATURES],
+            answers=answers,
+            slope=0.2,
+        )
+        self.sizes = (channels, side, answers)
         self.to(memory_format=torch.channels_last)  # takes a third off the time
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Give features before their activation, half of which would be dead behind a ReLU: [N, 64]."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        images = max_pool2d(leaky_relu(self.first(images), 0.2), 2, ceil_mode=True)
-        images = adaptive_max_pool2d(leaky_relu(self.second(images), 0.2), 4)
-        return self.features(images.flatten(1))
-
-    def answer(self, images: Tensor) -> Tensor:
-        """Give logits: [N, answers]."""
-        return self.head(leaky_relu(self(images), 0.2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +106,7 @@ class Learned:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Give the features of images: [N, C, H, W], -1 to 1 -> [N, 64], float32, on the CPU."""
-        raw = torch.cat([self.network(chunk.cpu().float()) for chunk in torch.split(images, CHUNK)])
+        raw = torch.cat([self.network.features(chunk.cpu().float()) for chunk in torch.split(images, CHUNK)])
         return (raw - self.mean) / self.deviation
 
 
@@ -124,7 +119,7 @@ class Judge(Learned):
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """Say which class images show: [N, C, H, W], -1 to 1 -> [N, classes], rows that add up to 1."""
-        chunks = [self.network.answer(chunk.cpu().float()) for chunk in torch.split(images, CHUNK)]
+        chunks = [self.network(chunk.cpu().float()) for chunk in torch.split(images, CHUNK)]
         return torch.cat(chunks).softmax(1)
 
 
@@ -229,7 +224,7 @@ def _trained(images: Tensor, lesson: Lesson, answers: int, rows: int, seed: int)
         order = torch.cat([torch.randperm(len(images)) for _ in range(rounds)])
         for chosen in torch.split(order[: STEPS * rows], rows):
             pictures, right = lesson(chosen)
-            loss = cross_entropy(network.answer(pictures + NOISE * torch.randn_like(pictures)), right)
+            loss = cross_entropy(network(pictures + NOISE * torch.randn_like(pictures)), right)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -241,7 +236,7 @@ def _scale(network: _Network, images: Tensor) -> tuple[Tensor, Tensor]:
 
     One deviation for all where there are few images: a feature's own is too uncertain then.
     """
-    raw = torch.cat([network(_numbers(chunk)) for chunk in torch.split(images, CHUNK)])
+    raw = torch.cat([network.features(_numbers(chunk)) for chunk in torch.split(images, CHUNK)])
     deviation = raw.std(0, correction=0)
     if len(images) < MANY:
         deviation = deviation.square().mean().sqrt().expand(FEATURES)
@@ -259,7 +254,7 @@ def _accuracy(network: _Network, exam: Lesson, count: int) -> float:
     for rows in torch.split(torch.arange(count), BATCH):
         pictures, right = exam(rows)
         asked.append(right)
-        hits.append(network.answer(pictures).argmax(1) == right)
+        hits.append(network(pictures).argmax(1) == right)
     every, hit = torch.cat(asked), torch.cat(hits).float()
     return float(torch.stack([hit[every == answer].mean() for answer in torch.unique(every)]).mean())
 

@@ -12,7 +12,7 @@ from gantool.errors import RecipeError, unknown
 from gantool.schema import arguments, check, signature
 
 if TYPE_CHECKING:
-    from gantool.batches import DataSpec
+    from gantool.batches import Spec
     from gantool.models.base import Model
     from gantool.recipe import Recipe
 
@@ -43,11 +43,13 @@ def find(name: str) -> type[Model]:
     return model
 
 
-def build(recipe: Recipe, data: DataSpec) -> Model:
+def build(recipe: Recipe, data: Spec) -> Model:
     """Make the model of a recipe for its data, with fresh weights."""
-    adversarial = losses.find(recipe.loss["name"])(**_rest(losses.find(recipe.loss["name"]), recipe.loss))
-    model = find(recipe.model["name"])
-    return model(data, adversarial, **_rest(model, recipe.model))
+    model: Callable[..., Model] = find(recipe.model["name"])
+    if recipe.loss is None:
+        return model(data, **_rest(model, recipe.model))
+    loss = losses.find(recipe.loss["name"])
+    return model(data, loss(**_rest(loss, recipe.loss)), **_rest(model, recipe.model))
 
 
 def _rest(target: Callable[..., Any], block: Mapping[str, Any]) -> dict[str, Any]:

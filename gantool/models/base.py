@@ -1,4 +1,8 @@
-"""What every model is: networks, and the game between them."""
+"""What every model is: networks, and the game between them.
+
+`Generative` models make pictures: from noise (`NoiseModel`), of a class that they are told (`ConditionalModel`), or
+from other pictures (`Translator`). A `Classifier` is a game with one player.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gantool.batches import DataSpec, Labeled
-from gantool.errors import ShapeError
+from gantool.batches import Batch, DataSpec, Examples, Labeled, Paired, RowSpec, Spec, TextSpec, Unpaired
+from gantool.errors import RecipeError, ShapeError
 from gantool.losses import Adversarial
 
 
@@ -33,39 +38,71 @@ class Prompt(NamedTuple):
     """What a picture is made from.
 
     Shape:
-        latents: [N, latent_dim], float. labels: [N], int64.
+        source: latents [N, latent_dim], or the pictures that are translated, [N, C, H, W]. labels: [N], int64, the
+        classes that the pictures shall show. seeds: [N], int64, one a picture, of what else is random in it.
     """
 
-    latents: Tensor
+    source: Tensor
     labels: Tensor
+    seeds: Tensor
 
 
 class Model(nn.Module, ABC):
     """The networks and the game between them. Knows no optimizer, device, file or log.
 
-    The keyword-only parameters of a model's constructor are the keys of its recipe block.
+    The keyword-only parameters of a model's constructor are the keys of its recipe block. Its children that have
+    weights are its players; what another child holds in buffers is part of the state that training goes on from.
     """
 
-    consumes: ClassVar[type] = Labeled
-    conditional: ClassVar[bool] = False  # whether the labels of a prompt decide what a picture shows
+    consumes: ClassVar[type[Batch]] = Labeled
 
-    def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: int) -> None:
+    def __init__(self, data: Spec) -> None:
         super().__init__()
         self.data = data
-        self.loss = loss
-        self.latent_dim = latent_dim
+
+    def blank(self, count: int) -> Batch:
+        """Give a batch of this size without content, as the model consumes it."""
+        labels = torch.zeros(count, dtype=torch.int64)
+        if isinstance(self.data, RowSpec):
+            return Examples(torch.zeros(count, len(self.data.columns)), labels)
+        if isinstance(self.data, TextSpec):
+            return Examples(torch.zeros(count, self.data.length, dtype=torch.int64), labels)
+        images = torch.zeros(count, *self.data.shape)
+        if self.consumes is Labeled:
+            return Labeled(images, labels)
+        return Paired(images, images) if self.consumes is Paired else Unpaired(images, images)
 
     @abstractmethod
-    def play(self, batch: Labeled) -> Iterator[Turn | tuple[Turn, ...]]:
+    def play(self, batch: Batch) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one training step.
 
         Each turn is applied before the generator goes on, so what follows a `yield` sees new weights. Turns that are
         yielded together are applied together: all their gradients are taken before any weight changes.
         """
 
+
+class Generative(Model):
+    """A model that makes pictures."""
+
+    data: DataSpec
+    conditional: ClassVar[bool] = False  # whether the labels of a prompt decide what a picture shows
+    stride: int = 1  # what the sides of a translated picture must be multiples of
+
+    def __init__(self, data: DataSpec, loss: Adversarial) -> None:
+        super().__init__(data)
+        self.loss = loss
+
     @abstractmethod
     def sample(self, prompt: Prompt) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
+
+
+class FromNoise(Generative):
+    """A model whose pictures are made from latents."""
+
+    def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: int) -> None:
+        super().__init__(data, loss)
+        self.latent_dim = latent_dim
 
     @abstractmethod
     def scores(self, batch: Labeled) -> Tensor:
@@ -81,14 +118,20 @@ class Model(nn.Module, ABC):
         if labels is None:
             labels = [index % len(self.data.classes) for index in range(len(seeds))]
         rows = [torch.randn(self.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return Prompt(torch.stack(rows), torch.tensor(labels))
+        return Prompt(torch.stack(rows), torch.tensor(labels), torch.tensor(seeds))
 
     def latents(self, images: Tensor) -> Tensor:
         """Draw as many latents as there are images: [N, latent_dim], standard normal."""
         return torch.randn(len(images), self.latent_dim, device=images.device, dtype=images.dtype)
 
+    def refuse_misfit(self, real: Tensor, fake: Tensor) -> None:
+        """Raise ShapeError where fake images are not of the data's shape."""
+        if fake.shape[1:] != real.shape[1:]:
+            made, wanted = "x".join(map(str, fake.shape[1:])), "x".join(map(str, real.shape[1:]))
+            raise ShapeError(f"generator: makes images of {made}, but the data's are {wanted}")
 
-class NoiseModel(Model):
+
+class NoiseModel(FromNoise):
     """The game of every model that turns noise into pictures: D's move, then G's. Goodfellow et al. 2014, alg. 1.
 
     One generator pass serves both turns. A model of this kind sets `generator` ([N, latent_dim] to images) and
@@ -98,24 +141,39 @@ class NoiseModel(Model):
     generator: nn.Module
     discriminator: nn.Module
 
-    def play(self, batch: Labeled) -> Iterator[Turn | tuple[Turn, ...]]:
+    def play(self, batch: Batch) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one step: the discriminator on real and fake images, then the generator against the new one."""
+        assert isinstance(batch, Labeled)
         real = batch.images
         fake = self.generator(self.latents(real))
-        real_scores, fake_scores = self.score_both(real, fake.detach())
-        yield Turn(
+        yield self.discriminators_turn(real, fake.detach())
+        yield self.generators_turn(real, fake)
+
+    def discriminators_turn(self, real: Tensor, fake: Tensor) -> Turn:
+        """Give the discriminator's move against fake images that hold no graph."""
+        real_scores, fake_scores = self.score_both(real, fake)
+        return Turn(
             self.discriminator,
             {
                 "adversarial": self.loss(real=real_scores, fake=fake_scores),
-                **self.loss.penalties(self.discriminator, real, fake),
+                **self.loss.penalties(self.judged, real, fake),
             },
             self.loss.answers(real=real_scores, fake=fake_scores),
         )
-        yield Turn(self.generator, {"adversarial": self.loss(fake=self.discriminator(fake))})
+
+    def generators_turn(self, real: Tensor, fake: Tensor) -> Turn:
+        """Give the generator's move, by which it made the fake images."""
+        loss = self.loss.generator(fake=self.judged(fake), real=lambda: self.judged(real))
+        return Turn(self.generator, {"adversarial": loss})
+
+    def judged(self, images: Tensor) -> Tensor:
+        """Give the discriminator's scores of images as it is shown them: [N, 1]."""
+        scores: Tensor = self.discriminator(self.loss.shown(images))
+        return scores
 
     def sample(self, prompt: Prompt) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
-        images: Tensor = self.generator(prompt.latents)
+        images: Tensor = self.generator(prompt.source)
         return images
 
     def scores(self, batch: Labeled) -> Tensor:
@@ -131,14 +189,118 @@ class NoiseModel(Model):
         Raises:
             ShapeError: the fake images are not of the data's shape, or there is not one score an image.
         """
-        if fake.shape[1:] != real.shape[1:]:
-            made, wanted = "x".join(map(str, fake.shape[1:])), "x".join(map(str, real.shape[1:]))
-            raise ShapeError(f"generator: makes images of {made}, but the data's are {wanted}")
+        self.refuse_misfit(real, fake)
         if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
-            scores = (self.discriminator(real), self.discriminator(fake))
+            scores = (self.judged(real), self.judged(fake))
         else:
-            scores = self.discriminator(torch.cat([real, fake])).split(len(real))
+            both = torch.split(self.judged(torch.cat([real, fake])), len(real))
+            scores = (both[0], both[1])
         if scores[0].shape[1:].numel() != 1:
             ends = "x".join(map(str, scores[0].shape[1:]))
             raise ShapeError(f"discriminator: ends in {ends} numbers an image, but a score is one")
         return scores[0], scores[1]
+
+
+class ConditionalModel(FromNoise):
+    """The same game where both players are told the class. Mirza and Osindero 2014, arXiv:1411.1784.
+
+    Fake labels are drawn from the classes that the run keeps: were they drawn from others, the discriminator would
+    win by the label alone. A model of this kind sets `generator` ([N, latent_dim] and labels [N] to images) and
+    `discriminator` (images and labels to scores [N, 1]).
+    """
+
+    conditional = True
+    generator: nn.Module
+    discriminator: nn.Module
+
+    def play(self, batch: Batch) -> Iterator[Turn]:
+        """Play one step: the discriminator on real and fake pairs of image and class, then the generator."""
+        assert isinstance(batch, Labeled)
+        real, labels = batch
+        fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
+        fake = self.generator(self.latents(real), fake_labels)
+        real_scores, fake_scores = self.score_both(real, labels, fake.detach(), fake_labels)
+        yield Turn(
+            self.discriminator,
+            {
+                "adversarial": self.loss(real=real_scores, fake=fake_scores),
+                **self.loss.penalties(lambda images: self.judged(images, labels), real, fake),
+            },
+            self.loss.answers(real=real_scores, fake=fake_scores),
+        )
+        loss = self.loss.generator(fake=self.judged(fake, fake_labels), real=lambda: self.judged(real, labels))
+        yield Turn(self.generator, {"adversarial": loss})
+
+    def judged(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Give the discriminator's scores of images as it is shown them: [N, 1]."""
+        scores: Tensor = self.discriminator(self.loss.shown(images), labels)
+        return scores
+
+    def score_both(self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Score real and fake images; as `NoiseModel.score_both`."""
+        self.refuse_misfit(real, fake)
+        if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
+            return self.judged(real, labels), self.judged(fake, fake_labels)
+        both = self.judged(torch.cat([real, fake]), torch.cat([labels, fake_labels]))
+        real_scores, fake_scores = torch.split(both, len(real))
+        return real_scores, fake_scores
+
+    def sample(self, prompt: Prompt) -> Tensor:
+        """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
+        images: Tensor = self.generator(prompt.source, prompt.labels)
+        return images
+
+    def scores(self, batch: Labeled) -> Tensor:
+        """Give the discriminator's scores of pairs of image and class: [N, 1]."""
+        scores: Tensor = self.discriminator(batch.images, batch.labels)
+        return scores
+
+
+class Translator(Generative):
+    """A model whose pictures are made from other pictures; `consumes` is Paired or Unpaired.
+
+    `sample` takes prompts whose `source` are pictures with sides that are multiples of `stride`, and gives pictures of
+    the same sides. A picture must not depend on which others are beside it.
+    """
+
+
+class Classifier(Model):
+    """A game with one player: a network that answers to which class its input belongs.
+
+    A model of this kind sets `classifier`, from inputs to raw answers (logits): [N, classes], or [N, 1] for the second
+    of two classes.
+
+    Raises:
+        RecipeError: there is one class only.
+    """
+
+    classifier: nn.Module
+
+    def __init__(self, data: Spec) -> None:
+        super().__init__(data)
+        if len(data.classes) < 2:
+            raise RecipeError(
+                f"data.classes: there is only {data.classes[0]!r}, "
+                "and telling classes apart needs two; keep more of them"
+            )
+
+    def play(self, batch: Batch) -> Iterator[Turn]:
+        """Play one step: the network lowers the cross-entropy of its answers."""
+        assert isinstance(batch, Labeled | Examples)
+        inputs, labels = batch
+        answers = self.classifier(inputs)
+        if answers.shape[1] == 1:
+            loss = binary_cross_entropy_with_logits(answers[:, 0], labels.to(answers.dtype))
+            right = (answers[:, 0] > 0) == (labels == 1)
+        else:
+            loss = cross_entropy(answers, labels)
+            right = answers.argmax(1) == labels
+        yield Turn(self.classifier, {"cross_entropy": loss}, {"accuracy": right.float().mean()})
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        """Give the probability of each class: [N, classes], rows that add up to 1."""
+        answers: Tensor = self.classifier(inputs)
+        if answers.shape[1] == 1:
+            second = answers.sigmoid()
+            return torch.cat([1 - second, second], dim=1)
+        return answers.softmax(1)

@@ -1,10 +1,29 @@
-"""Layers that two or more models are made of."""
+"""Layers that two or more models are made of, and what they refuse alike."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal, TypeVar
+
 import torch
+from annotated_types import Interval, MinLen
 from torch import Tensor, nn
 from torch.nn.functional import fold
+
+from gantool.batches import DataSpec, RowSpec, Spec, TextSpec
+from gantool.errors import RecipeError
+from gantool.schema import Count
+
+Padding = Annotated[int, Interval(ge=0, le=64)]
+Convolution = tuple[Count, Count, Count, Padding]
+"""Channels, kernel, stride, padding."""
+Convolutions = Annotated[list[Convolution], MinLen(1)]
+Norm = Literal["batch", "instance"]
+PatchLayers = Annotated[int, Interval(ge=1, le=8)]
+
+Spec_ = TypeVar("Spec_", DataSpec, RowSpec, TextSpec)
+_KINDS = {DataSpec: "pictures", RowSpec: "rows of a table", TextSpec: "sentences"}
 
 FEW = 4  # output channels up to which a transposed convolution on a CPU is quicker as a matrix product
 
@@ -59,3 +78,178 @@ class Dropout(nn.Dropout):
         bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         kept = bits.view(torch.int16)[:count].view(input.shape) >= level - 2**15
         return input * kept.to(input.dtype).mul_(2**16 / (2**16 - level))
+
+
+class ConvolutionalClassifier(nn.Module):
+    """Convolutions that a classifier sees with, and linear layers that it decides with. LeCun et al. 1998.
+
+    Args:
+        channels: of the images.
+        convolutions: each is followed by a (leaky) ReLU and by one of `pools`.
+        pools: as many as there are convolutions.
+        area: pixels that the last pool leaves of an image.
+        hidden: width of each hidden linear layer, at least one.
+        answers: numbers that it ends in.
+        slope: of every activation below zero; 0 makes it a ReLU.
+
+    Shape:
+        [N, channels, H, W] -> [N, answers].
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        convolutions: Sequence[Convolution],
+        pools: Sequence[nn.Module],
+        area: int,
+        hidden: Sequence[int],
+        answers: int,
+        slope: float = 0.0,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for (width, kernel, stride, padding), pool in zip(convolutions, pools, strict=True):
+            layers += [nn.Conv2d(channels, width, kernel, stride, padding), _activation(slope), pool]
+            channels = width
+        layers += [nn.Flatten(), nn.Linear(channels * area, hidden[0])]
+        for inputs, outputs in pairwise(hidden):
+            layers += [_activation(slope), nn.Linear(inputs, outputs)]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(_activation(slope), nn.Linear(hidden[-1], answers))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the answers of a batch; its features are the last hidden layer's numbers, before their activation."""
+        answers: Tensor = self.head(self.features(images))
+        return answers
+
+
+def _activation(slope: float) -> nn.Module:
+    return nn.LeakyReLU(slope) if slope else nn.ReLU()
+
+
+class PatchGAN(nn.Sequential):
+    """A discriminator that scores patches: each score has seen a square of pixels and nothing around it.
+
+    Isola et al. 2017, arXiv:1611.07004, app. 6.1.2: C64-C128-C256-C512 sees 70x70 pixels.
+
+    Args:
+        channels: of what it judges.
+        width: channels of the first convolution; they double up to 8 times of it.
+        layers: convolutions that halve; two more do not. 1, 2, 3 and 4 of them see 16, 34, 70 and 142 pixels.
+        norm: what follows all convolutions but the first and the last.
+
+    Shape:
+        [N, channels, H, W] -> [N, 1, H', W'], raw scores.
+    """
+
+    def __init__(self, channels: int, *, width: int, layers: int, norm: Norm) -> None:
+        super().__init__(*_patches(channels, width, layers, norm))
+
+
+def _patches(channels: int, width: int, layers: int, norm: Norm) -> Iterator[nn.Module]:
+    widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
+    for layer, wide in enumerate(widths):
+        stride = 2 if layer < layers else 1
+        yield nn.Conv2d(channels, wide, 4, stride, 1, bias=layer == 0 or has_bias(norm))
+        if layer:
+            yield normalisation(norm, wide)
+        yield nn.LeakyReLU(0.2)
+        channels = wide
+    yield nn.Conv2d(channels, 1, 4, 1, 1)
+
+
+def normalisation(norm: Norm, width: int) -> nn.Module:
+    """Give the normalisation of images of `width` channels.
+
+    `batch` is BatchNorm that remembers nothing: at test time too it takes the statistics of the pictures at hand
+    (Isola et al. 2017, sec. 3.4). `instance` is that of each picture alone, without weights (Ulyanov et al. 2016,
+    arXiv:1607.08022).
+    """
+    return nn.BatchNorm2d(width, track_running_stats=False) if norm == "batch" else nn.InstanceNorm2d(width)
+
+
+def has_bias(norm: Norm) -> bool:
+    """Tell whether a convolution before the normalisation has a bias: BatchNorm brings one of its own."""
+    return norm == "instance"
+
+
+def normal_start(module: nn.Module) -> None:
+    """Start weights from a normal distribution of deviation 0.02, around 1 in BatchNorm; biases at 0.
+
+    Radford et al. 2016, arXiv:1511.06434, sec. 4; Isola et al. 2017, app. 6.2; Zhu et al. 2017, arXiv:1703.10593,
+    app. 7.1.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, mean=1.0, std=0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def grow(channels: int, convolutions: Sequence[Convolution]) -> Iterator[nn.Module]:
+    """Give transposed convolutions; BatchNorm and ReLU follow all but the last. Radford et al. 2016, sec. 3."""
+    for index, (width, kernel, stride, padding) in enumerate(convolutions):
+        yield ConvTranspose2d(channels, width, kernel, stride, padding)
+        if index < len(convolutions) - 1:
+            yield nn.BatchNorm2d(width)
+            yield nn.ReLU()
+        channels = width
+
+
+def shrink(
+    channels: int, convolutions: Sequence[Convolution], *, norm: bool, dropout: float | None = None
+) -> Iterator[nn.Module]:
+    """Give convolutions; LeakyReLU 0.2 and dropout follow all but the last.
+
+    Args:
+        channels: of the images.
+        convolutions: the last one of them has one channel.
+        norm: BatchNorm stands before each LeakyReLU but the first.
+        dropout: share of the activations that is dropped; None leaves these layers out.
+    """
+    for index, (width, kernel, stride, padding) in enumerate(convolutions):
+        yield nn.Conv2d(channels, width, kernel, stride, padding)
+        if index < len(convolutions) - 1:
+            if index and norm:
+                yield nn.BatchNorm2d(width)
+            yield nn.LeakyReLU(0.2)
+            if dropout is not None:
+                yield Dropout(dropout)
+        channels = width
+
+
+def refuse_ends(data: DataSpec, generator: Sequence[Convolution], discriminator: Sequence[Convolution]) -> None:
+    """Raise RecipeError where a generator does not end in the data's channels, or a discriminator not in one."""
+    if generator[-1][0] != data.channels:
+        raise RecipeError(
+            f"model.generator: the last layer makes {generator[-1][0]} channels, but the data's images have "
+            f"{data.channels}; change its first number, or data.channels"
+        )
+    if discriminator[-1][0] != 1:
+        raise RecipeError(
+            f"model.discriminator: the last layer makes {discriminator[-1][0]} channels, but a score is 1 number; "
+            "change its first number to 1"
+        )
+
+
+def start(module: nn.Module) -> None:
+    """Start a generator's convolutions from a normal distribution of deviation 0.02. Radford et al. 2016, sec. 4.
+
+    From torch's own start the discriminator wins before the generator has learned to make smooth pictures. The paper
+    starts the discriminator so too; these small ones then answer 0.5 for long (docs/measured.md).
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, std=0.02)
+
+
+def expect(data: Spec, wanted: type[Spec_], model: str) -> Spec_:
+    """Give what a model is told about its data; RecipeError where they are not of the kind that it learns from."""
+    if not isinstance(data, wanted):
+        raise RecipeError(
+            f"data.source: {model} learns from {_KINDS[wanted]}, but these data are {_KINDS[type(data)]}; use another "
+            "source or model"
+        )
+    return data

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import DataSpec
 from gantool.losses import Adversarial
-from gantool.models.base import Model, Prompt, Turn
+from gantool.models.base import ConditionalModel
 from gantool.schema import Count
 
 
-class CGAN(Model):
+class CGAN(ConditionalModel):
     """Both players are told the class, as an embedding beside their input.
-
-    Fake labels are drawn from the classes that the run keeps: were they drawn from others, the discriminator would
-    win by the label alone.
 
     Args:
         data: channels, size and classes of the images.
@@ -25,39 +20,10 @@ class CGAN(Model):
         latent_dim: numbers in a latent, and in the generator's embedding of a class.
     """
 
-    conditional = True
-
     def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: Count = 100) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
         self.generator = Generator(data, latent_dim)
         self.discriminator = Discriminator(data)
-
-    def play(self, batch: Labeled) -> Iterator[Turn]:
-        """Play one step: the discriminator on real and fake pairs of image and class, then the generator."""
-        real, labels = batch
-        fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
-        fake = self.generator(self.latents(real), fake_labels)
-        both = self.discriminator(torch.cat([real, fake.detach()]), torch.cat([labels, fake_labels]))
-        real_scores, fake_scores = both.split(len(real))
-        yield Turn(
-            self.discriminator,
-            {
-                "adversarial": self.loss(real=real_scores, fake=fake_scores),
-                **self.loss.penalties(lambda images: self.discriminator(images, labels), real, fake),
-            },
-            self.loss.answers(real=real_scores, fake=fake_scores),
-        )
-        yield Turn(self.generator, {"adversarial": self.loss(fake=self.discriminator(fake, fake_labels))})
-
-    def sample(self, prompt: Prompt) -> Tensor:
-        """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
-        images: Tensor = self.generator(prompt.latents, prompt.labels)
-        return images
-
-    def scores(self, batch: Labeled) -> Tensor:
-        """Give the discriminator's scores of pairs of image and class: [N, 1]."""
-        scores: Tensor = self.discriminator(batch.images, batch.labels)
-        return scores
 
 
 class Generator(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import Batch, DataSpec, Labeled
 from gantool.errors import RecipeError
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel, Turn
@@ -55,18 +55,19 @@ class DCGANTF(NoiseModel):
         )
         self.apply(_keras_start)
 
-    def play(self, batch: Labeled) -> Iterator[Turn | tuple[Turn, ...]]:
+    def play(self, batch: Batch) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one step: one pass of each network, from which both players move together."""
+        assert isinstance(batch, Labeled)
         real = batch.images
         fake = self.generator(self.latents(real))
         real_scores, fake_scores = self.score_both(real, fake)
         against = {
             "adversarial": self.loss(real=real_scores, fake=fake_scores),
-            **self.loss.penalties(self.discriminator, real, fake),
+            **self.loss.penalties(self.judged, real, fake),
         }
         yield (
             Turn(self.discriminator, against, self.loss.answers(real=real_scores, fake=fake_scores)),
-            Turn(self.generator, {"adversarial": self.loss(fake=fake_scores)}),
+            Turn(self.generator, {"adversarial": self.loss.generator(fake=fake_scores, real=lambda: real_scores)}),
         )
 
 

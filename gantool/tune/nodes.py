@@ -109,7 +109,6 @@ def _train_a_little(text: str, data_dir: str, store: str) -> tuple[int, int, str
 def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
     import torch
 
-    from gantool.batches import Labeled
     from gantool.data.store import open_store
     from gantool.models import build
     from gantool.trainer import Trainer
@@ -120,9 +119,9 @@ def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
     device = torch.device("cuda")
     model = build(recipe, spec).to(device)
     trainer = Trainer(model, recipe.train, device)
-    count = recipe.train.batch_size
-    images = torch.zeros(count, *spec.shape, device=device)
+    blank = model.blank(recipe.train.batch_size)
+    batch = type(blank)(*(part.to(device) for part in blank))
     for _ in range(STEPS):
-        trainer.step(Labeled(images, torch.zeros(count, dtype=torch.int64, device=device)))
+        trainer.step(batch)
     torch.cuda.synchronize()
     return int(torch.cuda.max_memory_reserved() + CONTEXT), torch.cuda.get_device_properties(device).total_memory

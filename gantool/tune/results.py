@@ -45,7 +45,7 @@ def crowned(home: Study) -> str:
         return ""
     met = spoilt(winner)
     confirmed = {one.number: one for one in home.confirmed()}
-    metric, epochs = home.tune.metric, epochs_of(winner)
+    metric, epochs = home.recipe.metric, epochs_of(winner)
     if winner.number in confirmed:
         one = confirmed[winner.number]
         met |= set(one.spoilt)
@@ -103,7 +103,7 @@ def _write(home: Study) -> None:
 def table(home: Study) -> str:
     """Give all trials as CSV, and the mean and deviation of those that were confirmed."""
     text = io.StringIO()
-    keys, metric = list(home.space.ranges), home.tune.metric
+    keys, metric = list(home.space.ranges), home.recipe.metric
     confirmed = {one.number: one for one in home.confirmed()}
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -127,7 +127,7 @@ def summary(home: Study) -> dict[str, Any]:
     winner = best(home)
     return {
         "study": str(home.path),
-        "metric": home.tune.metric,
+        "metric": home.recipe.metric,
         "trials": home.tune.trials,
         "best": None if winner is None else winner.number,
         "sentence": crowned(home),
@@ -149,7 +149,7 @@ def findings(home: Study) -> Findings:
     """Give a study for `insight` to make sense of."""
     values = [home.space.changes(trial.params) for trial in home.trials()]
     return Findings(
-        home.tune.metric, home.trials(), values, home.space.logarithmic(), home.space.mirrored(), home.confirmed()
+        home.recipe.metric, home.trials(), values, home.space.logarithmic(), home.space.mirrored(), home.confirmed()
     )
 
 
@@ -161,7 +161,7 @@ def rows(home: Study) -> list[dict[str, Any]]:
             {
                 "number": trial.number,
                 "state": trial.state.name.lower(),
-                home.tune.metric: lowest(trial),
+                home.recipe.metric: lowest(trial),
                 "values": home.space.changes(trial.params),
                 "epochs": epochs_of(trial),
                 "seconds": trial.user_attrs.get("seconds", ""),

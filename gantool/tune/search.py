@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from gantool import devices, engine
+from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.locks import alone
 from gantool.recipe import Recipe
@@ -114,12 +115,14 @@ def _done(home: Study) -> bool:
 def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
     recipe = home.recipe
     materials = engine.gather(recipe, data_dir, tell=board.tell)  # what is made once, before all trials need it
-    if len(materials.store) < LEAST:
+    decoded = materials.store if isinstance(materials.store, Store) else None
+    if decoded and len(decoded) < LEAST:
         raise DataError(
-            f"{recipe.data.source}: has {len(materials.store)} pictures, too few to tell settings apart; give it "
+            f"{recipe.data.source}: has {len(decoded)} pictures, too few to tell settings apart; give it "
             f"{LEAST} or more, or use gantool train"
         )
-    store = "" if any(key.startswith("data.") for key in home.space.ranges) else str(materials.store.path)
+    searched = any(key.startswith("data.") for key in home.space.ranges)
+    store = "" if searched or decoded is None else str(decoded.path)
     place = Place(data_dir, store, way.device)
     start = time.monotonic()
     if way.engine == "inline":

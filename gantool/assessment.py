@@ -1,0 +1,193 @@
+"""What is seen of a model while it trains: what is measured of it, and the picture that is kept of each epoch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gantool import images
+from gantool.batches import Labeled, RowSpec
+from gantool.metrics import answers
+from gantool.metrics.evaluate import Ask, Evaluator, numbers
+from gantool.metrics.exam import Exam
+from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt
+
+GRID = 16  # fixed latents, or examples, whose pictures are kept each epoch
+TRANSLATIONS = 8  # the same of pictures that are translated, each of which fills two or three places
+SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
+
+
+class Assessment(ABC):
+    """What is seen of a model.
+
+    Args:
+        model: as it trains.
+        device: where it is.
+    """
+
+    about: Mapping[str, Any]  # what its metrics were measured with
+    examples: Mapping[str, Any] | None = None  # what a checkpoint keeps to be shown without the data
+
+    @staticmethod
+    def of(evaluator: Evaluator | Exam, model: Model, device: torch.device) -> Assessment:
+        """Give what is seen of a model by what measures it."""
+        if isinstance(evaluator, Exam):
+            assert isinstance(model, Classifier)
+            return Answers(evaluator, model, device)
+        assert isinstance(model, Generative)
+        return Gallery(evaluator, model, device)
+
+    @abstractmethod
+    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """Give its metrics by name, and what a diagnosis needs besides, as `health.Observation` takes it."""
+
+    @abstractmethod
+    def picture(self) -> Image.Image:
+        """Draw how it stands."""
+
+
+class Gallery(Assessment):
+    """A model that makes pictures: their distances from real ones, and a grid of the same few."""
+
+    def __init__(self, evaluator: Evaluator, model: Generative, device: torch.device) -> None:
+        self.evaluator, self.model, self.device, self.about = evaluator, model, device, evaluator.about
+        self.shown = Ask(list(range(GRID)), [index % len(model.data.classes) for index in range(GRID)])
+        if evaluator.asked.sources is not None:
+            self.shown = some(evaluator.asked)
+            self.examples = vars(self.shown)
+
+    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """Measure the pictures that the evaluator asks for."""
+        evaluate, reality = self.evaluator, self.evaluator.reality
+        fake = evaluate.generate(self._make)
+        metrics, lost_classes = evaluate.measure(fake, evaluate.asked.labels)
+        seen = {
+            "contrast": metrics["contrast"],
+            "saturated": metrics["saturated"],
+            "real_saturated": evaluate.saturated,
+            "fd": metrics["fd"],
+            "floor": evaluate.floor.value,
+            "floor_deviation": evaluate.floor.deviation,
+            "held_out_images": len(reality.held_out),
+            "lost_classes": lost_classes,
+            "change": metrics.get("change"),
+            "real_change": evaluate.change,
+        }
+        if isinstance(self.model, FromNoise):  # how many a translator makes is decided by what it is given
+            train, held_out, made = self._scores(self.model, fake)
+            seen |= {
+                "real_train_score": train,
+                "real_held_out_score": held_out,
+                "fake_score": made,
+                "support": metrics["support"],
+                "collisions": int(metrics["collisions"]),
+                "copying": metrics.get("copying"),
+                "nearest_fake": metrics["nearest_neighbour_fake"],
+                "copied": metrics["copied"],
+            }
+        return metrics, seen
+
+    def picture(self) -> Image.Image:
+        """Draw the same few pictures, translations beside their sources."""
+        return sheet(self.shown, self._make(self.shown).cpu(), self.model.data.classes)
+
+    @torch.no_grad()
+    def _make(self, ask: Ask) -> Tensor:
+        self.model.eval()
+        try:
+            return self.model.sample(Prompt(*(part.to(self.device) for part in prompt_of(self.model, ask))))
+        finally:
+            self.model.train()
+
+    def _scores(self, model: FromNoise, fake: Tensor) -> tuple[float | None, float | None, float | None]:
+        """Give the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
+        reality, labels = self.evaluator.reality, torch.tensor(self.evaluator.asked.labels)
+        parts = [
+            (reality.train, reality.train_labels),
+            (reality.held_out, reality.held_out_labels),
+            (fake, labels),
+        ]
+        model.eval()
+        found = []
+        with torch.no_grad():
+            for pictures, own in parts:
+                batch = Labeled(numbers(pictures[:SCORED]).to(self.device), own[:SCORED].to(self.device))
+                found.append(float(model.scores(batch).mean()) if len(own) else None)
+        model.train()
+        return found[0], found[1], found[2]
+
+
+class Answers(Assessment):
+    """A model that answers: the share of right answers, and a picture of what it answers to what."""
+
+    def __init__(self, exam: Exam, model: Classifier, device: torch.device) -> None:
+        self.exam, self.model, self.device, self.about = exam, model, device, exam.about
+        inputs, labels, texts = exam.shown
+        shown = list(texts[:GRID]) or [f"picture {number}" for number in range(1, 1 + len(labels[:GRID]))]
+        self.examples = {"inputs": inputs[:GRID].clone(), "labels": labels[:GRID].clone(), "texts": shown}
+
+    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """Measure the answers to what training never saw."""
+        return self.exam.measure(self._answer), {"held_out_images": self.exam.about["held_out"]}
+
+    def picture(self) -> Image.Image:
+        """Draw the answers: over the plane for two columns, under pictures, or counted."""
+        inputs, labels, _ = self.exam.shown
+        spec = self.model.data
+        if isinstance(spec, RowSpec) and (len(spec.columns), len(spec.classes)) == (2, 2):
+            return answers.decision_map(self._answer, inputs, labels, self.model.data.classes)
+        found = self._answer(inputs)
+        if inputs.dtype == torch.uint8:
+            first = slice(None, GRID)
+            pictures = numbers(inputs[first])
+            return answers.answered_pictures(pictures, found[first], labels[first], self.model.data.classes)
+        return answers.confusion(labels, found.argmax(1), self.model.data.classes)
+
+    @torch.no_grad()
+    def _answer(self, inputs: Tensor) -> Tensor:
+        self.model.eval()
+        try:
+            given = numbers(inputs) if inputs.dtype == torch.uint8 else inputs
+            return self.model.answer(given.to(self.device)).cpu()
+        finally:
+            self.model.train()
+
+
+def prompt_of(model: Generative, ask: Ask) -> Prompt:
+    """Give what a model makes the images from that are asked for."""
+    if ask.sources is not None:
+        return Prompt(numbers(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
+    assert isinstance(model, FromNoise)
+    return model.prompt(ask.seeds, ask.labels)
+
+
+def some(ask: Ask) -> Ask:
+    """Choose a few translations to show, as many of each label."""
+    labels = sorted(set(ask.labels), reverse=True)
+    rows = [[row for row, label in enumerate(ask.labels) if label == own] for own in labels]
+    return ask.rows([row for own in rows for row in own[: TRANSLATIONS // len(labels)]])
+
+
+def sheet(ask: Ask, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
+    """Lay pictures out in a grid; translations with their sources on the left and their targets on the right.
+
+    Args:
+        ask: what was asked for.
+        made: what was made of it, [N, C, H, W], -1 to 1.
+        classes: names, by label.
+    """
+    if ask.sources is None:
+        return images.grid(made)
+    parts = [numbers(ask.sources), made] + ([] if ask.targets is None else [numbers(ask.targets)])
+    captions: list[str] = []
+    for label in ask.labels:
+        paired = ask.targets is not None
+        source, target = classes if paired else (classes[1 - label], classes[label])
+        captions += [source, f"{target}, made", *([target] if paired else [])]
+    rows = torch.stack(parts, dim=1).flatten(0, 1)  # source, made, target, source, ...
+    return images.grid(rows, columns=2 * len(parts), captions=captions)

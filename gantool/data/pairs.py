@@ -1,0 +1,164 @@
+"""One's own pairs: pictures in two folders that have the same names, or two pictures side by side in each file."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from gantool.data import decode
+from gantool.data.folders import digest, explore, keep
+from gantool.data.picture import SIDES, Picture, side_by_side
+from gantool.errors import FEW, DataError
+
+NAMED = 3  # files that the refusal of a folder names
+
+
+class Pairs:
+    """A folder of pairs of pictures.
+
+    Of a folder with subfolders two are the classes, and two files are a pair when their paths in there are the same but
+    for the ending. Case counts. The files of any other folder are two pictures side by side each, the left one of the
+    class `A` and the right one of `B`. A lone wrapping folder is looked through.
+
+    Args:
+        path: the folder.
+        inside: look in this folder of it only, such as `train`; it may stand at any depth as long as there is one.
+        classes: the source's and the target's; None for the two that there are, sorted.
+
+    Attributes:
+        path: the folder that holds the files or the classes.
+        classes: the source's and the target's.
+        names: of the pairs, sorted.
+        files: of each class, in the order of `names`; side by side, both classes have the same.
+        problems: file or pair, and what is wrong with it. What has no partner, no name of its own, no readable header
+            or no two equal halves is left out; two pictures of unequal sizes are not, since each is resized anyway.
+
+    Raises:
+        DataError: as `Folder`; or the classes are not two that are there, or no pair is left.
+    """
+
+    def __init__(self, path: Path, inside: str | None = None, classes: Sequence[str] | None = None) -> None:
+        self.path, found = explore(path, inside)
+        self.problems: list[tuple[str, str]] = []
+        self._beside = len(found) == 1
+        self.classes = _two(self.path, SIDES if self._beside else tuple(found), classes)
+        if self._beside:
+            (files,) = found.values()
+            pairs = self._halves(files)
+            advice = "a file has to be two pictures side by side, or two folders pictures of the same names"
+        else:
+            pairs = self._partners({name: found[name] for name in self.classes})
+            advice = f"a picture in {self.classes[0]} and its partner in {self.classes[1]} have to have the same name"
+        if not pairs:
+            named = ", ".join(f"{name} ({reason})" for name, reason in self.problems[:NAMED])
+            more = f" and {len(self.problems) - NAMED} more" if len(self.problems) > NAMED else ""
+            raise DataError(f"{self.path}: no pair in it: {named}{more}; {advice}")
+        self.names = sorted(pairs)
+        self.files = {
+            class_name: [pairs[name][place] for name in self.names] for place, class_name in enumerate(self.classes)
+        }
+
+    def pictures(self, classes: Sequence[str]) -> Iterator[Picture]:
+        """Give each pair's pictures, one after the other, in the order of `classes`; halves are decoded as they come.
+
+        Files whose header is good may still be damaged: who decodes them has to leave out both pictures of a name.
+        """
+        for index, name in enumerate(self.names):
+            if self._beside:
+                yield from side_by_side(name, self.files[SIDES[0]][index], classes)
+            else:
+                for class_name in classes:
+                    yield Picture(name, class_name, self.files[class_name][index])
+
+    def fingerprint(self, classes: Sequence[str]) -> str:
+        """Name the content by the place, size and time of every file that is half of a pair."""
+        layout = "beside" if self._beside else "folders"
+        return f"pairs-{layout}-{digest(self.path, {name: self.files[name] for name in classes})}"
+
+    def _halves(self, files: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
+        pairs = {}
+        for name, file in self._named(self.path, files).items():
+            size = self._size(file) if file else None
+            if file is None or size is None:
+                continue
+            height, width = size
+            if width <= height:
+                self._tell(file, f"{width}x{height}, but two pictures side by side are wider than high")
+            elif width % 2:
+                self._tell(file, f"{width} pixels wide, which is odd, so that its halves differ")
+            else:
+                pairs[name] = (file, file)
+        return pairs
+
+    def _partners(self, files: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, Path]]:
+        sources, targets = (self._named(self.path / name, own) for name, own in files.items())
+        source, target = self.classes
+        self._tell_orphans(sources, targets, target)
+        self._tell_orphans(targets, sources, source)
+        pairs = {}
+        for name, file in sources.items():
+            partner = targets.get(name)
+            if file is None or partner is None:
+                continue
+            one, other = self._size(file), self._size(partner)
+            if one is None or other is None:
+                continue
+            pairs[name] = (file, partner)
+            if one != other:
+                self.problems.append((name, f"{one[1]}x{one[0]} in {source}, {other[1]}x{other[0]} in {target}"))
+        return pairs
+
+    def _tell_orphans(self, own: Mapping[str, Path | None], others: Mapping[str, Path | None], other: str) -> None:
+        alike = {name.casefold(): name for name in others}
+        for name, file in own.items():
+            if file and name not in others:
+                near = alike.get(name.casefold())
+                self._tell(file, f"no partner in {other}" + (f", where {near!r} differs in case" if near else ""))
+
+    def _named(self, root: Path, files: Sequence[Path]) -> dict[str, Path | None]:
+        """Give each file's name below `root` without its ending; a name that several files have stands for none."""
+        named: dict[str, Path | None] = {}
+        first: dict[str, Path] = {}
+        for file in files:
+            # Some systems store é as one character and others as two: what looks the same is the same name.
+            name = unicodedata.normalize("NFC", file.relative_to(root).with_suffix("").as_posix())
+            if name in first:
+                self._tell(file, f"has the name of {self._shown(first[name])}")
+                named[name] = None
+            else:
+                named[name] = first[name] = file
+        return named
+
+    def _size(self, file: Path) -> tuple[int, int] | None:
+        """Give height and width by the header, or None where it cannot be read, which is a problem."""
+        try:
+            return decode.native(file)[1:]
+        except decode.Unreadable as error:
+            self._tell(file, error.reason)
+            return None
+
+    def _tell(self, file: Path, reason: str) -> None:
+        self.problems.append((self._shown(file), reason))
+
+    def _shown(self, file: Path) -> str:
+        return str(file.relative_to(self.path))
+
+
+def _two(path: Path, known: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Give the source's and the target's class; raises DataError."""
+    if wanted is None:
+        if len(known) > 2:
+            shown = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
+            raise DataError(
+                f"{path}: holds {len(known)} folders, {shown}; "
+                f"say which is the source and which the target with data.classes=[{known[0]}, {known[1]}]"
+            )
+        return known
+    chosen = keep(str(path), known, wanted)
+    if len(chosen) != 2:
+        raise DataError(
+            f"{path}: data.classes names {len(chosen)}, {', '.join(chosen)}; "
+            f"pairs need two, the source's and the target's, such as data.classes=[{known[0]}, {known[1]}]"
+        )
+    return chosen

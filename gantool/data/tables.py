@@ -1,0 +1,515 @@
+"""The tables and sentences that can be had by name, and files of new rows and sentences to predict for.
+
+A table's row is a number a column. A category is its index in a list in which like stands beside like, because that
+index is all that a network sees of it. Every column is brought to mean 0 and deviation 1 over the rows that are learned
+from, but those of truth tables are left as they are.
+
+`income` is made up, not a census: its people are drawn at random, and who earns how much follows `chance`. `adult` is
+the real table that it is modelled on, and has to be downloaded.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gantool.batches import Column, RowSpec, TextSpec
+from gantool.data.fetch import Progress, Remote, download
+from gantool.errors import DataError, unknown
+
+Inputs = NDArray[np.float32] | NDArray[np.int64]
+Cells = tuple[str, list[str]]  # a line of a file: what messages call it, and what it holds
+
+LARGEST = 1e30  # a number in a file: a float of 32 bits holds it, and what becomes of it
+OTHER_WORD, FIRST_WORD = 1, 2  # numbers of words; 0 is none
+
+
+class Table(NamedTuple):
+    """Rows that a one-player model learns from, ready for it.
+
+    Args:
+        name: the source that it comes from.
+        spec: what the model is told about it.
+        inputs: float32 [N, D], a row's columns, or int64 [N, L], a sentence's words.
+        labels: the class of each row, [N].
+        train: the rows that are learned from, sorted.
+        held_out: the rows that training never sees, sorted; there may be none.
+        texts: how each row is shown to a person.
+    """
+
+    name: str
+    spec: RowSpec | TextSpec
+    inputs: Inputs
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """A table, or sentences, that can be had by name.
+
+    Args:
+        name: what recipes call it.
+        summary: one line for `gantool data list`.
+        spec: what is known before there are data: mean and deviation of a column are not.
+        load: gives the table, from the data directory and the share of its rows to hold out; one that has rows to hold
+            out of its own, or too few for any, does not heed the share.
+        needs: the files, below the data directory, without which `load` cannot run.
+        remotes: what to download, each with the folder below the data directory that it belongs to.
+    """
+
+    name: str
+    summary: str
+    spec: RowSpec | TextSpec
+    load: Callable[[Path, float], Table]
+    needs: tuple[str, ...] = ()
+    remotes: tuple[tuple[str, Remote], ...] = ()
+
+    def here(self, root: Path) -> bool:
+        """Tell whether nothing has to be downloaded."""
+        return all((root / need).exists() for need in self.needs)
+
+    def fetch(self, root: Path, progress: Progress | None = None) -> None:
+        """Download what is missing."""
+        for folder, remote in self.remotes:
+            download(remote, root / folder, progress=progress)
+
+
+def load(name: str, root: Path, share: float) -> Table:
+    """Give the table of that name.
+
+    Args:
+        name: one of `TABLES`.
+        root: the data directory.
+        share: of the rows, 0 to 0.5, to hold out where the table does not say which.
+
+    Raises:
+        DataError: there is no such table, or its files are missing or damaged.
+    """
+    if name not in TABLES:
+        raise DataError(unknown("table", name, TABLES) + "; see: gantool data list")
+    if not TABLES[name].here(root):
+        raise DataError(f"{name}: not downloaded to {root} yet; run: gantool data fetch {name}")
+    return TABLES[name].load(root, share)
+
+
+def encode(spec: RowSpec | TextSpec, file: Path) -> tuple[Inputs, list[str]]:
+    """Give what a model is fed of a new file, encoded as what it learned from, and how each row is shown.
+
+    Args:
+        spec: what the model was told. Of a table, the file is CSV: a head that names the columns, in any order, and
+            rows; columns that the model does not know, such as the class, are left out. Of sentences, it is text with
+            one on a line; blank lines are left out. A sentence longer than any that was learned from is cut to its
+            last words: the verdict tends to come late.
+        file: in UTF-8.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or does not hold what the model learned from.
+    """
+    if isinstance(spec, TextSpec):
+        sentences = [line.strip() for line in _text(file).split("\n") if line.strip()]
+        if not sentences:
+            raise DataError(f"{file}: no sentence in it; write one on a line")
+        return _numbered(spec, sentences), sentences
+    rows = _ordered(spec.columns, file)
+    return _standardised(spec.columns, _values(spec.columns, rows)), _shown(spec.columns, rows)
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"{file}: cannot be read ({reason}); give a file that is there and may be read") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from None
+
+
+def _csv(file: Path, advice: str) -> Iterator[Cells]:
+    """Give the lines that are not blank."""
+    reader = csv.reader(io.StringIO(_text(file)), skipinitialspace=True, strict=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield f"{file}: line {reader.line_num}", [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise DataError(f"{file}: line {reader.line_num}: not CSV ({error}); {advice}") from None
+
+
+def _ordered(columns: Sequence[Column], file: Path) -> list[Cells]:
+    """Give the rows of a file that has a head, their cells in the order of `columns`."""
+    wanted = [column.name for column in columns]
+    lines = _csv(file, "quote texts with commas in them, and nothing else")
+    where, head = next(lines, ("", []))
+    if not head:
+        raise DataError(f"{file}: empty; its first line names the columns: {','.join(wanted)}")
+    for name in wanted:
+        if name not in head:
+            near = difflib.get_close_matches(name, [other for other in head if other not in wanted], 1, 0.6)
+            mend = f"is it {near[0]!r}? rename that" if near else f"the head needs: {','.join(wanted)}"
+            raise DataError(f"{where}: no column {name!r}; {mend}")
+        if head.count(name) > 1:
+            raise DataError(f"{where}: {head.count(name)} columns {name!r}; leave one")
+    places = [head.index(name) for name in wanted]
+    rows = []
+    for where, cells in lines:
+        _check_width(where, cells, len(head), "give each column of the head one")
+        rows.append((where, [cells[place] for place in places]))
+    if not rows:
+        raise DataError(f"{file}: no row below its head; add one")
+    return rows
+
+
+def _check_width(where: str, cells: list[str], expected: int, advice: str) -> None:
+    if len(cells) != expected:
+        raise DataError(f"{where}: expected {expected} values, got {len(cells)}; {advice}")
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+def _values(columns: Sequence[Column], rows: Iterable[Cells], advice: str = "") -> NDArray[np.float64]:
+    """Give the numbers that cells stand for: [N, D].
+
+    Raises:
+        DataError: a cell holds none; says `advice`, or without any how to mend the cell.
+    """
+    indices = [{name: float(index) for index, name in enumerate(column.categories)} for column in columns]
+    values = []
+    for where, cells in rows:
+        for column, index, cell in zip(columns, indices, cells, strict=True):
+            value = index.get(cell) if index else _number(cell)
+            if value is None:
+                what, _, mend = _problem(column, cell).rpartition("; ")
+                raise DataError(f"{where}: {what}; {advice or mend}")
+            values.append(value)
+    return np.array(values).reshape(-1, len(columns))
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if -LARGEST < value < LARGEST else None  # a NaN is not
+
+
+def _problem(column: Column, cell: str) -> str:
+    cell = cell if len(cell) <= 40 else cell[:39] + "…"
+    if column.categories:
+        return unknown(column.name, cell, column.categories)
+    return f"{column.name} {cell!r} is not a finite number; write one, such as 40"
+
+
+def _fitted(columns: Sequence[Column], values: NDArray[np.float64]) -> tuple[Column, ...]:
+    """Give the columns with the mean and the deviation of `values`."""
+    moments = zip(columns, values.mean(0).tolist(), values.std(0).tolist(), strict=True)
+    # The deviation of a column that never changes is 0: it may as well become 0 everywhere.
+    return tuple(column._replace(mean=mean, deviation=deviation or 1.0) for column, mean, deviation in moments)
+
+
+def _standardised(columns: Sequence[Column], values: NDArray[np.float64]) -> NDArray[np.float32]:
+    means, deviations = ([getattr(column, name) for column in columns] for name in ("mean", "deviation"))
+    standardised: NDArray[np.float32] = ((values - means) / deviations).astype(np.float32)
+    return standardised
+
+
+def _shown(columns: Sequence[Column], rows: Iterable[Cells]) -> list[str]:
+    """Give what a person is told of each row: the columns that say most, or all where none is known to."""
+    names = [column.name for column in columns]
+    places = [names.index(name) for name in _MAIN if name in names] or range(len(names))
+    return [" ".join(cells[place] for place in places) for _, cells in rows]
+
+
+# --- truth tables ---------------------------------------------------------------------------------------------
+
+_TRUTH = RowSpec((Column("a"), Column("b")), ("0", "1"))
+
+
+def _truth(name: str, labels: Sequence[int]) -> Table:
+    values = np.array([(0, 0), (0, 1), (1, 0), (1, 1)], np.float32)
+    texts = tuple(f"{a:g} {b:g}" for a, b in values)
+    return Table(name, _TRUTH, values, np.array(labels, np.int64), np.arange(4), np.arange(0), texts)
+
+
+# --- sentences ------------------------------------------------------------------------------------------------
+
+# Those to learn from come in pairs that differ in nothing but the words that decide, so that no other word says
+# anything; the tests put the same words together anew.
+_LEARNED = (
+    (1, "I love this film."),
+    (0, "This food was bad."),
+    (0, "I hate this awful book."),
+    (1, "This food was good."),
+    (0, "I hate this film."),
+    (1, "I love this great book."),
+    (1, "I love this good song."),
+    (0, "This day was awful."),
+    (1, "This day was great."),
+    (0, "I hate this bad song."),
+)
+_TESTS = (
+    (1, "I love this food."),
+    (0, "This film was bad."),
+    (0, "I hate this day."),
+    (1, "This book was great."),
+    (0, "This song was awful."),
+    (1, "This film was good."),
+    (0, "I hate this bad book."),
+    (1, "I love this great song."),
+)
+
+
+def _words(sentence: str) -> list[str]:
+    """Give the words of a sentence: letters and the apostrophes between them, in lower case."""
+    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", sentence.lower().replace("\u2019", "'"))
+
+
+def _text_spec(learned: Sequence[str]) -> TextSpec:
+    """Describe sentences: every word of those that are learned from has a number, in order of appearance."""
+    split = [_words(sentence) for sentence in learned]
+    words = dict.fromkeys(word for sentence in split for word in sentence)
+    return TextSpec(tuple(words), max(map(len, split)), ("negative", "positive"))
+
+
+def _numbered(spec: TextSpec, sentences: Sequence[str]) -> NDArray[np.int64]:
+    """Give the numbers of the words: [N, L]. A sentence without a word has one that is not known: none is empty."""
+    numbers = {word: number for number, word in enumerate(spec.words, FIRST_WORD)}
+    inputs = np.zeros((len(sentences), spec.length), np.int64)
+    for row, sentence in zip(inputs, sentences, strict=True):
+        found = [numbers.get(word, OTHER_WORD) for word in _words(sentence)][-spec.length :] or [OTHER_WORD]
+        row[: len(found)] = found
+    return inputs
+
+
+_SENTIMENT = _text_spec([sentence for _, sentence in _LEARNED])
+
+
+def _sentences(_: Path, __: float) -> Table:
+    labels, texts = zip(*_LEARNED, *_TESTS, strict=True)
+    rows = np.arange(len(texts))
+    train, held_out = rows[: len(_LEARNED)], rows[len(_LEARNED) :]
+    inputs = _numbered(_SENTIMENT, texts)
+    return Table("sentences", _SENTIMENT, inputs, np.array(labels, np.int64), train, held_out, texts)
+
+
+# --- incomes --------------------------------------------------------------------------------------------------
+
+_SCHOOLS = "Preschool 1st-4th 5th-6th 7th-8th 9th 10th 11th 12th HS-grad Some-college Assoc-voc Assoc-acdm"
+_COUNTRIES = (
+    "United-States Canada Outlying-US(Guam-USVI-etc) Puerto-Rico Mexico Cuba Dominican-Republic Haiti Jamaica "
+    "Trinadad&Tobago Guatemala El-Salvador Honduras Nicaragua Columbia Ecuador Peru England Scotland Ireland France "
+    "Germany Holand-Netherlands Portugal Italy Greece Hungary Poland Yugoslavia Iran India China Hong Taiwan Japan "
+    "South Philippines Vietnam Cambodia Laos Thailand"
+)
+_PEOPLE = RowSpec(  # Adult's names, its spelling mistakes included; `?` is what nobody knows
+    tuple(
+        Column(name, tuple(categories.split()))
+        for name, categories in (
+            ("age", ""),
+            ("workclass", "Never-worked Without-pay Private Self-emp-not-inc Self-emp-inc Local-gov State-gov "
+             "Federal-gov ?"),
+            ("fnlwgt", ""),
+            ("education", f"{_SCHOOLS} Bachelors Masters Prof-school Doctorate"),
+            ("education-num", ""),
+            ("marital-status", "Never-married Divorced Separated Widowed Married-spouse-absent Married-AF-spouse "
+             "Married-civ-spouse"),
+            ("occupation", "Priv-house-serv Other-service Handlers-cleaners Farming-fishing Machine-op-inspct "
+             "Transport-moving Craft-repair Armed-Forces Adm-clerical Protective-serv Sales Tech-support "
+             "Prof-specialty Exec-managerial ?"),
+            ("relationship", "Own-child Other-relative Unmarried Not-in-family Wife Husband"),
+            ("race", "White Asian-Pac-Islander Amer-Indian-Eskimo Other Black"),
+            ("sex", "Female Male"),
+            ("capital-gain", ""),
+            ("capital-loss", ""),
+            ("hours-per-week", ""),
+            ("native-country", f"{_COUNTRIES} ?"),
+        )
+    ),
+    ("<=50K", ">50K"),
+)  # fmt: skip
+_MAIN = ("age", "education", "marital-status", "occupation", "hours-per-week")
+_MARRIED = 6  # Married-civ-spouse
+COUNT, SEED = 4000, 1994
+
+
+def chance(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the chance of people of `income` to earn over 50K, which is the whole rule.
+
+    The chance is 1 / (1 + exp(-score)), and the score the sum of
+
+    * 0.7 for each step of education-num over 10,
+    * -((age - 50) / 12)**2, so that the best age is 50,
+    * 0.07 for each hour a week over 40,
+    * 2.6 for those who live with their wife or husband (Married-civ-spouse),
+    * 1 for each 1,500 of capital-gain,
+    * 0.2 for each place of the occupation after the first, Priv-house-serv,
+    * -3.7.
+
+    Sex, race and native country, and what is not named above, have no part in it. About 24 % earn over 50K. Who
+    knew the rule would be right about 89 % of all people, and nobody can do better: the rest is chance.
+
+    Shape:
+        values: [N, 14], as in the columns, not standardised -> [N], 0 to 1.
+    """
+    of = dict(zip((column.name for column in _PEOPLE.columns), values.T, strict=True))
+    score = (
+        0.7 * (of["education-num"] - 10)
+        - ((of["age"] - 50) / 12) ** 2
+        + 0.07 * (of["hours-per-week"] - 40)
+        + 2.6 * (of["marital-status"] == _MARRIED)
+        + of["capital-gain"] / 1500
+        + 0.2 * of["occupation"]
+        - 3.7
+    )
+    chances: NDArray[np.float64] = 1 / (1 + np.exp(-score))
+    return chances
+
+
+def _drawn(weights: Sequence[float], where: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Give the index that each number from 0 to 1 stands for, if each index has a part as long as its weight."""
+    ends = np.cumsum(weights)
+    return np.searchsorted(ends / ends[-1], where, side="right")
+
+
+def _people() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Draw people and what they earn: [N, 14], [N]. Shares are roughly those of the United States in 1994.
+
+    Nothing but `random` is drawn: numpy may change how it draws from any other distribution.
+    """
+    names = [column.name for column in _PEOPLE.columns]
+    drawn = np.random.default_rng(SEED).random((len(names) + 4, COUNT))
+    of = dict(zip([*names, "married", "amount", "usual", "income"], drawn, strict=True))
+    age = 17 + np.floor(68 * (1 - np.sqrt(of["age"])))
+    schools = (0.2, 0.5, 1, 2, 1.6, 2.9, 3.6, 1.3, 32, 22, 4.2, 3.3, 16.4, 5.3, 1.8, 1.3)
+    # Nobody has been to school for longer than since the age of 9; the young have never been divorced.
+    school = np.minimum(_drawn(schools, of["education"]) + 1, age - 9)
+    married = of["married"] < np.clip((age - 18) / 20, 0, 0.65)
+    single = _drawn((45, 33, 8, 10, 4), of["marital-status"] * np.clip((age - 17) / 25, 0.2, 1))
+    sex = of["sex"] < 2 / 3
+    alone = np.where(age < 25, 0, _drawn((10, 5, 30, 55), of["relationship"]))
+    occupations = (0.5, 10, 4.5, 3, 6.5, 5, 13, 0.1, 12, 2, 12, 3, 14, 14)
+    columns = {
+        "age": age,
+        "workclass": _drawn((0.02, 0.05, 75, 8, 4, 6.5, 4, 3), of["workclass"]),
+        "fnlwgt": np.floor(20_000 * 25 ** of["fnlwgt"]),
+        "education": school - 1,
+        "education-num": school,
+        "marital-status": np.where(married, _MARRIED, single),
+        "occupation": _drawn(occupations, of["occupation"] ** (10 / school)),  # who learned more gets further
+        "relationship": np.where(married, 4 + sex, alone),
+        "race": _drawn((85, 3, 1, 1, 10), of["race"]),
+        "sex": sex,
+        "capital-gain": np.where(of["capital-gain"] < 0.08, np.floor(1000 + 14_000 * of["amount"] ** 2), 0),
+        "capital-loss": np.where(of["capital-loss"] < 0.05, np.floor(1400 + 1100 * of["amount"]), 0),
+        "hours-per-week": np.where(of["usual"] < 0.45, 40, np.floor(10 + 60 * of["hours-per-week"])),
+        "native-country": _drawn((90, *[0.25] * 40), of["native-country"]),
+    }
+    values = np.stack([columns[name].astype(np.float64) for name in names], 1)
+    return values, (of["income"] < chance(values)).astype(np.int64)
+
+
+def _income(_: Path, share: float) -> Table:
+    values, labels = _people()
+    held_out = _every_few(labels, share)
+    train = np.setdiff1d(np.arange(COUNT), held_out)
+    columns = _fitted(_PEOPLE.columns, values[train])
+    cells = [[_cell(*one) for one in zip(columns, row, strict=True)] for row in values.tolist()]
+    texts = tuple(_shown(columns, (("", row) for row in cells)))
+    spec = RowSpec(columns, _PEOPLE.classes)
+    return Table("income", spec, _standardised(columns, values), labels, train, held_out, texts)
+
+
+def _cell(column: Column, value: float) -> str:
+    return column.categories[int(value)] if column.categories else f"{value:.0f}"
+
+
+def _every_few(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Give a share of the rows of every class, spread evenly: the same ones in every run."""
+    chosen = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        count = round(share * len(rows))
+        chosen.append(rows[((np.arange(count) + 0.5) * len(rows) / max(count, 1)).astype(np.int64)])
+    return np.sort(np.concatenate(chosen))
+
+
+# --- the real incomes -----------------------------------------------------------------------------------------
+
+_ADULT = ("adult.data", "adult.test")
+_AGAIN = "delete the file and run: gantool data fetch adult"
+
+
+def _adult(root: Path, _: float) -> Table:
+    parts = [_adult_rows(root / "adult" / name) for name in _ADULT]
+    rows = [row for part in parts for row in part]
+    label = Column("income", _PEOPLE.classes)
+    values = _values((*_PEOPLE.columns, label), rows, _AGAIN)
+    train, held_out = np.split(np.arange(len(rows)), [len(parts[0])])
+    columns = _fitted(_PEOPLE.columns, values[train, :-1])
+    return Table(
+        "adult",
+        RowSpec(columns, _PEOPLE.classes),
+        _standardised(columns, values[:, :-1]),
+        values[:, -1].astype(np.int64),
+        train,
+        held_out,
+        tuple(_shown(columns, rows)),
+    )
+
+
+def _adult_rows(file: Path) -> list[Cells]:
+    rows = []
+    for where, cells in _csv(file, _AGAIN):
+        if cells[0].startswith("|"):  # a comment, on the first line of adult.test
+            continue
+        _check_width(where, cells, len(_PEOPLE.columns) + 1, _AGAIN)
+        rows.append((where, [*cells[:-1], cells[-1].removesuffix(".")]))  # adult.test ends its labels with a full stop
+    if not rows:
+        raise DataError(f"{file}: no row in it; {_AGAIN}")
+    return rows
+
+
+_UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
+_HASHES = (
+    "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
+    "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
+)
+TABLES: dict[str, TableSource] = {
+    source.name: source
+    for source in (
+        TableSource("and", "the truth table of AND, 4 rows", _TRUTH, lambda *_: _truth("and", (0, 0, 0, 1))),
+        TableSource("xor", "the truth table of XOR, 4 rows", _TRUTH, lambda *_: _truth("xor", (0, 1, 1, 0))),
+        TableSource("sentences", "18 short English sentences, bad or good; 8 of them held out", _SENTIMENT, _sentences),
+        TableSource(
+            "income",
+            f"{COUNT:,} made-up people, no census data: 14 columns, and whether they earn over 50K by a known rule",
+            _PEOPLE,
+            _income,
+        ),
+        TableSource(
+            "adult",
+            "48,842 real people of the US census of 1994 (UCI Adult): the same columns; 6 MB",
+            _PEOPLE,
+            _adult,
+            needs=tuple(f"adult/{name}" for name in _ADULT),
+            remotes=tuple(
+                ("adult", Remote(name, (_UCI + name,), digest)) for name, digest in zip(_ADULT, _HASHES, strict=True)
+            ),
+        ),
+    )
+}

@@ -1,0 +1,209 @@
+"""What a finished run makes of files that a person gives it: pictures translated, and questions answered."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from gantool import images
+from gantool.batches import DataSpec
+from gantool.data import decode
+from gantool.data.tables import encode
+from gantool.errors import DataError, GantoolError, RunError
+from gantool.metrics.evaluate import Ask, numbers
+from gantool.models.base import Prompt, Translator
+from gantool.runs import disk, write
+from gantool.sampling import Trained
+
+SMALLEST = 8  # pixels on a side below which the padding inside of a network has nothing to mirror
+
+
+class Target(NamedTuple):
+    """A picture to translate, the seed of what is random in its translation, and the file to write."""
+
+    source: Path
+    seed: int
+    path: Path
+
+
+class Answer(NamedTuple):
+    """What a classifier says: what it was asked, its answer, how probable it holds it, and what is right if known."""
+
+    asked: str
+    answer: str
+    probability: float
+    right: str
+
+
+def targets(trained: Trained, given: Path, output: Path, seeds: Sequence[int], *, single: bool) -> list[Target]:
+    """List what is to be translated, and into which files.
+
+    Args:
+        trained: the run's model.
+        given: a picture, or a folder of pictures.
+        output: a folder, or with `single` the one file to write if it has an ending.
+        seeds: one translation of each picture for each.
+        single: whether the person named `output`.
+
+    Raises:
+        RunError: the model does not translate pictures.
+        DataError: there is nothing at `given`.
+    """
+    if not isinstance(trained.model, Translator):
+        raise RunError(f"--input {given}: {trained.name} makes pictures from noise; leave it out")
+    files = _pictures(given)
+    if single and output.suffix:
+        if given.is_dir() or len(seeds) > 1:
+            raise GantoolError(f"-o {output}: several pictures are made; name a folder for them, without an ending")
+        return [Target(files[0], seeds[0], output)]
+    made: dict[Path, Target] = {}
+    for file in files:
+        inside = file.relative_to(given).parent if given.is_dir() else Path()
+        for seed in seeds:
+            ending = f"-{seed}" if len(seeds) > 1 else ""
+            path = output / inside / f"{file.stem}{ending}.png"
+            if path in made:  # a.jpg beside a.png
+                path = output / inside / f"{file.stem}-{file.suffix[1:]}{ending}.png"
+            made[path] = Target(file, seed, path)
+    return list(made.values())
+
+
+def translate(trained: Trained, wanted: Sequence[Target], class_name: str | None) -> Iterator[tuple[str, str]]:
+    """Translate pictures of any size, and write each in the size and mode of its source.
+
+    Grey stays grey, unless the run learned to colour grey pictures; what is transparent stays so. Files that are no
+    pictures are left out.
+
+    Args:
+        trained: the run's model.
+        wanted: what to translate.
+        class_name: what the pictures shall show, of a model that translates both ways; the second class without it.
+
+    Yields:
+        name and reason of each file that could not be read.
+    """
+    label = len(trained.data.classes) - 1 if class_name is None else trained.label(class_name)
+    colouring = _colours(trained.shown, label)
+    for source, seed, path in wanted:
+        try:
+            pixels, opacity = decode.whole(source)
+        except decode.Unreadable as error:
+            yield str(source), error.reason
+            continue
+        made = _translated(trained, pixels, label, seed)
+        if pixels.ndim == 2 and not colouring:
+            made = made.convert("L")
+        elif pixels.ndim == 3:
+            made = made.convert("RGB")
+        if opacity is not None:
+            made.putalpha(Image.fromarray(opacity))
+        images.save(made, path)
+
+
+def answers(trained: Trained, given: Path | None) -> list[Answer]:
+    """Give a classifier's answers.
+
+    Args:
+        trained: the run's model.
+        given: a table (CSV with a head), a text with a sentence a line, a picture or a folder of pictures, as the model
+            learned from; without it, the examples that the run keeps.
+
+    Raises:
+        DataError: the file does not hold what the model learned from.
+    """
+    right: list[str] = []
+    if given is None:
+        kept = trained.examples or {}
+        inputs, texts = kept["inputs"], list(kept["texts"])
+        right = [trained.data.classes[label] for label in kept["labels"].tolist()]
+    elif isinstance(trained.data, DataSpec):
+        inputs, texts = _decoded(given, trained.data)
+    else:
+        array, texts = encode(trained.data, given)
+        inputs = torch.from_numpy(array)
+    chances = trained.answer(numbers(inputs) if inputs.dtype == torch.uint8 else inputs)
+    best = chances.max(1)
+    found = [trained.data.classes[index] for index in best.indices.tolist()]
+    return [Answer(*row) for row in zip(texts, found, best.values.tolist(), right or [""] * len(texts), strict=True)]
+
+
+def write_answers(rows: Sequence[Answer], path: Path) -> None:
+    """Write answers as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("asked", "answer", "probability"))
+    writer.writerows((row.asked, row.answer, f"{row.probability:.6f}") for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text.getvalue())
+    except OSError as error:
+        raise disk(path, error) from None
+
+
+def _pictures(given: Path) -> list[Path]:
+    """List the files of a folder, at any depth, or the one that is given."""
+    if given.is_file():
+        return [given]
+    if not given.is_dir():
+        raise DataError(f"--input {given}: no such file or folder")
+    files = [path for path in sorted(given.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise DataError(f"--input {given}: no files in it; name a picture or a folder of pictures")
+    return files
+
+
+def _translated(trained: Trained, pixels: NDArray[np.uint8], label: int, seed: int) -> Image.Image:
+    """Translate a picture of any size: padded by its mirror image to what the network takes, and cropped back."""
+    model = trained.generator
+    height, width = pixels.shape[:2]
+    array = decode.convert(Image.fromarray(pixels), channels=model.data.channels, height=height, width=width)
+    margins = [_margins(side, model.stride) for side in (height, width)]
+    padded = np.pad(array, ((0, 0), *margins), mode="reflect")
+    source = numbers(torch.from_numpy(padded)[None])
+    made = trained.render(Prompt(source, torch.tensor([label]), torch.tensor([seed])))
+    (top, _), (left, _) = margins
+    found = images.to_uint8(made[:, :, top : top + height, left : left + width])[0]
+    return Image.fromarray(found[..., 0] if found.shape[-1] == 1 else found)
+
+
+def _margins(side: int, stride: int) -> tuple[int, int]:
+    """Give how many pixels to add before and after a side, so that the network takes it."""
+    wanted = max(SMALLEST, side)
+    missing = -(-wanted // stride) * stride - side
+    return missing // 2, missing - missing // 2
+
+
+def _colours(shown: Ask | None, label: int) -> bool:
+    """Tell whether a run learned to make coloured pictures from grey ones, by the examples that it keeps."""
+    if shown is None or shown.sources is None:
+        return False
+    others = [row for row, own in enumerate(shown.labels) if own != label]
+    before = shown.sources[[row for row, own in enumerate(shown.labels) if own == label or shown.targets is not None]]
+    after = shown.targets if shown.targets is not None else shown.sources[others]
+    return not _coloured(before) and _coloured(after)
+
+
+def _coloured(pictures: torch.Tensor) -> bool:
+    return bool((pictures != pictures[:, :1]).any())
+
+
+def _decoded(given: Path, spec: DataSpec) -> tuple[torch.Tensor, list[str]]:
+    found, names = [], []
+    for file in _pictures(given):
+        try:
+            found.append(decode.decode(file, channels=spec.channels, height=spec.height, width=spec.width))
+            names.append(str(file.relative_to(given)) if given.is_dir() else file.name)
+        except decode.Unreadable as error:
+            if not given.is_dir():
+                raise DataError(f"--input {file}: {error.reason}; name a picture or a folder of pictures") from None
+    if not found:
+        raise DataError(f"--input {given}: none of its files can be read as a picture")
+    return torch.from_numpy(np.stack(found)), names

@@ -1,0 +1,210 @@
+"""Pictures of what a classifier answers: over a plane, under pictures, or counted.
+
+All pictures of one classifier are of one size, whatever it answers: they are the frames of an animation.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from gantool.images import drawable, font, grid
+
+INK, PALE, PAPER = (40, 44, 52), (120, 126, 136), (255, 255, 255)
+TEXT, SMALL = 13, 11  # height of letters, in pixels
+CLASSES = ((49, 104, 172), (217, 108, 38))  # colours of the first and of the second of two classes
+SOFT = 0.45  # how far from white to a class's colour the answers go that are certain of it
+SIDE, PATCH = 280, 4  # pixels of a map; of those, on a side, that are computed as one
+EDGE, HEAD = 20, 30  # pixels around a map, and above it for its legend
+MARKER, FINER = 17, 8  # pixels of an example's marker, and how much larger it is drawn before it is made smooth
+LINE = 1.2  # pixels that the line where the answer changes is wide, to either side
+TILE, WRONG = (
+    160,
+    (1.0, 0.62, 0.56),
+)  # pixels of a picture with its caption; what surrounds one that is taken for another
+MATRIX, CELL, LEAST = 360, 90, 16  # pixels of a matrix; of its cells, at the most and at the least
+NAMES = 96  # pixels of a class's name, at the most
+
+Answer = Callable[[Tensor], Tensor]
+"""Gives the probability of each class for a batch of inputs: [N, classes]."""
+Floats = npt.NDArray[np.float32]
+
+
+def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
+    """Draw what is answered to every pair of two numbers, and where the examples are.
+
+    Args:
+        answer: which of two classes it is.
+        inputs: the examples, [N, 2]: the first number goes to the right, the second one up.
+        labels: their classes, [N].
+        classes: their names.
+
+    Returns:
+        320 x 330 pixels, RGB: white where the answer is open, each class's colour where it is certain, and a line
+        where it changes. The plane is twice as wide and high as what the examples cover.
+    """
+    low, high = inputs.min(0).values, inputs.max(0).values
+    span = (high - low).clamp_min(1e-6) * 2
+    start = (low + high - span) / 2
+    middles = (torch.arange(SIDE // PATCH) + 0.5) * PATCH / SIDE
+    up, right = torch.meshgrid(middles.flip(0), middles, indexing="ij")  # the first row is the highest
+    second = answer(start + torch.stack([right, up], dim=2).flatten(0, 1) * span)[:, 1]
+    picture = _legend(tuple(classes)).copy()
+    picture.paste(_painted(second.reshape(up.shape).numpy()), (EDGE, HEAD))
+    places = ((inputs - start) / span * SIDE).round().int()
+    for label in torch.unique(labels).tolist():
+        marker = _marker(label)
+        for column, row in torch.unique(places[labels == label], dim=0).tolist():
+            picture.paste(marker, (EDGE + column - MARKER // 2, HEAD + SIDE - row - MARKER // 2), marker)
+    _scale(picture, low.tolist(), high.tolist())
+    return picture
+
+
+def answered_pictures(images: Tensor, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
+    """Draw pictures with the class that each is taken for, and how certainly.
+
+    Args:
+        images: [N, C, H, W], -1 to 1.
+        probabilities: of each class, [N, classes].
+        labels: the classes that they show, [N].
+        classes: their names.
+
+    Returns:
+        a grid, RGB. Pictures that are taken for another class stand on red, with their own class in brackets.
+    """
+    height, width = images.shape[2:]
+    scale = max(1, math.ceil(56 / max(height, width)))
+    beside, above = max(1, math.ceil((TILE / scale - width) / 2)), max(1, 4 // scale)
+    certain, answers = probabilities.max(1)
+    wrong = answers != labels
+    around = torch.where(wrong[:, None], torch.tensor(WRONG), torch.ones(3))[:, :, None, None]
+    tiles = around.repeat(1, 1, height + 2 * above, width + 2 * beside)
+    tiles[:, :, above : above + height, beside : beside + width] = images
+    captions = [
+        f"{classes[answer]} {share:.2f}" + (f" ({classes[label]})" if answer != label else "")
+        for answer, share, label in zip(answers.tolist(), certain.tolist(), labels.tolist(), strict=True)
+    ]
+    return grid(tiles, captions=captions, scale=scale)
+
+
+def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.Image:
+    """Draw how many examples of each class are taken for each class.
+
+    Args:
+        labels: the classes that the examples are of, [N].
+        answers: the classes that they are taken for, [N].
+        classes: their names.
+
+    Returns:
+        a matrix, RGB: a row for a class, a column for an answer, the darker the larger its share of the row. Classes
+        so many that no number fits their cells have colours only.
+    """
+    count = len(classes)
+    counts = torch.bincount(labels * count + answers, minlength=count * count).reshape(count, count).numpy()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    picture, (left, top), cell = _matrix(tuple(classes))
+    picture = picture.copy()
+    draw = ImageDraw.Draw(picture)
+    right = int(counts.trace())
+    share = right / max(len(labels), 1)
+    draw.text((6, 6), f"accuracy {share:.3f}: {right} of {len(labels)}", fill=INK, font=font(TEXT))
+    for row, column in np.ndindex(count, count):
+        place = (left + column * cell, top + row * cell)
+        draw.rectangle((*place, place[0] + cell - 2, place[1] + cell - 2), fill=_mixed(CLASSES[0], shares[row, column]))
+        if counts[row, column] and cell >= 2 * LEAST:
+            middle = (place[0] + cell / 2 - 1, place[1] + cell / 2 - 1)
+            ink = PAPER if shares[row, column] > 0.5 else INK
+            draw.text(middle, str(counts[row, column]), fill=ink, font=font(SMALL), anchor="mm")
+    return picture
+
+
+def _mixed(colour: tuple[int, int, int], share: float) -> tuple[int, int, int]:
+    """Give a colour that is a share of the way from nearly white to `colour`."""
+    red, green, blue = (round(245 + share * (one - 245)) for one in colour)
+    return red, green, blue
+
+
+def _painted(second: Floats) -> Image.Image:
+    """Draw the probability of the second class, smoothly, and the line where it is a half."""
+    patches = Image.fromarray(second.astype(np.float32))
+    share = np.asarray(patches.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    painted = _shades()[(share.clip(0, 1) * 255).round().astype(np.uint8)]
+    down, across = np.gradient(share)
+    # Pixels to the line, where it is near; the small numbers keep a map that is a half everywhere free of lines.
+    distance = (np.abs(share - 0.5) + 1e-5) / np.maximum(np.hypot(down, across), 1e-6)
+    near = distance < 3 * LINE
+    ink = np.exp(-((distance[near] / LINE) ** 2))[:, None]
+    painted[near] = (painted[near] + ink * (np.array(INK) - painted[near])).round()
+    return Image.fromarray(painted)
+
+
+@functools.cache
+def _shades() -> npt.NDArray[np.uint8]:
+    """Give the colours of the probabilities 0, 1/255, 2/255, ..., 1 of the second class: [256, 3]."""
+    lean = np.linspace(-1, 1, 256)[:, None]  # -1 for the first class, 1 for the second
+    towards = np.where(lean < 0, *(np.array(colour) - 255 for colour in CLASSES))
+    return (255 + SOFT * np.abs(lean) * towards).round().astype(np.uint8)
+
+
+@functools.cache
+def _marker(label: int) -> Image.Image:
+    """Draw an example: a square of the first class, a disc of the second, on white."""
+    size = MARKER * FINER
+    marker = Image.new("RGBA", (size, size), (*CLASSES[label], 0))
+    draw = ImageDraw.Draw(marker)
+    shape = draw.ellipse if label else draw.rectangle
+    for inset, colour in ((0.06, INK), (0.12, PAPER), (0.22, CLASSES[label])):
+        inset += 0 if label else 0.05  # a square looks larger than a disc
+        shape((inset * size, inset * size, (1 - inset) * size, (1 - inset) * size), fill=(*colour, 255))
+    return marker.resize((MARKER, MARKER), Image.Resampling.BOX)
+
+
+@functools.lru_cache(maxsize=8)
+def _legend(classes: tuple[str, ...]) -> Image.Image:
+    """Draw what is the same on every map of these classes."""
+    picture = Image.new("RGB", (SIDE + 2 * EDGE, HEAD + SIDE + EDGE), PAPER)
+    draw, at = ImageDraw.Draw(picture), EDGE
+    for label, name in enumerate(classes):
+        picture.paste(_marker(label), (at, (HEAD - MARKER) // 2), _marker(label))
+        text = drawable(name)
+        draw.text((at + MARKER + 5, HEAD / 2), text, fill=INK, font=font(TEXT), anchor="lm")
+        at += MARKER + 5 + math.ceil(font(TEXT).getlength(text)) + 18
+    return picture
+
+
+def _scale(picture: Image.Image, low: list[float], high: list[float]) -> None:
+    """Write the numbers of the first and the last example beside the map, where they are."""
+    draw = ImageDraw.Draw(picture)
+    for quarter, ends in ((1, low), (3, high)):
+        across, up = EDGE + quarter * SIDE / 4, HEAD + SIDE - quarter * SIDE / 4
+        draw.text((across, HEAD + SIDE + 3), f"{ends[0]:.3g}", fill=PALE, font=font(SMALL), anchor="mt")
+        draw.text((EDGE - 4, up), f"{ends[1]:.3g}", fill=PALE, font=font(SMALL), anchor="rm")
+
+
+@functools.lru_cache(maxsize=8)
+def _matrix(classes: tuple[str, ...]) -> tuple[Image.Image, tuple[int, int], int]:
+    """Draw what is the same on every matrix of these classes; gives its first cell's place, and a cell's pixels too."""
+    cell = max(LEAST, min(CELL, MATRIX // len(classes)))
+    names = [drawable(name) for name in classes]
+    room = 12 + min(NAMES, math.ceil(max(font(SMALL).getlength(name) for name in (*names, "answer"))))
+    left, top = room, HEAD + room
+    side = cell * len(names)
+    picture = Image.new("RGB", (left + max(side, 200) + 8, top + side + 8), PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((left - 6, HEAD + 4), "answer", fill=PALE, font=font(SMALL), anchor="rt")
+    draw.text((6, top - 6), "class", fill=PALE, font=font(SMALL), anchor="lb")
+    for index, name in enumerate(names):
+        strip = Image.new("RGB", (room - 8, SMALL + 4), PAPER)
+        ImageDraw.Draw(strip).text((0, (SMALL + 4) / 2), name, fill=INK, font=font(SMALL), anchor="lm")
+        middle = round((index + 0.5) * cell)
+        picture.paste(strip, (6, top + middle - strip.height // 2))
+        upright = strip.transpose(Image.Transpose.ROTATE_90)
+        picture.paste(upright, (left + middle - upright.width // 2, top - 4 - upright.height))
+    return picture, (left, top), cell

@@ -1,0 +1,124 @@
+"""How good a classifier is, measured without touching its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gantool.data.store import Store
+from gantool.data.stream import Split
+from gantool.data.tables import Table
+
+TRAIN, HELD_OUT = 5000, 10_000  # examples of either kind that are looked at, at the most
+CHUNK = 1000  # of them at a time
+SEED = 20_240_805  # decides which, the same in every run
+LEAST = 1e-7  # probability of the right class, below which float32 tells no difference: a log loss stays finite
+
+Answer = Callable[[Tensor], Tensor]
+"""Gives the probability of each class for a batch of inputs as the model takes them: [N, classes]."""
+
+
+class Questions(NamedTuple):
+    """Examples to ask a classifier about.
+
+    Args:
+        inputs: pictures, uint8 [N, C, H, W]; rows, float [N, D]; or sentences, int64 [N, L].
+        labels: the right classes, [N].
+        texts: how each one is shown to a person; empty for pictures, which show themselves.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    texts: Sequence[str] = ()
+
+
+class Exam:
+    """Measures classifiers: the share of right answers about examples that training never saw.
+
+    Where none are held out, as of a truth table, it asks about those that training sees.
+
+    Args:
+        train: examples that training sees, at least one.
+        held_out: examples that it never sees; there may be none.
+        classes: their names, in the order of their labels.
+    """
+
+    def __init__(self, train: Questions, held_out: Questions, classes: Sequence[str]) -> None:
+        self.train = train
+        self.shown = held_out if len(held_out.labels) else train
+        counts = torch.bincount(self.shown.labels, minlength=len(classes))
+        shares = (counts / counts.sum()).tolist()
+        self.about: dict[str, Any] = {
+            "train": len(train.labels),
+            "held_out": len(held_out.labels),
+            "classes": {name: round(share, 4) for name, share in zip(classes, shares, strict=True)},
+            "guessing": round(max(shares), 4),  # the accuracy of naming the commonest class always
+            "seed": SEED,
+        }
+
+    @classmethod
+    def of_table(cls, table: Table) -> Exam:
+        """Ask about the rows of a table, or its sentences."""
+
+        def questions(rows: NDArray[np.int64], most: int) -> Questions:
+            rows = np.sort(_some(rows, most))
+            inputs, labels = torch.from_numpy(table.inputs[rows]), torch.from_numpy(table.labels[rows])
+            return Questions(inputs, labels, [table.texts[row] for row in rows])
+
+        return cls(questions(table.train, TRAIN), questions(table.held_out, HELD_OUT), table.spec.classes)
+
+    @classmethod
+    def of_pictures(cls, store: Store, rows: Split) -> Exam:
+        """Ask about the pictures of a store, which are mixed: the first few are not all of one class."""
+        train, held_out = (
+            Questions(torch.from_numpy(store.images[chosen]), torch.from_numpy(store.labels[chosen]))
+            for chosen in (_some(rows.train, TRAIN), _some(rows.held_out, HELD_OUT))
+        )
+        return cls(train, held_out, store.spec.classes)
+
+    def measure(self, answer: Answer) -> dict[str, float]:
+        """Measure a classifier.
+
+        Returns:
+            accuracy: share of right answers.
+            error: 1 - accuracy.
+            balanced_accuracy: the mean of the classes' accuracies: guessing the commonest class gains nothing.
+            cross_entropy: what the model is surprised by the right class: its mean log loss.
+            train_accuracy: of the examples that training sees; much above `accuracy` it knows them by heart.
+        """
+        probabilities, labels = _answers(answer, self.shown.inputs), self.shown.labels
+        right = (probabilities.argmax(1) == labels).double()
+        accuracy, train_accuracy = float(right.mean()), float(right.mean())
+        if self.shown is not self.train:
+            known = _answers(answer, self.train.inputs).argmax(1) == self.train.labels
+            train_accuracy = float(known.double().mean())
+        by_class = [right[labels == label].mean() for label in torch.unique(labels)]
+        of_the_right = probabilities.gather(1, labels[:, None]).double()
+        return {
+            "error": 1 - accuracy,
+            "accuracy": accuracy,
+            "balanced_accuracy": float(torch.stack(by_class).mean()),
+            "cross_entropy": float(-of_the_right.clamp_min(LEAST).log().mean()),
+            "train_accuracy": train_accuracy,
+        }
+
+
+@torch.no_grad()
+def _answers(answer: Answer, inputs: Tensor) -> Tensor:
+    """Give all answers, on the CPU: [N, classes]."""
+    return torch.cat([answer(_numbers(part)).float().cpu() for part in torch.split(inputs, CHUNK)])
+
+
+def _numbers(inputs: Tensor) -> Tensor:
+    """Scale pictures to -1 to 1; rows and sentences are as a model takes them."""
+    return inputs.float().div_(127.5).sub_(1) if inputs.dtype == torch.uint8 else inputs
+
+
+def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Choose so many rows at random, the same in every run."""
+    return np.random.default_rng(SEED).permutation(rows)[:most]

@@ -1,0 +1,79 @@
+"""Conditional GAN of convolutions: Mirza and Osindero 2014, arXiv:1411.1784, on the networks of `dcgan`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gantool.batches import DataSpec
+from gantool.losses import Adversarial
+from gantool.models.base import ConditionalModel
+from gantool.models.blocks import Convolution, Convolutions, grow, refuse_ends, shrink, start
+from gantool.schema import Count, Fraction
+
+
+class CDCGAN(ConditionalModel):
+    """Both players are told the class: G beside its latent, D as one more channel of the image.
+
+    The class takes few numbers beside a latent. Were they as many, the generator would look at little else and make
+    one picture of each class (docs/measured.md).
+
+    Args:
+        data: channels, size and classes of the images.
+        loss: the adversarial loss.
+        latent_dim: numbers in a latent.
+        embedding_dim: numbers that stand for a class beside a latent.
+        generator: the transposed convolutions; BatchNorm and ReLU follow all but the last, Tanh the last.
+        discriminator: the convolutions; LeakyReLU 0.2 and dropout follow all but the last, BatchNorm stands before
+            each LeakyReLU but the first.
+        dropout: share of the discriminator's hidden activations that is dropped.
+
+    Raises:
+        RecipeError: the last transposed convolution has not the data's channels, or the last convolution not one.
+    """
+
+    def __init__(
+        self,
+        data: DataSpec,
+        loss: Adversarial,
+        *,
+        latent_dim: Count = 100,
+        embedding_dim: Count = 10,
+        generator: Convolutions,
+        discriminator: Convolutions,
+        dropout: Fraction = 0.25,
+    ) -> None:
+        super().__init__(data, loss, latent_dim=latent_dim)
+        refuse_ends(data, generator, discriminator)
+        self.generator = Generator(data, latent_dim, embedding_dim, generator)
+        self.discriminator = Discriminator(data, discriminator, dropout)
+        self.generator.apply(start)
+
+
+class Generator(nn.Module):
+    """Latents [N, latent_dim] and labels [N] to images [N, C, H, W], -1 to 1."""
+
+    def __init__(self, data: DataSpec, latent_dim: int, embedding_dim: int, convolutions: list[Convolution]) -> None:
+        super().__init__()
+        told = latent_dim + embedding_dim
+        self.embedding = nn.Embedding(len(data.classes), embedding_dim)
+        self.layers = nn.Sequential(nn.Unflatten(1, (told, 1, 1)), *grow(told, convolutions), nn.Tanh())
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Make one image of each row."""
+        return self.layers(torch.cat([latents, self.embedding(labels)], dim=1))  # [N, latent_dim + embedding_dim]
+
+
+class Discriminator(nn.Module):
+    """Images [N, C, H, W] and labels [N] to scores [N, 1]."""
+
+    def __init__(self, data: DataSpec, convolutions: list[Convolution], dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(len(data.classes), data.height * data.width)
+        self.unflatten = nn.Unflatten(1, (1, data.height, data.width))
+        self.layers = nn.Sequential(*shrink(data.channels + 1, convolutions, norm=True, dropout=dropout), nn.Flatten())
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Score each image as one of its class."""
+        channel = self.unflatten(self.embedding(labels))  # [N, 1, H, W]
+        return self.layers(torch.cat([images, channel], dim=1))  # [N, C + 1, H, W]

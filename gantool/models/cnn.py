@@ -1,0 +1,66 @@
+"""A convolutional network that answers to which class a picture belongs: a small LeNet. LeCun et al. 1998."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import MinLen
+from torch import nn
+
+from gantool.batches import DataSpec, Labeled, Spec
+from gantool.errors import RecipeError
+from gantool.models.base import Classifier
+from gantool.models.blocks import Convolution, ConvolutionalClassifier, Convolutions, expect
+from gantool.schema import Count
+
+POOL = 2  # pixels on a side of which max-pooling keeps the largest
+
+
+class CNN(Classifier):
+    """Convolutions with ReLU and max-pooling, then linear layers with ReLU.
+
+    Departs from the paper: max-pooling and ReLU for sub-sampling and tanh, and the recipe's own layers.
+
+    Args:
+        data: channels, size and classes of the images.
+        convolutions: each is followed by ReLU and max-pooling of 2x2 pixels.
+        hidden: width of each hidden linear layer, followed by ReLU.
+
+    Raises:
+        RecipeError: the data are no pictures, or a layer has too few pixels left.
+    """
+
+    consumes = Labeled
+
+    def __init__(
+        self,
+        data: Spec,
+        *,
+        convolutions: Convolutions = [(6, 5, 1, 0), (16, 5, 1, 0)],  # noqa: B006  read only; a tuple is not YAML
+        hidden: Annotated[list[Count], MinLen(1)] = [120, 84],  # noqa: B006
+    ) -> None:
+        super().__init__(data)
+        pictures = expect(data, DataSpec, "cnn")
+        self.classifier = ConvolutionalClassifier(
+            pictures.channels,
+            convolutions,
+            pools=[nn.MaxPool2d(POOL) for _ in convolutions],
+            area=_left(pictures.height, convolutions) * _left(pictures.width, convolutions),
+            hidden=hidden,
+            answers=len(pictures.classes),
+        )
+
+
+def _left(side: int, convolutions: Sequence[Convolution]) -> int:
+    """Give how many of a side's pixels are left behind the last pool."""
+    left = side
+    for index, (_, kernel, stride, padding) in enumerate(convolutions):
+        before = left
+        left = ((before + 2 * padding - kernel) // stride + 1) // POOL
+        if left < 1:
+            raise RecipeError(
+                f"data.size: of {side} pixels, {before} reach model.convolutions.{index}, which with its pool leaves "
+                "none; use larger pictures, or a smaller kernel or stride"
+            )
+    return left

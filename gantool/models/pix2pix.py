@@ -1,0 +1,200 @@
+"""Translation learned from pairs of pictures. Isola et al. 2017, arXiv:1611.07004 (pix2pix)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from annotated_types import Interval
+from torch import Tensor, nn
+from torch.nn.functional import dropout, l1_loss
+
+from gantool.batches import Batch, DataSpec, Paired
+from gantool.errors import RecipeError
+from gantool.losses import Adversarial
+from gantool.models.base import Prompt, Translator, Turn
+from gantool.models.blocks import ConvTranspose2d, Norm, PatchGAN, PatchLayers, has_bias, normal_start, normalisation
+from gantool.schema import Count, Fraction, Weight
+
+Levels = Annotated[int, Interval(ge=1, le=12)]
+
+
+class Pix2Pix(Translator):
+    """A U-Net makes the target of a source; a PatchGAN judges source and target together.
+
+    The generator lowers the adversarial loss plus `l1` times the distance to the target (eq. 4). Its noise is dropout,
+    which is active at test time too (sec. 2.1). The paper halves the discriminator's loss, which to Adam is the same.
+
+    Args:
+        data: pairs of pictures with sides that are multiples of 2 to the power of `levels`.
+        loss: the adversarial loss.
+        width: channels of the U-Net's first convolution; they double up to 8 times of it.
+        levels: how often the U-Net halves a picture. 8 take 256 pixels to one.
+        norm: `batch`, as in the paper, or `instance`, for batches of more than one pair.
+        dropout: share of the activations that is dropped on the three innermost ways up; 0 for no noise.
+        l1: weight of the mean absolute distance to the target (lambda).
+        discriminator_width: channels of the PatchGAN's first convolution.
+        discriminator_layers: convolutions that halve in the PatchGAN; 3 see patches of 70x70 pixels.
+
+    Raises:
+        RecipeError: the pictures cannot be halved so often.
+    """
+
+    consumes = Paired
+
+    def __init__(
+        self,
+        data: DataSpec,
+        loss: Adversarial,
+        *,
+        width: Count = 64,
+        levels: Levels = 8,
+        norm: Norm = "batch",
+        dropout: Fraction = 0.5,
+        l1: Weight = 100.0,
+        discriminator_width: Count = 64,
+        discriminator_layers: PatchLayers = 3,
+    ) -> None:
+        super().__init__(data, loss)
+        _refuse_odd(data, levels)
+        self.stride = 2**levels
+        self.l1 = l1
+        self.generator = UNet(data.channels, width=width, levels=levels, norm=norm, dropout=dropout)
+        self.discriminator = PatchGAN(
+            2 * data.channels, width=discriminator_width, layers=discriminator_layers, norm=norm
+        )
+        self.apply(normal_start)
+
+    def play(self, batch: Batch) -> Iterator[Turn]:
+        """Play one step: the discriminator on real and fake pairs, then the generator against the new one."""
+        assert isinstance(batch, Paired)
+        source, target = batch
+        fake = self.generator(source)
+        real_scores, fake_scores = self.judged(source, target), self.judged(source, fake.detach())
+        yield Turn(
+            self.discriminator,
+            {
+                "adversarial": self.loss(real=real_scores, fake=fake_scores),
+                **self.loss.penalties(lambda images: self.judged(source, images), target, fake),
+            },
+            self.loss.answers(real=real_scores, fake=fake_scores),
+        )
+        adversarial = self.loss.generator(fake=self.judged(source, fake), real=lambda: self.judged(source, target))
+        yield Turn(self.generator, {"adversarial": adversarial, "l1": self.l1 * l1_loss(fake, target)})
+
+    def judged(self, source: Tensor, images: Tensor) -> Tensor:
+        """Give the discriminator's scores of pairs, both changed alike where it is shown changed ones: [N, 1, H, W]."""
+        scores: Tensor = self.discriminator(self.loss.shown(torch.cat([source, images], dim=1)))
+        return scores
+
+    def sample(self, prompt: Prompt) -> Tensor:
+        """Make the target of each row's source: [N, C, H, W], -1 to 1.
+
+        One at a time: the statistics of BatchNorm are a picture's own (sec. 3.4), and so is its noise, by its seed.
+        """
+        seeds = [torch.Generator().manual_seed(seed) for seed in prompt.seeds.tolist()]
+        sources = prompt.source[:, None].unbind()
+        return torch.cat([self.generator(source, seed) for source, seed in zip(sources, seeds, strict=True)])
+
+
+class UNet(nn.Module):
+    """Halves a picture level by level, then doubles it; what each level saw skips over to its way up. App. 6.1.1.
+
+    With 8 levels of width 64 the ways down are C64-C128-C256-C512-C512-C512-C512-C512, the ways up
+    CD512-CD1024-CD1024-C1024-C1024-C512-C256-C128 and the last one to a picture. No normalisation follows the
+    outermost ones, nor the innermost way down: of one pixel it would leave 0.
+
+    Args:
+        channels: of the pictures.
+        width: of the first way down; doubles up to 8 times of it.
+        levels: how often a picture is halved.
+        norm: what follows the other convolutions.
+        dropout: share that is dropped on the three innermost ways up, as far as there are as many.
+
+    Shape:
+        [N, channels, H, W] -> the same, -1 to 1; H and W are multiples of 2 to the power of `levels`.
+    """
+
+    def __init__(self, channels: int, *, width: int, levels: int, norm: Norm, dropout: float) -> None:
+        super().__init__()
+        widths = [channels, *(width * min(2**level, 8) for level in range(levels))]
+        self.down = nn.ModuleList(
+            nn.Sequential(*_down(widths[level], widths[level + 1], norm, first=level == 0, last=level == levels - 1))
+            for level in range(levels)
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                *_up(widths[level + 1] * (1 if level == levels - 1 else 2), widths[level], norm, last=not level)
+            )
+            for level in reversed(range(levels))
+        )
+        self.noise = nn.ModuleList(DropoutNoise(dropout) for _ in range(min(3, levels - 1)))
+
+    def forward(self, images: Tensor, seed: torch.Generator | None = None) -> Tensor:
+        """Translate pictures, with noise drawn from `seed`, or from torch's own random numbers without it."""
+        seen = []
+        for layer in self.down:
+            images = layer(images)
+            seen.append(images)
+        images = seen.pop()
+        for index, layer in enumerate(self.up):
+            images = layer(images)
+            if index < len(self.noise):
+                images = self.noise[index](images, seed)
+            if seen:
+                images = torch.cat([images, seen.pop()], dim=1)
+        return images
+
+
+class DropoutNoise(nn.Module):
+    """Dropout (Srivastava et al. 2014) that never rests: it is the noise that pictures are made with.
+
+    Args:
+        share: of the activations that is dropped; the others are scaled up.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, activations: Tensor, seed: torch.Generator | None = None) -> Tensor:
+        """Drop activations of a batch of any shape, by `seed` if given, which draws alike on every device."""
+        if not self.share or seed is None:
+            return dropout(activations, self.share)
+        kept = torch.rand(activations.shape, generator=seed) >= self.share
+        return activations * kept.to(activations) / (1 - self.share)
+
+    def extra_repr(self) -> str:
+        """Give what the module's text says besides its name."""
+        return f"share={self.share}"
+
+
+def _down(channels: int, width: int, norm: Norm, *, first: bool, last: bool) -> Iterator[nn.Module]:
+    if not first:
+        yield nn.LeakyReLU(0.2)
+    yield nn.Conv2d(channels, width, 4, 2, 1, bias=has_bias(norm))
+    if not first and not last:
+        yield normalisation(norm, width)
+
+
+def _up(channels: int, width: int, norm: Norm, *, last: bool) -> Iterator[nn.Module]:
+    yield nn.ReLU()
+    yield ConvTranspose2d(channels, width, 4, 2, 1, bias=last or has_bias(norm))
+    yield nn.Tanh() if last else normalisation(norm, width)
+
+
+def _refuse_odd(data: DataSpec, levels: int) -> None:
+    """Raise RecipeError where pictures cannot be halved so often."""
+    sides, multiple = (data.height, data.width), 2**levels
+    if not any(side % multiple for side in sides):
+        return
+    height, width = (max(multiple, round(side / multiple) * multiple) for side in sides)
+    near = str(height) if data.height == data.width and height == width else f"[{height}, {width}]"
+    often = math.gcd(*sides) & -math.gcd(*sides)  # the largest power of 2 that divides both
+    fewer = f", or model.levels={often.bit_length() - 1}" if often > 1 else ""
+    raise RecipeError(
+        f"data.size: pix2pix halves a picture {levels} times, which {data.height}x{data.width} does not allow; "
+        f"try {near}{fewer}"
+    )

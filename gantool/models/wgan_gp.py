@@ -1,0 +1,59 @@
+"""Wasserstein GAN with gradient penalty, of convolutions. Gulrajani et al. 2017, arXiv:1704.00028."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from gantool.batches import Batch, DataSpec, Labeled
+from gantool.losses import Adversarial
+from gantool.models.base import NoiseModel, Turn
+from gantool.models.blocks import Convolutions, grow, refuse_ends, shrink, start
+from gantool.schema import Count
+
+
+class WGANGP(NoiseModel):
+    """The networks of `dcgan`, without BatchNorm in the critic, which moves several times for each of G's moves.
+
+    A critic that is penalised at each image must not look at a batch as a whole (sec. 4, "No critic batch
+    normalization"). Departs from the paper: all moves of a step see the same real images, each against new fake ones.
+
+    Args:
+        data: channels and size of the images.
+        loss: the adversarial loss; the paper's is `wasserstein` with a `gradient_penalty` of 10.
+        latent_dim: numbers in a latent.
+        generator: the transposed convolutions; BatchNorm and ReLU follow all but the last, Tanh the last.
+        discriminator: the critic's convolutions; LeakyReLU 0.2 follows all but the last.
+        critic_steps: moves of the critic to one of the generator.
+
+    Raises:
+        RecipeError: the last transposed convolution has not the data's channels, or the last convolution not one.
+    """
+
+    def __init__(
+        self,
+        data: DataSpec,
+        loss: Adversarial,
+        *,
+        latent_dim: Count = 100,
+        generator: Convolutions,
+        discriminator: Convolutions,
+        critic_steps: Count = 5,
+    ) -> None:
+        super().__init__(data, loss, latent_dim=latent_dim)
+        refuse_ends(data, generator, discriminator)
+        self.critic_steps = critic_steps
+        self.generator = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), *grow(latent_dim, generator), nn.Tanh())
+        self.discriminator = nn.Sequential(*shrink(data.channels, discriminator, norm=False), nn.Flatten())
+        self.generator.apply(start)
+
+    def play(self, batch: Batch) -> Iterator[Turn]:
+        """Play one step: the critic's moves, each against new fake images, then the generator's. Alg. 1."""
+        assert isinstance(batch, Labeled)
+        real = batch.images
+        for _ in range(self.critic_steps):
+            fake = self.generator(self.latents(real)).detach()
+            yield self.discriminators_turn(real, fake)
+        fake = self.generator(self.latents(real))
+        yield self.generators_turn(real, fake)

@@ -1,0 +1,63 @@
+"""Every shipped recipe, made small enough for a test, without knowing any of them."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from gantool import engine, models, shapes
+from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
+from gantool.data.prepare import describe
+from gantool.data.sources import SOURCES
+from gantool.errors import GantoolError
+from gantool.models.base import Classifier
+from gantool.recipe import shipped
+
+RECIPES = list(shipped())
+NARROW = {"width": 4, "discriminator_width": 4, "levels": 3, "blocks": 1}
+OFFLINE = {Labeled: "digits", Paired: "egg_edges", Unpaired: "egg_colours", Examples: "income"}
+
+
+def kind(name):
+    return models.find(engine.open_recipe(name).model["name"])
+
+
+def of(*kinds):
+    return [name for name in RECIPES if issubclass(kind(name), kinds)]
+
+
+def spec(recipe):
+    """What the recipe's data are like; a folder that is not there has three classes."""
+    found = describe(recipe.data, Path("nowhere"), models.find(recipe.model["name"]).consumes)
+    if not isinstance(found, DataSpec) or len(found.classes) > 1 or recipe.data.classes:
+        return found
+    return DataSpec(found.channels, found.height, found.width, ("class 0", "class 1", "class 2"))
+
+
+def small(name, **more):
+    """Changes that make a recipe's networks quick: narrow where they can be, and the smallest images that fit."""
+    if issubclass(kind(name), Classifier):
+        return more
+    keys = inspect.signature(kind(name)).parameters
+    narrow = {f"model.{key}": value for key, value in NARROW.items() if key in keys}
+    recipe = engine.open_recipe(name, {**narrow, **more})
+    return {"data.size": next(size for size in range(4, 65) if fits(recipe, size)), **narrow, **more}
+
+
+def fits(recipe, size):
+    data = spec(recipe)
+    try:
+        shapes.trace(lambda: models.build(recipe, DataSpec(data.channels, size, size, data.classes)))
+    except GantoolError:
+        return False
+    return True
+
+
+def offline(name):
+    """Changes that make a recipe learn from what comes with gantool or scikit-learn."""
+    source = SOURCES.get(engine.open_recipe(name).data.source)
+    if source is None or not source.needs:
+        return {}
+    found = OFFLINE[kind(name).consumes]
+    few = {"data.classes": ["3", "8"], "data.held_out": 0.5} if found == "digits" else {"data.classes": None}
+    return {"data.source": found, **few}
