@@ -19,7 +19,7 @@ LEVELS = [
     | {"metrics.learned", "metrics.inception", "metrics.answers"},
     {"data.sources", "data.sheet", "models.cgan", "models.dcgan", "models.dcgan_tf", "models.mlp", "metrics.evaluate"}
     | {"models", "trainer", "shapes", "data.pairs"}
-    | {"models.cdcgan", "models.r3gan", "models.wgan_gp", "models.pix2pix", "models.cyclegan"}
+    | {"models.cdcgan", "models.wgan_gp", "models.pix2pix", "models.cyclegan"}
     | {"models.cnn", "models.dense", "models.lstm", "metrics.exam"},
     {"data.prepare", "assessment"},
     {"training"},
