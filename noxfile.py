@@ -51,8 +51,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
-    """Speed, as ratios within one run: training against a plain loop, and what a search costs."""
+    """Speed, as ratios within one run: training against a plain loop and, without arguments, what a search costs."""
     session.run(workshop(session), "tests/bench.py", *session.posargs, external=True)
+    if not session.posargs:
+        session.run(str(PYTHON), "tests/bench_tune.py", external=True)
 
 
 @nox.session(venv_backend="none", default=False)

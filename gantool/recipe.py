@@ -412,9 +412,15 @@ def _settings(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(("train", "optimizer", "momentum"), "is sgd's; adam has betas")
     if optimizer.name == "sgd" and optimizer.betas != Optimizer().betas:
         yield Problem(("train", "optimizer", "betas"), "are adam's; sgd has momentum")
+    name = recipe.model["name"]
     if recipe.train.ema is not None and recipe.loss is None:
-        name = recipe.model["name"]
         yield Problem(("train", "ema"), f"averages a generator's weights, and {name} has none; leave it out")
+    for player in ("generator", "discriminator"):
+        own = getattr(recipe.train, player)
+        if recipe.loss is None and own != PlayerOptimizer():
+            yield Problem(("train", player), f"{name} has one player; set train.optimizer")
+        elif optimizer.name == "sgd" and own.betas is not None:
+            yield Problem(("train", player, "betas"), "are adam's; sgd has momentum")
 
 
 def _named(block: str, values: Any, finder: Find) -> dict[str, Any]:

@@ -671,6 +671,37 @@ def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
     assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 1797 pictures in 10 classes\n")
 
 
+def test_the_pairs_of_a_recipe_are_drawn_each_target_beside_its_source(gantool, inside):
+    for index in range(3):
+        for side, colour in (("A", (200, 10 * index, 0)), ("B", (0, 10 * index, 200))):
+            Path("mine", side).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), colour).save(Path("mine", side, f"{index}.png"))
+    recipe = "model: {name: pix2pix, levels: 3, norm: instance, dropout: 0.5}\nloss: hinge\n"
+    Path("mine.yaml").write_text(recipe + "data: {source: ./mine, size: 8}\ntrain: {epochs: 1}\n", encoding="utf-8")
+
+    assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 3 of 3 pairs\n")
+    pixels = np.asarray(Image.open("sheet.png").convert("RGB")).astype(int)
+    middle = next(row for row in pixels if (row == (200, 0, 0)).all(1).any())
+    sides = [("A" if red == 200 else "B") for red, _, blue in middle if 200 in (red, blue)]
+    assert [side for place, side in enumerate(sides) if place == 0 or sides[place - 1] != side] == ["A", "B"] * 3
+    options = ["--set", "data.classes=[B, A]", "-o", "turned.png"]
+    assert gantool("data", "show", "mine.yaml", *options)[0] == 0
+    assert Path("turned.png").read_bytes() != Path("sheet.png").read_bytes()
+
+
+@pytest.mark.parametrize("what", ["income", "dnn_income"])
+def test_rows_of_a_table_are_printed_and_nothing_is_drawn(gantool, inside, what):
+    result, out, err = gantool("data", "show", what)
+
+    assert (result, err) == (0, "")
+    assert out.splitlines()[-1] == "3,200 rows to learn from, 800 held out"
+    assert {word for line in out.splitlines() for word in line.split() if word in {"<=50K", ">50K"}} == {
+        "<=50K",
+        ">50K",
+    }
+    assert list(inside.iterdir()) == []
+
+
 def test_seeds_are_read_as_people_write_them():
     assert options.read_seeds("7") == [7]
     assert options.read_seeds("0-3") == [0, 1, 2, 3]

@@ -11,13 +11,13 @@ import pytest
 import torch
 from scipy.stats import binom, spearmanr
 
-from gantool.batches import DataSpec
+from gantool.batches import DataSpec, Paired, Unpaired
 from gantool.data.eggs import render
 from gantool.data.store import Store
-from gantool.data.stream import split
+from gantool.data.stream import Split, rows_of, split
 from gantool.errors import RecipeError
 from gantool.metrics import distances
-from gantool.metrics.evaluate import SEED, Evaluator, Reality, _at_most, learn, numbers, pixels
+from gantool.metrics.evaluate import SEED, Ask, Evaluator, Reality, _at_most, learn, numbers, pixels
 
 
 def store(count=300, classes=3, shape=(1, 8, 8)):
@@ -330,3 +330,160 @@ def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_fa
     found = [evaluate.measure(step).metrics["fd"] for step in steps]
     assert found == sorted(found), found
     assert spearmanr(range(len(found)), found).statistic == pytest.approx(1)
+
+
+# Translations
+
+
+def rows_in(data, images):
+    """Tell which rows of a store images are."""
+    known = {image.tobytes(): row for row, image in enumerate(data.images)}
+    return [known[image.numpy().tobytes()] for image in images]
+
+
+def pairs(count=400):
+    """Pairs of dark pictures, none brighter than 200."""
+    images = np.random.default_rng(0).integers(0, 200, (count, 1, 8, 8), dtype=np.uint8)
+    spec = DataSpec(1, 8, 8, ("drawing", "photo"))
+    return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), spec, {"skipped": []})
+
+
+def two_kinds(count=400):
+    """Pictures of two kinds: dark ones, and their negatives."""
+    data = pairs(count)
+    dark = data.images // 2
+    labels = np.repeat([0, 1], count // 2)
+    return Store(
+        Path("nowhere"), np.where(labels[:, None, None, None], 255 - dark, dark), labels, data.spec, data.about
+    )
+
+
+def translating(data, kind, most=200, share=0.2):
+    rows = rows_of(data.labels, share, kind)
+    reality = Reality.of(data, rows, kind)
+    asked = Ask.translations(data, rows, kind, most)
+    rand = learn(reality, ["rand"], Path("nowhere"), "key")
+    return Evaluator(reality, rand, asked, conditional=kind is Unpaired), asked
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_held_out_sources_are_asked_for_each_beside_its_target(most):
+    data = pairs()
+    rows = rows_of(data.labels, 0.2, Paired)
+    asked = Ask.translations(data, rows, Paired, most)
+    found = rows_in(data, asked.sources)
+    assert set(found) <= set(rows.held_out)
+    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
+    assert rows_in(data, asked.targets) == [row + 1 for row in found]
+    assert asked.labels == [0] * len(asked)
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_held_out_pictures_of_either_kind_are_asked_to_become_the_other(most):
+    data = two_kinds()
+    rows = rows_of(data.labels, 0.2, Unpaired)
+    asked = Ask.translations(data, rows, Unpaired, most)
+    found = rows_in(data, asked.sources)
+    assert set(found) <= set(rows.held_out)
+    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
+    assert asked.labels == (1 - data.labels[found]).tolist()
+    assert abs(sum(asked.labels) - len(asked) / 2) <= 2
+    assert asked.targets is None
+
+
+@pytest.mark.parametrize("kind", [Paired, Unpaired])
+def test_where_nothing_is_held_out_the_sources_of_training_are_asked_for(kind):
+    data = two_kinds(18)
+    rows = rows_of(data.labels, 0.2, kind)
+    assert not len(rows.held_out)
+    assert set(rows_in(data, Ask.translations(data, rows, kind, 100).sources)) == set(rows.train)
+
+
+def test_the_same_translations_are_asked_for_every_time_and_nobodys_random_numbers_are_drawn():
+    data, before = pairs(), torch.get_rng_state()
+    rows = rows_of(data.labels, 0.2, Paired)
+    one, other = (Ask.translations(data, rows, Paired, 10) for _ in (0, 1))
+    assert torch.equal(one.sources, other.sources)
+    assert one.seeds == other.seeds == list(range(10))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_parts_and_chosen_rows_of_what_is_asked_for_keep_sources_and_targets_beside_their_seeds():
+    data = pairs()
+    asked = Ask.translations(data, rows_of(data.labels, 0.2, Paired), Paired, 20)
+    for some, wanted in (
+        (asked.part(3, 6), [3, 4, 5]),
+        (asked.rows([7, 0, 7]), [7, 0, 7]),
+        (asked.part(18, 99), [18, 19]),
+    ):
+        assert some.seeds == wanted
+        assert len(some) == len(some.labels) == len(wanted)
+        assert torch.equal(some.sources, asked.sources[wanted])
+        assert torch.equal(some.targets, asked.targets[wanted])
+    plain = Ask([5, 6], [0, 1]).part(1, 2)
+    assert (plain.seeds, plain.labels, plain.sources, plain.targets) == ([6], [1], None, None)
+
+
+def test_pairs_are_measured_against_real_targets_alone():
+    data = pairs()
+    rows = rows_of(data.labels, 0.2, Paired)
+    reality = Reality.of(data, rows, Paired)
+    assert sorted(rows_in(data, reality.train)) == sorted(rows.train + 1)
+    assert sorted(rows_in(data, reality.held_out)) == sorted(rows.held_out + 1)
+    assert (reality.classes, reality.shares.tolist(), reality.split) == (("photo",), [1.0], 0.2)
+    evaluate, asked = translating(data, Paired)
+    assert set(rows_in(data, asked.sources) + rows_in(data, asked.targets)).isdisjoint(rows_in(data, reality.train))
+    assert not evaluate.within_classes
+
+
+def test_translations_of_pairs_differ_from_targets_and_sources_as_closed_forms_say():
+    data = pairs(1500)  # more sources than are made at once
+    evaluate, asked = translating(data, Paired, most=400, share=0.4)
+    assert len(asked) == 300
+    sources, targets = (part.double() for part in (asked.sources, asked.targets))
+    apart = float((sources - targets).abs().mean()) / 127.5
+    assert evaluate.change == pytest.approx(apart, rel=1e-5)
+
+    brighter = evaluate(lambda ask: numbers(ask.targets + 51)).metrics  # 51 of 255 are 0.4 of -1 to 1
+    assert brighter["l1"] == pytest.approx(0.4, rel=1e-5)
+    assert brighter["psnr"] == pytest.approx(10 * math.log10(4 / 0.4**2), rel=1e-5)
+    assert brighter["change"] == pytest.approx(float((targets + 51 - sources).abs().mean()) / 127.5, rel=1e-5)
+
+    right = evaluate(lambda ask: numbers(ask.targets)).metrics
+    assert (right["l1"], right["psnr"], right["ssim"]) == (0, 99, pytest.approx(1))
+    assert right["change"] == pytest.approx(apart, rel=1e-5)
+    idle = evaluate(lambda ask: numbers(ask.sources)).metrics
+    assert (idle["change"], idle["l1"]) == (0, pytest.approx(apart, rel=1e-5))
+
+
+def test_without_targets_only_the_change_is_known():
+    evaluate, asked = translating(two_kinds(), Unpaired)
+    metrics = evaluate(lambda ask: -numbers(ask.sources)).metrics
+    assert metrics["change"] == pytest.approx(2 * float(numbers(asked.sources).abs().mean()), rel=1e-5)
+    assert evaluate.change is None
+    assert metrics.keys().isdisjoint({"l1", "psnr", "ssim"})
+
+
+def test_each_direction_is_measured_by_itself_so_that_giving_back_the_source_is_no_translation():
+    data = two_kinds()
+    evaluate, asked = translating(data, Unpaired)
+    assert evaluate.about["within_classes"]
+    negative = evaluate(lambda ask: -numbers(ask.sources)).metrics["fd"]
+    idle = evaluate(lambda ask: numbers(ask.sources)).metrics["fd"]
+    assert idle > 20 * negative
+    pooled = Evaluator(evaluate.reality, evaluate.extractors, asked)
+    assert pooled(lambda ask: numbers(ask.sources)).metrics["fd"] < idle / 20
+    fake, labels = pixels(-numbers(asked.sources)), torch.tensor(asked.labels)
+    real, real_labels = evaluate.real["rand"], evaluate.reality.train_labels
+    found = evaluate.extractors["rand"](numbers(fake))
+    parts = [distances.frechet_distance(real[real_labels == one], found[labels == one]) for one in (0, 1)]
+    assert negative == pytest.approx(np.mean(parts), rel=1e-4)
+
+
+def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_deviation():
+    data = pairs(20)
+    asked = Ask.translations(data, Split(np.arange(0, 18, 2), np.array([18])), Paired, 100)
+    reality = Reality.of(data, rows_of(data.labels, 0.0, Paired), Paired)
+    evaluate = Evaluator(reality, learn(reality, ["rand"], Path("nowhere"), "key"), asked)
+    assert rows_in(data, evaluate.asked.sources) == [18, 18]
+    assert evaluate(lambda ask: numbers(ask.targets)).metrics["l1"] == 0

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gantool.batches import DataSpec
+from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
 from gantool.data import prepare as prepare_module
-from gantool.data.prepare import describe, fetch, find, prepare
+from gantool.data.prepare import LISTED, describe, fetch, find, prepare, table
 from gantool.data.sources import SOURCES
 from gantool.data.tables import TABLES
 from gantool.errors import DataError
@@ -394,3 +394,150 @@ def test_what_was_fetched_is_not_fetched_again(tmp_path):
     assert fetch("https://example.org/food.zip", None, tmp_path, tell=told.append) == "food"
     assert told == [f"food is already here, in {tmp_path / 'fetched' / 'food'}"]
     assert prepare(data("food"), tmp_path).spec.classes == ("egg",)
+
+
+# --- what a model learns from -------------------------------------------------------------------------------
+
+PAIRS = "egg_edges, photo_colours, facades, maps, cityscapes, edges2shoes, edges2handbags, night2day"
+KINDS = (
+    "egg_colours, grass_gravel, horse2zebra, apple2orange, summer2winter_yosemite, monet2photo, cezanne2photo, "
+    "ukiyoe2photo, vangogh2photo, iphone2dslr_flower"
+)
+LABELED = "eggs, digits, mnist, fashion_mnist, kmnist, cifar10"
+TABLE_NAMES = "and, xor, sentences, income, adult"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "holds", "wants", "fitting"),
+    [
+        ("digits", Paired, "pictures with their class", "pairs of pictures", PAIRS),
+        ("digits", Examples, "pictures with their class", "a table", TABLE_NAMES),
+        ("egg_colours", Paired, "two kinds of pictures", "pairs of pictures", PAIRS),
+        ("egg_edges", Examples, "pairs of pictures", "a table", TABLE_NAMES),
+        ("egg_colours", Examples, "two kinds of pictures", "a table", TABLE_NAMES),
+        ("income", Labeled, "a table", "pictures with their class", LABELED),
+        ("sentences", Paired, "a table", "pairs of pictures", PAIRS),
+        ("xor", Unpaired, "a table", "two kinds of pictures", KINDS),
+    ],
+)
+def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_those_that_fit(
+    source, kind, holds, wants, fitting, tmp_path
+):
+    for ask in (find, describe, table if kind is Examples else prepare):
+        arguments = {find: (print, kind), describe: (kind,), prepare: (kind,), table: ()}[ask]
+        with pytest.raises(DataError) as caught:
+            ask(data(source), tmp_path / "data", *arguments)
+        assert str(caught.value) == (
+            f"data.source: {source} holds {holds}, but this model learns from {wants}; such are: {fitting}"
+        )
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "options"),
+    [
+        ("digits", Labeled, {}),
+        ("digits", Unpaired, {"classes": ["3", "8"]}),
+        ("egg_edges", Labeled, {}),
+        ("egg_edges", Unpaired, {}),
+        ("egg_edges", Paired, {"classes": ["egg", "edges"]}),
+        ("egg_colours", Labeled, {}),
+        ("egg_colours", Unpaired, {}),
+        ("income", Examples, {"size": None}),
+    ],
+)
+def test_pairs_and_kinds_are_pictures_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):
+    assert find(data(source, **options), tmp_path, print, kind) is {**SOURCES, **TABLES}[source]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "classes", "found"),
+    [
+        ("digits", Unpaired, None, "10 kinds (0, 1, 2, 3, 4, 5, ...)"),
+        ("digits", Unpaired, ["3", "8", "1"], "3 kinds (3, 8, 1)"),
+        ("egg_colours", Unpaired, ["brown"], "1 kind (brown)"),
+        ("egg_edges", Unpaired, ["egg"], "1 kind (egg)"),
+        ("egg_edges", Paired, ["egg"], "1 kind (egg)"),
+    ],
+)
+def test_what_is_not_two_kinds_is_refused_by_a_model_that_translates(source, kind, classes, found, tmp_path):
+    for ask in (describe, prepare):
+        with pytest.raises(DataError) as caught:
+            ask(data(source, classes=classes), tmp_path / "data", kind)
+        assert str(caught.value) == (
+            f"{source}: has {found}, but a translation is between two; choose with data.classes=[A, B]"
+        )
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_of_other_than_two_classes_is_refused_by_a_model_that_translates(pets, tmp_path):
+    picture(pets / "eel" / "1.png")
+    message = rf"^{re.escape(str(pets))}: has 3 kinds \(cat, dog, eel\), but a translation is between two; choose with "
+    with pytest.raises(DataError, match=message):
+        prepare(data(pets), tmp_path / "data", Unpaired)
+    store = prepare(data(pets, classes=["eel", "cat"]), tmp_path / "data", Unpaired)
+    assert (store.spec.classes, store.labels.tolist()) == (("eel", "cat"), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("incoem", "data.source: unknown table 'incoem'; did you mean 'income'?; see: gantool data list"),
+        ("./mine.csv", "data.source: unknown table './mine.csv'; known: adult, and, income, sentences, xor; see: "),
+    ],
+)
+def test_a_table_that_is_not_there_is_told(source, message, tmp_path):
+    with pytest.raises(DataError) as caught:
+        table(data(source, size=None), tmp_path)
+    assert str(caught.value).startswith(message)
+
+
+# --- pairs --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_pairs_becomes_a_store_of_sources_and_targets_in_turn(tmp_path):
+    for index in (2, 1, 3):
+        picture(tmp_path / "mine" / "drawing" / f"{index}.png", (index, 0, 0))
+        picture(tmp_path / "mine" / "photo" / f"{index}.png", (100 + index, 0, 0))
+    told = []
+
+    store = prepare(data(tmp_path / "mine"), tmp_path / "data", Paired, tell=told.append)
+    turned = prepare(data(tmp_path / "mine", classes=["photo", "drawing"]), tmp_path / "data", Paired)
+    single = prepare(data(tmp_path / "mine"), tmp_path / "data")
+
+    assert (reds(store), store.labels.tolist()) == ([1, 101, 2, 102, 3, 103], [0, 1] * 3)
+    assert (reds(turned), turned.spec.classes) == ([101, 1, 102, 2, 103, 3], ("photo", "drawing"))
+    assert reds(single) == [1, 2, 3, 101, 102, 103]
+    assert told == [f"decoding {tmp_path / 'mine'} at 8x8, once"]
+
+
+@pytest.mark.parametrize("orphans", [LISTED, LISTED + 3])
+def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_counted(tmp_path, orphans):
+    for side in "AB":
+        picture(tmp_path / "mine" / side / "pair.png")
+    for index in range(orphans):
+        picture(tmp_path / "mine" / "B" / f"{index:02d}.png")
+    told = []
+
+    assert len(prepare(data(tmp_path / "mine"), tmp_path / "data", Paired, tell=told.append)) == 2
+    assert told == [
+        *(f"{Path(f'B/{index:02d}.png')}: no partner in A" for index in range(LISTED)),
+        *(["and 3 more such"] if orphans > LISTED else []),
+        f"decoding {tmp_path / 'mine'} at 8x8, once",
+    ]
+
+
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_a_picture_that_breaks_off_leaves_its_partner_out_too(tmp_path, side):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    for index in range(3):
+        for name in "AB":
+            picture(tmp_path / "mine" / name / f"{index}.png", (index + (100 if name == "B" else 0), 0, 0), (16, 16))
+    Image.fromarray(noise).save(tmp_path / "mine" / side / "1.png")
+    whole = (tmp_path / "mine" / side / "1.png").read_bytes()
+    (tmp_path / "mine" / side / "1.png").write_bytes(whole[: len(whole) // 2])
+
+    store = prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)
+
+    assert (reds(store), store.labels.tolist()) == ([0, 100, 2, 102], [0, 1, 0, 1])
+    assert store.skipped == [["1", "truncated"]]

@@ -22,6 +22,8 @@ loss: non_saturating
 train:
   epochs: 2
 """
+ONE_PLAYER = "model: cnn\ndata: {source: digits, size: 16}\ntrain:\n  epochs: 2\n"
+TABLE = "model: {name: dense, output: softmax}\ndata: {source: income}\ntrain:\n  epochs: 2\n"
 TUNE = """\
 tune:
   space:
@@ -336,7 +338,7 @@ def test_a_path_a_run_and_a_shipped_name_are_found(inside):
         ("a/gan14.yaml", "a/gan14.yaml: no such recipe file; the shipped recipe is called 'gan14'"),
         ("recipes/dcgan28.yml", "recipes/dcgan28.yml: no such recipe file; the shipped recipe is called 'dcgan28'"),
         ("gan41", "unknown recipe 'gan41'; did you mean 'gan14'?"),
-        ("zzz", "unknown recipe 'zzz'; known: cgan_egg, "),
+        ("zzz", "unknown recipe 'zzz'; known: cdcgan28, cdcgan64, cgan_egg, "),
         ("x" * 3000, "unknown recipe 'xxx"),
     ],
 )
@@ -384,3 +386,92 @@ def test_conditions_and_choices_of_a_searched_key_are_set_under_its_dotted_name(
 )
 def test_a_wrong_condition_or_choice_is_refused_by_its_key(change, message):
     assert any(line.startswith(message) for line in refusal(TEXT + TUNE, change))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            ONE_PLAYER + "loss: hinge\n",
+            "r.yaml:5: loss: cnn has one player and no adversary; leave the block out",
+        ),
+        (
+            TEXT + "tune: {metric: error, space: {model.latent_dim: [4, 8]}}\n",
+            "r.yaml:10: tune.metric: mlp cannot be measured by error; use fd, fd_rand, fd_pretext or fd_judge",
+        ),
+        (
+            ONE_PLAYER + "tune: {metric: fd_rand, space: {train.batch_size: [4, 8]}}\n",
+            "r.yaml:5: tune.metric: cnn cannot be measured by fd_rand; use error",
+        ),
+        (
+            TABLE.replace("income", "income, size: 8"),
+            "r.yaml:2: data.size: dense learns from a table, which has no pixels; leave it out",
+        ),
+        (TEXT.replace(", size: 8", ""), "r.yaml:6: data: missing key 'size'"),
+        (ONE_PLAYER.replace(", size: 16", ""), "r.yaml:2: data: missing key 'size'"),
+        (
+            TEXT + "  optimizer: {momentum: 0.9}\n",
+            "r.yaml:10: train.optimizer.momentum: is sgd's; adam has betas",
+        ),
+        (
+            TEXT + "  optimizer: {name: sgd, betas: [0.9, 0.999]}\n",
+            "r.yaml:10: train.optimizer.betas: are adam's; sgd has momentum",
+        ),
+        (
+            ONE_PLAYER + "  ema: 0.99\n",
+            "r.yaml:5: train.ema: averages a generator's weights, and cnn has none; leave it out",
+        ),
+        (
+            TEXT + "  optimizer: {name: sgd}\n  generator: {betas: [0.9, 0.999]}\n",
+            "r.yaml:11: train.generator.betas: are adam's; sgd has momentum",
+        ),
+        (
+            ONE_PLAYER + "  generator: {lr: 0.1}\n",
+            "r.yaml:5: train.generator: cnn has one player; set train.optimizer",
+        ),
+        (TEXT + "  ema: 1\n", "r.yaml:10: train.ema: expected less than 1.0, got 1"),
+        (TEXT + "  decay_after: -1\n", "r.yaml:10: train.decay_after: expected at least 0, got -1"),
+    ],
+)
+def test_parts_that_do_not_go_with_each_other_are_refused(text, message):
+    assert refusal(text) == [message]
+
+
+def test_all_parts_that_do_not_go_with_each_other_are_told_at_once():
+    changes = ["train.optimizer.momentum=0.9", "train.ema=0.9", "loss=hinge", "data.size="]
+
+    assert refusal(ONE_PLAYER, *changes) == [
+        "--set loss: cnn has one player and no adversary; leave the block out",
+        "--set data.size: missing key 'size'",
+        "--set train.optimizer.momentum: is sgd's; adam has betas",
+    ]
+
+
+def test_what_goes_with_each_other_is_taken():
+    sgd = read(TEXT, "train.optimizer={name: sgd, momentum: 0.9}", "train.ema=0.99").train
+    assert sgd.optimizer_of("generator") == Optimizer(name="sgd", momentum=0.9)
+    assert sgd.ema == 0.99
+    assert read(TABLE).data.size is None
+    with pytest.raises(ValueError, match=r"^data.size: a table has no pixels$"):
+        read(TABLE).data.height  # noqa: B018
+
+
+@pytest.mark.parametrize(("text", "metric"), [(TEXT + TUNE, "fd"), (ONE_PLAYER, "error"), (TABLE, "error")])
+def test_the_metric_is_fd_and_of_a_game_of_one_player_the_share_of_wrong_answers(text, metric):
+    assert read(text).metric == metric
+    assert read(text, "tune.space={train.batch_size: [4, 8]}").tune.metric == metric
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 7])
+def test_the_rate_is_whole_and_then_falls_evenly_to_nothing_at_the_end(after):
+    train = read(TEXT, "train.epochs=8", f"train.decay_after={after}").train
+    for quarter in range(33):
+        epochs = quarter / 4
+        assert train.rate(epochs) == pytest.approx(1 if epochs <= after else (8 - epochs) / (8 - after))
+    assert (train.rate(after), train.rate(8), train.rate(9)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("after", ["null", "8", "100"])
+def test_a_rate_that_nothing_lowers_stays_whole(after):
+    train = read(TEXT, "train.epochs=8", f"train.decay_after={after}").train
+    assert {train.rate(epochs) for epochs in (0, 3.5, 7.99, 8)} == {1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
-from gantool.batches import DataSpec
+from gantool.batches import DataSpec, Labeled, Paired, Unpaired
 from gantool.data.store import Store, open_store
-from gantool.data.stream import Stream, split
+from gantool.data.stream import Rows, Stream, rows_of, split
 
 CPU = torch.device("cpu")
 
@@ -199,8 +201,191 @@ def test_what_is_held_out_is_spread_over_the_data_and_the_same_every_time():
 
 
 def test_batches_are_made_of_the_given_rows_only():
-    rows_of = np.array([3, 5, 7, 11, 13, 17, 19])
-    stream = Stream(store(20), 3, 0, CPU, rows_of)
+    chosen = np.array([3, 5, 7, 11, 13, 17, 19])
+    stream = Stream(store(20), 3, 0, CPU, chosen)
     shown = {row for number in range(1, 20) for row in flat(stream, number)}
-    assert shown == set(rows_of.tolist())
+    assert shown == set(chosen.tolist())
     assert len(stream) == 2
+
+
+# Pairs, two kinds, and what is moved
+
+
+def shown(images):
+    """Tell which rows of `store` images are."""
+    pixels = ((images + 1) * 127.5).round().long()
+    return (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 0, 1]).tolist()
+
+
+def kinds(first, second):
+    """A store as `store` makes it, whose first pictures are of one kind and whose others are of another."""
+    return dataclasses.replace(store(first + second), labels=np.repeat([0, 1], [first, second]))
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def noise(count, shape=(2, 5, 7)):
+    """Pairs of random pictures and their negatives, which a mirror and a window keep negatives of each other."""
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    images[1::2] = 255 - images[::2]
+    return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), DataSpec(*shape, ("a", "b")), {"skipped": []})
+
+
+def test_source_and_target_of_a_pair_stay_together_and_every_pair_is_shown_once():
+    stream = Stream(store(24), 4, 0, CPU, kind=Paired)
+    batches = list(stream.epoch(1))
+    sources = [row for batch in batches for row in shown(batch.source)]
+    assert [row for batch in batches for row in shown(batch.target)] == [row + 1 for row in sources]
+    assert sorted(sources) == list(range(0, 24, 2))
+    assert len(stream) == len(batches) == 3
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 12), (12, 5), (12, 12), (1, 12)])
+def test_an_epoch_shows_every_picture_of_the_larger_kind_once_and_repeats_the_smaller_evenly(first, second):
+    batches = list(Stream(kinds(first, second), 4, 0, CPU, kind=Unpaired).epoch(1))
+    a, b = ([row for batch in batches for row in shown(batch[place])] for place in (0, 1))
+    assert len(a) == len(b) == 12
+    for found, wanted in ((a, range(first)), (b, range(first, first + second))):
+        times = [found.count(row) for row in wanted]
+        assert sum(times) == 12
+        assert max(times) - min(times) <= 1
+        assert sorted(found[: len(wanted)]) == list(wanted)  # each is shown once before any comes again
+
+
+def test_the_two_kinds_meet_in_other_partners_in_another_epoch():
+    stream = Stream(kinds(12, 12), 4, 0, CPU, kind=Unpaired)
+    partners = [
+        {pair for batch in stream.epoch(number) for pair in zip(shown(batch.a), shown(batch.b), strict=True)}
+        for number in (1, 2)
+    ]
+    assert len(partners[0] & partners[1]) < 6
+
+
+@pytest.mark.parametrize("count", [40, 41 * 2, 200])
+def test_a_pair_is_held_out_as_a_whole(count):
+    labels = np.tile([0, 1], count // 2)
+    train, held_out = rows_of(labels, 0.2, Paired)
+    assert sorted([*train, *held_out]) == list(range(0, count, 2))
+    assert len(held_out) == max(12, round(0.2 * count / 2))
+    stream = Stream(store(count), 4, 0, CPU, train, Paired)
+    seen = {row for number in range(1, 9) for batch in stream.epoch(number) for part in batch for row in shown(part)}
+    assert seen == {*train, *(train + 1)}
+
+
+@pytest.mark.parametrize("kind", [Labeled, Unpaired])
+def test_single_pictures_are_held_out_one_by_one(kind):
+    labels = np.repeat([0, 1], [40, 60])
+    assert all(map(np.array_equal, rows_of(labels, 0.2, kind), split(labels, 0.2)))
+    rows = rows_of(labels, 0.2, Unpaired).train
+    batches = Stream(kinds(40, 60), 4, 0, CPU, rows, Unpaired).epoch(1)
+    assert {row for batch in batches for part in batch for row in shown(part)} <= set(rows.tolist())
+
+
+@pytest.mark.parametrize(("flip", "jitter"), [(True, 0), (False, 3), (True, 3)])
+def test_source_and_target_of_a_pair_are_mirrored_and_moved_alike(flip, jitter):
+    data = noise(64)
+    plain = Stream(data, 16, 0, CPU, kind=Paired)
+    moved = Stream(data, 16, 0, CPU, kind=Paired, flip=flip, jitter=jitter)
+    for before, after in zip(plain.epoch(1), moved.epoch(1), strict=True):
+        assert after.source.shape == before.source.shape
+        assert not torch.equal(after.source, before.source)
+        assert torch.allclose(after.target, -after.source, rtol=0, atol=1e-6)
+
+
+def test_pictures_of_two_kinds_are_mirrored_each_by_itself_and_about_half_of_them():
+    data = dataclasses.replace(noise(64), labels=np.repeat([0, 1], 32))
+    (before,) = Stream(data, 32, 0, CPU, kind=Unpaired).epoch(1)
+    (after,) = Stream(data, 32, 0, CPU, kind=Unpaired, flip=True).epoch(1)
+    turned, stayed = (
+        [(new == old).flatten(1).all(1) for old, new in zip(wanted, after, strict=True)]
+        for wanted in ([part.flip(3) for part in before], before)
+    )
+    assert all(torch.equal(one, ~other) for one, other in zip(turned, stayed, strict=True))
+    assert all(8 < int(part.sum()) < 24 for part in turned)
+    assert not torch.equal(*turned)
+
+
+def test_pictures_of_two_kinds_get_each_a_window_of_its_own():
+    data = dataclasses.replace(noise(64), labels=np.repeat([0, 1], 32))
+    data.images[:] = data.images[0]
+    (batch,) = Stream(data, 32, 0, CPU, kind=Unpaired, jitter=3).epoch(1)
+    assert 0 < int((batch.a == batch.b).flatten(1).all(1).sum()) < 16  # windows agree by chance only, one in 16
+
+
+def test_a_jittered_picture_is_a_window_of_the_enlarged_one_and_every_window_comes_up():
+    data, jitter = noise(64), 2
+    corners = set()
+    stream, plain = Stream(data, 16, 0, CPU, jitter=jitter), Stream(data, 16, 0, CPU)
+    for number in (1, 2):
+        for before, after in zip(plain.epoch(number), stream.epoch(number), strict=True):
+            assert torch.equal(after.labels, before.labels)
+            larger = interpolate(before.images, (5 + jitter, 7 + jitter), mode="bilinear")
+            for image, whole in zip(after.images, larger, strict=True):
+                windows = {
+                    (down, across): whole[:, down : down + 5, across : across + 7]
+                    for down in range(jitter + 1)
+                    for across in range(jitter + 1)
+                }
+                (corner,) = [place for place, window in windows.items() if torch.equal(window, image)]
+                corners.add(corner)
+    assert len(corners) == (jitter + 1) ** 2
+
+
+def test_a_mirrored_picture_keeps_its_label():
+    for batch in Stream(store(100, (1, 2, 2)), 20, 0, CPU, flip=True).epoch(1):
+        both = torch.stack([torch.tensor(shown(images)) for images in (batch.images, batch.images.flip(3))])
+        assert bool((both == batch.labels).any(0).all())
+
+
+@pytest.mark.parametrize("kind", [Labeled, Paired, Unpaired])
+def test_a_seed_and_an_epoch_decide_how_pictures_are_moved_and_a_resumed_epoch_gives_exactly_the_rest(kind):
+    make = {"batch_size": 4, "device": CPU, "kind": kind, "flip": True, "jitter": 2}
+    whole = list(Stream(noise(40), seed=1, **make).epoch(2))
+    outside = torch.get_rng_state()
+    again = Stream(noise(40), seed=1, **make)
+    list(again.epoch(5))
+    for start in (0, 1, 3, len(whole)):
+        found = list(again.epoch(2, start))
+        assert len(found) == len(whole) - start
+        assert all(map(same, found, whole[start:]))
+    assert not same(next(Stream(noise(40), seed=2, **make).epoch(2)), whole[0])
+    assert not same(next(again.epoch(3)), whole[0])
+    assert torch.equal(outside, torch.get_rng_state())
+
+
+# Tables
+
+
+def table(rows, seed=0, size=4):
+    """Batches of a table of 30 rows, each of which holds its number."""
+    numbers = np.arange(30)
+    return Rows(numbers[:, None].astype(np.float32), numbers % 3, size, seed, CPU, np.asarray(rows))
+
+
+def test_an_epoch_of_a_table_shows_every_given_row_once_with_its_label():
+    rows = [1, 2, 3, 5, 8, 13, 21, 29]
+    stream = table(rows)
+    batches = list(stream.epoch(1))
+    assert [len(batch.labels) for batch in batches] == [4, 4]
+    assert len(stream) == 2
+    inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert sorted(inputs[:, 0].tolist()) == rows
+    assert torch.equal(labels, inputs[:, 0].long() % 3)
+
+
+def test_a_batch_larger_than_a_table_is_all_of_it():
+    assert [sorted(batch.inputs[:, 0].tolist()) for batch in table([4, 6, 7], size=99).epoch(1)] == [[4, 6, 7]]
+
+
+def test_a_seed_and_an_epoch_decide_the_order_of_a_table_and_a_resumed_epoch_gives_exactly_the_rest():
+    whole = list(table(range(30)).epoch(2))
+    again = table(range(30))
+    list(again.epoch(5))
+    for start in (0, 1, 6, 7):
+        found = list(again.epoch(2, start))
+        assert len(found) == 7 - start
+        assert all(map(same, found, whole[start:]))
+    assert not same(next(table(range(30), seed=1).epoch(2)), whole[0])
+    assert not same(next(again.epoch(3)), whole[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 import torch
@@ -232,3 +233,115 @@ def test_every_tenth_step_tells_the_norm_of_each_players_whole_gradient_and_so_i
     assert [index for index, one in enumerate(told) if "gradients/generator" in one] == [0, 10, 20]
     squares = [weight.grad.square().sum() for weight in trainer.model.generator.parameters()]
     assert told[-1]["gradients/generator"].item() == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-5)
+
+
+def squares(model):
+    """One player after the other lowers the square of its weight, whose gradient is twice the weight."""
+    for player in (model.discriminator, model.generator):
+        yield Turn(player, {"square": player.weight.square().sum()})
+
+
+def test_sgd_steps_by_the_gradient_and_a_share_of_the_last_step_as_torchs_own_does():
+    settings = Optimizer(name="sgd", lr=0.125, momentum=0.5)  # powers of two: no rounding
+    trainer = Trainer(Scripted(squares), Train(epochs=1, optimizer=settings), CPU)
+    torchs = nn.Parameter(torch.ones(1, 1))
+    optimizer = torch.optim.SGD([torchs], lr=0.125, momentum=0.5)
+    weight, velocity = 1.0, 0.0
+    for _ in range(4):
+        trainer.step(batch())
+        optimizer.zero_grad()
+        torchs.square().sum().backward()
+        optimizer.step()
+        velocity = 0.5 * velocity + 2 * weight
+        weight -= 0.125 * velocity
+        assert [player.weight.item() for player in trainer.optimizers] == [weight, weight] == [torchs.item()] * 2
+
+
+def test_the_momentum_of_sgd_is_part_of_the_exact_state():
+    settings = Train(epochs=1, optimizer=Optimizer(name="sgd", lr=0.125, momentum=0.5))
+    straight, fresh = (Trainer(Scripted(squares), settings, CPU) for _ in (0, 1))
+    straight.step(batch())
+    fresh.load_state_dict(through_a_file(straight.state_dict()))
+    for trainer in (straight, fresh):
+        trainer.step(batch())
+    assert straight.model.generator.weight.item() == fresh.model.generator.weight.item() == 0.75 - 0.125 * (1 + 1.5)
+
+
+def test_the_rate_that_is_left_shortens_each_players_own_step_and_grows_back_after_a_resume():
+    settings = Train(
+        epochs=4, decay_after=2, optimizer=Optimizer(name="sgd", lr=0.25), discriminator=PlayerOptimizer(lr=0.125)
+    )
+    trainer = Trainer(Scripted(squares), settings, CPU)
+    for epochs, share in ((0.0, 1), (2.0, 1), (3.0, 0.5), (3.5, 0.25), (4.0, 0), (1.0, 1)):
+        before = [player.weight.item() for player in (trainer.model.generator, trainer.model.discriminator)]
+        trainer.step(batch(), epochs)
+        after = [player.weight.item() for player in (trainer.model.generator, trainer.model.discriminator)]
+        assert after == [before[0] * (1 - 2 * 0.25 * share), before[1] * (1 - 2 * 0.125 * share)]
+        trainer.load_state_dict(trainer.state_dict())
+
+
+def averaging(ema, steps):
+    """A trainer after some steps, and its generator's weight before and after each of them."""
+    trainer = Trainer(Scripted(squares), Train(epochs=1, optimizer=Optimizer(lr=0.1), ema=ema), CPU)
+    weights = [1.0]
+    for _ in range(steps):
+        trainer.step(batch())
+        weights.append(trainer.model.generator.weight.item())
+    return trainer, weights
+
+
+def test_the_first_steps_of_an_average_count_as_a_closed_form_says():
+    """While n / (n + 9) of the mean is kept in step n, weight n of N counts C(n + 8, 8) / C(N + 9, 9)."""
+    trainer, weights = averaging(0.999, 7)
+    counts = [math.comb(number + 8, 8) for number in range(8)]
+    assert sum(counts) == math.comb(16, 9)
+    wanted = sum(count * weight for count, weight in zip(counts, weights, strict=True)) / sum(counts)
+    assert trainer.average.weight.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_later_an_average_forgets_at_the_recipes_pace():
+    trainer, weights = averaging(0.1, 5)  # no less than a tenth is kept from the first step on
+    wanted = 0.1**5 * weights[0] + sum(0.9 * 0.1 ** (5 - number) * weights[number] for number in range(1, 6))
+    assert trainer.average.weight.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_average_stands_in_for_the_generator_and_its_own_weights_come_back_after_an_error_too():
+    trainer, weights = averaging(0.5, 3)
+    own = trainer.model.generator
+    with trainer.averaged():
+        assert trainer.model.generator is trainer.average
+        assert list(dict(trainer.model.named_children())) == ["generator", "discriminator"]
+    assert trainer.model.generator is own
+    with pytest.raises(KeyboardInterrupt), trainer.averaged():
+        raise KeyboardInterrupt
+    assert trainer.model.generator is own
+    assert own.weight.item() == weights[-1] != trainer.average.weight.item()
+
+
+def test_the_average_is_moved_by_no_optimizer_and_is_part_of_the_exact_state():
+    trainer, _ = averaging(0.5, 3)
+    fresh, _ = averaging(0.5, 0)
+    fresh.load_state_dict(through_a_file(trainer.state_dict()))
+    assert not any(weight.requires_grad for weight in trainer.average.parameters())
+    for one in (trainer, fresh):
+        one.step(batch())
+    assert torch.equal(trainer.average.weight, fresh.average.weight)
+
+
+def test_without_an_average_the_generator_stays_what_it_is():
+    trainer, _ = averaging(None, 1)
+    own = trainer.model.generator
+    with trainer.averaged():
+        assert trainer.model.generator is own
+    assert trainer.state_dict()["average"] is None
+
+
+def test_the_average_has_the_running_statistics_of_the_generator_as_they_are():
+    torch.manual_seed(0)
+    model = DCGANTF(DATA, losses.find("non_saturating")(), latent_dim=3, dropout=0.0)
+    trainer = Trainer(model, Train(epochs=1, ema=0.9), CPU)
+    before = copy(model.generator)
+    step(trainer, batch())
+    buffers = dict(model.generator.named_buffers())
+    assert any(not torch.equal(value, before[name]) for name, value in buffers.items())
+    assert all(torch.equal(value, buffers[name]) for name, value in trainer.average.named_buffers())

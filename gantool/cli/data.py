@@ -66,7 +66,7 @@ def show_source(
     from gantool import show
     from gantool.batches import Examples, Paired
     from gantool.data.prepare import prepare, table
-    from gantool.data.sheet import contact_sheet, pair_sheet
+    from gantool.data.sheet import PAIRS, contact_sheet, pair_sheet
     from gantool.data.sources import SOURCES
     from gantool.recipe import Data, parse_changes
     from gantool.schema import Mismatch, check
@@ -88,7 +88,8 @@ def show_source(
     refuse_old(path, overwrite)
     if kind is Paired:
         pair_sheet(store, path)
-        show.result(f"{path}: 8 of {len(store) // 2} pairs")
+        count = len(store) // 2
+        show.result(f"{path}: {min(PAIRS, count)} of {count} pairs")
         return
     rendered = data.source in SOURCES and SOURCES[data.source].rendered
     contact_sheet(store, path, rendered=rendered)

@@ -103,7 +103,7 @@ def table(data: Data, root: Path, *, tell: Tell = lambda _: None) -> Table:
 
 def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:
     """Say what a recipe's data are like without making them; a folder that is not there counts as colour."""
-    if kind is Examples or data.source in SOURCES:
+    if kind is Examples or data.source in SOURCES or data.source in TABLES:
         source: AnySource | None = find(data, root, lambda _: None, kind)
     else:
         try:
@@ -181,7 +181,7 @@ def find(data: Data, root: Path, tell: Tell, kind: type[Batch] = Labeled) -> Any
         if data.folder:
             raise DataError(f"{name}: has no folders to look in; leave out data.folder={data.folder}")
         _refuse_kind(source, kind)
-        if isinstance(source, Source) and kind is Unpaired:
+        if isinstance(source, Source) and kind in (Paired, Unpaired):
             _refuse_many(name, keep(name, source.classes, data.classes))
         return source
     if kind is Examples:
@@ -217,7 +217,7 @@ def _refuse_kind(source: Source | TableSource, kind: type[Batch]) -> None:
 def _refuse_many(name: str, classes: Sequence[str]) -> None:
     """Raise where there are not two kinds of pictures to translate between."""
     if len(classes) != 2:
-        found = f"{len(classes)} kinds ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''})"
+        found = f"{len(classes)} kind{'s' if len(classes) != 1 else ''} ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''})"
         raise DataError(f"{name}: has {found}, but a translation is between two; choose with data.classes=[A, B]")
 
 
