@@ -217,7 +217,8 @@ def _refuse_kind(source: Source | TableSource, kind: type[Batch]) -> None:
 def _refuse_many(name: str, classes: Sequence[str]) -> None:
     """Raise where there are not two kinds of pictures to translate between."""
     if len(classes) != 2:
-        found = f"{len(classes)} kind{'s' if len(classes) != 1 else ''} ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''})"
+        count = "1 kind" if len(classes) == 1 else f"{len(classes)} kinds"
+        found = f"{count} ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''})"
         raise DataError(f"{name}: has {found}, but a translation is between two; choose with data.classes=[A, B]")
 
 
