@@ -836,7 +836,7 @@ def test_a_signal_before_the_first_step_ends_it_at_once_and_leaves_no_run(inside
         out, err = training.communicate(timeout=30)
 
     assert (training.returncode, out, err) == (130, "", "")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
     assert list(Path("runs").iterdir()) == []
     assert list(Path("data").glob("stores/*/about.json")) == []
 

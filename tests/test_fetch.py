@@ -449,7 +449,7 @@ def test_a_server_that_never_ends_its_headers_is_given_up(site, tmp_path, first)
     begun = time.monotonic()
     with pytest.raises(NetworkError, match=r"/a\.zip: no answer within 0\.2 s; check the connection"):
         download(Remote("a.zip", (url,)), tmp_path, **(QUICK | {"timeout": 0.2}))
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
     assert len(site.asked) == 1
 
 
@@ -481,7 +481,7 @@ def test_a_refused_connection_is_told_at_once_and_not_tried_again(tmp_path):
     begun = time.monotonic()
     with pytest.raises(NetworkError, match=r"a\.zip: the connection was refused; check the connection"):
         download(Remote("a.zip", (url,)), tmp_path, pause=5.0)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 4.5
 
 
 def test_a_name_that_is_not_found_is_looked_up_once_for_each_address(tmp_path, monkeypatch):
