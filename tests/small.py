@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from pathlib import Path
 
@@ -40,8 +41,14 @@ def small(name, **more):
         return more
     keys = inspect.signature(kind(name)).parameters
     narrow = {f"model.{key}": value for key, value in NARROW.items() if key in keys}
-    recipe = engine.open_recipe(name, {**narrow, **more})
-    return {"data.size": next(size for size in range(4, 65) if fits(recipe, size)), **narrow, **more}
+    return {"data.size": smallest(name, tuple(narrow.items())), **narrow, **more}
+
+
+@functools.cache
+def smallest(name, changes):
+    """The first of these sizes that the networks take; those of most recipes take one only."""
+    recipe = engine.open_recipe(name, dict(changes))
+    return next(size for size in (4, 8, 12, 14, 16, 24, 28, 32, 64) if fits(recipe, size))
 
 
 def fits(recipe, size):
