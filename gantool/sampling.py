@@ -113,7 +113,8 @@ class Trained:
             raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
         if not self.generator.conditional:
             raise RunError(
-                f"--class {class_name}: {self.name} is not told classes; a conditional model is, such as cgan_egg"
+                f"--class {class_name}: {self.name} is not told classes; leave it out; "
+                "a conditional model is, such as cgan_egg"
             )
         return self.data.classes.index(class_name)
 
@@ -232,8 +233,12 @@ def _file(run: Run, checkpoint: str) -> Path:
         raise RunError(f"--checkpoint {checkpoint}: expected best, last or the number of an epoch")
     if not path.exists():
         there = ", ".join([*(name for name in ("best", "last") if (folder / f"{name}.pt").exists()), *map(str, kept)])
+        # The first epoch's end is the first measurement, and with it the first best.
+        young = (
+            f"; --checkpoint last, or train it further: gantool train {run.path} --resume" if there == "last" else ""
+        )
         raise CheckpointError(
             f"{run.path}: no checkpoint {checkpoint!r}; there {'are: ' + there if there else 'is none'}"
-            + ("; train.keep_every keeps more" if checkpoint.isdecimal() else "")
+            + ("; train.keep_every keeps more" if checkpoint.isdecimal() else young)
         )
     return path

@@ -332,8 +332,8 @@ def test_kept_classes_have_the_order_of_the_recipe():
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (["Eg"], "food: unknown class 'Eg'; did you mean 'Egg'?; data.classes names the ones to keep"),
-        (["Zzz"], "food: unknown class 'Zzz'; known: Bread, Egg; data.classes names the ones to keep"),
+        (["Eg"], "food: unknown class 'Eg'; did you mean 'Egg'?; data.classes names the ones to keep, null keeps all"),
+        (["Zzz"], "food: unknown class 'Zzz'; known: Bread, Egg; data.classes names the ones to keep, null keeps all"),
         (["../x"], "food: unknown class '../x'; known: Bread, Egg; "),
         ([""], "food: unknown class ''; known: Bread, Egg; "),
         (["Egg/.."], "food: unknown class 'Egg/..'; "),

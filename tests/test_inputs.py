@@ -179,7 +179,7 @@ def test_a_folder_becomes_a_folder_and_what_is_no_picture_is_named(tmp_path):
     run = cyclegan(tmp_path / "run")
     told = run_cli("sample", run.path, "--input", folder, "-o", tmp_path / "out")
     assert told.exit_code == 0
-    assert "3 pictures, translated in epoch 3" in told.output
+    assert "3 pictures, translated into blue in epoch 3" in told.output
     assert "notes.txt: skipped (not a picture)" in told.output.replace("\n", "")
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
     assert found == ["a-png.png", "a.png", "deeper/c.png"]
@@ -280,6 +280,21 @@ def test_a_table_of_ones_own_is_answered_row_by_row_into_a_file_of_its_own(tmp_p
     wanted = trained.answer(torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])).max(1)
     assert [float(row["probability"]) for row in rows] == pytest.approx(wanted.values.tolist(), abs=1e-5)
     assert [row["answer"] for row in rows] == [TABLES["xor"].spec.classes[index] for index in wanted.indices.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-o", "x.png"), "-o x.png: dense's answers are a table; name a file that ends in .csv"),
+        (("--class", "1"), "--class 1: dense answers, and makes no pictures; leave it out"),
+        (("--seeds", "0-3"), "--seeds 0-3: dense answers, and makes no pictures; leave it out"),
+    ],
+)
+def test_what_asks_a_classifier_for_pictures_is_refused(words, message, inside):
+    run, _ = table_run(inside / "run", "mlp_xor", "xor")
+    told = run_cli("sample", run.path, *words)
+    assert (type(told.exception), str(told.exception)) == (GantoolError, message)
+    assert not (inside / "x.png").exists()
 
 
 def test_sentences_of_ones_own_are_answered_line_by_line(tmp_path):

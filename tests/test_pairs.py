@@ -107,8 +107,11 @@ def test_of_very_many_folders_a_few_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["A", "C"], "HERE: unknown class 'C'; known: A, B; data.classes names the ones to keep"),
-        (["phoot", "edgse"], "HERE: unknown class 'phoot'; known: A, B; data.classes names the ones to keep"),
+        (["A", "C"], "HERE: unknown class 'C'; known: A, B; data.classes names the ones to keep, null keeps all"),
+        (
+            ["phoot", "edgse"],
+            "HERE: unknown class 'phoot'; known: A, B; data.classes names the ones to keep, null keeps all",
+        ),
         (["A", "A"], "HERE: data.classes names a class twice: A, A"),
         (
             ["B"],
@@ -239,7 +242,7 @@ def test_the_direction_can_be_turned(tmp_path):
 def test_halves_have_two_names_only(tmp_path):
     message = refusal(beside(tmp_path, "1.png"), None, ["photos", "edges"])
 
-    assert message == "HERE: unknown class 'photos'; known: A, B; data.classes names the ones to keep"
+    assert message == "HERE: unknown class 'photos'; known: A, B; data.classes names the ones to keep, null keeps all"
 
 
 @pytest.mark.parametrize("wrap", ["", "food/", "a/b/"])
@@ -301,11 +304,12 @@ def test_files_that_are_not_two_halves_are_listed_and_left_out(tmp_path):
     ]
 
 
-def test_a_flat_folder_of_single_pictures_is_told(tmp_path):
-    assert refusal(folders(tmp_path, "1.png", "2.png")) == (
+@pytest.mark.parametrize("classes", [None, ["edges", "egg"]])
+def test_a_flat_folder_of_single_pictures_is_told_whatever_classes_are_asked_for(classes, tmp_path):
+    assert refusal(folders(tmp_path, "1.png", "2.png"), None, classes) == (
         "HERE: no pair in it: 1.png (8x8, but two pictures side by side are wider than high), "
         "2.png (8x8, but two pictures side by side are wider than high); "
-        "a file has to be two pictures side by side, or two folders pictures of the same names"
+        "a file has to be two pictures side by side, or there have to be two folders with the same names"
     )
 
 

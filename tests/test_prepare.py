@@ -80,7 +80,7 @@ def test_kept_classes_get_labels_in_the_order_of_the_recipe(pets, tmp_path):
 
 
 def test_an_unknown_class_is_told(pets, tmp_path):
-    message = r"pets: unknown class 'cta'; did you mean 'cat'\?; data.classes names the ones to keep$"
+    message = r"pets: unknown class 'cta'; did you mean 'cat'\?; data.classes names the ones to keep, null keeps all$"
     with pytest.raises(DataError, match=message):
         prepare(data(pets, classes=["cta"]), tmp_path / "data")
 

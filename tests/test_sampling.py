@@ -127,6 +127,16 @@ def test_kept_epochs_are_sampled_by_number_and_missing_ones_name_those_that_are_
         load(run.path, "newest", "cpu")
 
 
+def test_a_run_stopped_in_its_first_epoch_has_no_best_checkpoint_and_says_what_to_do(tmp_path):
+    run = untrained(tmp_path / "run", "gan14", checkpoint="last")
+    with pytest.raises(CheckpointError) as error:
+        load(run.path, device="cpu")
+    assert str(error.value) == (
+        f"{run.path}: no checkpoint 'best'; there are: last; "
+        f"--checkpoint last, or train it further: gantool train {run.path} --resume"
+    )
+
+
 def test_a_run_without_checkpoints_says_so(tmp_path):
     run = Run.create(dump(engine.open_recipe("gan14")), name="gan14", out=tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"no checkpoint 'best'; there is none$"):

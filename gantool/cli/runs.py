@@ -118,13 +118,17 @@ def sample(
 ) -> None:
     """Make pictures: one seed is one picture. FILE.png is a grid, any other name a folder of single files.
 
-    A model that translates pictures shows examples, or translates --input; one that answers tells its answers.
+    A model that translates pictures shows examples, or translates --input; one that answers prints its answers, or
+    writes them to -o FILE.csv.
     """
     from gantool import load, show
 
     found = find_run(run)
     trained = load(found.path, checkpoint, device)
     if trained.answers:
+        for option, value in (("--class", class_name), ("--seeds", seeds)):
+            if value is not None:
+                raise GantoolError(f"{option} {value}: {trained.name} answers, and makes no pictures; leave it out")
         _answer(found, trained, given, output, overwrite)
         return
     if given is not None:
@@ -173,7 +177,8 @@ def _translate(
     if not made:
         raise DataError(f"--input {given}: none of its {len(files)} files can be read as a picture")
     place = files[0][2] if len(files) == 1 else f"{files[0][2].parent}{os.sep}"
-    show.result(f"{place}: {made} picture{'s' if made != 1 else ''}, translated in epoch {trained.epoch}")
+    way = f" into {class_name or trained.data.classes[-1]}" if trained.generator.conditional else ""
+    show.result(f"{place}: {made} picture{'s' if made != 1 else ''}, translated{way} in epoch {trained.epoch}")
 
 
 def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None, over: bool) -> None:
@@ -181,6 +186,8 @@ def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None,
     from gantool import show
     from gantool.inputs import answers, write_answers
 
+    if output is not None and output.suffix.lower() != ".csv":
+        raise GantoolError(f"-o {output}: {trained.name}'s answers are a table; name a file that ends in .csv")
     rows = answers(trained, given)
     if output is None:
         show.predictions(rows)

@@ -125,7 +125,9 @@ def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tup
     """
     for name in wanted or ():
         if name not in known:
-            raise DataError(f"{source}: " + unknown("class", name, known) + "; data.classes names the ones to keep")
+            raise DataError(
+                f"{source}: " + unknown("class", name, known) + "; data.classes names the ones to keep, null keeps all"
+            )
     if wanted and len(set(wanted)) < len(wanted):
         raise DataError(f"{source}: data.classes names a class twice: {', '.join(wanted)}")
     return tuple(wanted or known)

@@ -42,12 +42,13 @@ class Pairs:
         self.path, found = explore(path, inside)
         self.problems: list[tuple[str, str]] = []
         self._beside = len(found) == 1
-        self.classes = _two(self.path, SIDES if self._beside else tuple(found), classes)
         if self._beside:
             (files,) = found.values()
             pairs = self._halves(files)
-            advice = "a file has to be two pictures side by side, or two folders pictures of the same names"
+            advice = "a file has to be two pictures side by side, or there have to be two folders with the same names"
+            self.classes = _two(self.path, SIDES, classes) if pairs else SIDES
         else:
+            self.classes = _two(self.path, tuple(found), classes)
             pairs = self._partners({name: found[name] for name in self.classes})
             advice = f"a picture in {self.classes[0]} and its partner in {self.classes[1]} have to have the same name"
         if not pairs:

@@ -73,7 +73,6 @@ def prepare(
             _majority(source, classes) if data.channels is None else 3,
         )
         pictures = source.pictures(classes)
-        _list(source.problems if isinstance(source, Pairs) else [], tell)
     spec = DataSpec(data.channels or channels, data.height, data.width, classes)
     settings: dict[str, Any] = {"rule": RULE, "content": mark, "shape": spec.shape, "classes": classes}
     if kind is Paired:
@@ -83,13 +82,15 @@ def prepare(
     store = open_store(path)
     if store is None:
         verb = "rendering" if isinstance(source, Source) and source.rendered else "decoding"
+        _list(source.problems if isinstance(source, Pairs) else [], tell)
         tell(f"{verb} {data.source} at {data.height}x{data.width}, once")
         items = _items(pictures, spec)
         about = {"source": data.source, "settings": settings}
         store = build_store(path, _whole(items) if kind is Paired else items, spec, about)
         if store.skipped:
             name, reason = store.skipped[0]
-            tell(f"{len(store.skipped)} files skipped, such as {name} ({reason}); all in {path / 'about.json'}")
+            count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
+            tell(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
     return store
 
 
