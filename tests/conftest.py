@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks are quicker on one
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as gantool does, for files that load torch before it
 os.environ["NO_COLOR"] = "1"  # messages are compared as text
 os.environ["COLUMNS"] = "160"

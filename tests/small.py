@@ -39,15 +39,34 @@ def small(name, **more):
     """Changes that make a recipe's networks quick: narrow where they can be, and the smallest images that fit."""
     if issubclass(kind(name), Classifier):
         return more
+    narrow = narrowed(name)
+    return {"data.size": smallest(name), **narrow, **more}
+
+
+def narrowed(name):
+    """Changes that make a recipe's layers narrow: those that a number sets, and those that are listed."""
+    listed = {
+        f"model.{key}": narrower(value) for key, value in engine.open_recipe(name).model.items() if is_list(value)
+    }
     keys = inspect.signature(kind(name)).parameters
-    narrow = {f"model.{key}": value for key, value in NARROW.items() if key in keys}
-    return {"data.size": smallest(name, tuple(narrow.items())), **narrow, **more}
+    return listed | {f"model.{key}": value for key, value in NARROW.items() if key in keys}
+
+
+def is_list(value):
+    return isinstance(value, list)
+
+
+def narrower(layers):
+    """Widths, or layers that begin with theirs: an eighth of it, but 4 or more where it was so."""
+    return [
+        [*narrower(layer[:1]), *layer[1:]] if is_list(layer) else max(min(layer, 4), layer // 8) for layer in layers
+    ]
 
 
 @functools.cache
-def smallest(name, changes):
+def smallest(name):
     """The first of these sizes that the networks take; those of most recipes take one only."""
-    recipe = engine.open_recipe(name, dict(changes))
+    recipe = engine.open_recipe(name, narrowed(name))
     return next(size for size in (4, 8, 12, 14, 16, 24, 28, 32, 64) if fits(recipe, size))
 
 
@@ -61,10 +80,14 @@ def fits(recipe, size):
 
 
 def offline(name):
-    """Changes that make a recipe learn from what comes with gantool or scikit-learn."""
+    """Changes that make a recipe learn from what comes with gantool or scikit-learn, and from no more than it must."""
     source = SOURCES.get(engine.open_recipe(name).data.source)
-    if source is None or not source.needs:
+    if source is None:
         return {}
-    found = OFFLINE[kind(name).consumes]
-    few = {"data.classes": ["3", "8"], "data.held_out": 0.5} if found == "digits" else {"data.classes": None}
-    return {"data.source": found, **few}
+    found = {"data.source": OFFLINE[kind(name).consumes], "data.classes": None} if source.needs else {}
+    if kind(name).consumes is Labeled:
+        found["data.held_out"] = 0.5
+        classes = spec(engine.open_recipe(name, found)).classes
+        if len(classes) > 2:
+            found["data.classes"] = list(classes[:2])
+    return found

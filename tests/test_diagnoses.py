@@ -65,9 +65,10 @@ def test_a_run_that_fails_is_told_of_its_failure(code, tmp_path, data_dir):
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_run_that_learns_is_told_nothing(name, tmp_path, data_dir):
+def test_a_run_that_learns_is_told_nothing_and_copies_no_picture(name, tmp_path, data_dir):
     news, run = train(tmp_path / "run", data_dir, name, HEALTHY[name])
     assert news == []
+    assert [entry["metrics/copying"] for entry in run.entries() if "metrics/copying" in entry][-1] > -3
     measured = [entry["metrics/fd"] for entry in run.entries() if "metrics/fd" in entry]
     assert measured[-1] < measured[0] / 20
 
@@ -91,12 +92,6 @@ def test_on_twenty_pictures_the_discriminator_overfits_and_the_generator_copies(
     last = [entry for entry in run.entries() if "metrics/copying" in entry][-1]
     assert last["metrics/copying"] < -3
     assert last["measured_with"]["held_out"] == 12
-
-
-def test_a_run_on_enough_pictures_copies_none_of_them(tmp_path, data_dir):
-    news, run = train(tmp_path / "run", data_dir, "gan14", {"train.epochs": 60, "train.evaluate_every": 10})
-    assert news == []
-    assert run.entries()[-1]["metrics/copying"] > -3
 
 
 def test_diagnoses_are_told_as_they_come_and_listed_at_the_end(tmp_path, data_dir, capsys):

@@ -42,6 +42,15 @@ def every_step(monkeypatch):
     monkeypatch.setattr(training, "PATIENCE", 0.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_threads():
+    """As on a machine of two cores: sums are taken in parts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def recipe_of(name, epochs=3, **changes):
     dotted = {f"train.{key}": value for key, value in changes.items()}
     return engine.open_recipe(name, {**CASES[name], "train.evaluate_every": 2, "train.epochs": epochs, **dotted})

@@ -31,6 +31,7 @@ TINY = [
     *("--set", "train.evaluate_images=64", "--set", "train.extractors=[rand]", "--set", "tune.epochs=4"),
     *("--set", "tune.confirm=null"),
 ]
+INLINE = ["--engine", "inline"]  # where it does not matter who runs the trials, a start of Ray is saved
 
 
 def gantool(*arguments: str, folder: Path, **options) -> subprocess.CompletedProcess[str]:
@@ -140,7 +141,7 @@ def test_the_same_command_finishes_at_once_and_a_larger_number_adds_only_what_is
 
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")
 def test_an_interrupted_search_says_how_to_go_on_and_does_so_from_checkpoints(data, tmp_path):
-    settings = ["--set", "tune.epochs=100", "--trials", "2", "--out", "s", "--data-dir", str(data)]
+    settings = ["--set", "tune.epochs=60", "--trials", "2", "--out", "s", "--data-dir", str(data)]
     command = ["tune", "gan14", *TINY, *settings]
     process = subprocess.Popen(
         [sys.executable, "-m", "gantool", *command],
@@ -179,7 +180,7 @@ def test_trials_that_fail_are_in_the_table_with_their_reason_and_when_all_fail_t
     command = ["tune", "gan14", *TINY, "--trials", "2", "--out", "s", "--data-dir", str(data)]
     deep = f"model.discriminator={[16] * 13}"  # at this rate its scores overflow in the first steps
     wild = [deep, "train.optimizer.lr=1000.0", "tune.space={train.optimizer.lr: {low: 999.0, high: 1000.0}}"]
-    done = gantool(*command, *(part for change in wild for part in ("--set", change)), folder=tmp_path)
+    done = gantool(*command, *INLINE, *(part for change in wild for part in ("--set", change)), folder=tmp_path)
     assert done.returncode == 4, done.stderr
     assert "no trial finished; most often: " in done.stderr
     rows = table(tmp_path / "s")
@@ -264,10 +265,11 @@ def test_the_table_of_a_confirmed_study_fits_a_terminal(columns, tmp_path, monke
 
 
 def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):
-    space = ["--set", "tune.space={train.optimizer.lr: [2e-4, 0.3]}", "--set", "tune.seed=1", "--set", "tune.epochs=20"]
+    space = ["--set", "tune.space={train.optimizer.lr: [2e-4, 0.3]}", "--set", "tune.seed=1", "--set", "tune.epochs=10"]
     every = ["--set", "train.evaluate_every=1", "--set", "train.batch_size=32"]
     done = gantool(
         *("tune", "gan14", *TINY, *space, *every, "--trials", "5", "--out", "a", "--data-dir", str(data)),
+        *INLINE,
         folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -278,7 +280,7 @@ def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):
         assert row["state"] == "fail"
         assert row["why"].startswith("diverged: ")
     log = tmp_path / "a" / "trials" / f"{int(wild[0]['number']):04d}" / "log.jsonl"
-    assert len(log.read_text(encoding="utf-8").splitlines()) < 20
+    assert len(log.read_text(encoding="utf-8").splitlines()) < 10
     assert engine.open_recipe(str(tmp_path / "a" / "best.yaml")).train.optimizer.lr == 2e-4
 
 
@@ -295,7 +297,7 @@ def test_too_few_pictures_to_tell_settings_apart_are_refused_and_few_are_said_to
         "gantool train"
     )
     small[1], small[5] = "data.source=thirty", "b"
-    done = gantool("tune", "gan14", *TINY, *small, folder=tmp_path)
+    done = gantool("tune", "gan14", *TINY, *small, *INLINE, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "learning from 18 pictures; 12 more are held out; with fewer than 60 pictures fd ranks" in done.stderr
 
