@@ -95,13 +95,20 @@ class Trained:
         Raises:
             RunError: there is no such class, or the model makes no pictures.
         """
-        model, shown = self.generator, self.shown
-        label = None if class_name is None else self.label(class_name)
-        if shown is not None:
-            rows = [row for row, own in enumerate(shown.labels) if label in (None, own)]
-            return self.pictures(shown.rows([rows[seed % len(rows)] for seed in seeds]))
+        model, asked = self.generator, self.asked(seeds, class_name)
+        if asked is not None:
+            return self.pictures(asked)
         assert isinstance(model, FromNoise)
-        return self.render(model.prompt(seeds, None if label is None else [label] * len(seeds)))
+        return self.render(model.prompt(seeds, None if class_name is None else [self.label(class_name)] * len(seeds)))
+
+    def asked(self, seeds: Sequence[int], class_name: str | None = None) -> Ask | None:
+        """Give the translations that seeds stand for, with their sources; None where pictures are made from noise."""
+        shown = self.shown
+        if shown is None:
+            return None
+        label = None if class_name is None else self.label(class_name)
+        rows = [row for row, own in enumerate(shown.labels) if label in (None, own)]
+        return shown.rows([rows[seed % len(rows)] for seed in seeds])
 
     def pictures(self, ask: Ask) -> Tensor:
         """Make the pictures that are asked for: [N, C, H, W], float32, -1 to 1, on the CPU."""

@@ -355,7 +355,7 @@ class Row(NamedTuple):
 def compare(
     runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, tell: Callable[[str], None], columns: int = 8
 ) -> list[Row]:
-    """Measure several runs alike, and draw what each makes of the same seeds, a row a run.
+    """Measure several runs alike, and draw what each makes of the same seeds, a row a run, translations below sources.
 
     Args:
         runs: two or more.
@@ -365,7 +365,7 @@ def compare(
         tell: is told what is prepared.
         columns: pictures of each run.
     """
-    rows, sheets = [], []
+    rows, sheets, sources = [], [], []
     first: Evaluator | None = None
     for run in runs:
         trained = Trained(run, "best", device)
@@ -378,13 +378,28 @@ def compare(
         last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
         name, floor = trained.recipe.model["name"], evaluator.floor.value
         rows.append(Row(str(run.path), run.path.name, name, trained.epoch, found, floor, last[0] if last else [], same))
+        asked = trained.asked(range(columns))
+        sources.append(None if asked is None or asked.sources is None else numbers(asked.sources))
         sheets.append(trained.sample(range(columns)))
     # The best first, in the table and on the sheet; what cannot be compared last.
     order = sorted(range(len(rows)), key=lambda index: (not rows[index].same, rows[index].values["fd"]))
-    captions = [text for index in order for text in (rows[index].name, *[""] * (columns - 1))]
-    pictures_of = _alike(sheets)
-    images.save(images.grid(torch.cat([pictures_of[i] for i in order]), columns=columns, captions=captions), path)
+    lines = _lines([(rows[index].name, sheets[index], sources[index]) for index in order])
+    captions = [text for name, _ in lines for text in (name, *[""] * (columns - 1))]
+    pictures = _alike([line for _, line in lines])
+    images.save(images.grid(torch.cat(pictures), columns=columns, captions=captions), path)
     return [rows[index] for index in order]
+
+
+def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:
+    """Put each run's pictures below their sources, where it has any, once for neighbours that share them."""
+    found = []
+    above: Tensor | None = None
+    for name, made, sources in runs:
+        if sources is not None and (above is None or not torch.equal(sources, above)):
+            found.append(("source", sources))
+        above = sources
+        found.append((name, made))
+    return found
 
 
 def nearest(

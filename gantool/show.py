@@ -81,6 +81,16 @@ def number(value: float) -> str:
     return f"{value:.{min(digits, 8)}f}"
 
 
+def several(count: int, thing: str) -> str:
+    """Say how many there are of something.
+
+    >>> several(1, "class"), several(3, "class"), several(1200, "frame")
+    ('1 class', '3 classes', '1,200 frames')
+    """
+    plural = "" if count == 1 else "es" if thing.endswith("s") else "s"
+    return f"{count:,} {thing}{plural}"
+
+
 def duration(seconds: float) -> str:
     """Write a time as people say it.
 

@@ -750,7 +750,7 @@ def test_a_console_that_knows_ascii_only_is_no_error(tmp_path):
     assert done.returncode == 0
     assert "decoding" in done.stderr
     assert "??" in done.stderr
-    assert done.stdout.endswith("1 pictures in 1 classes\n")
+    assert done.stdout.endswith("1 picture in 1 class\n")
 
 
 def test_an_error_goes_to_standard_error_with_its_code():

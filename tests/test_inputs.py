@@ -12,6 +12,7 @@ from small import small
 from typer.testing import CliRunner
 
 from gantool import batches, checkpoints, devices, engine, inputs, load, models
+from gantool.assessment import sheet
 from gantool.batches import DataSpec
 from gantool.cli import app
 from gantool.data.tables import TABLES
@@ -233,6 +234,17 @@ def test_what_cannot_be_translated_is_told_in_one_line(words, code, message, ins
     assert str(told.exception).startswith(message)
     assert told.exception.exit_code == code
     assert not (inside / "x.png").exists()
+
+
+@pytest.mark.parametrize(("make", "words", "rows"), [(pix2pix, (), [0, 2]), (cyclegan, ("--class", "brown"), [4, 6])])
+def test_seeds_number_the_examples_of_a_class_and_are_drawn_beside_their_sources(make, words, rows, tmp_path):
+    run, target = make(tmp_path / "run"), tmp_path / "some.png"
+    assert run_cli("sample", run.path, "--seeds", "0,2", *words, "-o", target).exit_code == 0
+    trained = load(run.path, device="cpu")
+    asked = trained.shown.rows(rows)
+    with Image.open(target) as picture:
+        assert picture.tobytes() == sheet(asked, trained.pictures(asked), trained.data.classes).tobytes()
+        assert tuple(COLOURS.flatten().tolist()) in {colour for _, colour in picture.getcolors(1 << 16)}, "a source"
 
 
 def test_a_model_of_noise_takes_no_input(tmp_path):

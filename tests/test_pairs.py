@@ -51,7 +51,11 @@ def beside(root, *files, size=(16, 8)):
 
 
 def listed(pairs, classes=None):
-    return [(name, class_name) for name, class_name, _ in pairs.pictures(classes or pairs.classes)]
+    twice = (name for name in pairs.names for _ in "AB")
+    rows = list(zip(twice, pairs.pictures(classes or pairs.classes), strict=True))
+    # A picture's own name is for messages: its file's, where each has one.
+    assert all(name in unicodedata.normalize("NFC", Path(picture.name).as_posix()) for name, picture in rows)
+    return [(name, picture.class_name) for name, picture in rows]
 
 
 def refusal(*arguments):
@@ -72,10 +76,10 @@ def test_pictures_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
     assert pairs.classes == ("A", "B")
     assert pairs.problems == []
     assert [(name, kind, file.relative_to(tmp_path).as_posix()) for name, kind, file in pairs.pictures(("A", "B"))] == [
-        ("1", "A", "A/1.png"),
-        ("1", "B", "B/1.jpg"),
-        ("2", "A", "A/2.png"),
-        ("2", "B", "B/2.png"),
+        (str(Path("A/1.png")), "A", "A/1.png"),
+        (str(Path("B/1.jpg")), "B", "B/1.jpg"),
+        (str(Path("A/2.png")), "A", "A/2.png"),
+        (str(Path("B/2.png")), "B", "B/2.png"),
     ]
 
 

@@ -540,4 +540,4 @@ def test_a_picture_that_breaks_off_leaves_its_partner_out_too(tmp_path, side):
     store = prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)
 
     assert (reds(store), store.labels.tolist()) == ([0, 100, 2, 102], [0, 1, 0, 1])
-    assert store.skipped == [["1", "truncated"]]
+    assert store.skipped == [[str(Path(side, "1.png")), "truncated"]]

@@ -9,9 +9,11 @@ import shutil
 import pytest
 import torch
 from PIL import Image
+from small import small
 
-from gantool import cli, engine
+from gantool import cli, engine, images, load, scoring
 from gantool.data.eggs import render
+from gantool.metrics.evaluate import numbers
 from gantool.recipe import dump
 from gantool.runs import Run
 
@@ -180,6 +182,31 @@ def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, da
     with Image.open(sheet) as picture:
         assert picture.width > 8 * 56
         assert picture.height > 2 * 56
+
+
+def test_translations_are_compared_below_their_sources_which_runs_of_the_same_data_share(data_dir, tmp_path):
+    quick = {**small("pix2pix"), "data.source": "egg_edges", "data.classes": None, "train.batch_size": 100}
+    pair = [
+        trained(tmp_path / f"{seed}", data_dir, "pix2pix", **quick, train__epochs=1, train__seed=seed)
+        for seed in (1, 2)
+    ]
+    path = tmp_path / "sheet.png"
+    rows = scoring.compare(pair, path, device="cpu", data_dir=data_dir, tell=lambda _: None, columns=3)
+    best = [load(row.run, device="cpu") for row in rows]
+    sources = numbers(best[0].shown.sources[:3])
+    assert torch.equal(sources, numbers(best[1].shown.sources[:3]))
+    lines = [("source", sources), *((row.name, one.sample(range(3))) for row, one in zip(rows, best, strict=True))]
+    captions = [text for name, _ in lines for text in (name, "", "")]
+    expected = images.grid(torch.cat([line for _, line in lines]), columns=3, captions=captions)
+    with Image.open(path) as picture:
+        assert picture.tobytes() == expected.tobytes()
+
+
+def test_sources_that_differ_are_drawn_for_each_run_and_none_for_pictures_from_noise():
+    one, other = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    runs = [("a", one, one), ("b", one, one), ("c", one, other), ("d", one, None), ("e", one, other)]
+    found = [name for name, _ in scoring._lines(runs)]
+    assert found == ["source", "a", "b", "source", "c", "d", "source", "e"]
 
 
 def test_a_comparison_fits_a_narrow_terminal_and_names_what_runs_ended_with(data_dir, tmp_path, capsys, monkeypatch):

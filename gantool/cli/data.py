@@ -89,11 +89,12 @@ def show_source(
     if kind is Paired:
         pair_sheet(store, path)
         count = len(store) // 2
-        show.result(f"{path}: {min(PAIRS, count)} of {count} pairs")
+        show.result(f"{path}: {min(PAIRS, count)} of {show.several(count, 'pair')}")
         return
     rendered = data.source in SOURCES and SOURCES[data.source].rendered
     contact_sheet(store, path, rendered=rendered)
-    show.result(f"{path}: {len(store)} pictures in {len(store.spec.classes)} classes")
+    pictures, classes = show.several(len(store), "picture"), show.several(len(store.spec.classes), "class")
+    show.result(f"{path}: {pictures} in {classes}")
 
 
 def _kind(what: str) -> type[Batch]:

@@ -142,7 +142,7 @@ def sample(
         path = output or found.path / "sample.png"
         refuse_old(path, overwrite or output is None)
         images.save(sheet(shown, trained.pictures(shown), trained.data.classes), path)
-        show.result(f"{path}: {len(shown)} examples, as translated in epoch {trained.epoch}")
+        show.result(f"{path}: {show.several(len(shown), 'example')}, as translated in epoch {trained.epoch}")
         show.hint(f"gantool sample {typed(found.path)} --input FILE")
         return
     seeds = "0-15" if seeds is None else seeds
@@ -151,13 +151,14 @@ def sample(
     names = [f"seed-{seed:06d}" for seed in numbers]
     for file in [path] if path.suffix else [path / f"{name}.png" for name in names]:
         refuse_old(file, overwrite or output is None)
-    pictures = trained.sample(numbers, class_name)
+    pictures, asked = trained.sample(numbers, class_name), trained.asked(numbers, class_name)
     if path.suffix:
-        images.save(images.grid(pictures), path)
-        show.result(f"{path}: {len(numbers)} pictures of epoch {trained.epoch}")
+        drawn = images.grid(pictures) if asked is None else sheet(asked, pictures, trained.data.classes)
+        images.save(drawn, path)
+        show.result(f"{path}: {show.several(len(numbers), 'picture')} of epoch {trained.epoch}")
     else:
         images.save_each(pictures, path, names)
-        show.result(f"{path}{os.sep}: {len(numbers)} pictures of epoch {trained.epoch}")
+        show.result(f"{path}{os.sep}: {show.several(len(numbers), 'picture')} of epoch {trained.epoch}")
 
 
 def _translate(
@@ -178,7 +179,7 @@ def _translate(
         raise DataError(f"--input {given}: none of its {len(files)} files can be read as a picture")
     place = files[0][2] if len(files) == 1 else f"{files[0][2].parent}{os.sep}"
     way = f" into {class_name or trained.data.classes[-1]}" if trained.generator.conditional else ""
-    show.result(f"{place}: {made} picture{'s' if made != 1 else ''}, translated{way} in epoch {trained.epoch}")
+    show.result(f"{place}: {show.several(made, 'picture')}, translated{way} in epoch {trained.epoch}")
 
 
 def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None, over: bool) -> None:
@@ -196,7 +197,7 @@ def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None,
         return
     refuse_old(output, over)
     write_answers(rows, output)
-    show.result(f"{output}: {len(rows)} answers of epoch {trained.epoch}")
+    show.result(f"{output}: {show.several(len(rows), 'answer')} of epoch {trained.epoch}")
 
 
 def animate(
@@ -223,7 +224,7 @@ def animate(
         count = animate_walk(found, path, read_seeds(seeds), frames, class_name, checkpoint)
     else:
         count = animate_training(found, path)
-    show.result(f"{path}: {count} frames")
+    show.result(f"{path}: {show.several(count, 'frame')}")
 
 
 def score(

@@ -70,7 +70,8 @@ class Pairs:
                 yield from side_by_side(name, self.files[SIDES[0]][index], classes)
             else:
                 for class_name in classes:
-                    yield Picture(name, class_name, self.files[class_name][index])
+                    file = self.files[class_name][index]
+                    yield Picture(self._shown(file), class_name, file)
 
     def fingerprint(self, classes: Sequence[str]) -> str:
         """Name the content by the place, size and time of every file that is half of a pair."""

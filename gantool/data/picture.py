@@ -16,7 +16,7 @@ class Picture(NamedTuple):
     """A picture as its source has it.
 
     Args:
-        name: for messages; the two pictures of a pair have the same.
+        name: for messages.
         class_name: the class that it belongs to.
         content: pixels, uint8 [H, W] or [H, W, 3], or the file that holds them.
     """

@@ -269,11 +269,7 @@ class Board:
         table = Table(box=None, pad_edge=False)
         keys = list(self.tune.space) if self.tune else []
         confirmed = self.confirmed
-        seeds = (
-            [f"{len(self.home.seeds())} seed{'s' if len(self.home.seeds()) != 1 else ''}"]
-            if confirmed and self.home
-            else []
-        )
+        seeds = [show.several(len(self.home.seeds()), "seed")] if confirmed and self.home else []
         console = show.err if rows is None else show.out
         wide = console.width >= WIDE or (rows is not None and not console.is_terminal)
         spare = ("epoch", "") if wide else ()  # the last is the sparkline
