@@ -68,18 +68,12 @@ def card(cluster):
 
 def test_what_a_cluster_cannot_run_is_refused_at_once(cluster, data_dir, tmp_path):
     command = ("tune", "gan14", *SHORT, "--data-dir", str(data_dir), "--address", cluster.address)
-    for more, said in (
-        (("--device", "cuda"), "--device cuda: no machine of this Ray has a GPU; leave it out"),
-        (
-            ("--set", "tune.cpus_per_trial=64"),
-            "tune.cpus_per_trial: 64 cores on one machine, but the largest has 1; ask for fewer",
-        ),
-    ):
-        start = time.monotonic()
-        done = gantool(*command, *more, folder=tmp_path)
-        assert (done.returncode, done.stderr.splitlines()[-1]) == (7, f"error: {said}")
-        assert time.monotonic() - start < 120
-        assert not (tmp_path / "s").exists()
+    start = time.monotonic()
+    done = gantool(*command, "--device", "cuda", folder=tmp_path)
+    said = "error: --device cuda: no machine of this Ray has a GPU; leave it out"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (7, said)
+    assert time.monotonic() - start < 120
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster, data_dir, tmp_path):
