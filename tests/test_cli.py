@@ -668,7 +668,7 @@ def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
     )
 
     assert gantool("data", "fetch", "mine.yaml")[:2] == (0, "digits is here; use it with: --set data.source=digits\n")
-    assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 1797 pictures in 10 classes\n")
+    assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 1,797 pictures in 10 classes\n")
 
 
 def test_the_pairs_of_a_recipe_are_drawn_each_target_beside_its_source(gantool, inside):

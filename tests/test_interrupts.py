@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from test_tune import TINY, environment, gantool, table, trials
+from test_tune import INLINE, TINY, environment, gantool, table, trials
 
 from gantool import checkpoints
 from gantool.cli import main
@@ -378,7 +378,7 @@ def test_a_disk_that_fills_up_ends_a_search_on_ray_and_with_room_it_goes_on(data
     before = ended(study)
     assert before, "some had finished"
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    again = driver(*command)
+    again = driver(*command, *INLINE)
     assert again.ended() == 0, again.said()
     after = ended(study)
     assert sorted(after) == [0, 1, 2, 3]

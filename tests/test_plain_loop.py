@@ -15,7 +15,7 @@ from gantool.trainer import Trainer
 
 CPU = torch.device("cpu")
 SEED = 11
-BATCH = 8
+BATCH = 4
 STEPS = 20
 
 

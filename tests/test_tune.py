@@ -131,7 +131,7 @@ def test_the_same_command_finishes_at_once_and_a_larger_number_adds_only_what_is
     assert again.returncode == 0, again.stderr
     assert "5 of 5 trials done" in again.stderr
     assert "at once" not in again.stderr, "no Ray is started when nothing is left to do"
-    more = gantool(*command, "--trials", "7", folder=study.parent)
+    more = gantool(*command, *INLINE, "--trials", "7", folder=study.parent)
     assert more.returncode == 0, more.stderr
     after = trials(study)
     assert len(after) == 7
@@ -164,7 +164,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_does_so_from_checkpoints(da
     old = trials(tmp_path / "s")
     running = [trial.number for trial in old if trial.state == TrialState.RUNNING]
     assert running, "what was under way stays so, for the next start to take up"
-    finished = gantool("tune", "s", "--data-dir", str(data), folder=tmp_path)
+    finished = gantool("tune", "s", *INLINE, "--data-dir", str(data), folder=tmp_path)
     assert finished.returncode == 0, finished.stderr
     found = trials(tmp_path / "s")
     assert [trial.state for trial in found].count(TrialState.COMPLETE) >= 1
