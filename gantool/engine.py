@@ -229,10 +229,11 @@ def counted(recipe: Recipe, store: Store | Table) -> str:
         return f"learning from {len(store.train):,} rows; {kept}"
     kind = models.find(recipe.model["name"]).consumes
     train, held_out = map(len, rows_of(store.labels, recipe.data.held_out, kind))
-    what = "pairs" if kind is Paired else "pictures"
+    thing = "pair" if kind is Paired else "picture"
+    what = f"{thing}s"
     kept = f"{held_out:,} more are held out" if held_out else "none are held out, so that copying cannot be told"
     few = f"; with fewer than {FEW} {what} fd ranks settings, and is no measure of quality"
-    return f"learning from {train:,} {what}; {kept}{few if train + held_out < FEW else ''}"
+    return f"learning from {train:,} {thing if train == 1 else what}; {kept}{few if train + held_out < FEW else ''}"
 
 
 @contextlib.contextmanager

@@ -186,7 +186,8 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
         if is_file(path / inside):
             return path
     names = sorted(path.name for path in parent.glob("*") if (path / inside).is_file())
-    known = f"; here are: {', '.join(names[-8:])}" if names else f"; make one with: {first}"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    known = f"; here are: {', '.join(names[-8:])}{more}" if names else f"; make one with: {first}"
     raise RunError(f"{place}: no {kind} of this name and no directory with a {inside}{known}")
 
 

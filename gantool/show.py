@@ -370,7 +370,7 @@ def layers(rows: Iterable[Layer]) -> None:
             count = f"{row.parameters:,}" if row.parameters else ""
             formula = escape(row.formula)
             table.add_row(row.layer, row.kind, shape(row.input), shape(row.output), count, formula)
-        out.print(table)
+        wide(table)
         out.print(f"[bold]{sum(row.parameters for row in own):,}[/] parameters in {network}\n")
 
 

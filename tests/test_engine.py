@@ -485,3 +485,13 @@ def test_the_metric_of_a_search_decides_which_checkpoint_is_the_best(metric, tmp
     best = min(report.metrics[metric] for report in reports)
     assert reports[-1].best == best
     assert checkpoints.load(run.checkpoints / "best.pt")["metric"] == {metric: best}
+
+
+def test_one_picture_is_no_pictures(tmp_path):
+    (tmp_path / "one").mkdir()
+    Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")
+    recipe = engine.open_recipe("gan14", {"data.source": str(tmp_path / "one"), "data.classes": None})
+    told = engine.counted(recipe, prepare(recipe.data, tmp_path / "data"))
+    assert told.startswith(
+        "learning from 1 picture; none are held out, so that copying cannot be told; with fewer than"
+    )

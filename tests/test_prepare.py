@@ -158,6 +158,19 @@ def test_unreadable_files_are_skipped_listed_and_counted(pets, tmp_path):
     assert re.fullmatch(r"4 files skipped, such as cat.half.png \(truncated\); all in .*about.json", told[1])
     assert json.loads((store.path / "about.json").read_text(encoding="utf-8"))["skipped"] == store.skipped
 
+    again = []
+    assert prepare(data(pets), tmp_path / "data", tell=again.append).path == store.path
+    assert again == told[1:], "nothing is decoded again, and what is missing is told again"
+
+
+@pytest.mark.parametrize("kind", [Labeled, Paired])
+def test_a_folder_is_decoded_once_however_its_path_is_written(kind, tmp_path, monkeypatch):
+    for side in "AB":
+        picture(tmp_path / "mine" / side / "1.png")
+    monkeypatch.chdir(tmp_path)
+    whole, short = (prepare(data(path), tmp_path / "data", kind) for path in (tmp_path / "mine", "mine"))
+    assert whole.path == short.path
+
 
 def test_when_most_files_are_bad_it_is_refused(pets, tmp_path):
     for index in range(6):
@@ -525,6 +538,11 @@ def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_coun
         *(["and 3 more such"] if orphans > LISTED else []),
         f"decoding {tmp_path / 'mine'} at 8x8, once",
     ]
+
+    told.clear()
+    prepare(data(tmp_path / "mine"), tmp_path / "data", Paired, tell=told.append)
+    first = Path("B/00.png")
+    assert told == [f"{orphans} files make no pair, or an odd one, such as {first} (no partner in A)"]
 
 
 @pytest.mark.parametrize("side", ["A", "B"])

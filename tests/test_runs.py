@@ -228,7 +228,9 @@ def test_the_runs_that_are_there_are_named(inside):
     for _ in range(10):
         Run.create("", name="a")
 
-    with pytest.raises(RunError, match=r"; here are: a-003, a-004, a-005, a-006, a-007, a-008, a-009, a-010$"):
+    with pytest.raises(
+        RunError, match=r"; here are: a-003, a-004, a-005, a-006, a-007, a-008, a-009, a-010 and 2 more$"
+    ):
         Run.open("b")
 
 

@@ -217,6 +217,14 @@ def test_height_and_width_are_shown_apart_where_they_differ():
     assert "height (31 - 5 + 2*0)/2 + 1 = 14, width (39 - 5 + 2*0)/2 + 1 = 18" in texts
 
 
+def test_a_pipe_has_lines_as_long_as_they_have_to_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(show, "out", Console(width=80, highlight=False, soft_wrap=True, color_system=None))
+    with pytest.raises(SystemExit):
+        cli.main(["shapes", "pix2pix_facades", "--data-dir", str(tmp_path)])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [" ".join(row[5:]) for row in rows if row[:1] == ["down.1.1"]] == ["(128 - 4 + 2*1)/2 + 1 = 64"]
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_the_printed_table_is_the_golden_one(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(show, "out", Console(width=140, highlight=False, soft_wrap=True, color_system=None))

@@ -288,7 +288,7 @@ def compare(
     found = [find_run(name) for name in runs]
     rows = scoring.compare(found, path, device=device, data_dir=data_root(data_dir), tell=show.tell)
     show.comparison(rows)
-    show.result(f"{path}: the same 8 seeds, a row a run")
+    show.result(f"{path}: the same 8 seeds or sources, a row a run")
 
 
 def nearest(

@@ -85,7 +85,10 @@ def digest(path: Path, files: Mapping[str, Sequence[Path]]) -> str:
                 status = file.stat()
             except OSError:
                 continue  # a dangling link; decoding reports it
-            mark.update(f"{name}/{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            # By the name below `path`, so that a folder is the same however its own path is written.
+            mark.update(
+                f"{name}/{file.relative_to(path).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+            )
     return mark.hexdigest()
 
 

@@ -79,18 +79,22 @@ def prepare(
         settings["pairs"] = True
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = root / "stores" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', Path(data.source).stem)[:24]}-{key}"
+    problems = source.problems if isinstance(source, Pairs) else []
     store = open_store(path)
+    if store is not None and problems:  # they were listed when the pictures were decoded
+        files = "1 file makes" if len(problems) == 1 else f"{len(problems)} files make"
+        tell(f"{files} no pair, or an odd one, such as {problems[0][0]} ({problems[0][1]})")
     if store is None:
         verb = "rendering" if isinstance(source, Source) and source.rendered else "decoding"
-        _list(source.problems if isinstance(source, Pairs) else [], tell)
+        _list(problems, tell)
         tell(f"{verb} {data.source} at {data.height}x{data.width}, once")
         items = _items(pictures, spec)
         about = {"source": data.source, "settings": settings}
         store = build_store(path, _whole(items) if kind is Paired else items, spec, about)
-        if store.skipped:
-            name, reason = store.skipped[0]
-            count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
-            tell(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
+    if store.skipped:
+        name, reason = store.skipped[0]
+        count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
+        tell(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
     return store
 
 
