@@ -179,6 +179,7 @@ def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, da
     told = capsys.readouterr().out.splitlines()
     assert told[0].split() == ["run", "model", "epoch", "fd", "/", "floor", "coverage", "1-NN", "C_T", "support"]
     assert [line.split()[0] for line in told[1:3]] == [paths[1].name, paths[0].name]
+    assert told[-1] == f"{sheet}: the same 8 seeds or sources, a row a run"
     with Image.open(sheet) as picture:
         assert picture.width > 8 * 56
         assert picture.height > 2 * 56
