@@ -48,6 +48,20 @@ def randomness(device: torch.device, states: dict[str, Tensor]) -> Iterator[None
         _set_states(device, outside)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run the block on one thread, so that its numbers do not depend on how many cores a machine has.
+
+    Several threads add up in another order, which changes the last digits of a decomposition or a sum.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:
     """Give the generator states that `seed` starts; see `randomness`."""
     kinds = {"cpu": torch.device("cpu"), device.type: device}

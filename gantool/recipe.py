@@ -110,8 +110,8 @@ class Train(Block):
         evaluate_every: epochs between measurements; the first and the last epoch are always measured. null measures
             as often as a tenth of the training time allows on the machine at hand.
         evaluate_images: generated images in a measurement.
-        extractors: what turns images into features for `fd` and the rest; `auto` takes `rand` and, from 60 images on,
-            `pretext`, and reports a `judge`'s numbers beside them where there are labels to learn.
+        extractors: what turns images into features for `fd` and the rest; `auto` takes `rand` and `texture` and, from
+            60 images on, `pretext`, and reports a `judge`'s numbers beside them where there are labels to learn.
         checkpoint_every: epochs between checkpoints to go on from; the last epoch always has one.
         keep_every: epochs between checkpoints that are kept for ever; 0 keeps none but the best and the last two.
     """
@@ -126,7 +126,7 @@ class Train(Block):
     ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
     evaluate_every: Count | None = None
     evaluate_images: Annotated[int, Interval(ge=16, le=50_000)] = 1000
-    extractors: Literal["auto"] | Annotated[list[Literal["rand", "pretext", "judge"]], MinLen(1)] = "auto"
+    extractors: Literal["auto"] | Annotated[list[Literal["rand", "texture", "pretext", "judge"]], MinLen(1)] = "auto"
     checkpoint_every: Count = 1
     keep_every: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
 
@@ -228,7 +228,7 @@ class Tune(Block):
         space: dotted recipe keys, each with a range or a list of choices.
     """
 
-    metric: Literal["fd", "fd_rand", "fd_pretext", "fd_judge", "error"] | None = None
+    metric: Literal["fd", "fd_rand", "fd_texture", "fd_pretext", "fd_judge", "error"] | None = None
     trials: Annotated[int, Interval(ge=1, le=100_000)] = 20
     hours: Annotated[float, Interval(gt=0, le=100_000)] | None = None
     gpu_hours: Annotated[float, Interval(gt=0, le=100_000)] | None = None
@@ -396,7 +396,7 @@ def _together(recipe: Recipe, model: Callable[..., Any]) -> Iterator[Problem]:
         yield Problem(("loss",), f"{name} has one player and no adversary; leave the block out")
     metric = recipe.tune.metric if recipe.tune else None
     if metric and (metric == "error") != (recipe.loss is None):
-        wanted = "error" if recipe.loss is None else "fd, fd_rand, fd_pretext or fd_judge"
+        wanted = "error" if recipe.loss is None else "fd, fd_rand, fd_texture, fd_pretext or fd_judge"
         yield Problem(("tune", "metric"), f"{name} cannot be measured by {metric}; use {wanted}")
     if getattr(model, "consumes", None) is Examples:
         if recipe.data.size is not None:

@@ -30,14 +30,13 @@ from gantool.recipe import Data
 from gantool.runs import Run, replacing
 from gantool.sampling import Trained
 
-COUNT = 1000  # generated images in a score, at the least
 SOME = 100  # images of a folder that decide at which size they are compared
 LARGEST = 256  # pixels on a side at which folders are compared, at the most
 PER_CLASS = 50  # real images of a class from which its own distance means something
 ROWS, NEIGHBOURS = 8, 4  # of the sheet of nearest images: generated images, and real ones beside each
 
 METRICS = {
-    "fd": "Fréchet distance on gantool's own features: lower is better",
+    "fd": "Fréchet distance on gantool's own features: lower is better, 1 is what real images get",
     "kd": "kernel distance (KID's formula) on the same features, unbiased: 0 is perfect",
     "coverage": "share of the real images with a generated one near by",
     "nearest_neighbour": "how well the nearest image tells generated from real: 0.5 is perfect, below it are copies",
@@ -50,6 +49,7 @@ METRICS = {
     "inception_score": "for information: the judge's Inception score",
     "judge_accuracy": "share of generated images in which a judge sees the class that was asked for",
     "class_fd": "mean over the classes of fd_rand within each",
+    "fd_v1": "fd as gantool 0.1 had it, blind to fine texture; for comparison with its tables",
     "fid": "Inception-FID, comparable with papers where size, counts and data are theirs",
     "l1": "mean absolute difference from the image of the same name, of 0 to 2",
     "psnr": "peak signal-to-noise ratio against the image of the same name, in decibels",
@@ -63,8 +63,8 @@ METRICS = {
 PAIRED = ("l1", "psnr", "ssim")
 ANSWERED = ("error", "accuracy", "balanced_accuracy", "train_accuracy", "cross_entropy")
 BY_ITSELF = tuple(
-    name for name in METRICS if name not in ("fid", *PAIRED, *ANSWERED)
-)  # the rest need more than two sets
+    name for name in METRICS if name not in ("fid", "fd_v1", *PAIRED, *ANSWERED)
+)  # the rest need more than two sets, or are asked for by name
 
 
 class Value(NamedTuple):
@@ -74,11 +74,13 @@ class Value(NamedTuple):
         name: the metric.
         value: what it is; not a number where there are too few images.
         perfect: what real images against real ones get, where that is known.
+        deviation: standard deviation over other draws of the images, where that is known.
     """
 
     name: str
     value: float
     perfect: float | None = None
+    deviation: float | None = None
 
 
 class Score(NamedTuple):
@@ -99,6 +101,11 @@ class Score(NamedTuple):
     def entry(self) -> dict[str, Any]:
         """Give it as plain values; what is not finite is null."""
         values = {row.name: row.value if math.isfinite(row.value) else None for row in self.values}
+        values |= {
+            f"{row.name}_deviation": row.deviation
+            for row in self.values
+            if row.deviation is not None and math.isfinite(row.deviation)
+        }
         return {"what": self.what, "values": values, "measured_with": self.about}
 
 
@@ -118,17 +125,31 @@ def score_run(
     names: Sequence[str],
     *,
     against: Path | None,
+    count: int | None = None,
     checkpoint: str,
     device: str,
     data_dir: Path,
     tell: Callable[[str], None],
 ) -> Score:
-    """Measure a run's generator against its own pictures, or those of a folder; adds to the run's `scores.jsonl`."""
+    """Measure a run's generator against its own pictures, or those of a folder; adds to the run's `scores.jsonl`.
+
+    Without `against` and `count` its numbers are those of training: the same latents, real images and extractors.
+
+    Args:
+        run: the run.
+        names: of the metrics.
+        against: a folder of real images, in place of the run's own.
+        count: generated images, in place of the recipe's `train.evaluate_images`.
+        checkpoint: which one of the run's.
+        device: see `devices.choose`.
+        data_dir: where fetched and decoded data are.
+        tell: is told what is prepared.
+    """
     trained = Trained(run, checkpoint, device)
     if isinstance(trained.model, Classifier):
-        values, about = _answers(trained, names, against, data_dir, tell)
+        values, about = _answers(trained, names, against, count, data_dir, tell)
     else:
-        values, about = _pictures(trained, names, against, data_dir, tell)
+        values, about = _pictures(trained, names, against, count, data_dir, tell)
     about = {**about, "checkpoint": checkpoint, "epoch": trained.epoch}
     found = Score(str(run.path), values, about, _missing(names, values))
     lines = (run.path / "scores.jsonl").read_text("utf-8") if (run.path / "scores.jsonl").exists() else ""
@@ -138,10 +159,15 @@ def score_run(
 
 
 def _pictures(
-    trained: Trained, names: Sequence[str], against: Path | None, data_dir: Path, tell: Callable[[str], None]
+    trained: Trained,
+    names: Sequence[str],
+    against: Path | None,
+    count: int | None,
+    data_dir: Path,
+    tell: Callable[[str], None],
 ) -> tuple[list[Value], dict[str, Any]]:
     """Measure the pictures of a run's generator."""
-    evaluator = evaluator_of(trained, against, data_dir, tell)
+    evaluator = evaluator_of(trained, against, count, data_dir, tell)
     paired = against is None and evaluator.asked.targets is not None
     for name in names:
         if name in ANSWERED or (name in PAIRED and not paired):
@@ -157,7 +183,12 @@ def _pictures(
 
 
 def _answers(
-    trained: Trained, names: Sequence[str], against: Path | None, data_dir: Path, tell: Callable[[str], None]
+    trained: Trained,
+    names: Sequence[str],
+    against: Path | None,
+    count: int | None,
+    data_dir: Path,
+    tell: Callable[[str], None],
 ) -> tuple[list[Value], dict[str, Any]]:
     """Measure the answers of a run's classifier."""
     wanted = ANSWERED if list(names) == list(BY_ITSELF) else names
@@ -168,6 +199,8 @@ def _answers(
             )
     if against is not None:
         raise GantoolError(f"--against {against}: compares pictures, but {trained.name} makes none; leave it out")
+    if count is not None:
+        raise GantoolError(f"--images {count}: counts generated pictures, but {trained.name} makes none; leave it out")
     exam = engine.gather(trained.recipe, data_dir, tell=tell).evaluator
     assert isinstance(exam, Exam)
     found = exam.measure(trained.answer)
@@ -197,12 +230,14 @@ def _missing(names: Sequence[str], values: Sequence[Value]) -> tuple[str, ...]:
     return () if list(names) == list(BY_ITSELF) else tuple(name for name in names if name not in there)
 
 
-def evaluator_of(trained: Trained, against: Path | None, data_dir: Path, tell: Callable[[str], None]) -> Evaluator:
-    """Give what measures a trained generator: against its own pictures, or those of a folder."""
+def evaluator_of(
+    trained: Trained, against: Path | None, count: int | None, data_dir: Path, tell: Callable[[str], None]
+) -> Evaluator:
+    """Return what measures a trained generator: as training did, or against a folder, or with another count."""
     recipe, spec = trained.recipe, trained.generator.data
-    count = max(COUNT, recipe.train.evaluate_images)
+    count = count or recipe.train.evaluate_images
     if against is None:
-        recipe = engine.change(recipe, {"train.evaluate_images": count, "train.extractors": "auto"})
+        recipe = engine.change(recipe, {"train.evaluate_images": count})
         evaluator = engine.evaluator_of(recipe, engine.data_of(recipe, data_dir, tell=tell), data_dir, tell=tell)
         assert isinstance(evaluator, Evaluator)
         return evaluator
@@ -233,14 +268,15 @@ def _values(
     parts = (real[:count], made[:count])
     judge = evaluator.judge
     perfect: dict[str, float | None] = {
-        "fd": evaluator.floor.value if math.isfinite(evaluator.floor.value) else None,
+        "fd": 1.0 if math.isfinite(evaluator.floor.deviation) else None,
         "coverage": distances.expected_coverage(count, count),
         "nearest_neighbour": 0.5,
         "copying": 0.0,
     }
     rows = {name: [Value(name, found[name], perfect.get(name))] for name in names if name in found}
     if "fd" in rows:
-        rows["fd"] += [Value(f"fd_{name}", found[f"fd_{name}"]) for name in evaluator.extractors]
+        rows["fd"] = [rows["fd"][0]._replace(deviation=found["fd_deviation"])]
+        rows["fd"] += [Value(f"fd_{name}", found[f"fd_{name}"], perfect["fd"]) for name in evaluator.extractors]
 
     def wasserstein() -> list[Value]:
         some = [numbers(part[:count]) for part in (evaluator.reality.train, fake)]
@@ -256,6 +292,7 @@ def _values(
         return [Value("fid", distances.frechet_distance(sets[0], sets[1]))]
 
     more: dict[str, Callable[[], list[Value]]] = {
+        "fd_v1": lambda: [Value("fd_v1", evaluator.first_version(found))],
         "kd": lambda: [Value("kd", distances.kernel_distance(real, made), 0.0)],
         "sliced_wasserstein": wasserstein,
         "precision": lambda: [Value("precision", distances.precision_recall(*parts).precision)],
@@ -337,9 +374,9 @@ class Row(NamedTuple):
         model: its model's name.
         epoch: of the checkpoint.
         values: its numbers by metric.
-        floor: what `fd` can be at best.
+        fakes: generated images.
         diagnoses: what was wrong when it ended.
-        same: whether it was measured against the same pictures as the first run.
+        same: whether it was measured against the same pictures, and with as many, as the first run.
     """
 
     run: str
@@ -347,13 +384,20 @@ class Row(NamedTuple):
     model: str
     epoch: int
     values: dict[str, float]
-    floor: float
+    fakes: int
     diagnoses: list[str]
     same: bool
 
 
 def compare(
-    runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, tell: Callable[[str], None], columns: int = 8
+    runs: Sequence[Run],
+    path: Path,
+    *,
+    device: str,
+    data_dir: Path,
+    tell: Callable[[str], None],
+    count: int | None = None,
+    columns: int = 8,
 ) -> list[Row]:
     """Measure several runs alike, and draw what each makes of the same seeds, a row a run, translations below sources.
 
@@ -363,21 +407,21 @@ def compare(
         device: see `devices.choose`.
         data_dir: where fetched and decoded data are.
         tell: is told what is prepared.
+        count: generated images of each, in place of each recipe's `train.evaluate_images`.
         columns: pictures of each run.
     """
     rows, sheets, sources = [], [], []
     first: Evaluator | None = None
     for run in runs:
         trained = Trained(run, "best", device)
-        evaluator = evaluator_of(trained, None, data_dir, tell)
+        evaluator = evaluator_of(trained, None, count, data_dir, tell)
         first = first or evaluator
-        same = evaluator.about["extractors"] == first.about["extractors"] and torch.equal(
-            evaluator.reality.train, first.reality.train
-        )
+        alike = all(evaluator.about[name] == first.about[name] for name in ("extractors", "fake", "within_classes"))
+        same = alike and torch.equal(evaluator.reality.train, first.reality.train)
         found = evaluator(trained.pictures).metrics
         last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
-        name, floor = trained.recipe.model["name"], evaluator.floor.value
-        rows.append(Row(str(run.path), run.path.name, name, trained.epoch, found, floor, last[0] if last else [], same))
+        name, fakes = trained.recipe.model["name"], len(evaluator.asked)
+        rows.append(Row(str(run.path), run.path.name, name, trained.epoch, found, fakes, last[0] if last else [], same))
         asked = trained.asked(range(columns))
         sources.append(None if asked is None or asked.sources is None else numbers(asked.sources))
         sheets.append(trained.sample(range(columns)))
@@ -411,7 +455,7 @@ def nearest(
         `copying`, where images were held out, and `copied`; see `Evaluator`.
     """
     trained = Trained(run, checkpoint, device)
-    evaluator = evaluator_of(trained, None, data_dir, tell)
+    evaluator = evaluator_of(trained, None, None, data_dir, tell)
     store = engine.data_of(trained.recipe, data_dir, tell=tell)
     assert isinstance(store, Store)
     extractor = evaluator.extractors[evaluator.guard]

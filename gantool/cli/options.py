@@ -40,6 +40,12 @@ DataDir = Annotated[
 ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Pictures of this class only.")]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="WHICH", help="best, last, or a kept epoch's number.")]
 Picture = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write.")]
+Images = Annotated[
+    int | None,
+    typer.Option(
+        "--images", min=16, max=50_000, metavar="N", help="Generated images, in place of the recipe's evaluate_images."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is already there.")]
 
 

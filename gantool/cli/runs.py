@@ -17,6 +17,7 @@ from gantool.cli.options import (
     ClassName,
     DataDir,
     Device,
+    Images,
     Out,
     Overwrite,
     Picture,
@@ -236,6 +237,7 @@ def score(
     metrics: Annotated[
         str | None, typer.Option("--metrics", metavar="NAMES", help="Such as fd,kd,coverage; all without it.")
     ] = None,
+    count: Images = None,
     checkpoint: Checkpoint = "best",
     as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
     device: Device = "auto",
@@ -247,12 +249,15 @@ def score(
     names = scoring.chosen(metrics)
     root = data_root(data_dir)
     if what is not None and against is not None and _holds_images(what):
+        if count is not None:
+            raise GantoolError(f"--images {count}: a folder is measured with all of its images; leave it out")
         found = scoring.score_folder(Path(what), against, names, data_dir=root, tell=show.tell)
     else:
         found = scoring.score_run(
             find_run(what),
             names,
             against=against,
+            count=count,
             checkpoint=checkpoint,
             device=device,
             data_dir=root,
@@ -273,6 +278,7 @@ def _holds_images(place: str) -> bool:
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.")],
     output: Picture = None,
+    count: Images = None,
     device: Device = "auto",
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
@@ -286,7 +292,7 @@ def compare(
     if output:
         refuse_old(path, overwrite)
     found = [find_run(name) for name in runs]
-    rows = scoring.compare(found, path, device=device, data_dir=data_root(data_dir), tell=show.tell)
+    rows = scoring.compare(found, path, count=count, device=device, data_dir=data_root(data_dir), tell=show.tell)
     show.comparison(rows)
     show.result(f"{path}: the same 8 seeds or sources, a row a run")
 

@@ -13,7 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gantool.devices import one_thread
+
 PAIRS = 2_000_000  # distances held at a time: 16 MB
+SINGULAR = 1e-10  # of the largest eigenvalue, below which one counts as 0
 WHOLE = 2000  # images up to which the kernel distance compares all with all
 SUBSETS, SUBSET = 20, 1000  # what it averages over beyond that
 
@@ -47,6 +50,21 @@ class Support(NamedTuple):
     collisions: int
 
 
+class FrechetTerms(NamedTuple):
+    """A Fréchet distance, and how much each image contributed to it.
+
+    Args:
+        distance: the value.
+        real: of each real image, its influence on the distance divided by the number of real images, [N].
+        fake: the same of each generated image, [M].
+    """
+
+    distance: float
+    real: Tensor
+    fake: Tensor
+
+
+@one_thread()
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Fréchet distance of the normal distributions fitted to two sets. Heusel et al. 2017, arXiv:1706.08500, eq. 6.
 
@@ -60,15 +78,34 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     real, fake = _double(real), _double(fake)
     if not _finite(real, fake):
         return math.inf
-    real_covariance, fake_covariance = (_covariance(features) for features in (real, fake))
-    values, vectors = torch.linalg.eigh(real_covariance)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    real_covariance, fake_covariance = _covariance(real), _covariance(fake)
+    root = _root(real_covariance)
     cross = torch.linalg.eigvalsh(root @ fake_covariance @ root).clamp_min(0).sqrt().sum()
     means = (real.mean(0) - fake.mean(0)).square().sum()
     distance = means + real_covariance.trace() + fake_covariance.trace() - 2 * cross
     return max(0.0, float(distance))
 
 
+@one_thread()
+def frechet_terms(real: Tensor, fake: Tensor) -> FrechetTerms:
+    """Return the Fréchet distance with what each image adds to its sampling error.
+
+    The distance is a smooth function of two means and two covariances. Its influence function (Hampel 1974, JASA 69)
+    says how it changes when one image becomes a little more frequent. Over independent images, the sum of the squared
+    terms is the variance of the distance, to first order. Near the distance of a set and itself that order vanishes,
+    so the deviation of the floor has to be added.
+
+    Shape:
+        real: [N, D]. fake: [M, D].
+    """
+    distance = frechet_distance(real, fake)
+    if not math.isfinite(distance):
+        return FrechetTerms(distance, torch.zeros(len(real)).double(), torch.zeros(len(fake)).double())
+    real, fake = _double(real), _double(fake)
+    return FrechetTerms(distance, _influence(real, fake), _influence(fake, real))
+
+
+@one_thread()
 def kernel_distance(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     """Squared maximum mean discrepancy of two sets. Binkowski et al. 2018, arXiv:1801.01401, sec. 4 (there KID).
 
@@ -96,6 +133,7 @@ def kernel_distance(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     return math.fsum(parts) / SUBSETS
 
 
+@one_thread()
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     """Improved precision and recall. Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2.
 
@@ -123,6 +161,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     return PrecisionRecall(float(reached.double().mean()), reaching / len(real))
 
 
+@one_thread()
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     """Density and coverage. Naeem et al. 2020, arXiv:2002.09797, sec. 3.
 
@@ -164,6 +203,7 @@ def expected_coverage(real: int, fake: int, k: int = 5) -> float:
     return 1 - math.prod((real - i) / (real + fake - i) for i in range(1, min(k, real - 1) + 1))
 
 
+@one_thread()
 def nearest_neighbour_accuracy(real: Tensor, fake: Tensor) -> NearestNeighbour:
     """Leave-one-out accuracy of a 1-nearest-neighbour classifier. Lopez-Paz and Oquab 2017, arXiv:1610.06545.
 
@@ -181,6 +221,7 @@ def nearest_neighbour_accuracy(real: Tensor, fake: Tensor) -> NearestNeighbour:
     return NearestNeighbour(float(torch.cat([of_real, of_fake]).mean()), float(of_real.mean()), float(of_fake.mean()))
 
 
+@one_thread()
 def data_copying(train: Tensor, held_out: Tensor, fake: Tensor) -> float:
     """C_T over one cell, the whole space: do fake images lie nearer to the training images than unseen real ones do?
 
@@ -210,6 +251,7 @@ def data_copying(train: Tensor, held_out: Tensor, fake: Tensor) -> float:
     return (u - n * m / 2) / math.sqrt(n * m / 12 * (both + 1 - ties))
 
 
+@one_thread()
 def copied_share(train: Tensor, fake: Tensor) -> float:
     """Share of fake images that are all but a training image.
 
@@ -225,6 +267,7 @@ def copied_share(train: Tensor, fake: Tensor) -> float:
     return float((_nearest(fake, train)[:, 0] <= _too_near(train)).double().mean())
 
 
+@one_thread()
 def support_size(real: Tensor, fake: Tensor) -> Support:
     """Number of distinct images that a generator makes, from collisions among those given: the birthday paradox.
 
@@ -249,6 +292,7 @@ def support_size(real: Tensor, fake: Tensor) -> Support:
     return Support(pairs / collisions if collisions else math.inf, collisions)
 
 
+@one_thread()
 def inception_score(probabilities: Tensor) -> float:
     """Score of a classifier's answers about generated images, 1 to K. Salimans et al. 2016, arXiv:1606.03498, sec. 4.
 
@@ -273,6 +317,29 @@ def _double(features: Tensor) -> Tensor:
 
 def _finite(*sets: Tensor) -> bool:
     return all(bool(features.isfinite().all()) for features in sets)
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """Return the square root of a symmetric positive matrix: [D, D] -> [D, D]."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def _influence(points: Tensor, others: Tensor) -> Tensor:
+    """Return how each point of a set moves its Fréchet distance from others, over the number of points: [N].
+
+    The derivative by the mean is 2 (m1 - m2), that by the covariance is I - T, where T is the linear map that
+    transports the set's normal distribution to that of the others. Without full rank the inverse is a pseudo-inverse.
+    """
+    root, covariance = _root(_covariance(others)), _covariance(points)
+    values, vectors = torch.linalg.eigh(root @ covariance @ root)
+    kept = values > SINGULAR * values.max()
+    scaled = root @ vectors[:, kept] / values[kept].pow(0.25)
+    centred = points - points.mean(0)
+    along = 2 * centred @ (points.mean(0) - others.mean(0))
+    spread = centred.square().sum(1) - (centred @ scaled).square().sum(1)
+    influence = along + spread
+    return (influence - influence.mean()) / len(points)
 
 
 def _covariance(features: Tensor) -> Tensor:

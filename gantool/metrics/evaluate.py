@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from gantool.batches import Batch, Labeled, Paired
 from gantool.data.decode import RESIZE
 from gantool.data.store import Store
 from gantool.data.stream import Split
+from gantool.devices import one_thread
 from gantool.errors import RecipeError
 from gantool.metrics import distances, pictures
-from gantool.metrics.features import Extractor, RandomFeatures
+from gantool.metrics.distances import FrechetTerms
+from gantool.metrics.features import Extractor, RandomFeatures, TextureFeatures
 from gantool.metrics.learned import Judge, learn_labels, learn_views, remembered
 
 REAL = 5000  # real images that a measurement compares with, at the most
@@ -30,7 +33,7 @@ PER_CLASS = 50  # images of either kind from which a class has a distance of its
 LABELLED = 250  # images from which a judge learns their classes
 SPLITS = 10  # of the real images into halves, which give the floor
 BATCH = 256
-NAMES = ("rand", "pretext", "judge")
+NAMES = ("rand", "texture", "pretext", "judge")
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,16 @@ Sample = Callable[[Ask], Tensor]
 
 
 class Floor(NamedTuple):
-    """What `fd` is between real images and as many other real images: nobody can do better, but by copying.
+    """The distances between real images and as many other real images. Only copies can be nearer.
 
     Args:
-        value: the distance.
-        deviation: of it from one set of real images to another.
+        units: the Fréchet distance on each extractor's features, by name. `fd` and its parts are multiples of them,
+            so that their own floor is 1. Of fewer than 4 real images there is none, and the units are 1.
+        deviation: standard deviation of `fd` from one set of real images to another; not a number where there is no
+            floor.
     """
 
-    value: float
+    units: dict[str, float]
     deviation: float
 
 
@@ -173,8 +178,8 @@ def learn(
 ) -> dict[str, Extractor]:
     """Give the extractors for these images, by name, the ones that make up `fd` first.
 
-    `auto` is `rand` and, from 60 images on and where it can tell the views apart, `pretext`; from 250 images of two
-    classes on, a `judge` too.
+    `auto` is `rand` and `texture` and, from 60 images on and where it can tell the views apart, `pretext`; from 250
+    images of two classes on, a `judge` too.
 
     Args:
         reality: what they are fitted to.
@@ -190,7 +195,7 @@ def learn(
     if wanted == "auto":
         learned = ["pretext"] if count >= FEW else []
         learned += ["judge"] if count >= LABELLED and len(reality.classes) > 1 else []
-        names = ["rand", *learned]
+        names = ["rand", "texture", *learned]
     else:
         names = [name for name in NAMES if name in wanted]
         if "judge" in names and len(reality.classes) < 2:
@@ -201,7 +206,10 @@ def learn(
     found: dict[str, Extractor] = {}
     for name in names:
         if name == "rand":
-            found[name] = RandomFeatures.fit([numbers(part) for part in torch.split(reality.train, BATCH)])
+            found[name] = _random_features(reality.train)
+            continue
+        if name == "texture":
+            found[name] = TextureFeatures()
             continue
 
         def make(name: str = name) -> Any:
@@ -217,8 +225,16 @@ def learn(
     return found
 
 
+@one_thread()
+def _random_features(images: Tensor) -> RandomFeatures:
+    return RandomFeatures.fit([numbers(part) for part in torch.split(images, BATCH)])
+
+
 class Evaluator:
     """Measures generated images against real ones.
+
+    `fd` is the geometric mean of the Fréchet distances on the extractors' features, each in units of what real images
+    get against other real ones. So 1 is as near as real images are, and a distance that grows eightfold doubles it.
 
     Latents and labels are the same in every measurement, and drawn with a generator of its own: measuring never
     changes what a run does next.
@@ -274,10 +290,9 @@ class Evaluator:
             "size": "x".join(map(str, reality.train.shape[1:])),
             "resize": RESIZE,
             "seed": SEED,
-            **{
-                name: value if math.isfinite(value) else None  # of a handful of images there are no halves
-                for name, value in (("floor", self.floor.value), ("floor_deviation", self.floor.deviation))
-            },
+            "units": {name: float(f"{value:.6g}") for name, value in self.floor.units.items()},
+            # Of a handful of images there are no halves.
+            "floor_deviation": self.floor.deviation if math.isfinite(self.floor.deviation) else None,
         }
 
     def __call__(self, sample: Sample) -> Measured:
@@ -300,9 +315,12 @@ class Evaluator:
         asked = torch.tensor(self.asked.labels if labels is None else labels)
         apart = {name: self._apart(self.real[name], found[name], self.reality.train_labels, asked) for name in found}
         contrast, saturated = _contrast(fake)
+        parts = {name: terms.distance / self.floor.units[name] for name, terms in apart.items()}
+        fd = combined([parts[name] for name in self.combined])
         metrics = {
-            "fd": _combined([apart[name] for name in self.combined]),
-            **{f"fd_{name}": value for name, value in apart.items()},
+            "fd": fd,
+            "fd_deviation": self._deviation(fd, [apart[name] for name in self.combined]),
+            **{f"fd_{name}": value for name, value in parts.items()},
             **self._guards(found[self.guard]),
             "contrast": contrast / max(self.deviation, 1e-6),
             "saturated": saturated,
@@ -316,15 +334,41 @@ class Evaluator:
         lost = self._lost(shown)
         return Measured({**metrics, "lost_classes": float(len(lost))}, lost)
 
-    def _apart(self, real: Tensor, fake: Tensor, real_labels: Tensor, fake_labels: Tensor) -> float:
-        """Give the Fréchet distance, or the mean of those within each class."""
+    def first_version(self, metrics: Mapping[str, float]) -> float:
+        """Return the `fd` of gantool 0.1: the geometric mean of the distances on `rand` and `pretext`, not in floors.
+
+        Args:
+            metrics: what `measure` found.
+        """
+        names = [name for name in ("rand", "pretext") if name in self.extractors]
+        return combined([metrics[f"fd_{name}"] * self.floor.units[name] for name in names])
+
+    def _apart(self, real: Tensor, fake: Tensor, real_labels: Tensor, fake_labels: Tensor) -> FrechetTerms:
+        """Return the Fréchet distance, or the mean of those within each class."""
         if not self.within_classes:
-            return distances.frechet_distance(real, fake)
-        parts = [
-            distances.frechet_distance(real[real_labels == label], fake[fake_labels == label])
-            for label in range(len(self.reality.classes))
-        ]
-        return math.fsum(parts) / len(parts)
+            return distances.frechet_terms(real, fake)
+        classes = len(self.reality.classes)
+        terms = [torch.zeros(len(part), dtype=torch.float64) for part in (real, fake)]
+        values = []
+        for label in range(classes):
+            rows = (real_labels == label, fake_labels == label)
+            found = distances.frechet_terms(real[rows[0]], fake[rows[1]])
+            values.append(found.distance)
+            for own, mask, part in zip(terms, rows, (found.real, found.fake), strict=True):
+                own[mask] = part / classes
+        return FrechetTerms(math.fsum(values) / classes, *terms)
+
+    def _deviation(self, fd: float, apart: Sequence[FrechetTerms]) -> float:
+        """Return the standard deviation of `fd` over other draws of the generated and of the real images.
+
+        To first order by the images' influence, which vanishes where the sets are alike. There it is the floor's.
+        """
+        relative = 0.0
+        for kind in ("real", "fake"):
+            parts = [getattr(terms, kind) / terms.distance for terms in apart if 0 < terms.distance < math.inf]
+            if parts:
+                relative += float(torch.stack(parts).sum(0).div(len(apart)).square().sum())
+        return math.hypot(fd * math.sqrt(relative), self.floor.deviation)
 
     def _guards(self, fake: Tensor) -> dict[str, float]:
         """Say what `fd` cannot: whether images are copies, few different ones, or miss a part of the real ones."""
@@ -372,35 +416,35 @@ class Evaluator:
         )
 
     def _floor(self, count: int) -> Floor:
-        """Measure random halves of the real images against each other.
+        """Measure random halves of the real images against each other; the units are geometric means over the splits.
 
         A Fréchet distance between two samples of one law is about proportional to 1/N + 1/M (Chong and Forsyth 2020,
         arXiv:1911.07023), which leads from the halves to the numbers of a measurement.
         """
         everything = {
             name: torch.cat([part for part in (self.real[name], self.held_out[name]) if len(part)])
-            for name in self.combined
+            for name in self.extractors
         }
         labels = torch.cat([self.reality.train_labels, self.reality.held_out_labels])
         half = len(labels) // 2
         if half < 2:
-            return Floor(math.nan, math.nan)
+            return Floor(dict.fromkeys(everything, 1.0), math.nan)
         generator = torch.Generator().manual_seed(SEED)
-        found = []
+        scale = (1 / len(self.reality.train) + 1 / count) / (2 / half)
+        found: dict[str, list[float]] = {name: [] for name in everything}
         for _ in range(SPLITS):
             rows = torch.randperm(len(labels), generator=generator)
             rows = rows[labels[rows].argsort(stable=True)]
             one, other = rows[::2], rows[1::2]  # halves of every class
-            found.append(
-                _combined(
-                    [self._apart(part[one], part[other], labels[one], labels[other]) for part in everything.values()]
-                )
-            )
-        scale = (1 / len(self.reality.train) + 1 / count) / (2 / half)
-        values = torch.tensor(found, dtype=torch.float64) * scale
-        return Floor(float(values.mean()), float(values.std()))
+            for name, part in everything.items():
+                distance = self._apart(part[one], part[other], labels[one], labels[other]).distance
+                found[name].append(scale * distance)
+        units = {name: combined(values) or 1.0 for name, values in found.items()}
+        splits = [combined([found[name][split] / units[name] for name in self.combined]) for split in range(SPLITS)]
+        return Floor(units, statistics.stdev(splits))
 
 
+@one_thread()
 def features(extractor: Extractor, images: Tensor) -> Tensor:
     """Give the features of uint8 images: [N, C, H, W] -> [N, D], on the CPU."""
     if not len(images):
@@ -408,6 +452,7 @@ def features(extractor: Extractor, images: Tensor) -> Tensor:
     return torch.cat([extractor(numbers(part)) for part in torch.split(images, BATCH)])
 
 
+@one_thread()
 def probabilities(judge: Judge, images: Tensor) -> Tensor:
     """Give what a judge sees in uint8 images: [N, C, H, W] -> [N, classes]."""
     return torch.cat([judge.probabilities(numbers(part)) for part in torch.split(images, BATCH)])
@@ -423,11 +468,12 @@ def pixels(images: Tensor) -> Tensor:
     return ((images + 1) * 127.5 + 0.5).floor().nan_to_num(0).clamp(0, 255).to(torch.uint8).cpu()
 
 
-def _combined(values: Sequence[float]) -> float:
-    """Give the geometric mean: of two distances in different units neither outweighs the other."""
-    return math.prod(values) ** (1 / len(values))
+def combined(values: Sequence[float]) -> float:
+    """Return the geometric mean; 0 where one of the values is 0."""
+    return math.exp(math.fsum(map(math.log, values)) / len(values)) if all(values) else 0.0
 
 
+@one_thread()
 def _contrast(images: Tensor) -> tuple[float, float]:
     """Give the deviation of all pixels, and the share of black and white ones."""
     some = numbers(images[:GUARD])

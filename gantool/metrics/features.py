@@ -17,6 +17,9 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d
 
 FEATURES = 64
 WIDTHS = (16, 32, 64)
+FILTERS = 8  # of the cosine transform on each side
+VISIBLE = 1e-3  # mean square, of pixels of -1 to 1: white noise of 4 grey levels, the least that the eye sees
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 LARGE = 64  # pixels on a side from which the first convolution takes every second pixel: a quarter of the work
 
 
@@ -68,6 +71,38 @@ class RandomFeatures:
         return (_raw(images) - self.mean) / self.deviation
 
 
+@dataclass(frozen=True)
+class TextureFeatures:
+    """`texture`: how much of each spatial frequency an image has; nothing is trained or fitted.
+
+    The luminance is filtered with the 63 AC filters of the 8x8 discrete cosine transform (Ahmed et al. 1974, IEEE
+    Trans. Comput. C-23). A feature is the logarithm of a filter's mean squared response over all positions. Noise,
+    chequers, blur and JPEG blocks change these energies many times over. A shifted or mirrored image keeps them.
+
+    Luminance only: the eye hardly resolves fine patterns of colour, and in a ranking of generators the energies of
+    the colour differences agreed less with a judge of content.
+    """
+
+    @property
+    def identity(self) -> str:
+        """See `Extractor`."""
+        digest = hashlib.sha256(repr((FILTERS, VISIBLE, LUMINANCE)).encode())
+        return f"texture-{digest.hexdigest()[:12]}"
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features of images: [N, C, H, W], -1 to 1 -> [N, 63], float32, on the CPU."""
+        height, width = images.shape[2:]
+        luminance = images
+        if images.shape[1] == 3:
+            luminance = (images * images.new_tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)
+        cosines = [_cosines(side).to(images) for side in (height, width)]
+        gains = [_gains(side).to(images) for side in (height, width)]
+        spectrum = (cosines[0] @ luminance @ cosines[1].T).square()
+        energies = gains[0] @ spectrum @ gains[1].T / (height * width)  # [N, 1, 8, 8]
+        return (energies.flatten(1)[:, 1:] + VISIBLE).log().cpu()
+
+
 def clamped(deviation: Tensor) -> Tensor:
     """Raise the least deviations, [D]: divided by its own, a feature that hardly varies would outweigh the rest."""
     return deviation.clamp_min(0.1 * float(deviation.median()) + 1e-6)
@@ -85,6 +120,27 @@ def _raw(images: Tensor) -> Tensor:
         stride = 1
         images = avg_pool2d(images, 2, ceil_mode=True)
     return (torch.cat(kept, 1) @ _projection().to(images)).cpu()
+
+
+def _cosines(size: int) -> Tensor:
+    """Return the orthonormal discrete cosine transform: [size, size], one frequency a row."""
+    frequency, place = torch.arange(size).double()[:, None], torch.arange(size).double()
+    rows = torch.cos(math.pi * (2 * place + 1) * frequency / (2 * size)) * math.sqrt(2 / size)
+    rows[0] /= math.sqrt(2)
+    return rows
+
+
+@cache
+def _gains(size: int) -> Tensor:
+    """Return the squared gain of each filter at each frequency of a mirrored signal: [8, size].
+
+    A signal that is continued by its mirror image has only cosines, which a filter scales and shifts. So the mean of
+    its squared response over all positions is a weighted sum of the squared cosine coefficients (Parseval), and no
+    position has to be computed.
+    """
+    angles = math.pi * torch.arange(size).double() / size
+    waves = torch.exp(-1j * angles[:, None] * torch.arange(FILTERS))
+    return (_cosines(FILTERS).to(waves.dtype) @ waves.T).abs().square()
 
 
 @cache

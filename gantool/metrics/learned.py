@@ -5,10 +5,9 @@ Everything runs on the CPU: a score must not depend on who has a GPU.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gantool import checkpoints
-from gantool.devices import randomness, seeded
+from gantool.devices import one_thread, randomness, seeded
 from gantool.errors import CheckpointError
 from gantool.locks import alone
 from gantool.metrics.features import FEATURES, LARGE, clamped
@@ -123,18 +122,7 @@ class Judge(Learned):
         return torch.cat(chunks).softmax(1)
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: more of them add up in another order, and training makes other weights of that."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@one_thread()
 def learn_views(train: Tensor, held_out: Tensor, *, seed: int = 0) -> Learned:
     """Learn features from pictures alone: the same ones from the same pictures and seed, on the same machine.
 
@@ -149,7 +137,7 @@ def learn_views(train: Tensor, held_out: Tensor, *, seed: int = 0) -> Learned:
     return Learned(network, *_scale(network, train), accuracy, 1 / views)
 
 
-@_one_thread()
+@one_thread()
 def learn_labels(
     train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: Tensor, classes: int, *, seed: int = 0
 ) -> Judge:
