@@ -31,7 +31,8 @@ FEW = 4  # output channels up to which a transposed convolution on a CPU is quic
 class Conv2d(nn.Conv2d):
     """torch's convolution, computed as a matrix product where images have one channel; the numbers are the same.
 
-    oneDNN takes four times as long for the gradient of such an image.
+    oneDNN takes four times as long for the gradient of such an image. The product leaves the result in memory pixel by
+    pixel (channels last), as oneDNN's next convolution computes it faster.
 
     Shape:
         as `torch.nn.Conv2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].
@@ -48,7 +49,7 @@ class Conv2d(nn.Conv2d):
         """Compute the convolution of images [N, in_channels, H, W] with kernels of the weight's shape."""
         padding = (int(self.padding[0]), int(self.padding[1]))
         if self.in_channels != 1 or images.device.type != "cpu":
-            return conv2d(pixels_first(images), kernels, self.bias, self.stride, padding)
+            return conv2d(images, kernels, self.bias, self.stride, padding)
         height, width = (
             (images.shape[2 + axis] + 2 * padding[axis] - self.kernel_size[axis]) // self.stride[axis] + 1
             for axis in (0, 1)
@@ -61,8 +62,9 @@ class Conv2d(nn.Conv2d):
 class ConvTranspose2d(nn.ConvTranspose2d):
     """torch's transposed convolution, computed as one matrix product where that is quicker; the numbers are the same.
 
-    Of one pixel the result is the pixel's channels times the kernel: oneDNN takes four times as long for it. And for
-    an image of one or three channels oneDNN leaves most of a CPU idle.
+    Of one pixel the result is the pixel's channels times the kernel: oneDNN takes four times as long for it. It is left
+    in memory pixel by pixel (channels last), as in `Conv2d`. And for an image of one or three channels oneDNN leaves
+    most of a CPU idle.
 
     Shape:
         as `torch.nn.ConvTranspose2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].
@@ -82,7 +84,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             product = images.flatten(1) @ kernels.permute(0, 2, 3, 1).flatten(1)  # [N, kernel * kernel * out_channels]
             return self._biased(product.view(-1, *self.kernel_size, self.out_channels).permute(0, 3, 1, 2))
         if self.out_channels > FEW or images.device.type != "cpu":
-            return conv_transpose2d(pixels_first(images), kernels, self.bias, self.stride, padding, extra)
+            return conv_transpose2d(images, kernels, self.bias, self.stride, padding, extra)
         count, channels, height, width = images.shape
         pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)
         patches = (pixels @ kernels.flatten(1)).view(count, height * width, -1).transpose(1, 2)
@@ -94,13 +96,6 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def _biased(self, images: Tensor) -> Tensor:
         return images if self.bias is None else images + self.bias.view(1, -1, 1, 1)
-
-
-def pixels_first(images: Tensor) -> Tensor:
-    """Lay a batch out pixel by pixel in memory on a CPU, as oneDNN computes convolutions of many channels fastest."""
-    if images.device.type != "cpu" or images.dim() != 4:
-        return images
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 class Dropout(nn.Dropout):

@@ -25,6 +25,8 @@ SMALL = 400  # pixels up to which a CPU convolves by way of the Fourier transfor
 class DCGANTF(NoiseModel):
     """5x5 convolutions with 'same' padding; both players move at once, from the same forward passes.
 
+    From `turn` to `back` a network holds its images turned by half a turn, on which torch's padding is Keras'.
+
     Args:
         data: images whose size is a multiple of 4.
         loss: the adversarial loss.
@@ -75,7 +77,11 @@ class DCGANTF(NoiseModel):
         self.apply(_keras_start)
 
     def play(self, batch: Batch) -> Iterator[Turn | tuple[Turn, ...]]:
-        """Play one step: one pass of each network, from which both players move together."""
+        """Play one step: one pass of each image through each network, from which both players move together.
+
+        Real and fake images pass the discriminator apart. Together, the generator's gradient would take its way through
+        the real ones too.
+        """
         assert isinstance(batch, Labeled)
         real = batch.images
         fake = self.generator(self.latents(real))
@@ -141,6 +147,8 @@ class TurnedConvTranspose2d(ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  torch's own name
         """Compute the transposed convolution of a batch."""
+        if input.device.type == "cpu":
+            input = input.contiguous(memory_format=torch.channels_last)  # noqa: A001  in which oneDNN is faster
         return self.grown(input, self.weight.flip(2, 3))
 
 
