@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import bench
 import pytest
 import rivals
 import torch
@@ -138,3 +139,15 @@ def test_the_tutorials_loop_moves_both_players():
     for network, old in zip((rival.generator, rival.discriminator), before, strict=True):
         changed = [key for key, value in network.state_dict().items() if not torch.equal(value, old[key])]
         assert set(changed) >= {name for name, _ in network.named_parameters()}
+
+
+def test_a_race_counts_a_whole_run_and_gives_the_rival_as_much_time():
+    rival, own, measured = bench.race("gan14", pictures=320, epochs=2)
+    assert own.images == 2 * 2 * 128  # a fifth of the pictures is held out
+    assert rival.images % 64 == 0
+    assert rival.seconds >= own.seconds > 0
+    assert 0 < measured < 1
+
+
+def test_every_rival_has_a_race():
+    assert bench.RACES.keys() == rivals.NETWORKS.keys()
