@@ -5,9 +5,10 @@ over PIL images (of the TensorFlow tutorial over a tensor in memory, as there), 
 apart, torch's default Adam. It measures nothing and writes nothing.
 
 gantool's side is `engine.train`, which `gantool train` loops over: a whole run of a few epochs, from its first step to
-its last report, with its metrics, pictures, log and checkpoints. What is done once a dataset, decoding it and learning
-its extractors, is not in it. The first and the last epoch are always measured; so a run is long enough, half a minute
-or more, that measurements take no larger share of it than of a real one. `measured` is that share.
+its last report, with its metrics, pictures, log and checkpoints. What is done once for a dataset,
+decoding it and learning its extractors, is not in it. The first and the last epoch are always measured. A run takes
+half a minute or more, so that measurements have about the share of it that they have of a real one, a tenth at most.
+`measured` is that share.
 
 Both see the same pictures, take turns inside of this process every half second, with one thread, and all processor
 time of the process is compared: so other work on the machine falls on both alike.
@@ -84,7 +85,7 @@ class Photographs(Dataset[tuple[Tensor, int]]):
 
 
 def prepared(recipe: Recipe, count: int, folder: Path) -> tuple[Dataset[tuple[Tensor, ...]], Recipe]:
-    """Give a recipe's pictures as a notebook reads them, and the recipe that reads the same files.
+    """Return a recipe's pictures as a notebook reads them, and the recipe that reads the same files.
 
     Digits are files in MNIST's format, read by torchvision's MNIST; eggs are JPEG files of 256 pixels.
     """
@@ -137,7 +138,7 @@ class Clock:
         self.seconds, self.images = 0.0, 0
 
     def next(self, steps: Iterator[int]) -> bool:
-        """Go on to the next number of images; tells whether there was one."""
+        """Take the next number of images. Return whether there was one."""
         start = time.process_time()
         images = next(steps, None)
         self.seconds += time.process_time() - start
@@ -151,7 +152,7 @@ class Clock:
 
 
 def race(name: str, pictures: int, epochs: int) -> tuple[Clock, Clock, float]:
-    """Train with the rival and with gantool in turns; gives both clocks and the share of measurements in gantool's."""
+    """Train with the rival and with gantool in turns. Return both clocks and the share of measurements in gantool's."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         dataset, recipe = prepared(engine.open_recipe(name, {"train.epochs": epochs}), pictures, folder)
@@ -174,7 +175,7 @@ def race(name: str, pictures: int, epochs: int) -> tuple[Clock, Clock, float]:
 
 
 def training(names: list[str], epochs: float) -> bool:
-    """Measure the recipes; tells whether all goals are reached."""
+    """Race the recipes. Return whether all goals are reached."""
     torch.set_num_threads(1)
     reached = True
     print(f"{'recipe':12} {'rival':>9} {'gantool':>9} {'ratio':>7} {'goal':>6} {'measured':>9}   images/s of CPU time")

@@ -62,9 +62,9 @@ class Conv2d(nn.Conv2d):
 class ConvTranspose2d(nn.ConvTranspose2d):
     """torch's transposed convolution, computed as one matrix product where that is quicker; the numbers are the same.
 
-    Of one pixel the result is the pixel's channels times the kernel: oneDNN takes four times as long for it. It is left
-    in memory pixel by pixel (channels last), as in `Conv2d`. And for an image of one or three channels oneDNN leaves
-    most of a CPU idle.
+    The result of one pixel is its channels times the kernel, for which oneDNN takes four times as long. It is left in
+    memory pixel by pixel (channels last), as in `Conv2d`. And for an image of one or three channels oneDNN leaves most
+    of a CPU idle.
 
     Shape:
         as `torch.nn.ConvTranspose2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].

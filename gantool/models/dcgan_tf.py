@@ -116,9 +116,9 @@ class HalfTurn(nn.Module):
 class TurnedConv2d(Conv2d):
     """Keras' 5x5 convolution of stride 2 with 'same' padding, on images that are turned by half a turn.
 
-    Keras pads 1 pixel before and 2 after, torch as many on both sides. Of 2 on both sides of an even size, stride 2
-    leaves the last one out: 2 before and 1 after, which is Keras' padding of the turned image. The kernels, which are
-    kept as Keras has them, are turned too.
+    Keras pads 1 pixel before and 2 after, and torch as many on both sides. With 2 on both sides of an even size, stride
+    2 never reaches the last one. That makes 2 before and 1 after, which is Keras' padding of the turned image. The
+    weights are kept as Keras has them, and turned where they are used.
 
     Shape:
         [N, channels, H, W] -> [N, width, H/2, W/2].
@@ -135,8 +135,8 @@ class TurnedConv2d(Conv2d):
 class TurnedConvTranspose2d(ConvTranspose2d):
     """Keras' 5x5 transposed convolution of stride 2 with 'same' padding, on turned images; as `TurnedConv2d`.
 
-    Of the 3 pixels too many, Keras cuts 1 before and 2 after; on the turned image that is torch's padding of 2 with an
-    output padding of 1. No pixel is computed that is cut.
+    Keras cuts 1 pixel before and 2 after. On the turned image that is torch's padding of 2 with an output padding of 1,
+    and no pixel is computed that is cut.
 
     Shape:
         [N, channels, H, W] -> [N, width, 2H, 2W].
@@ -155,8 +155,8 @@ class TurnedConvTranspose2d(ConvTranspose2d):
 class FourierConvTranspose2d(nn.ConvTranspose2d):
     """Keras' 5x5 transposed convolution of stride 1 with 'same' padding, on a CPU by way of its Fourier transform.
 
-    Mathieu et al. 2014, arXiv:1312.5851: a convolution is a product of each frequency. So small an image is
-    transformed by a matrix product. For 7x7 pixels it takes a fifth of the multiplications, and rounds as little.
+    A convolution is a product at each frequency (Mathieu et al. 2014, arXiv:1312.5851). The images are so small that
+    matrix products transform them. At 7x7 pixels this takes a quarter of the time, and rounds as little as torch does.
 
     Shape:
         [N, channels, H, W] -> [N, width, H, W].
@@ -184,10 +184,10 @@ class FourierConvTranspose2d(nn.ConvTranspose2d):
 
 @functools.lru_cache(maxsize=4)
 def _waves(height: int, width: int, kernel: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the matrices to and from the frequencies of a transposed convolution with 'same' padding.
+    """Return the matrices to and from the frequencies of a transposed convolution with 'same' padding.
 
-    The period is the image and the padding of one side: what wraps around falls on pixels that are cut. Of each two
-    frequencies that are each other's mirror one is kept, and counts twice on the way back.
+    The period is the image and the padding of one side, so that what wraps around falls on pixels that are cut. One of
+    two frequencies that mirror each other is kept, and counts twice on the way back.
 
     Shape:
         cosines and sines of images, [2 * frequencies, height * width]; the same of kernels,
