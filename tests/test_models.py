@@ -161,12 +161,18 @@ def same(images, weight, bias, stride):
     return made
 
 
-def test_a_discriminators_convolution_pads_as_keras_does():
-    model = DCGANTF(DataSpec(1, 8, 8), losses.find("non_saturating")(), latent_dim=3).double()
-    padding, convolution = model.discriminator[0], model.discriminator[1]
+def keras_network(sides=(8, 8), channels=1):
+    torch.manual_seed(3)
+    return DCGANTF(DataSpec(channels, *sides), losses.find("non_saturating")(), latent_dim=3).double()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_discriminators_convolution_pads_as_keras_does(channels):
+    layers = keras_network(channels=channels).discriminator
+    convolution = layers.get_submodule("1")
     nn.init.normal_(convolution.bias)
-    image = torch.randn(1, 1, 8, 8, dtype=torch.float64)
-    made = convolution(padding(image))[0]
+    image = torch.randn(1, channels, 8, 8, dtype=torch.float64)
+    made = layers.back(convolution(layers.turn(image)))[0]
     wanted = same(
         image[0].numpy(), convolution.weight.detach().numpy()[:3], convolution.bias.detach().numpy()[:3], stride=2
     )
@@ -174,28 +180,86 @@ def test_a_discriminators_convolution_pads_as_keras_does():
     assert made.shape == (64, 4, 4)
 
 
-@pytest.mark.parametrize(("stride", "first", "last"), [(1, 2, 2), (2, 1, 2)])
-@pytest.mark.parametrize("size", [4, 7])
-def test_a_transposed_convolution_is_the_transpose_of_keras_convolution(stride, first, last, size):
-    # Keras' Conv2DTranspose is by definition the gradient of its Conv2D with the same padding.
-    model = DCGANTF(DataSpec(1, 4 * size, 4 * size), losses.find("non_saturating")(), latent_dim=3)
-    layers = list(model.generator.double())
-    start = 4 if stride == 1 else 7
-    transposed = layers[start]
+def grown_as_keras(images, weight, stride):
+    """Keras' Conv2DTranspose with 'same' padding: the gradient of its Conv2D with the same padding, by definition."""
+    count, _, height, width = images.shape
+    first, last = (2, 2) if stride == 1 else (1, 2)
+    large = torch.zeros(count, weight.shape[1], stride * height, stride * width, dtype=images.dtype, requires_grad=True)
+    forward = conv2d(pad(large, (first, last, first, last)), weight, stride=stride)
+    assert forward.shape == images.shape
+    (gradient,) = torch.autograd.grad((forward * images).sum(), large, create_graph=True)
+    return gradient
+
+
+@pytest.mark.parametrize(("layer", "stride"), [("4", 1), ("7", 2), ("11", 2)])
+@pytest.mark.parametrize("sides", [(1, 1), (2, 3), (4, 4), (7, 7), (8, 5), (16, 17)])
+def test_a_transposed_convolution_is_the_transpose_of_keras_convolution(layer, stride, sides):
+    transposed = keras_network().generator.get_submodule(layer)
     assert isinstance(transposed, nn.ConvTranspose2d)
     assert transposed.stride == (stride, stride)
     assert transposed.bias is None
-    after = layers[start + 1]
-    small = torch.randn(2, transposed.in_channels, size, size, dtype=torch.float64)
-    made = transposed(small)
-    made = after(made) if isinstance(after, nn.ZeroPad2d) else made
-
-    large = torch.randn(2, transposed.out_channels, stride * size, stride * size, dtype=torch.float64)
-    large.requires_grad_()
-    forward = conv2d(pad(large, (first, last, first, last)), transposed.weight, stride=stride)
-    assert forward.shape == small.shape
-    (wanted,) = torch.autograd.grad((forward * small).sum(), large)
+    small = torch.randn(2, transposed.in_channels, *sides, dtype=torch.float64, requires_grad=True)
+    made = transposed(small) if stride == 1 else transposed(small.flip(2, 3)).flip(2, 3)
+    wanted = grown_as_keras(small, transposed.weight, stride)
     torch.testing.assert_close(made, wanted, rtol=1e-12, atol=1e-12)
+    push = torch.randn_like(made)
+    mine, theirs = (torch.autograd.grad((way * push).sum(), (small, transposed.weight)) for way in (made, wanted))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_single_precision_rounds_as_torchs_own_convolution_does():
+    transposed = keras_network().generator.get_submodule("4")
+    images = torch.randn(8, 256, 7, 7, dtype=torch.float64)
+    exact = grown_as_keras(images, transposed.weight, 1)
+    transposed.float()
+    mine = (transposed(images.float()) - exact).abs().max()
+    torchs = (nn.functional.conv_transpose2d(images.float(), transposed.weight, None, 1, 2) - exact).abs().max()
+    assert mine < 3 * torchs
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (12, 20)])
+def test_the_whole_networks_are_keras_layer_after_layer(sides):
+    model = keras_network(sides, channels=3).eval()
+    generator, discriminator = model.generator, model.discriminator
+    for norm in kinds(model, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    weights = dict(model.named_parameters())
+    latents = torch.randn(2, 3, dtype=torch.float64)
+
+    def normed(images, layer):
+        return nn.functional.leaky_relu(generator.get_submodule(layer)(images), 0.3)
+
+    images = normed(latents @ weights["generator.0.weight"].t(), "1").view(2, 256, sides[0] // 4, sides[1] // 4)
+    images = normed(grown_as_keras(images, weights["generator.4.weight"], 1), "5")
+    images = normed(grown_as_keras(images, weights["generator.7.weight"], 2), "9")
+    images = grown_as_keras(images, weights["generator.11.weight"], 2).tanh()
+    torch.testing.assert_close(generator(latents), images, rtol=0, atol=1e-12)
+
+    found = images
+    for layer in ("1", "5"):
+        weight, bias = weights[f"discriminator.{layer}.weight"], weights[f"discriminator.{layer}.bias"]
+        found = nn.functional.leaky_relu(conv2d(pad(found, (1, 2, 1, 2)), weight, bias, stride=2), 0.3)
+    scores = found.flatten(1) @ weights["discriminator.9.weight"].t() + weights["discriminator.9.bias"]
+    torch.testing.assert_close(discriminator(images), scores, rtol=0, atol=1e-12)
+
+
+def test_keras_networks_keep_the_names_of_version_0_1():
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    model = built("dcgan_tf28")
+    assert list(model.generator.state_dict()) == [
+        "0.weight",
+        *(f"1.{name}" for name in norm),
+        "4.weight",
+        *(f"5.{name}" for name in norm),
+        "7.weight",
+        *(f"9.{name}" for name in norm),
+        "11.weight",
+    ]
+    assert list(model.discriminator.state_dict()) == [f"{n}.{name}" for n in (1, 5, 9) for name in ("weight", "bias")]
 
 
 def test_keras_start_is_glorot_uniform_with_zero_biases():
@@ -251,7 +315,7 @@ def test_the_discriminator_moves_first_and_the_generator_meets_the_new_one():
     assert next(game, None) is None
 
 
-def test_keras_game_moves_both_at_once_from_one_pass():
+def test_keras_game_moves_both_at_once_from_one_pass_of_each_image():
     model = built("dcgan_tf28", {"data.size": 8})
     batch = Labeled(torch.rand(4, 1, 8, 8) * 2 - 1, torch.zeros(4, dtype=torch.int64))
     passes = []
@@ -261,7 +325,7 @@ def test_keras_game_moves_both_at_once_from_one_pass():
     assert isinstance(turns, tuple)
     assert [turn.player for turn in turns] == [model.discriminator, model.generator]
     assert all(isinstance(turn, Turn) for turn in turns)
-    assert passes == ["generator", "discriminator"]
+    assert passes == ["generator", "discriminator", "discriminator"]  # real images, and fake ones
 
 
 def test_batch_norm_never_mixes_real_and_fake_images():

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 import torch
 from annotated_types import Interval, MinLen
 from torch import Tensor, nn
-from torch.nn.functional import fold
+from torch.nn.functional import conv2d, conv_transpose2d, fold, linear, unfold
 
 from gantool.batches import DataSpec, RowSpec, Spec, TextSpec
 from gantool.errors import RecipeError
@@ -28,34 +28,70 @@ _KINDS = {DataSpec: "pictures", RowSpec: "rows of a table", TextSpec: "sentences
 FEW = 4  # output channels up to which a transposed convolution on a CPU is quicker as a matrix product
 
 
+class Conv2d(nn.Conv2d):
+    """torch's convolution, computed as a matrix product where images have one channel; the numbers are the same.
+
+    oneDNN takes four times as long for the gradient of such an image. The product leaves the result in memory pixel by
+    pixel (channels last), as oneDNN's next convolution computes it faster.
+
+    Shape:
+        as `torch.nn.Conv2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's own name
+        """Compute the convolution of a batch."""
+        plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros" and input.dim() == 4
+        if not plain or isinstance(self.padding, str) or input.shape[1] != self.in_channels:
+            return super().forward(input)
+        return self.convolved(input, self.weight)
+
+    def convolved(self, images: Tensor, kernels: Tensor) -> Tensor:
+        """Compute the convolution of images [N, in_channels, H, W] with kernels of the weight's shape."""
+        padding = (int(self.padding[0]), int(self.padding[1]))
+        if self.in_channels != 1 or images.device.type != "cpu":
+            return conv2d(images, kernels, self.bias, self.stride, padding)
+        height, width = (
+            (images.shape[2 + axis] + 2 * padding[axis] - self.kernel_size[axis]) // self.stride[axis] + 1
+            for axis in (0, 1)
+        )
+        patches = unfold(images, self.kernel_size, padding=padding, stride=self.stride).transpose(1, 2)
+        made = linear(patches.reshape(len(images) * height * width, -1), kernels.flatten(1), self.bias)
+        return made.view(len(images), height, width, self.out_channels).permute(0, 3, 1, 2)
+
+
 class ConvTranspose2d(nn.ConvTranspose2d):
     """torch's transposed convolution, computed as one matrix product where that is quicker; the numbers are the same.
 
-    Of one pixel the result is the pixel's channels times the kernel: oneDNN takes four times as long for it. And for
-    an image of one or three channels oneDNN leaves most of a CPU idle.
+    The result of one pixel is its channels times the kernel, for which oneDNN takes four times as long. It is left in
+    memory pixel by pixel (channels last), as in `Conv2d`. And for an image of one or three channels oneDNN leaves most
+    of a CPU idle.
 
     Shape:
         as `torch.nn.ConvTranspose2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  torch's own name
-        """Give the transposed convolution of a batch."""
+        """Compute the transposed convolution of a batch."""
         plain = output_size is None and self.groups == 1 and self.dilation == (1, 1) and input.dim() == 4
-        if not plain or input.shape[1] != self.in_channels or self.output_padding != (0, 0):
+        if not plain or input.shape[1] != self.in_channels:
             return super().forward(input, output_size)
-        if input.shape[2:] == (1, 1) and self.padding == (0, 0):
-            product = input.flatten(1) @ self.weight.flatten(1)  # [N, out_channels * kernel * kernel]
-            return self._biased(product.view(-1, self.out_channels, *self.kernel_size))
-        if self.out_channels > FEW or input.device.type != "cpu":
-            return super().forward(input, output_size)
-        count, channels, height, width = input.shape
-        pixels = input.permute(0, 2, 3, 1).reshape(-1, channels)
-        patches = (pixels @ self.weight.flatten(1)).view(count, height * width, -1).transpose(1, 2)
+        return self.grown(input, self.weight)
+
+    def grown(self, images: Tensor, kernels: Tensor) -> Tensor:
+        """Compute the transposed convolution of images [N, in_channels, H, W] with kernels of the weight's shape."""
+        padding, extra = (int(self.padding[0]), int(self.padding[1])), self.output_padding
+        if images.shape[2:] == (1, 1) and padding == extra == (0, 0):
+            product = images.flatten(1) @ kernels.permute(0, 2, 3, 1).flatten(1)  # [N, kernel * kernel * out_channels]
+            return self._biased(product.view(-1, *self.kernel_size, self.out_channels).permute(0, 3, 1, 2))
+        if self.out_channels > FEW or images.device.type != "cpu":
+            return conv_transpose2d(images, kernels, self.bias, self.stride, padding, extra)
+        count, channels, height, width = images.shape
+        pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)
+        patches = (pixels @ kernels.flatten(1)).view(count, height * width, -1).transpose(1, 2)
         sizes = [
-            (size - 1) * self.stride[axis] - 2 * int(self.padding[axis]) + self.kernel_size[axis]
+            (size - 1) * self.stride[axis] - 2 * padding[axis] + self.kernel_size[axis] + extra[axis]
             for axis, size in enumerate((height, width))
         ]
-        padding = (int(self.padding[0]), int(self.padding[1]))
         return self._biased(fold(patches, tuple(sizes), self.kernel_size, stride=self.stride, padding=padding))
 
     def _biased(self, images: Tensor) -> Tensor:
@@ -76,8 +112,12 @@ class Dropout(nn.Dropout):
             return super().forward(input)
         count = input.numel()
         bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = bits.view(torch.int16)[:count].view(input.shape) >= level - 2**15
-        return input * kept.to(input.dtype).mul_(2**16 / (2**16 - level))
+        numbers = bits.view(torch.int16)[:count].float()  # exact, and compared four times as fast as integers
+        kept = numbers.ge_(level - 2**15).to(input.dtype).mul_(2**16 / (2**16 - level))
+        if not input.is_contiguous() and input.is_contiguous(memory_format=torch.channels_last):
+            count, channels, height, width = input.shape
+            return input * kept.view(count, height, width, channels).permute(0, 3, 1, 2)
+        return input * kept.view(input.shape)
 
 
 class ConvolutionalClassifier(nn.Module):
@@ -211,7 +251,7 @@ def shrink(
         dropout: share of the activations that is dropped; None leaves these layers out.
     """
     for index, (width, kernel, stride, padding) in enumerate(convolutions):
-        yield nn.Conv2d(channels, width, kernel, stride, padding)
+        yield Conv2d(channels, width, kernel, stride, padding)
         if index < len(convolutions) - 1:
             if index and norm:
                 yield nn.BatchNorm2d(width)

@@ -1,0 +1,96 @@
+"""The layers that are computed in another way than torch's own: their numbers are torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gantool.models.blocks import Conv2d, ConvTranspose2d, Dropout
+
+SETTINGS = [  # kernel, stride, padding, and the sides of the images
+    (3, 2, 1, (14, 14)),
+    (3, 2, 1, (28, 28)),
+    (5, 2, 0, (15, 8)),
+    (4, 2, 1, (6, 7)),
+    ((2, 3), (1, 2), (1, 0), (5, 9)),
+    (7, 1, 0, (7, 7)),
+    (1, 3, 0, (4, 5)),
+    (4, 2, 1, (1, 1)),
+]
+
+
+def alike(own, plain, images):
+    """Both layers have equal weights: their images, gradients and gradients of gradients are the same."""
+    found = []
+    for layer in (own, plain):
+        given = images.clone().requires_grad_()
+        made = layer(given)
+        push = torch.linspace(-1, 1, made.numel(), dtype=made.dtype).view(made.shape)
+        first = torch.autograd.grad((made.square() * push).sum(), [given, *layer.parameters()], create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), [given, layer.weight])
+        found.append([made, *first, *second])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "sides"), SETTINGS[:-1])
+def test_a_convolution_is_torchs(kernel, stride, padding, sides, channels, bias):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(channels, 6, kernel, stride, padding, bias=bias).double()
+    own = Conv2d(channels, 6, kernel, stride, padding, bias=bias).double()
+    own.load_state_dict(plain.state_dict())
+    alike(own, plain, torch.randn(3, channels, *sides, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "sides"), SETTINGS)
+def test_a_transposed_convolution_is_torchs(kernel, stride, padding, sides, extra, width, bias):
+    torch.manual_seed(0)
+    if extra and stride == 1:
+        extra = 0
+    extra = tuple(extra if step > 1 else 0 for step in (stride if isinstance(stride, tuple) else (stride, stride)))
+    plain = nn.ConvTranspose2d(5, width, kernel, stride, padding, extra, bias=bias).double()
+    own = ConvTranspose2d(5, width, kernel, stride, padding, extra, bias=bias).double()
+    own.load_state_dict(plain.state_dict())
+    alike(own, plain, torch.randn(3, 5, *sides, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("settings", [{"dilation": 2}, {"padding_mode": "reflect"}, {"padding": "same", "stride": 1}])
+def test_a_convolution_of_another_kind_is_left_to_torch(settings):
+    settings = {"kernel_size": 3, "stride": 2, "padding": 1, **settings}
+    plain, own = nn.Conv2d(1, 2, **settings), Conv2d(1, 2, **settings)
+    own.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 1, 9, 9)
+    torch.testing.assert_close(own(images), plain(images), rtol=0, atol=0)
+
+
+def test_channels_that_do_not_fit_are_refused_as_torch_does():
+    for layer in (Conv2d(1, 2, 3), ConvTranspose2d(1, 2, 3)):
+        with pytest.raises(RuntimeError, match=r"expected input.* to have 1 channels"):
+            layer(torch.zeros(1, 2, 5, 5))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("share", [0.25, 0.3])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_dropout_drops_its_share_and_scales_the_rest(layout, share, kind):
+    torch.manual_seed(0)
+    given = torch.ones(40, 25, 10, 11, dtype=kind).to(memory_format=layout).requires_grad_()
+    made = Dropout(share)(given)
+    assert made.is_contiguous(memory_format=layout)
+    assert made.dtype == kind
+    assert float((made == 0).double().mean().detach()) == pytest.approx(share, abs=0.005)
+    kept = made[made != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - share)), rtol=2e-5, atol=0)
+    made.sum().backward()
+    torch.testing.assert_close(given.grad, made.detach(), rtol=0, atol=0)
+
+
+def test_dropout_at_rest_changes_nothing():
+    given = torch.randn(3, 4)
+    torch.testing.assert_close(Dropout(0.5).eval()(given), given, rtol=0, atol=0)

@@ -1,0 +1,153 @@
+"""The bench's rival is the notes' networks, and trains as gantool does where the mathematics is the same."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import bench
+import pytest
+import rivals
+import torch
+from torch import nn
+
+from gantool import devices, engine, models
+from gantool.batches import DataSpec, Labeled
+from gantool.trainer import Trainer
+
+CPU = torch.device("cpu")
+PUBLISHED = {
+    "gan14": (38_212, 50_689),
+    "gan28": (1_486_352, 1_460_225),
+    "dcgan14": (1_259_265, 19_521),
+    "dcgan28": (2_308_609, 52_737),
+    "dcgan_tf28": (2_305_472, 212_865),
+    "cgan_egg": (6_495_716, 12_760_065),
+}
+SAME = [name for name in PUBLISHED if name != "dcgan_tf28"]  # whose padding is torch's own
+
+
+def ours(name, changes=None):
+    recipe = engine.open_recipe(name, changes)
+    block = recipe.data
+    torch.manual_seed(0)
+    return recipe, models.build(recipe, DataSpec(block.channels or 3, block.height, block.width, ("Egg",)))
+
+
+def with_weights_of(model, rival):
+    """Give the rival a model's weights: theirs come in the same order, under other names."""
+    for own, plain in ((model.generator, rival.generator), (model.discriminator, rival.discriminator)):
+        values = list(own.state_dict().values())
+        names = list(plain.state_dict())
+        plain.load_state_dict(dict(zip(names, values, strict=True)))
+    return rival
+
+
+def batch_of(shape, count=6):
+    torch.manual_seed(1)
+    images = torch.rand(count, *shape, dtype=torch.float64) * 2 - 1
+    return images, torch.zeros(count, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_both_have_the_published_number_of_parameters(name):
+    _, model = ours(name)
+    rival = rivals.NETWORKS[name]()
+    for networks in ((model.generator, model.discriminator), (rival.generator, rival.discriminator)):
+        assert tuple(sum(part.numel() for part in network.parameters()) for network in networks) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_rival_is_trained_with_the_recipes_settings(name):
+    train = engine.open_recipe(name).train
+    rival = rivals.NETWORKS[name]()
+    assert (rival.lr, rival.betas, rival.batch_size) == (train.optimizer.lr, train.optimizer.betas, train.batch_size)
+    for optimizer in rival.optimizers():
+        assert optimizer.defaults["fused"] is None
+        assert optimizer.defaults["foreach"] is None
+
+
+def test_the_rival_is_made_of_torchs_own_layers():
+    for build in rivals.NETWORKS.values():
+        rival = build()
+        for network in (rival.generator, rival.discriminator):
+            leaves = [module for module in network.modules() if not list(module.children())]
+            assert all(type(module).__module__.startswith("torch.nn.") for module in leaves)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_equal_weights_give_equal_answers(name):
+    _, model = ours(name)
+    model = model.double().eval()
+    rival = with_weights_of(model, rivals.NETWORKS[name]())
+    generator, discriminator = rival.generator.double().eval(), rival.discriminator.double().eval()
+    images, labels = batch_of(model.data.shape)
+    told = (labels,) if name == "cgan_egg" else ()
+    latents = torch.randn(len(images), 100, dtype=torch.float64)
+    torch.testing.assert_close(generator(latents, *told), model.generator(latents, *told), rtol=0, atol=1e-12)
+    wanted = model.discriminator(images, *told).sigmoid()
+    torch.testing.assert_close(discriminator(images, *told), wanted, rtol=0, atol=1e-12)
+
+
+def without_dropout(network):
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_both_train_alike(name):
+    changes = {"data.size": 16} if name == "cgan_egg" else {}  # whose layers grow with the size, and the time with them
+    recipe, model = ours(name, changes)
+    model = model.double()
+    rival = rivals.cgan_egg(size=16) if changes else rivals.NETWORKS[name]()
+    with_weights_of(model, rival)
+    rival.generator.double()
+    rival.discriminator.double()
+    for network in (model, rival.generator, rival.discriminator):
+        without_dropout(network)
+    images, labels = batch_of(model.data.shape)
+    before = deepcopy(model.state_dict())
+    steps = 5
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        trainer = Trainer(model, recipe.train, CPU)
+        trainer.randomness.update(devices.seeded(CPU, 11))
+        with devices.randomness(CPU, trainer.randomness):
+            for _ in range(steps):
+                trainer.step(Labeled(images, labels))
+        with devices.randomness(CPU, devices.seeded(CPU, 11)):
+            loop = rivals.LOOPS.get(name, rivals.alternating)(rival, [(images, labels)])
+            for _ in range(steps):
+                assert next(loop) == len(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    latents = torch.randn(4, 100, dtype=torch.float64)
+    told = (labels[:4],) if name == "cgan_egg" else ()
+    with torch.no_grad():
+        mine, theirs = (network.train()(latents, *told) for network in (model.generator, rival.generator))
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
+    assert not all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_the_tutorials_loop_moves_both_players():
+    rival = rivals.dcgan_tf28()
+    before = deepcopy((rival.generator.state_dict(), rival.discriminator.state_dict()))
+    loop = rivals.simultaneous(rival, [(torch.zeros(2, 1, 28, 28), torch.zeros(2))])
+    assert [next(loop), next(loop)] == [2, 2]
+    for network, old in zip((rival.generator, rival.discriminator), before, strict=True):
+        changed = [key for key, value in network.state_dict().items() if not torch.equal(value, old[key])]
+        assert set(changed) >= {name for name, _ in network.named_parameters()}
+
+
+def test_a_race_counts_a_whole_run_and_gives_the_rival_as_much_time():
+    rival, own, measured = bench.race("gan14", pictures=320, epochs=2)
+    assert own.images == 2 * 2 * 128  # a fifth of the pictures is held out
+    assert rival.images % 64 == 0
+    assert rival.seconds >= own.seconds > 0
+    assert 0 < measured < 1
+
+
+def test_every_rival_has_a_race():
+    assert bench.RACES.keys() == rivals.NETWORKS.keys()
