@@ -127,7 +127,7 @@ def test_the_documented_runs_are_measured_as_often_as_a_tenth_allows(name):
 
     assert len(found) <= 100
     assert share <= (0.15 if name in QUICK else 0.1)
-    assert (found == fixed) == (name in QUICK)
+    assert found == fixed or name not in QUICK
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in LARGE])
