@@ -13,7 +13,7 @@ from torch import Tensor
 from gantool import images
 from gantool.batches import Labeled, RowSpec
 from gantool.metrics import answers
-from gantool.metrics.evaluate import Ask, Evaluator, numbers
+from gantool.metrics.evaluate import Ask, Evaluator, numbers, pixels
 from gantool.metrics.exam import Exam
 from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt
 
@@ -31,6 +31,8 @@ class Assessment(ABC):
     """
 
     about: Mapping[str, Any]  # what its metrics were measured with
+    count: int  # images that a measurement makes, or examples that it asks about
+    pixels: tuple[int, int] | None = None  # height and width of the images that are compared by their features
     examples: Mapping[str, Any] | None = None  # what a checkpoint keeps to be shown without the data
 
     @staticmethod
@@ -47,8 +49,8 @@ class Assessment(ABC):
         """Give its metrics by name, and what a diagnosis needs besides, as `health.Observation` takes it."""
 
     @abstractmethod
-    def picture(self) -> Image.Image:
-        """Draw how it stands."""
+    def look(self) -> tuple[Image.Image, dict[str, Any]]:
+        """Draw how it stands, and return what the few pictures drawn tell a diagnosis, as `measure` does."""
 
 
 class Gallery(Assessment):
@@ -56,6 +58,7 @@ class Gallery(Assessment):
 
     def __init__(self, evaluator: Evaluator, model: Generative, device: torch.device) -> None:
         self.evaluator, self.model, self.device, self.about = evaluator, model, device, evaluator.about
+        self.count, self.pixels = len(evaluator.asked), model.data.shape[1:]
         self.shown = Ask(list(range(GRID)), [index % len(model.data.classes) for index in range(GRID)])
         if evaluator.asked.sources is not None:
             self.shown = some(evaluator.asked)
@@ -92,9 +95,16 @@ class Gallery(Assessment):
             }
         return metrics, seen
 
-    def picture(self) -> Image.Image:
-        """Draw the same few pictures, translations beside their sources."""
-        return sheet(self.shown, self._make(self.shown).cpu(), self.model.data.classes)
+    def look(self) -> tuple[Image.Image, dict[str, Any]]:
+        """Draw the same few pictures, translations beside their sources, and tell whether they vary."""
+        made = self._make(self.shown).cpu()
+        written = numbers(pixels(made))
+        seen = {
+            "contrast": float(written.std()) / max(self.evaluator.deviation, 1e-6),
+            "saturated": float((written.abs() > 0.99).float().mean()),
+            "real_saturated": self.evaluator.saturated,
+        }
+        return sheet(self.shown, made, self.model.data.classes), seen
 
     @torch.no_grad()
     def _make(self, ask: Ask) -> Tensor:
@@ -127,6 +137,7 @@ class Answers(Assessment):
 
     def __init__(self, exam: Exam, model: Classifier, device: torch.device) -> None:
         self.exam, self.model, self.device, self.about = exam, model, device, exam.about
+        self.count = len(exam.shown.labels)
         inputs, labels, texts = exam.shown
         shown = list(texts[:GRID]) or [f"picture {number}" for number in range(1, 1 + len(labels[:GRID]))]
         self.examples = {"inputs": inputs[:GRID].clone(), "labels": labels[:GRID].clone(), "texts": shown}
@@ -135,7 +146,11 @@ class Answers(Assessment):
         """Measure the answers to what training never saw."""
         return self.exam.measure(self._answer), {"held_out_images": self.exam.about["held_out"]}
 
-    def picture(self) -> Image.Image:
+    def look(self) -> tuple[Image.Image, dict[str, Any]]:
+        """Draw the answers, which tell a diagnosis nothing."""
+        return self._picture(), {}
+
+    def _picture(self) -> Image.Image:
         """Draw the answers: over the plane for two columns, under pictures, or counted."""
         inputs, labels, _ = self.exam.shown
         spec = self.model.data

@@ -5,7 +5,7 @@
     ├── ShapeError          2   the networks of a recipe do not fit together, or not the data
     ├── RunError            2   a run or study cannot be created, found or continued
     ├── DataError           3   a dataset is missing, damaged or of the wrong kind
-    ├── TrainingError       4   training failed: a loss is no longer finite, or no trial finished
+    ├── TrainingError       4   training failed: a loss is no longer finite, a run diverged, or no trial finished
     ├── CheckpointError     5   a checkpoint is damaged or belongs to another model
     ├── NetworkError        6   a download failed
     └── ResourceError       7   disk, memory or a device is not there
@@ -48,7 +48,7 @@ class DataError(GantoolError):
 
 
 class TrainingError(GantoolError):
-    """Training failed: a loss is no longer finite, or no trial finished."""
+    """Training failed: a loss is no longer finite, a run diverged, or no trial finished."""
 
     exit_code = 4
 

@@ -25,7 +25,7 @@ GUESSING = 0.52  # accuracy of D
 FAR = 5  # floors of fd
 FEW_PICTURES = 50  # distinct ones
 DRAWN = 0.2  # of the first fd, below which pictures have become something, and are no longer all alike for that
-UNFINISHED = 5  # observations in a row that fd has to stand still: before, pictures are alike because none is good yet
+UNFINISHED = 5  # measurements in a row that fd has to stand still: before, pictures are alike because none is good yet
 COLLISIONS = 10  # pairs, below which the number of distinct pictures is a guess
 COPYING = -3  # C_T, in standard deviations
 MINGLED = 0.4  # 1-NN accuracy on the generated side; copies are below the half of equal laws
@@ -49,6 +49,8 @@ class Observation:
     Args:
         epoch: the epoch that has just ended, from 1.
         step: training steps so far.
+        measured: whether the epoch ended with a measurement. Without one there are only the losses, what D and the
+            gradients tell, and what the few pictures of the epoch's grid tell.
         train_images: images that are learned from.
         held_out_images: images that are not.
         losses: by the log's names.
@@ -81,7 +83,8 @@ class Observation:
     epoch: int
     step: int
     train_images: int
-    held_out_images: int
+    held_out_images: int = 0
+    measured: bool = True
     losses: Mapping[str, float] = field(default_factory=dict)
     drifting: bool = False
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -161,25 +164,27 @@ class Diagnosis:
 
 
 class Health:
-    """Judges a run from one observation to the next.
+    """Judges a run from one observation to the next, which come after every epoch.
 
-    A state begins when its condition was true at as many observations in a row as its rule says, and ends when it was
-    false at two in a row; where a value was not measured it is neither. Not a median over the last five: a row needs
-    no more observations than its rule does, and errs towards silence, since one good measurement among them breaks it.
+    A rule looks at every epoch, or at those that were measured. A state begins when its condition was true at as many
+    of them in a row as its rule says, and ends when it was false at two in a row; where a value is not known it is
+    neither. Not a median over the last five: a row needs no more observations than its rule does, and errs towards
+    silence, since one good observation among them breaks it.
     """
 
     def __init__(self) -> None:
         self._states = {rule.code: _State() for rule in _RULES}
         longest = max(rule.stalls for rule in _RULES)
-        self._best: deque[float | None] = deque(maxlen=longest + 1)  # the lowest fd until each observation
+        self._best: deque[float | None] = deque(maxlen=longest + 1)  # the lowest fd until each measurement
         self._first: float | None = None  # fd
 
     def observe(self, observation: Observation) -> list[Diagnosis]:
         """Take the next observation, and give the states that begin or end with it."""
-        self._first = observation.fd if self._first is None else self._first
-        known = [fd for fd in (observation.fd, *self._best) if fd is not None]
-        self._best.append(min(known, default=None))
-        judged = [self._judge(rule, observation) for rule in _RULES]
+        if observation.measured:
+            self._first = observation.fd if self._first is None else self._first
+            known = [fd for fd in (observation.fd, *self._best) if fd is not None]
+            self._best.append(min(known, default=None))
+        judged = [self._judge(rule, observation) for rule in _RULES if observation.measured or rule.every_epoch]
         return [diagnosis for diagnosis in judged if diagnosis is not None]
 
     @property
@@ -216,7 +221,7 @@ class Health:
         return None
 
     def _stalled(self, count: int, deviation: float | None) -> Verdict:
-        """Tell whether the last `count` observations left the lowest fd where it was, but for one deviation."""
+        """Tell whether the last `count` measurements left the lowest fd where it was, but for one deviation."""
         if len(self._best) <= count:
             return None
         return _not(_less(self._best[-1], _difference(self._best[-1 - count], deviation)))
@@ -227,8 +232,8 @@ class _State:
     """Where a rule stands.
 
     Args:
-        held: observations in a row, up to the last, at which its condition was true.
-        failed_at: epoch of the last observation, if the condition was false there.
+        held: epochs or measurements in a row, up to the last, at which its condition was true.
+        failed_at: epoch of the last of them, if the condition was false there.
         active: whether its state has begun and not ended.
     """
 
@@ -245,7 +250,7 @@ def explain(code: str) -> str:
     """
     if code not in _MEANINGS:
         raise RunError(unknown("diagnosis", code, CODES))
-    told = "".join(f"\n\n{_TOLD.format(rule.length)}" for rule in _RULES if rule.code == code)  # none for nonfinite
+    told = "".join(f"\n\n{_TOLD.format(rule.row)}" for rule in _RULES if rule.code == code)  # none for nonfinite
     paragraphs = f"{code}: {_MEANINGS[code].strip()}{told}".split("\n\n")
     return "\n\n".join(
         textwrap.fill(" ".join(each.split()), WIDTH, break_on_hyphens=False, break_long_words=False)
@@ -259,11 +264,12 @@ class _Rule:
 
     Args:
         code: names it.
-        length: observations in a row at which its condition is true.
+        length: epochs or measurements in a row at which its condition is true.
         holds: its condition.
         seen: the numbers that show it.
         advice: what to do.
-        stalls: observations in which the best fd must not have fallen for the state to begin.
+        every_epoch: whether it looks at every epoch; else only at those that are measured.
+        stalls: measurements in which the best fd must not have fallen for the state to begin.
         plain: what is no sign of youth once fd has fallen far: then it need not stand still.
         until_better: whether the state ends, too, when it falls.
     """
@@ -273,14 +279,20 @@ class _Rule:
     holds: Callable[[Observation], Verdict]
     seen: Callable[[Observation], str]
     advice: Callable[[Observation], str]
+    every_epoch: bool = False
     stalls: int = 0
     plain: Callable[[Observation], Verdict] = lambda _: False
     until_better: bool = False
 
+    @property
+    def row(self) -> str:
+        """How long its condition has to be true."""
+        return f"at {self.length} {'epochs' if self.every_epoch else 'measurements'} in a row"
+
     def message(self, observation: Observation) -> str:
         """Give the line that says that it begins."""
         seen, advice = self.seen(observation), self.advice(observation)
-        return f"{self.code}: {seen} at {self.length} measurements in a row; {advice}; gantool explain {self.code}"
+        return f"{self.code}: {seen} {self.row}; {advice}; gantool explain {self.code}"
 
 
 def _flat(now: Observation) -> Verdict:
@@ -397,6 +409,7 @@ _RULES = (
         _diverged,
         _divergence,
         lambda now: f"lower both rates ({_slower(now, 'generator', 'discriminator')})",
+        every_epoch=True,
     ),
     _Rule(
         "d-overpowers",
@@ -404,6 +417,7 @@ _RULES = (
         _overpowers,
         lambda now: f"D accuracy {now.accuracy:.2f}, D(G(z)) {now.fake_answer:.3f}",
         lambda now: f"lower the discriminator's rate ({_slower(now, 'discriminator')}) or give it dropout",
+        every_epoch=True,
     ),
     _Rule(
         "g-grad-vanished",
@@ -416,6 +430,7 @@ _RULES = (
             "with loss minimax take --set loss.name=non_saturating, with another lower the discriminator's rate "
             f"({_slower(now, 'discriminator')})"
         ),
+        every_epoch=True,
     ),
     _Rule(
         "d-overfit",
@@ -509,7 +524,7 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}".replace("e-0", "e-")
 
 
-_TOLD = "Told when it was so at {} measurements in a row, and over when it was not at 2 in a row."
+_TOLD = "Told when it was so {}, and over when it was not at 2 in a row."
 _MEANINGS = {
     "nonfinite": """a number of the training is no number any more
 
@@ -532,7 +547,8 @@ _MEANINGS = {
     of the real ones were (or {WHOLLY:.0%} and {REAL_WHOLLY:.0%}); or a loss was farther from 0 than {LARGE_LOSS}, or
     than {LARGE_DRIFT:.0e} where it has no zero of its own, as that of wasserstein and hinge. Measured on 14x14 digits
     with a learning rate of 0.3: a DCGAN whose pixels varied 0.00 times as much, fd 960 (of a healthy run: 13.7), and
-    gan14 with a loss of 5,450 and fd 59.
+    gan14 with a loss of 5,450 and fd 59. Where an epoch is not measured, its grid of 16 pictures tells of the pixels. A
+    run that ends diverged exits with 4.
 
     Why: steps are so large that weights grow without bound. They drive the tanh that ends the generator to its limits,
     where it lets hardly any gradient through (1 - tanh^2 is 0.02 at 0.99), so that a run seldom comes back.
@@ -671,7 +687,7 @@ _MEANINGS = {
     train.evaluate_images, which makes small steps visible.
 
     Harmless: always. In a long run it may pass, and with a small train.evaluate_every the measurements are only a few
-    steps apart.
+    steps apart. A run with fewer measurements than this takes never has it.
     """,
 }
 

@@ -108,7 +108,9 @@ class Train(Block):
         ema: how much of the running mean of the generator's weights, which then makes the pictures, is kept in a
             step, such as 0.999; null makes them with the weights themselves.
         evaluate_every: epochs between measurements; the first and the last epoch are always measured. null measures
-            as often as a tenth of the training time allows on the machine at hand.
+            after the first epoch, after 1, 2, 5, 10, 20, 35, 50, 75 and 100 % of the epochs, and evenly between, up to
+            100 times, as long as all measurements together are predicted to cost at most a tenth of the training. The
+            prediction is for one processor core and the same on every machine.
         evaluate_images: generated images in a measurement.
         extractors: what turns images into features for `fd` and the rest; `auto` takes `rand` and `texture` and, from
             60 images on, `pretext`, and reports a `judge`'s numbers beside them where there are labels to learn.

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gantool.batches import DataSpec
 from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models.base import Model
+from gantool.schedule import Work
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,43 @@ def trace(build: Callable[[], Model], device: str = "meta", images: int = 2) -> 
                     ) from None
                 raise ShapeError(_misfit(name, module, got, layers, error)) from None
     return layers
+
+
+def work(build: Callable[[], Model], images: int = 2) -> Work:
+    """Count what a model's networks compute for one image in a step of its game, the same on every machine.
+
+    Args:
+        build: makes the model.
+        images: in the batch that is counted.
+    """
+    multiplications = outputs = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        nonlocal multiplications, outputs
+        output = output[0] if isinstance(output, tuple) else output
+        outputs += output.numel()
+        multiplications += _multiplications(module, inputs[0], output)
+
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        model = build()
+        for module in model.modules():
+            if not list(module.children()):
+                module.register_forward_hook(count)
+        for _ in model.play(model.blank(images)):
+            pass
+    return Work(multiplications / images, outputs / images)
+
+
+def _multiplications(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Return how many numbers a layer multiplies with a weight; none for layers that only move or scale numbers."""
+    if isinstance(module, nn.Conv2d):
+        return module.weight.numel() * output[:, 0].numel()
+    if isinstance(module, nn.ConvTranspose2d):
+        return module.weight.numel() * inputs[:, 0].numel()
+    if isinstance(module, nn.Linear | nn.LSTM):
+        weights = sum(weight.numel() for weight in module.parameters())
+        return weights * inputs[..., 0].numel()
+    return 0
 
 
 def fitting_sizes(build: Callable[[DataSpec], Model], data: DataSpec, largest: int = 128) -> list[int]:

@@ -179,13 +179,13 @@ class Training:
         return "  ".join(part for part in parts if part)
 
     def _distance(self, epoch: int) -> str:
-        """Write the last measured fd or accuracy, with its epoch where that is not this one."""
+        """Write the last measured fd or accuracy, with its epoch where it is older than a tenth of the run."""
         if not self.metrics:
             return ""
         name = "fd" if "fd" in self.metrics else "accuracy"
         notes = [f"{self.metrics[name] / self.floor:.1f}x floor"] if self.floor else []
         notes += [f"L1 {number(self.metrics['l1'])}"] if "l1" in self.metrics else []
-        notes += [f"of epoch {self.measured}"] if self.measured != epoch else []
+        notes += [f"of epoch {self.measured}"] if 10 * (epoch - self.measured) > self.epochs else []
         return f"{name} {number(self.metrics[name])}" + (f" ({', '.join(notes)})" if notes else "")
 
 

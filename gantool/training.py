@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantool import batches, checkpoints, devices, images, models
+from gantool import batches, checkpoints, devices, images, models, schedule, shapes
 from gantool import recipe as recipes
 from gantool.assessment import Assessment
 from gantool.batches import Batch, Spec
@@ -30,10 +30,9 @@ from gantool.trainer import Trainer
 
 PATIENCE = 0.5  # seconds between reports inside of an epoch
 POSITION = (
-    *("epoch", "batch", "images", "seconds", "epoch_seconds", "trained_seconds", "measured_seconds", "last_cost"),
+    *("epoch", "batch", "images", "seconds", "epoch_seconds", "measured_seconds"),
     *("best", "best_epoch", "tie", "sums", "first_gradients", "gradient"),
 )  # what a checkpoint holds besides weights and their optimizers
-SHARE = 0.1  # of the training time that measurements may take where the recipe does not say how often
 START = 50  # steps whose gradients later ones are compared with
 CHECKPOINTS = 0.05  # of a trial's time that its checkpoints may take
 DISK = 100e6  # bytes a second, until a checkpoint has been timed
@@ -101,7 +100,8 @@ class Training:
         evaluator: measures the generator, or the classifier.
         device: where it computes.
         passing: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
-            `CHECKPOINTS` of the time allows in place of the recipe's epochs, and none of the last epoch.
+            `CHECKPOINTS` of the time allows in place of the recipe's epochs, and none of the last epoch; and
+            measurements of the same epochs in every trial, whatever its networks cost.
     """
 
     def __init__(
@@ -123,9 +123,10 @@ class Training:
         self.stream = stream_of(recipe, store, device, self.model.consumes)
         self.assess = Assessment.of(evaluator, self.model, device)
         self.health = Health()
+        self.measured = frozenset(self._schedule())
         self.epoch, self.batch, self.images, self.seconds = 1, 0, 0, 0.0
         self.sums: dict[str, list[float]] = {}  # of this epoch: sum and count by name
-        self.epoch_seconds = self.trained_seconds = self.measured_seconds = self.last_cost = 0.0
+        self.epoch_seconds = self.measured_seconds = 0.0
         self.first_gradients: list[float] = []
         self.gradient = math.nan
         self.best, self.best_epoch = math.inf, 0
@@ -190,13 +191,14 @@ class Training:
         keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
         own = last or epoch % settings.checkpoint_every == 0
         save = not last and self._worth_saving() if self.passing else own
-        self.trained_seconds += self.epoch_seconds
-        due = self._due()
-        if (due or save or keep) and not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
+        due = epoch in self.measured
+        if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self._failure("the weights are no longer finite", self.batch)
         with self.trainer.averaged():
-            metrics, news = self._measure() if due else ({}, [])
-            images.save(self.assess.picture(), self.run.samples / f"epoch-{epoch:04d}.png")
+            metrics, measured = self._measure() if due else ({}, {})
+            picture, seen = self.assess.look()
+        images.save(picture, self.run.samples / f"epoch-{epoch:04d}.png")
+        news = self._diagnose({**seen, **measured}, measured=due)
         score = metrics.get(self.recipe.metric, math.inf)
         tie = metrics.get("cross_entropy", math.inf)
         improved = (score, tie) < (self.best, self.tie)
@@ -218,25 +220,32 @@ class Training:
         """Tell whether a trial has trained so long that a checkpoint costs little beside it."""
         return self.passing and time.perf_counter() - self.saved_at > self.save_cost / CHECKPOINTS
 
-    def _due(self) -> bool:
-        """Tell whether this epoch ends with a measurement."""
-        if self.epoch in (1, self.settings.epochs):
-            return True
-        if self.settings.evaluate_every is not None:
-            return self.epoch % self.settings.evaluate_every == 0
-        # This one, and the last epoch's, have to fit in too.
-        return self.measured_seconds + 2 * self.last_cost <= SHARE * self.trained_seconds
+    def _schedule(self) -> tuple[int, ...]:
+        """Return the epochs that end with a measurement; no clock has a say in them."""
+        settings, stream, every = self.settings, self.stream, self.settings.evaluate_every
+        if every is not None or self.passing:
+            return schedule.measured_epochs(settings.epochs, every=every)
+        work = shapes.work(lambda: models.build(self.recipe, self.spec), min(2, settings.batch_size))
+        training = schedule.training_seconds(settings.epochs * len(stream), stream.batch_size, work)
+        measurement = schedule.measurement_seconds(self.assess.count, self.assess.pixels, work)
+        return schedule.measured_epochs(settings.epochs, schedule.allowed(training, measurement))
 
-    def _measure(self) -> tuple[dict[str, float], list[Diagnosis]]:
+    def _measure(self) -> tuple[dict[str, float], dict[str, Any]]:
         start = time.perf_counter()
         metrics, seen = self.assess.measure()
+        self.measured_seconds += time.perf_counter() - start
+        return metrics, seen
+
+    def _diagnose(self, seen: dict[str, Any], *, measured: bool) -> list[Diagnosis]:
+        """Judge the epoch by what its steps told and by what was seen of the model after it."""
         means = self._means()
         self.gradient = means.get("gradients/generator", self.gradient)
         optimum = self._optimum
-        news = self.health.observe(
+        return self.health.observe(
             Observation(
                 epoch=self.epoch,
                 step=self.trainer.steps,
+                measured=measured,
                 losses=self._losses(means),
                 drifting=optimum is None,
                 rates={name: self.settings.optimizer_of(name).lr for name in self.trainer.names.values()},
@@ -248,9 +257,6 @@ class Training:
                 **seen,
             )
         )
-        self.last_cost = time.perf_counter() - start
-        self.measured_seconds += self.last_cost
-        return metrics, news
 
     @property
     def _optimum(self) -> float | None:
@@ -383,8 +389,8 @@ class Training:
         fit(self.model, state["model"], file)
         self.trainer.load_state_dict(state["trainer"])
         self.health.load_state_dict(state["health"])
-        for name, value in state["position"].items():
-            setattr(self, name, value)
+        for name in POSITION:
+            setattr(self, name, state["position"][name])
         self.saved = (self.epoch, self.batch)
 
 

@@ -99,9 +99,18 @@ def test_diagnoses_are_told_as_they_come_and_listed_at_the_end(tmp_path, data_di
     settings = [f"--set={key}={value}".replace("'", "") for key, value in {**QUICK, **changes}.items()]
     with pytest.raises(SystemExit) as end:
         cli.main(["train", name, *settings, "--data-dir", str(data_dir), "--out", str(tmp_path / "run")])
-    assert end.value.code == 0
+    assert end.value.code == 4
     told = capsys.readouterr()
     (warning,) = [line for line in told.err.splitlines() if line.startswith("warning: epoch ")]
+    assert " at 2 epochs in a row; " in warning
+    assert told.err.splitlines()[-1] == (
+        f"error: {tmp_path / 'run'}: the run ended diverged; start a new run with a lower train.optimizer.lr than 0.3 "
+        "(gantool explain diverged)"
+    )
+    assert "gantool sample" not in told.out
+    assert f"{tmp_path / 'run'}: best fd " in told.out
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} >= {"best.pt", "last.pt"}
+    assert len(Run(tmp_path / "run").entries()) == 4
     assert " diverged: " in warning
     assert "lower both rates (--set train.generator.lr=0.0002 --set train.discriminator.lr=0.0002)" in warning
     assert told.out.splitlines()[0] == "diagnoses"

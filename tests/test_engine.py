@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gantool import checkpoints, engine, load, training
+from gantool import checkpoints, engine, load, schedule, training
 from gantool.data.prepare import prepare
 from gantool.errors import (
     CheckpointError,
@@ -453,28 +453,103 @@ def test_the_step_at_which_something_stopped_to_be_finite_is_named_though_many_a
         list(course.epochs())
 
 
-def test_measurements_take_a_tenth_of_the_training_time_where_the_recipe_does_not_say_how_often(
-    tmp_path, data_dir, monkeypatch
-):
+def course_of(path, data_dir, monkeypatch, recipe, step=0.0, measurement=0.0):
+    """Train by a clock of its own, on which a step and a measurement take this many seconds; the log and the run."""
     clock = 0.0
 
     def tick(seconds):
         nonlocal clock
         clock += seconds
 
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock)
-    recipe = recipe_of(train__epochs=40, train__evaluate_every=None)
+    run = run_in(path, recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.time, "perf_counter", lambda: clock)
+        course = training_of(recipe, run, data_dir)
+        trained, measured = course.trainer.step, course.assess.measure
+        patch.setattr(course.trainer, "step", lambda *given: (tick(step), trained(*given))[1])
+        patch.setattr(course.assess, "measure", lambda: (tick(measurement), measured())[1])
+        list(course.epochs())
+    return run, course
+
+
+def test_a_slow_machine_measures_the_same_epochs_as_a_fast_one_and_keeps_the_same_best(tmp_path, data_dir, monkeypatch):
+    recipe = recipe_of(train__epochs=40, train__evaluate_every=None, train__optimizer__lr=3e-3)
+    fast, course = course_of(tmp_path / "fast", data_dir, monkeypatch, recipe, 0.001, 0.002)
+    slow, other = course_of(tmp_path / "slow", data_dir, monkeypatch, recipe, 0.7, 300.0)
+    clocks = {"seconds", "measured_seconds", "images_per_second"}
+    logs = [[{key: entry[key] for key in entry.keys() - clocks} for entry in run.entries()] for run in (fast, slow)]
+    assert logs[0] == logs[1]
+    measured = [entry["epoch"] for entry in fast.entries() if "metrics/fd" in entry]
+    assert set(measured) == course.measured == other.measured
+    assert {1, 2, 4, 8, 14, 20, 30, 40} <= set(measured)
+    assert len(measured) < 40
+    bests = [checkpoints.load(run.checkpoints / "best.pt") for run in (fast, slow)]
+    assert bests[0]["epoch"] == bests[1]["epoch"]
+    assert bests[0]["metric"] == bests[1]["metric"]
+    assert all(torch.equal(value, bests[1]["model"][name]) for name, value in bests[0]["model"].items())
+    assert slow.entries()[-1]["measured_seconds"] == pytest.approx(300 * len(measured))
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"train__batch_size": 16}, {"model__generator": [512], "model__latent_dim": 300}]
+)
+def test_trials_are_measured_after_the_same_epochs_whatever_their_networks_cost(extra, tmp_path, data_dir):
+    recipe = recipe_of(train__epochs=25, train__evaluate_every=None, **extra)
+    reports = train(recipe, run_in(tmp_path / "run", recipe), data_dir, passing=True)
+    measured = tuple(report.epoch for report in reports if report.metrics)
+    assert measured == schedule.measured_epochs(25) == (1, 3, 5, 9, 13, 19, 25)
+
+
+def test_a_run_that_is_prolonged_follows_the_schedule_of_its_new_length(tmp_path, data_dir):
+    recipe = recipe_of(train__epochs=5, train__evaluate_every=None)
+    run = run_in(tmp_path / "run", recipe)
+    train(recipe, run, data_dir)
+    before = [entry["epoch"] for entry in run.entries() if "metrics/fd" in entry]
+    longer = engine.resumed(run, None, {"train.epochs": 40})
+    expected = training_of(longer, run_in(tmp_path / "other", longer), data_dir).measured
+    train(longer, run, data_dir)
+    after = [entry["epoch"] for entry in run.entries() if "metrics/fd" in entry]
+    assert after == before + sorted(epoch for epoch in expected if epoch > 5)
+
+
+def test_a_position_of_an_older_version_has_more_names_which_are_left_out(tmp_path, data_dir):
+    recipe = recipe_of(train__epochs=1)
+    run = run_in(tmp_path / "run", recipe)
+    train(recipe, run, data_dir)
+    state = checkpoints.load(run.checkpoints / "last.pt")
+    state["position"] |= {"trained_seconds": 1.0, "last_cost": 2.0}
+    checkpoints.save(run.checkpoints / "last.pt", state)
+    longer = engine.resumed(run, None, {"train.epochs": 2})
+    course = training_of(longer, run, data_dir)
+    course.restore(lambda _: None)
+    assert course.epoch == 2
+    assert not hasattr(course, "last_cost")
+
+
+def test_a_loss_that_is_too_large_is_told_though_the_epoch_is_not_measured(tmp_path, data_dir):
+    changes = {"train__optimizer__lr": 0.3, "train__evaluate_every": 100, "train__epochs": 4}
+    recipe = recipe_of(**changes, data__classes=None, train__batch_size=128)
+    reports = train(recipe, run_in(tmp_path / "run", recipe), data_dir)
+    news = [diagnosis for report in reports for diagnosis in report.news]
+    assert [(each.code, each.epoch <= 3) for each in news] == [("diverged", True)]
+    assert "at 2 epochs in a row" in news[0].message
+
+
+def test_weights_that_are_not_finite_end_a_run_after_any_epoch(tmp_path, data_dir, monkeypatch):
+    recipe = recipe_of(train__epochs=4, train__evaluate_every=4, train__checkpoint_every=4)
     course = training_of(recipe, run_in(tmp_path / "run", recipe), data_dir)
-    step, measure = course.trainer.step, course.assess.measure
-    monkeypatch.setattr(course.trainer, "step", lambda *given: (tick(1.0), step(*given))[1])
-    monkeypatch.setattr(course.assess, "measure", lambda: (tick(1.5), measure())[1])
-    reports = [report for report in course.epochs() if report.finished]
-    assert reports[-1].metrics
-    measured = [report.epoch for report in reports if report.metrics]
-    assert measured[0] == 1
-    assert 5 <= len(measured) < 20
-    assert reports[-1].measured_seconds == pytest.approx(1.5 * len(measured))
-    assert reports[-1].measured_seconds <= 0.1 * (reports[-1].seconds - reports[-1].measured_seconds)
+    step = course.trainer.step
+
+    def spoiling(*given):
+        told = step(*given)
+        if (course.epoch, course.batch) == (2, len(course.stream) - 1):
+            with torch.no_grad():
+                next(course.model.parameters()).fill_(math.nan)
+        return told
+
+    monkeypatch.setattr(course.trainer, "step", spoiling)
+    with pytest.raises(TrainingError, match="the weights are no longer finite in epoch 2"):
+        list(course.epochs())
 
 
 @pytest.mark.parametrize("metric", ["fd", "fd_rand"])

@@ -91,6 +91,7 @@ ILL = {
     "unchanged": (GIVEN_BACK, 2),
     "no-progress": (HEALTHY, 20),
 }
+EVERY_EPOCH = ("diverged", "d-overpowers", "g-grad-vanished")
 # Observations until a run that was ill from the start is told so: fd cannot stand still at the first one.
 FIRST = {code: length for code, (_, length) in ILL.items()} | {"d-too-weak": 11, "mode-collapse": 6, "no-progress": 21}
 VERDICTS = {"true": OVERPOWERED, "false": HEALTHY, "unknown": replace(OVERPOWERED, fake_answer=None)}
@@ -450,15 +451,15 @@ def test_active_states_are_in_the_order_of_the_codes():
 
 MESSAGES = {
     "diverged": (
-        "generated pixels vary 0.00 times as much as real ones at 2 measurements in a row; lower both rates "
+        "generated pixels vary 0.00 times as much as real ones at 2 epochs in a row; lower both rates "
         "(--set train.generator.lr=5e-5 --set train.discriminator.lr=5e-5)"
     ),
     "d-overpowers": (
-        "D accuracy 1.00, D(G(z)) 0.000 at 5 measurements in a row; lower the discriminator's rate "
+        "D accuracy 1.00, D(G(z)) 0.000 at 5 epochs in a row; lower the discriminator's rate "
         "(--set train.discriminator.lr=5e-5) or give it dropout"
     ),
     "g-grad-vanished": (
-        "the generator's gradient is 0.0005 of its first, D(G(z)) 0.000 at 5 measurements in a row; with loss minimax "
+        "the generator's gradient is 0.0005 of its first, D(G(z)) 0.000 at 5 epochs in a row; with loss minimax "
         "take --set loss.name=non_saturating, with another lower the discriminator's rate "
         "(--set train.discriminator.lr=5e-5)"
     ),
@@ -512,7 +513,7 @@ def test_a_message_says_what_was_measured_and_what_to_do(code):
         ),
         (
             {"contrast": 0.01, "rates": {}},
-            "diverged: generated pixels vary 0.01 times as much as real ones at 2 measurements in a row; lower both "
+            "diverged: generated pixels vary 0.01 times as much as real ones at 2 epochs in a row; lower both "
             "rates (train.generator.lr train.discriminator.lr);",
         ),
         ({"lost_classes": ("3", "7")}, "mode-collapse: hardly any picture of 3, 7 at 2"),
@@ -588,8 +589,26 @@ def test_an_explanation_has_its_paragraphs_and_the_words_of_its_rule(code):
 
 
 @pytest.mark.parametrize("code", ILL)
-def test_an_explanation_says_at_how_many_measurements_it_is_told(code):
-    assert f"at {ILL[code][1]} measurements in a row" in " ".join(explain(code).split())
+def test_an_explanation_says_at_how_many_epochs_or_measurements_it_is_told(code):
+    what = "epochs" if code in EVERY_EPOCH else "measurements"
+    assert f"Told when it was so at {ILL[code][1]} {what} in a row" in " ".join(explain(code).split())
+
+
+@pytest.mark.parametrize("code", ILL)
+def test_epochs_between_measurements_count_for_the_rules_that_look_at_every_epoch_only(code):
+    observation, length = ILL[code]
+    between = replace(observation, measured=False)
+    everything = [observation, between, between] * 30  # every third epoch is measured
+    expected = length if code in EVERY_EPOCH else 3 * FIRST[code] - 2
+
+    assert epochs(everything, code) == ([expected], [])
+
+
+def test_an_epoch_that_was_not_measured_ends_no_state_that_needs_a_measurement():
+    between = replace(HEALTHY, measured=False)
+
+    assert epochs([*[TWENTY] * 3, *[between] * 9, TWENTY], "d-overfit") == ([3], [])
+    assert epochs([*[TOO_LARGE_STEPS] * 3, *[between] * 2], "diverged") == ([2], [5])
 
 
 def test_every_code_is_known_and_the_gravest_comes_first():

@@ -11,7 +11,7 @@ ROOT = Path(gantool.__file__).parent
 LEVELS = [
     {"errors", "batches"},
     {"schema", "strict_yaml", "locks", "data.transport"},
-    {"runs", "devices", "data.fetch", "data.decode", "health", "augment"},
+    {"runs", "devices", "data.fetch", "data.decode", "health", "augment", "schedule"},
     {"recipe", "checkpoints", "data.unpack"}
     | {"losses", "images", "data.eggs", "data.picture", "data.store", "metrics.distances", "metrics.pictures"}
     | {"metrics.features", "models.blocks"},

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from test_search import BETA, RATE, quick, run, states, tiny
 
 from gantool.errors import RecipeError
+from gantool.schedule import measured_epochs
 from gantool.tune import samplers
 from gantool.tune.study import Study
 
@@ -78,17 +79,22 @@ def hopeless(recipe, epoch):
     return 100.0 if recipe.train.optimizer.lr == 2e-4 else 1 + off + 1 / epoch
 
 
+@pytest.mark.parametrize("every", [4, None])
 @pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median", "none"])
 def test_a_pruner_stops_what_is_hopeless_and_never_the_recipes_own_nor_within_the_first_fifth(
-    pruner, data_dir, tmp_path
+    pruner, every, data_dir, tmp_path
 ):
-    settings = {"tune__epochs": 25, "tune__sampler": "random", "train__evaluate_every": 4}
+    settings = {"tune__epochs": 25, "tune__sampler": "random", "train__evaluate_every": every}
     home = run(tiny(tune__trials=12, tune__pruner=pruner, **settings), tmp_path / "s", data_dir, quick(hopeless))
     own, *others = home.trials()
     assert own.state == TrialState.COMPLETE
     assert max(own.intermediate_values) == 25
     stopped = [trial for trial in others if trial.state == TrialState.PRUNED]
     assert bool(stopped) == (pruner != "none"), states(home)
+    measured = measured_epochs(25, every=every)
+    assert [tuple(trial.intermediate_values) for trial in home.trials()] == [
+        measured[: len(trial.intermediate_values)] for trial in home.trials()
+    ]
     for trial in stopped:
         last, score = max(trial.intermediate_values.items())
         assert 5 <= last < 25

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from gantool import engine
 from gantool import recipe as recipes
 from gantool.errors import ResourceError, TrainingError
+from gantool.schedule import measured_epochs
 from gantool.tune import results
 from gantool.tune.board import Board
 from gantool.tune.search import Way, search
@@ -51,12 +52,10 @@ def quick(score, diagnoses=lambda recipe: []):
 
     def objective(config, interrupted):
         recipe = recipes.parse(config["recipe"], "trial", engine.KINDS)
-        every, last = recipe.train.evaluate_every, recipe.train.epochs
+        last = recipe.train.epochs
         Path(config["folder"]).mkdir(exist_ok=True)
         best, best_epoch = math.inf, 0
-        for epoch in range(1, last + 1):
-            if epoch not in (1, last) and epoch % every:
-                continue
+        for epoch in measured_epochs(last, every=recipe.train.evaluate_every):
             found = score(recipe, epoch)
             best, best_epoch = min((best, best_epoch), (found, epoch))
             yield {

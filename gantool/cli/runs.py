@@ -58,7 +58,11 @@ def train(
 
 
 def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) -> None:
-    """Train in a run's directory with the live line, until it is done or stopped, and say what comes next."""
+    """Train in a run's directory with the live line, until it is done or stopped, and say what comes next.
+
+    Raises:
+        TrainingError: a loss is no longer finite, or the run ended diverged, with all that it made kept.
+    """
     from gantool import show
     from gantool.engine import train as training
 
@@ -85,6 +89,11 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
     accuracy = f" (accuracy {show.number(1 - report.best)})" if chosen.metric == "error" else ""
     best = f"best {chosen.metric} {show.number(report.best)}{accuracy}"
     show.result(f"{run.path}: {best}, {show.duration(report.seconds)}")
+    if "diverged" in report.diagnoses:
+        raise TrainingError(
+            f"{run.path}: the run ended diverged; start a new run with a lower train.optimizer.lr than "
+            f"{chosen.train.optimizer.lr:g} (gantool explain diverged)"
+        )
     show.hint(f"gantool sample {typed(run.path)}")
     show.hint(f"gantool animate {typed(run.path)}")
 

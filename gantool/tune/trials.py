@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from gantool.tune.board import Board
 
 SAVE_TIME = 5.0  # seconds between two notes of how long a search has taken
-MEASUREMENTS = 5  # of a trial, where the recipe does not say how often
 
 
 @dataclass
@@ -177,10 +176,9 @@ class Trials:
         number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
         label = str(number) if seed is None else f"{number} seed {seed}"
         values = self.home.space.changes(trial.params)
-        recipe, train = self.home.recipe, self.home.recipe.train
-        # Trials are compared epoch by epoch, so that each is measured after the same ones.
-        every = train.evaluate_every or max(1, self.home.epochs // MEASUREMENTS)
-        fixed = {"train.epochs": self.home.epochs, "train.keep_every": 0, "train.evaluate_every": every}
+        recipe = self.home.recipe
+        # All trials have as many epochs, and so are measured after the same ones, by which they are compared.
+        fixed = {"train.epochs": self.home.epochs, "train.keep_every": 0}
         if seed is not None:
             fixed["train.seed"] = seed
         folder = self.home.folder(number, seed)

@@ -1,0 +1,105 @@
+"""Which epochs of a run are measured. It depends on the recipe and the data only, and never on a clock.
+
+So the same recipe measures the same epochs on a slow and on a fast machine, and two equal runs keep the same best
+checkpoint. What a measurement costs beside the training is predicted for one processor core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHARES = (1, 2, 5, 10, 20, 35, 50, 75, 100)  # percent of the epochs after which every run is measured
+MOST = 100  # measurements of a run, as long as `SHARES` and `train.evaluate_every` ask for no more
+BUDGET = 0.1  # of the training's seconds, which measurements may take besides those of `SHARES`
+
+# Predicted seconds of one core, fitted to the measured speed of six GANs. The steps of five are predicted to within a
+# sixth; those of `cgan_egg`, with 19 million weights, take 1.7 times as long, so that it is measured less often.
+MULTIPLICATION = 4.5e-11  # of the forward pass, together with its share of the backward pass
+OUTPUT = 5e-9  # a number that a layer gives, which is read and written again by the backward pass
+STEP = 1e-4  # of training, whatever the size of the networks
+GENERATION = 1 / 3  # of the time that an image is trained on: it is made and scored, and nothing is learned from it
+FEATURES = 6e-7  # a pixel, of all extractors
+LARGE = 64  # pixels on a side from which extractors look at every fourth pixel only
+STATISTICS = 0.1  # of the distances between features
+ANSWERS = 1e-3  # of the counts of right and wrong answers
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the networks compute for one training image.
+
+    Args:
+        multiplications: of a number with a weight, in the forward passes of one step.
+        outputs: numbers that the layers give in them.
+    """
+
+    multiplications: float
+    outputs: float
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds of training on one image."""
+        return MULTIPLICATION * self.multiplications + OUTPUT * self.outputs
+
+
+def measured_epochs(epochs: int, allowed: int = 0, every: int | None = None) -> tuple[int, ...]:
+    """Return the epochs that are measured: the first, those at `SHARES` of the run, and evenly spaced ones.
+
+    >>> measured_epochs(300)
+    (1, 3, 6, 15, 30, 60, 105, 150, 225, 300)
+    >>> measured_epochs(20, allowed=12)  # every third besides
+    (1, 2, 3, 4, 6, 7, 9, 10, 12, 15, 18, 20)
+    >>> measured_epochs(20, every=8)
+    (1, 8, 16, 20)
+
+    Args:
+        epochs: of the whole run.
+        allowed: measurements; the spacing is the smallest at which there are no more than these.
+        every: `train.evaluate_every`: this spacing instead, without the shares.
+    """
+    ends = {1, epochs}
+    if every is not None:
+        return tuple(sorted(ends | set(range(every, epochs + 1, every))))
+    fixed = ends | {max(1, (share * epochs + 50) // 100) for share in SHARES}
+    for count in range(allowed, 0, -1):
+        spacing = -(-epochs // count)
+        found = fixed | set(range(spacing, epochs + 1, spacing))
+        if len(found) <= allowed:
+            return tuple(sorted(found))
+    return tuple(sorted(fixed))
+
+
+def allowed(training: float, measurement: float) -> int:
+    """Return how many measurements a run may have.
+
+    Args:
+        training: predicted seconds of the whole run without measurements.
+        measurement: predicted seconds of one.
+    """
+    return min(MOST, int(BUDGET * training / measurement))
+
+
+def training_seconds(steps: int, images: int, work: Work) -> float:
+    """Predict the seconds of training.
+
+    Args:
+        steps: of the run.
+        images: in each.
+        work: of one image.
+    """
+    return steps * (STEP + images * work.seconds)
+
+
+def measurement_seconds(images: int, pixels: tuple[int, int] | None, work: Work) -> float:
+    """Predict the seconds of one measurement.
+
+    Args:
+        images: that are made, or examples that are answered.
+        pixels: height and width of the images of which features are taken; None for answers.
+        work: of one training image.
+    """
+    seconds = images * GENERATION * work.seconds
+    if pixels is None:
+        return ANSWERS + seconds
+    height, width = pixels
+    return STATISTICS + seconds + images * FEATURES * height * width / (4 if min(pixels) >= LARGE else 1)
