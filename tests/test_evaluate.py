@@ -129,7 +129,9 @@ def test_what_was_measured_with_stands_beside_the_numbers():
     assert (about["real"], about["held_out"], about["fake"]) == (240, 60, 100)
     assert (about["size"], about["seed"]) == ("1x8x8", SEED)
     assert (about["split"], about["resize"]) == (0.2, "centre crop, antialiased bicubic")
-    assert about["floor"] > 0
+    assert about["units"].keys() == {"rand"}
+    assert about["units"]["rand"] > 0
+    assert 0 < about["floor_deviation"] < 1
     assert evaluator(store(shape=(3, 8, 8)), 16).about["extractors"] == ["rand-cb3208355902"]
     many = evaluator(store(count=7000, classes=1), 16).about
     assert (many["real"], many["held_out"]) == (5000, 1000)
@@ -153,7 +155,7 @@ def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):
     reality = Reality(*(part[:300] for part in (reality.train, reality.held_out, reality.train_labels)),
                       reality.held_out_labels[:300], reality.classes, reality.shares, 0.2)  # fmt: skip
     evaluate = Evaluator(reality, learn(reality, "auto", tmp_path, "key"), 40, conditional=True)
-    assert set(evaluate.extractors) == {"rand", "pretext", "judge"}
+    assert set(evaluate.extractors) == {"rand", "texture", "pretext", "judge"}
     evaluate(replay(digits))
     assert torch.equal(before, torch.get_rng_state())
     assert np.array_equal(outside, np.random.get_state()[1])
@@ -163,7 +165,7 @@ def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):
 # The floor
 
 
-def test_the_floor_is_what_other_real_images_get_whatever_their_number():
+def test_real_images_get_1_against_other_real_images_whatever_their_number():
     normal = np.random.default_rng(0)
     everything = np.clip(normal.normal(128, 40, (9000, 1, 8, 8)), 0, 255).astype(np.uint8)
     for count, fakes in ((200, 300), (1000, 500)):
@@ -171,9 +173,37 @@ def test_the_floor_is_what_other_real_images_get_whatever_their_number():
         data = Store(Path("nowhere"), everything[:count], np.zeros(count, np.int64), spec, {"skipped": []})
         evaluate = evaluator(data, fakes)
         others = [torch.from_numpy(everything[start : start + fakes]) for start in range(2000, 7000, fakes)]
-        found = np.mean([evaluate.measure(other).metrics["fd"] for other in others])
-        assert evaluate.floor.value == pytest.approx(found, rel=0.25)
-        assert 0 < evaluate.floor.deviation < evaluate.floor.value
+        found = [evaluate.measure(other).metrics for other in others]
+        assert np.mean([one["fd"] for one in found]) == pytest.approx(1, rel=0.25)
+        assert 0 < evaluate.floor.deviation < 1
+        assert all(one["fd_deviation"] >= evaluate.floor.deviation for one in found)
+
+
+def test_of_three_images_there_is_no_floor_and_distances_have_their_own_units():
+    evaluate = evaluator(store(count=3, classes=1), 16)
+    assert evaluate.floor.units == {"rand": 1.0}
+    assert evaluate.about["floor_deviation"] is None
+    found = features_of(evaluate, noise)
+    assert evaluate(noise).metrics["fd"] == pytest.approx(distances.frechet_distance(evaluate.real["rand"], found))
+
+
+def features_of(evaluate, sample):
+    return evaluate.extractors["rand"](numbers(evaluate.generate(sample)))
+
+
+def test_the_deviation_is_that_of_fd_over_other_draws_of_the_images():
+    everything = np.random.default_rng(0).normal(128, 40, (12_000, 1, 8, 8))
+    real, dim = everything.clip(0, 255).astype(np.uint8), (0.7 * everything + 50).clip(0, 255).astype(np.uint8)
+    found = []
+    for start in range(0, 12_000, 600):
+        spec, labels = DataSpec(1, 8, 8), np.zeros(300, np.int64)
+        data = Store(Path("nowhere"), real[start : start + 300], labels, spec, {"skipped": []})
+        evaluate = Evaluator(reality_of(data, 0.0), learn(reality_of(data, 0.0), ["rand"], Path("nowhere"), "key"), 300)
+        unit = evaluate.floor.units["rand"]
+        found.append((evaluate.measure(torch.from_numpy(dim[start + 300 : start + 600])).metrics, unit))
+    spread = np.std([one["fd"] * unit for one, unit in found], ddof=1)
+    told = np.mean([one["fd_deviation"] * unit for one, unit in found])
+    assert told == pytest.approx(spread, rel=0.5)
 
 
 # Choice of extractors
@@ -186,11 +216,11 @@ def test_auto_takes_what_the_pictures_allow(digits, tmp_path):
                      DataSpec(1, 14, 14, digits.spec.classes[:classes]), {"skipped": []})  # fmt: skip
         return list(learn(reality_of(part), "auto", tmp_path, f"{count}-{classes}"))
 
-    assert chosen(59, 10) == ["rand"]
-    assert chosen(60, 10) == ["rand", "pretext"]
-    assert chosen(300, 10) == ["rand", "pretext", "judge"]
+    assert chosen(59, 10) == ["rand", "texture"]
+    assert chosen(60, 10) == ["rand", "texture", "pretext"]
+    assert chosen(300, 10) == ["rand", "texture", "pretext", "judge"]
     assert chosen(300, 2)[-1] == "judge"
-    assert chosen(170, 1) == ["rand", "pretext"]
+    assert chosen(170, 1) == ["rand", "texture", "pretext"]
 
 
 def test_a_judge_of_one_class_is_refused(tmp_path):
@@ -201,13 +231,37 @@ def test_a_judge_of_one_class_is_refused(tmp_path):
     )
 
 
-def test_fd_is_the_geometric_mean_of_rand_and_pretext_and_the_judge_stands_beside_it(digits, learned):
+def test_fd_is_the_geometric_mean_of_its_parts_in_floors_and_the_judge_stands_beside_it(digits, learned):
     reality, extractors = learned
-    metrics = Evaluator(reality, extractors, 200)(replay(digits)).metrics
-    assert metrics["fd"] == pytest.approx(math.sqrt(metrics["fd_rand"] * metrics["fd_pretext"]))
+    evaluate = Evaluator(reality, extractors, 200)
+    metrics = evaluate(replay(digits)).metrics
+    parts = [metrics[f"fd_{name}"] for name in ("rand", "texture", "pretext")]
+    assert metrics["fd"] == pytest.approx(math.prod(parts) ** (1 / 3))
     assert metrics["fd_judge"] > 0
     only = Evaluator(reality, {"judge": extractors["judge"]}, 200)(replay(digits)).metrics
     assert only["fd"] == pytest.approx(metrics["fd_judge"])
+    units = evaluate.floor.units
+    first = math.sqrt(metrics["fd_rand"] * units["rand"] * metrics["fd_pretext"] * units["pretext"])
+    assert evaluate.first_version(metrics) == pytest.approx(first)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_the_number_of_threads_changes_no_digit(threads, digits, learned):
+    reality, extractors = learned
+
+    def measured():
+        evaluate = Evaluator(reality, extractors, 300, conditional=True)
+        return evaluate.about, evaluate(replay(digits))
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = measured()
+        torch.set_num_threads(threads)
+        assert measured() == alone
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path):
@@ -231,13 +285,13 @@ def test_a_generator_that_is_told_the_class_is_measured_within_each(digits, lear
         )
         for one in range(10)
     ]
-    assert right == pytest.approx(np.mean(parts), rel=1e-4)
+    assert right * told.floor.units["rand"] == pytest.approx(np.mean(parts), rel=1e-4)
     assert wrong > 20 * right
     pooled = Evaluator(reality, rand, 1000)
     assert pooled.measure(fake).metrics["fd"] == pooled.measure(fake, ((labels + 1) % 10).tolist()).metrics["fd"]
     assert not Evaluator(reality, rand, 300, conditional=True).about["within_classes"]  # 30 of each class are too few
     unseen = told.measure(reality.held_out, reality.held_out_labels.tolist()).metrics["fd"]
-    assert 1 < unseen / told.floor.value < 6  # 36 of each class, where the floor is of 100
+    assert 1 < unseen < 6  # 36 of each class, where the floor is of 100
 
 
 # What fd cannot say
@@ -317,7 +371,7 @@ def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_fa
     reality = reality_of(data)
     folder = tmp_path_factory.getbasetemp() / "ladders"
     folder.mkdir(exist_ok=True)
-    evaluate = Evaluator(reality, learn(reality, ["rand", "pretext"], folder, source), 120)
+    evaluate = Evaluator(reality, learn(reality, ["rand", "texture", "pretext"], folder, source), 120)
     new, labels = reality.held_out[:300], reality.held_out_labels[:300]
     if ladder in LADDERS:
         steps = [pixels(LADDERS[ladder](numbers(new), degree)) for degree in range(1, 7)]
@@ -477,7 +531,7 @@ def test_each_direction_is_measured_by_itself_so_that_giving_back_the_source_is_
     real, real_labels = evaluate.real["rand"], evaluate.reality.train_labels
     found = evaluate.extractors["rand"](numbers(fake))
     parts = [distances.frechet_distance(real[real_labels == one], found[labels == one]) for one in (0, 1)]
-    assert negative == pytest.approx(np.mean(parts), rel=1e-4)
+    assert negative * evaluate.floor.units["rand"] == pytest.approx(np.mean(parts), rel=1e-4)
 
 
 def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_deviation():
