@@ -48,7 +48,14 @@ TOLERANCE = 1e-9  # of a number, as a share of the larger of its tensor's larges
 LEVEL = 2 / 255  # one of 256 levels, on the scale of -1 to 1
 SECONDS = 1.5  # of a measurement of speed, at least
 HEADER = ("recipe", "steps", "float64", "kill, resume", "sampling", "images/s", "CPU's", "ratio")
-COLUMNS = {"steps": "steps", "float64": "float64", "resume": "kill, resume", "sampling": "sampling"}
+COLUMNS = {
+    "steps": "steps",
+    "float64": "float64",
+    "resume": "kill, resume",
+    "sampling": "sampling",
+    "speed": "images/s",
+    "search": "steps",  # a sentence, in a row of its own
+}
 
 
 class WrongError(Exception):
@@ -115,8 +122,8 @@ class Bench:
                 traceback.print_exc()
             self.failures.append(f"{name}, {check}: {first_line(error)}")
             cells = "**FAILED**"
-        row.update({COLUMNS[check]: cells} if check in COLUMNS else speeds(cells))
-        print(f"{name}: {check}: {cells} ({time.monotonic() - begun:.1f} s)", file=sys.stderr, flush=True)
+        row.update({COLUMNS[check]: cells} if isinstance(cells, str) else cells)
+        print(f"{name}: {check}: {row[COLUMNS[check]]} ({time.monotonic() - begun:.1f} s)", file=sys.stderr, flush=True)
 
     def in_time(self, measure, name):
         """Run a check if there is time left."""
@@ -182,7 +189,7 @@ class Bench:
         worst = difference(found, wanted)
         if not worst <= TOLERANCE:
             raise WrongError(f"differs by {worst:.1e} after {EXACT_STEPS} steps in float64")
-        return f"{worst:.0e}"
+        return f"{worst:.0e}" if worst else "0"
 
     def resumed(self, name):
         """Kill a process that trains, go on in a new one, and compare with one that nobody disturbed."""
@@ -242,7 +249,8 @@ class Bench:
     def timed(self, name):
         """Measure images per second of training, on the device and on the CPU."""
         recipe = self.fitted(name)
-        return [speed(recipe, self.store(recipe), device) for device in (self.device, CPU)]
+        own, cpu = (speed(recipe, self.store(recipe), device) for device in (self.device, CPU))
+        return {"images/s": f"{own:,.0f}", "CPU's": f"{cpu:,.0f}", "ratio": f"{own / cpu:.1f}"}
 
     def searches(self):
         """Search, with Ray where it is there; return a row each."""
@@ -461,14 +469,6 @@ def first_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def speeds(cells):
-    """Give the columns of a measurement of speed; a search's sentence stands in the first column of all."""
-    if isinstance(cells, str):
-        return {"steps": cells}
-    own, cpu = cells
-    return {"images/s": f"{own:,.0f}", "CPU's": f"{cpu:,.0f}", "ratio": f"{own / cpu:.1f}"}
-
-
 def report(bench, rows, seconds):
     """Give the text of a whole check: what it ran on, what was found besides, what failed, and the table."""
     size = "narrow networks, small batches" if bench.is_cpu else "the recipes' own networks and batches"
@@ -481,7 +481,7 @@ def report(bench, rows, seconds):
         f"* float64: after {EXACT_STEPS} steps from the same weights, batches and random numbers, with deterministic",
         "  kernels, the largest difference of a weight from the CPU's, as a share of the largest weight; "
         f"{TOLERANCE:.0e} is allowed.",
-        "* kill, resume: killed by SIGKILL and resumed; equal if all weights, optimizers and the log are those of a run",
+        "* kill, resume: killed by SIGKILL and resumed; equal if weights, optimizers and the log are those of a run",
         "  that nobody disturbed.",
         "* sampling: the largest difference of a picture, or of an answer, from the CPU's, in levels of 256; 1 is",
         "  allowed.",
