@@ -39,7 +39,7 @@ from gantool.trainer import Trainer
 
 SCRIPT = Path(__file__).with_name("gpu.py")
 CPU = torch.device("cpu")
-OFFLINE = {Labeled: "digits", Paired: "egg_edges", Unpaired: "egg_colours"}
+OFFLINE = {Paired: "egg_edges", Unpaired: "egg_colours"}  # what comes with gantool, in place of a download
 DIGITS = 100  # drawn of each class
 KILLED = ("dcgan14", "pix2pix", "lstm_sentiment")  # dropout and BatchNorm; pairs and noise; a recurrent network
 EPOCHS = 20  # of a run that is killed
@@ -99,7 +99,6 @@ class Bench:
 
     def rows(self):
         """Run all checks; return the rows of the table, by column."""
-        digits(self.folder / "digits")
         found = {name: {"recipe": f"`{name}`"} for name in self.names}
         for name in self.killed:  # first, as these are the checks of most promise
             self.fill(found[name], name, "resume", self.resumed)
@@ -138,19 +137,24 @@ class Bench:
         source = SOURCES.get(found.data.source)
         moved = {}
         if source is not None and source.needs:
-            place = self.folder / "digits" if kind is Labeled else OFFLINE[kind]
+            place = self.digits if kind is Labeled else OFFLINE[kind]
             moved = {"data.source": str(place), "data.classes": None}
         quick = {"train.extractors": ["rand"], "train.evaluate_images": 16, "train.keep_every": 0}
         return engine.change(engine.open_recipe(name, {**moved, **quick}), changes)
 
-    def fitted(self, name):
-        """Give a recipe as it is on a GPU, and with narrow networks and small batches on a CPU."""
-        return self.narrow(name, 16) if self.is_cpu else self.recipe(name)
+    @functools.cached_property
+    def digits(self):
+        """The folder of digits, drawn when it is first asked for."""
+        digits(self.folder / "digits")
+        return self.folder / "digits"
 
-    def narrow(self, name, most):
-        """Give a recipe with narrow networks, small pictures and batches of `most` or fewer."""
-        size = min(most, engine.open_recipe(name).train.batch_size)
-        return self.recipe(name, **small.small(name), **{"train.batch_size": size})
+    def fitted(self, name):
+        """Give a recipe as it is on a GPU, and with narrow networks on a CPU."""
+        return self.narrow(name, 32) if self.is_cpu else self.recipe(name)
+
+    def narrow(self, name, batch):
+        """Give a recipe with narrow networks, small pictures and another size of batches."""
+        return self.recipe(name, **small.small(name), **{"train.batch_size": batch})
 
     def store(self, recipe):
         return engine.data_of(recipe, self.data_dir)
@@ -471,7 +475,7 @@ def first_line(error):
 
 def report(bench, rows, seconds):
     """Give the text of a whole check: what it ran on, what was found besides, what failed, and the table."""
-    size = "narrow networks, small batches" if bench.is_cpu else "the recipes' own networks and batches"
+    size = "narrow networks" if bench.is_cpu else "the recipes' own networks"
     found = f"{len(bench.failures)} FAILED" if bench.failures else "all passed"
     lines = [
         f"{name_of(bench.device)}; torch {torch.__version__}; Python {platform.python_version()}; "
