@@ -9,8 +9,10 @@ environment, `.nox/workshop`, which is made once.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import nox
@@ -33,7 +35,7 @@ QUICK = (
     *("models", "losses", "augment", "trainer", "resume", "translators", "pictures", "distances", "plots", "board"),
     *("samplers", "space", "study"),
 )
-ONE_SEARCH = "tests/test_tune.py::test_"
+ONE_SEARCH = "tests/test_tune.py::test_the_first_trial_is_the_recipe_itself_and_runs_to_the_end"
 
 
 def workshop(session: nox.Session) -> str:
@@ -44,6 +46,21 @@ def workshop(session: nox.Session) -> str:
     session.run(*pip, "install", "--quiet", "pip>=25.1", external=True)  # the first that knows dependency groups
     session.run(*pip, "install", "--quiet", "--editable", EXTRAS, "--group", "test", external=True)
     return str(PYTHON)
+
+
+def above_floors(frozen: str) -> list[str]:
+    """Give what is installed in a higher version than the lowest that pyproject.toml names."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
+    wanted += [line for name, lines in extras.items() if name in EXTRAS for line in lines]
+    installed = dict(line.lower().split("==") for line in frozen.splitlines() if "==" in line)
+    above = []
+    for line in wanted:
+        name, floor = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", line.lower()).groups()
+        if f"{installed[name]}.".removeprefix(f"{floor}.").strip(".0"):  # 3.9.0 is 3.9
+            above.append(f"{name} {installed[name]}, not {floor}")
+    return above
 
 
 @nox.session
@@ -118,6 +135,9 @@ def floors(session: nox.Session) -> None:
     python = str(FLOORS / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     lowest = ("--python", python, "--resolution", "lowest-direct")
     session.run(uv, "pip", "install", *lowest, "--editable", EXTRAS, "--group", "test", external=True)
+    above = above_floors(session.run(uv, "pip", "freeze", "--python", python, external=True, silent=True))
+    if above:
+        session.error(f"cannot be installed together, so raise the floors in pyproject.toml: {', '.join(above)}")
     tests = session.posargs or [*(f"tests/test_{name}.py" for name in QUICK), ONE_SEARCH]
     # An old library may use what a newer one of its own needs deprecates, which Python shows to nobody.
     session.run(python, "-m", "pytest", "-W", "ignore::DeprecationWarning", *tests, external=True)
