@@ -1,5 +1,7 @@
 """Every check of the project. `nox` runs lint, types and tests; `nox -s bench` and `nox -s ranking` measure.
 
+`nox -s gpu` checks a GPU, and `nox -s floors` the lowest versions that pyproject.toml allows.
+
 torch and what it brings take about 6 GB and two minutes to install, so that all sessions that need it share one
 environment, `.nox/workshop`, which is made once.
 """
@@ -7,7 +9,10 @@ environment, `.nox/workshop`, which is made once.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import nox
@@ -16,7 +21,21 @@ nox.needs_version = ">=2024.10.9"
 nox.options.reuse_existing_virtualenvs = True
 
 WORKSHOP = Path(".nox/workshop").absolute()
+FLOORS = Path(".nox/floors").absolute()
 PYTHON = WORKSHOP / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+EXTRAS = ".[real,client,samplers]"
+BARE = ("pydantic", "platformdirs", "optuna")  # what a machine lacks that has torch, typer, rich and Pillow
+THERE = ("numpy", "pyyaml")  # what BARE needs and the machine has
+MOST = 30e6  # bytes of unpacked wheels
+
+# Quick tests that use every dependency, one real search with Ray among them.
+QUICK = (
+    *("recipe", "schema", "strict_yaml", "locks", "prepare", "sources", "decode", "pairs", "images", "store", "stream"),
+    *("models", "losses", "augment", "trainer", "resume", "translators", "pictures", "distances", "plots", "board"),
+    *("samplers", "space", "study"),
+)
+ONE_SEARCH = "tests/test_tune.py::test_the_first_trial_is_the_recipe_itself_and_runs_to_the_end"
 
 
 def workshop(session: nox.Session) -> str:
@@ -25,8 +44,23 @@ def workshop(session: nox.Session) -> str:
         session.run(sys.executable, "-m", "venv", str(WORKSHOP), external=True)
     pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check")
     session.run(*pip, "install", "--quiet", "pip>=25.1", external=True)  # the first that knows dependency groups
-    session.run(*pip, "install", "--quiet", "--editable", ".[real,client,samplers]", "--group", "test", external=True)
+    session.run(*pip, "install", "--quiet", "--editable", EXTRAS, "--group", "test", external=True)
     return str(PYTHON)
+
+
+def above_floors(frozen: str) -> list[str]:
+    """Give what is installed in a higher version than the lowest that pyproject.toml names."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
+    wanted += [line for name, lines in extras.items() if name in EXTRAS for line in lines]
+    installed = dict(line.lower().split("==") for line in frozen.splitlines() if "==" in line)
+    above = []
+    for line in wanted:
+        name, floor = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", line.lower()).groups()
+        if f"{installed[name]}.".removeprefix(f"{floor}.").strip(".0"):  # 3.9.0 is 3.9
+            above.append(f"{name} {installed[name]}, not {floor}")
+    return above
 
 
 @nox.session
@@ -61,3 +95,49 @@ def bench(session: nox.Session) -> None:
 def ranking(session: nox.Session) -> None:
     """Bench of the metrics: which one ranks generators of 64x64 eggs as a judge does that knows the truth."""
     session.run(workshop(session), "tests/ranking.py", *(session.posargs or ["ranking"]), external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def gpu(session: nox.Session) -> None:
+    """All recipes on the GPU of this machine, in less than eight minutes; without a GPU the check checks itself."""
+    session.run(workshop(session), "tests/gpu.py", *session.posargs, external=True)
+
+
+@nox.session(name="gpu-wheels", default=False)
+def gpu_wheels(session: nox.Session) -> None:
+    """What `tests/gpu.py --wheels` wants on a bare machine: nox -s gpu-wheels -- 3.12 DIR x86_64-manylinux_2_28."""
+    python, folder, system = (*session.posargs, *(None, None, None)[len(session.posargs) :])
+    python, system = python or "3.12", system or "x86_64-manylinux_2_28"
+    target = Path(folder or f".nox/wheels-{python}")
+    if target.exists():
+        session.error(f"{target} is there already; name another folder, or delete it")
+    session.install("uv>=0.9")
+    there = Path(session.create_tmp()) / "there.txt"
+    there.write_text("\n".join(THERE) + "\n", encoding="utf-8")
+    where = ("--target", str(target), "--python-version", python, "--python-platform", system)
+    session.run("uv", "pip", "install", "--quiet", *where, "--only-binary", ":all:", "--excludes", str(there), *BARE)
+    for compiled in target.glob("sqlalchemy/**/*.so"):
+        compiled.unlink()  # a third of all; SQLAlchemy has the same in Python
+    shutil.rmtree(target / "bin", ignore_errors=True)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    session.log(f"{target}: {size / 1e6:.1f} MB")
+    if size > MOST:
+        session.error(f"{target}: more than {MOST / 1e6:.0f} MB")
+
+
+@nox.session(venv_backend="none", default=False)
+def floors(session: nox.Session) -> None:
+    """Quick tests with the lowest versions that pyproject.toml allows, on the lowest Python."""
+    uv = shutil.which("uv")
+    if uv is None:
+        session.error("needs uv: pip install uv")
+    session.run(uv, "venv", "--quiet", "--allow-existing", "--python", "3.11", str(FLOORS), external=True)
+    python = str(FLOORS / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    lowest = ("--python", python, "--resolution", "lowest-direct")
+    session.run(uv, "pip", "install", *lowest, "--editable", EXTRAS, "--group", "test", external=True)
+    above = above_floors(session.run(uv, "pip", "freeze", "--python", python, external=True, silent=True))
+    if above:
+        session.error(f"cannot be installed together, so raise the floors in pyproject.toml: {', '.join(above)}")
+    tests = session.posargs or [*(f"tests/test_{name}.py" for name in QUICK), ONE_SEARCH]
+    # An old library may use what a newer one of its own needs deprecates, which Python shows to nobody.
+    session.run(python, "-m", "pytest", "-W", "ignore::DeprecationWarning", *tests, external=True)

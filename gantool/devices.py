@@ -68,6 +68,17 @@ def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
 
 
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute the block's convolutions in whole float32, where cuDNN would round their inputs to 10 bits (TF32)."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def _states(device: torch.device) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":

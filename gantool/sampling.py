@@ -29,7 +29,7 @@ class Trained:
     """A trained model.
 
     One that makes pictures from noise computes in double precision: so a seed gives the same picture in any batch and
-    on any device, after rounding. Translations are made one by one.
+    on any device, after rounding. Translations are made one by one, in whole float32.
 
     Args:
         run: the run.
@@ -159,9 +159,11 @@ class Trained:
         source, labels, seeds = (part.to(self.device) for part in prompt)
         count = BATCH if isinstance(self.model, FromNoise) else 1
         chunks = (slice(start, start + count) for start in range(0, len(source), count))
-        parts = [
-            self.generator.sample(Prompt(source[chunk].to(self.dtype), labels[chunk], seeds[chunk])) for chunk in chunks
-        ]
+        with devices.full_precision():
+            parts = [
+                self.generator.sample(Prompt(source[chunk].to(self.dtype), labels[chunk], seeds[chunk]))
+                for chunk in chunks
+            ]
         return torch.cat(parts).float().cpu()
 
     @torch.no_grad()
@@ -173,7 +175,8 @@ class Trained:
         """
         if not isinstance(self.model, Classifier):
             raise RunError(f"{self.file.parent.parent}: {self.name} makes pictures, and answers nothing")
-        return torch.cat([self.model.answer(part.to(self.device)).cpu() for part in torch.split(inputs, BATCH)])
+        with devices.full_precision():
+            return torch.cat([self.model.answer(part.to(self.device)).cpu() for part in torch.split(inputs, BATCH)])
 
 
 def animate_training(run: Run, path: Path) -> int:

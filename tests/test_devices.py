@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -92,6 +93,19 @@ def test_a_block_changes_nothing_outside_even_when_it_fails():
 
 def test_large_seeds_are_seeds_too():
     assert not torch.equal(devices.seeded(CPU, 2**32 - 1)["cpu"], devices.seeded(CPU, 2**32 - 2)["cpu"])
+
+
+def test_convolutions_are_whole_inside_of_the_block_only_even_when_it_fails():
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        for outside in (True, False):
+            torch.backends.cudnn.allow_tf32 = outside
+            with contextlib.suppress(ZeroDivisionError), devices.full_precision():
+                assert not torch.backends.cudnn.allow_tf32
+                raise ZeroDivisionError
+            assert torch.backends.cudnn.allow_tf32 is outside
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

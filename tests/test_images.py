@@ -394,7 +394,7 @@ def test_mp4(mode, size, tmp_path):
     assert len(found) == 7
     for seen, picture in zip(found, pictures, strict=True):
         # An odd side is continued by its last pixels, so the frame is of one colour to its edges.
-        assert np.abs(seen.astype(int) - picture.convert("RGB").getpixel((0, 0))).max() <= 4
+        assert np.abs(seen.astype(int) - picture.convert("RGB").getpixel((0, 0))).max() <= 5  # 5 with ffmpeg 7
     assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
     assert listing(tmp_path) == ["a.mp4"]
 
