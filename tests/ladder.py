@@ -29,6 +29,8 @@ from gantool.metrics.evaluate import Evaluator, Reality, combined, features, lea
 Images = NDArray[np.uint8]  # [N, C, H, W]
 Labels = NDArray[np.int64]  # [N]
 
+Found = dict[tuple[str, float], tuple[float, float]]
+
 REFERENCES = (60, 240, 1000)
 FRESH, COUNT, DRAWS = 2000, 1000, 12  # fresh images, of which so many are measured, so often
 FIRST = 300_000  # of the rendered images, beyond those of any dataset
@@ -45,7 +47,7 @@ GOALS = {
     ("mirror", 1): "harmless",
 }
 """What a person sees at a glance at twice its size has to lie 3 deviations above; what is harmless within 1."""
-SYMMETRIC = {"eggs", "leaves", "photographs"}  # sets of which a mirrored image is as likely as the image
+SYMMETRIC = {"eggs", "leaves"}  # sets of which a mirrored image is as likely as the image
 LABELLED = {"digits", "fashion", "foods"}  # whose classes a recipe knows
 
 
@@ -219,97 +221,90 @@ DRAWN = {
 
 
 class Ladder:
-    """A set of images: references of several sizes, and fresh images."""
+    """A reference set, and fresh images of the same kind.
 
-    def __init__(self, name: str, images: Images, labels: Labels, folder: Path, references: tuple[int, ...]) -> None:
-        self.name, self.labels = name, labels
-        classes = tuple(map(str, range(int(labels.max()) + 1))) if name in LABELLED else ("all",)
-        own = labels if name in LABELLED else np.zeros_like(labels)
-        self.evaluators = {}
-        held = [size + max(12, size // 4) for size in references]
-        first = max(end for end in held if end <= max(len(images) // 2, 1250) and end < len(images))
-        self.fresh, self.fresh_labels = images[first : first + FRESH], labels[first : first + FRESH]
+    Args:
+        name: of the set.
+        images: all of them, in random order.
+        labels: their classes.
+        size: of the reference set. A quarter as many are held out, and what follows is fresh.
+        folder: where learned extractors are kept.
+    """
+
+    def __init__(self, name: str, images: Images, labels: Labels, size: int, folder: Path) -> None:
+        end = size + max(12, size // 4)
+        self.fresh, self.labels = images[end : end + FRESH], labels[end : end + FRESH]
         self.count = min(COUNT, len(self.fresh) // 2)
-        for size, end in zip(references, held, strict=True):
-            if end > first:
-                continue
-            train, held_out = slice(0, size), slice(size, end)
-            counts = np.bincount(own[train], minlength=len(classes))
-            reality = Reality(
-                train=torch.from_numpy(images[train].copy()),
-                held_out=torch.from_numpy(images[held_out].copy()),
-                train_labels=torch.from_numpy(own[train]),
-                held_out_labels=torch.from_numpy(own[held_out]),
-                classes=classes,
-                shares=torch.from_numpy(counts / counts.sum()),
-                split=0.2,
-            )
-            self.evaluators[size] = Evaluator(reality, learn(reality, "auto", folder, f"{name}-{size}"), self.count)
+        own = labels if name in LABELLED else np.zeros_like(labels)
+        classes = tuple(map(str, range(int(own.max()) + 1)))
+        counts = np.bincount(own[:size], minlength=len(classes))
+        reality = Reality(
+            train=torch.from_numpy(images[:size].copy()),
+            held_out=torch.from_numpy(images[size:end].copy()),
+            train_labels=torch.from_numpy(own[:size]),
+            held_out_labels=torch.from_numpy(own[size:end]),
+            classes=classes,
+            shares=torch.from_numpy(counts / counts.sum()),
+            split=0.2,
+        )
+        self.evaluator = Evaluator(reality, learn(reality, "auto", folder, f"{name}-{size}"), self.count)
+        self.undamaged = self._features(self.fresh)
+        self.base = [self._fd(self.undamaged, self._rows(draw)) for draw in range(DRAWS)]
 
-    def draws(self) -> list[Tensor]:
-        """Return the rows of each draw."""
-        random = np.random.default_rng(0)
-        return [torch.from_numpy(random.permutation(len(self.fresh))[: self.count]) for _ in range(DRAWS)]
-
-    def measure(self) -> dict[int, dict[tuple[str, float], tuple[float, float]]]:
-        """Return, by number of references, the deviations above undamaged images of `fd` and of version 0.1's `fd`."""
-        undamaged = {size: self._features(evaluator, self.fresh) for size, evaluator in self.evaluators.items()}
-        base = {size: [self._fd(size, undamaged[size], rows) for rows in self.draws()] for size in undamaged}
-        found: dict[int, dict[tuple[str, float], tuple[float, float]]] = {size: {} for size in undamaged}
+    def measure(self) -> Found:
+        """Return by damage and strength the deviations above undamaged images: of `fd`, and of version 0.1's."""
+        found: Found = {}
         for name, (strengths, _, damage) in DAMAGES.items():
             if name == "more red" and self.fresh.shape[1] == 1:
                 continue
             for strength in strengths:
-                damaged = damage(self.fresh, strength, np.random.default_rng(7))
-                for size, evaluator in self.evaluators.items():
-                    made = self._features(evaluator, damaged)
-                    values = [self._fd(size, made, rows) for rows in self.draws()]
-                    found[size][name, strength] = self._above(values, base[size])
+                made = self._features(damage(self.fresh, strength, np.random.default_rng(7)))
+                found[name, strength] = self._above([self._fd(made, self._rows(draw)) for draw in range(DRAWS)])
         for name, (strengths, _) in DRAWN.items():
             for strength in strengths:
-                for size in self.evaluators:
-                    values = [self._drawn(name, strength, size, undamaged[size], draw) for draw in range(DRAWS)]
-                    if values[0] is not None:
-                        found[size][name, strength] = self._above(values, base[size])
+                drawn = [self._drawn(name, strength, draw) for draw in range(DRAWS)]
+                values = [value for value in drawn if value is not None]
+                if values:
+                    found[name, strength] = self._above(values)
         return found
 
-    def _features(self, evaluator: Evaluator, images: Images) -> dict[str, Tensor]:
+    def _rows(self, draw: int) -> NDArray[np.int64]:
+        return np.random.default_rng(draw).permutation(len(self.fresh))[: self.count]
+
+    def _features(self, images: Images) -> dict[str, Tensor]:
         whole = torch.from_numpy(np.ascontiguousarray(images))
-        return {name: features(extractor, whole) for name, extractor in evaluator.extractors.items()}
+        return {name: features(extractor, whole) for name, extractor in self.evaluator.extractors.items()}
 
-    def _fd(self, size: int, made: dict[str, Tensor], rows: Tensor) -> tuple[float, float]:
+    def _fd(self, made: dict[str, Tensor], rows: NDArray[np.int64]) -> tuple[float, float]:
         """Return `fd` and version 0.1's, of these rows."""
-        evaluator = self.evaluators[size]
-        raw = {name: distances.frechet_distance(evaluator.real[name], part[rows]) for name, part in made.items()}
-        parts = [raw[name] / evaluator.floor.units[name] for name in evaluator.combined]
-        return combined(parts), combined([raw[name] for name in ("rand", "pretext") if name in raw])
+        real, units = self.evaluator.real, self.evaluator.floor.units
+        raw = {name: distances.frechet_distance(real[name], part[rows]) for name, part in made.items()}
+        old = [raw[name] ** 0.5 for name in ("rand", "pretext") if name in raw]
+        return combined({name: value / units[name] for name, value in raw.items()}), math.prod(old)
 
-    def _drawn(self, name: str, strength: float, size: int, undamaged: dict[str, Tensor], draw: int):
+    def _drawn(self, name: str, strength: float, draw: int) -> tuple[float, float] | None:
         """Return `fd` of undamaged images that are badly drawn; None where the set has no such damage."""
-        random = np.random.default_rng(draw)
-        everything = len(self.fresh)
+        random, everything = np.random.default_rng(draw), len(self.fresh)
         if name == "classes left":
-            classes = np.unique(self.fresh_labels)
+            classes = np.roll(np.unique(self.labels), draw)
             kept = classes[: round(strength * len(classes))]
             if not 0 < len(kept) < len(classes):
                 return None
-            rows = random.permutation(np.flatnonzero(np.isin(self.fresh_labels, kept)))[: self.count]
-        elif name == "different images":
-            rows = random.choice(random.permutation(everything)[: int(strength)], self.count)
-        else:
-            real = self.evaluators[size].real
-            made = {name: torch.cat([part, real[name]]) for name, part in undamaged.items()}
-            copies = round(strength * self.count)
-            chosen = everything + random.integers(0, len(real["rand"]), copies)
-            rows = np.concatenate([random.permutation(everything)[: self.count - copies], chosen])
-            return self._fd(size, made, torch.from_numpy(rows))
-        return self._fd(size, undamaged, torch.from_numpy(rows))
+            return self._fd(
+                self.undamaged, random.permutation(np.flatnonzero(np.isin(self.labels, kept)))[: self.count]
+            )
+        if name == "different images":
+            return self._fd(self.undamaged, random.choice(random.permutation(everything)[: int(strength)], self.count))
+        real, copies = self.evaluator.real, round(strength * self.count)
+        made = {name: torch.cat([part, real[name]]) for name, part in self.undamaged.items()}
+        chosen = everything + random.integers(0, len(self.evaluator.reality.train), copies)
+        return self._fd(made, np.concatenate([random.permutation(everything)[: self.count - copies], chosen]))
 
-    def _above(self, values: list[tuple[float, float]], base: list[tuple[float, float]]) -> tuple[float, float]:
+    def _above(self, values: list[tuple[float, float]]) -> tuple[float, float]:
         # Two draws share images: of the variance over independent draws they show this much.
         shown = math.sqrt(1 - self.count / len(self.fresh))
         both = []
-        for some, others in zip(zip(*values, strict=True), zip(*base, strict=True), strict=True):
+        for some, others in zip(zip(*values, strict=True), zip(*self.base, strict=True), strict=True):
             both.append(float((np.mean(some) - np.mean(others)) / (np.std(others, ddof=1) / shown)))
         return both[0], both[1]
 
@@ -319,7 +314,7 @@ def short(value: float) -> str:
     return f"{value:.1f}" if abs(value) < 10 else f"{value:,.0f}"
 
 
-def tables(found: dict[str, dict[int, dict[tuple[str, float], tuple[float, float]]]]) -> None:
+def tables(found: dict[str, dict[int, Found]]) -> None:
     """Print the goals of every set, and the whole ladder of 240 references."""
     print("\n| set | references | " + " | ".join(f"{name} {strength:g}" for name, strength in GOALS) + " |")
     print("|---|---|" + "---|" * len(GOALS))
@@ -373,10 +368,17 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen.sets or known:
-            ladder = Ladder(name, *known[name](), Path(folder), tuple(chosen.references))
-            accuracies = {size: list(evaluator.extractors) for size, evaluator in ladder.evaluators.items()}
-            print(f"{name}: {len(ladder.fresh):,} fresh images, {ladder.count:,} a draw, {accuracies}", flush=True)
-            found[name] = ladder.measure()
+            images, labels = known[name]()
+            found[name] = {}
+            for size in chosen.references:
+                ladder = Ladder(name, images, labels, size, Path(folder))
+                base = np.mean(ladder.base, axis=0)
+                print(
+                    f"{name}, {size} references: {ladder.count:,} of {len(ladder.fresh):,} fresh images a draw have fd "
+                    f"{base[0]:.2f} by {', '.join(ladder.evaluator.extractors)}",
+                    flush=True,
+                )
+                found[name][size] = ladder.measure()
     tables(found)
 
 

@@ -231,13 +231,12 @@ def test_a_judge_of_one_class_is_refused(tmp_path):
     )
 
 
-def test_fd_is_the_geometric_mean_of_its_parts_in_floors_and_the_judge_stands_beside_it(digits, learned):
+def test_fd_is_the_weighted_geometric_mean_of_its_parts_in_floors(digits, learned):
     reality, extractors = learned
     evaluate = Evaluator(reality, extractors, 200)
     metrics = evaluate(replay(digits)).metrics
-    parts = [metrics[f"fd_{name}"] for name in ("rand", "texture", "pretext")]
-    assert metrics["fd"] == pytest.approx(math.prod(parts) ** (1 / 3))
-    assert metrics["fd_judge"] > 0
+    weighted = [("rand", 4), ("texture", 1), ("pretext", 2), ("judge", 2)]
+    assert metrics["fd"] == pytest.approx(math.prod(metrics[f"fd_{name}"] ** (count / 9) for name, count in weighted))
     only = Evaluator(reality, {"judge": extractors["judge"]}, 200)(replay(digits)).metrics
     assert only["fd"] == pytest.approx(metrics["fd_judge"])
     units = evaluate.floor.units

@@ -33,7 +33,10 @@ PER_CLASS = 50  # images of either kind from which a class has a distance of its
 LABELLED = 250  # images from which a judge learns their classes
 SPLITS = 10  # of the real images into halves, which give the floor
 BATCH = 256
-NAMES = ("rand", "texture", "pretext", "judge")
+WEIGHTS = {"rand": 4, "texture": 1, "pretext": 2, "judge": 2}
+"""Of each extractor's distance in `fd`, a weighted geometric mean. Chosen by `nox -s ranking` and `nox -s ladder`: with
+more weight on `texture` the ranking of generators by their content suffers, with less noise and JPEG blocks are lost in
+the deviation of the others."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def learn(
         learned += ["judge"] if count >= LABELLED and len(reality.classes) > 1 else []
         names = ["rand", "texture", *learned]
     else:
-        names = [name for name in NAMES if name in wanted]
+        names = [name for name in WEIGHTS if name in wanted]
         if "judge" in names and len(reality.classes) < 2:
             raise RecipeError(
                 f"train.extractors: judge learns to tell classes apart, but there is only {reality.classes[0]!r}; use "
@@ -233,8 +236,8 @@ def _random_features(images: Tensor) -> RandomFeatures:
 class Evaluator:
     """Measures generated images against real ones.
 
-    `fd` is the geometric mean of the Fréchet distances on the extractors' features, each in units of what real images
-    get against other real ones. So 1 is as near as real images are, and a distance that grows eightfold doubles it.
+    `fd` is the weighted geometric mean of the Fréchet distances on the extractors' features, each in units of what real
+    images get against other real ones. So 1 is as near as real images are.
 
     Latents and labels are the same in every measurement, and drawn with a generator of its own: measuring never
     changes what a run does next.
@@ -265,8 +268,7 @@ class Evaluator:
         self.within_classes = conditional and len(reality.classes) > 1 and fewest >= least
         self.real = {name: features(extractor, reality.train) for name, extractor in self.extractors.items()}
         self.held_out = {name: features(extractor, reality.held_out) for name, extractor in self.extractors.items()}
-        self.combined = [name for name in self.extractors if name != "judge"] or list(self.extractors)
-        self.guard = self.combined[0]  # what is near is judged by these features
+        self.guard = next(iter(self.extractors))  # what is near is judged by these features
         self.deviation, self.saturated = _contrast(reality.train)
         # How much of the images a perfect translator changes, where that is known.
         self.change: float | None = None
@@ -316,10 +318,10 @@ class Evaluator:
         apart = {name: self._apart(self.real[name], found[name], self.reality.train_labels, asked) for name in found}
         contrast, saturated = _contrast(fake)
         parts = {name: terms.distance / self.floor.units[name] for name, terms in apart.items()}
-        fd = combined([parts[name] for name in self.combined])
+        fd = combined(parts)
         metrics = {
             "fd": fd,
-            "fd_deviation": self._deviation(fd, [apart[name] for name in self.combined]),
+            "fd_deviation": self._deviation(fd, apart),
             **{f"fd_{name}": value for name, value in parts.items()},
             **self._guards(found[self.guard]),
             "contrast": contrast / max(self.deviation, 1e-6),
@@ -341,7 +343,8 @@ class Evaluator:
             metrics: what `measure` found.
         """
         names = [name for name in ("rand", "pretext") if name in self.extractors]
-        return combined([metrics[f"fd_{name}"] * self.floor.units[name] for name in names])
+        raw = [metrics[f"fd_{name}"] * self.floor.units[name] for name in names]
+        return math.prod(raw) ** (1 / max(1, len(raw)))
 
     def _apart(self, real: Tensor, fake: Tensor, real_labels: Tensor, fake_labels: Tensor) -> FrechetTerms:
         """Return the Fréchet distance, or the mean of those within each class."""
@@ -358,16 +361,18 @@ class Evaluator:
                 own[mask] = part / classes
         return FrechetTerms(math.fsum(values) / classes, *terms)
 
-    def _deviation(self, fd: float, apart: Sequence[FrechetTerms]) -> float:
+    def _deviation(self, fd: float, apart: Mapping[str, FrechetTerms]) -> float:
         """Return the standard deviation of `fd` over other draws of the generated and of the real images.
 
         To first order by the images' influence, which vanishes where the sets are alike. There it is the floor's.
         """
+        known = {name: terms for name, terms in apart.items() if 0 < terms.distance < math.inf}
+        shares = {name: WEIGHTS[name] / sum(WEIGHTS[each] for each in apart) for name in known}
         relative = 0.0
         for kind in ("real", "fake"):
-            parts = [getattr(terms, kind) / terms.distance for terms in apart if 0 < terms.distance < math.inf]
+            parts = [shares[name] * getattr(terms, kind) / terms.distance for name, terms in known.items()]
             if parts:
-                relative += float(torch.stack(parts).sum(0).div(len(apart)).square().sum())
+                relative += float(torch.stack(parts).sum(0).square().sum())
         return math.hypot(fd * math.sqrt(relative), self.floor.deviation)
 
     def _guards(self, fake: Tensor) -> dict[str, float]:
@@ -439,8 +444,11 @@ class Evaluator:
             for name, part in everything.items():
                 distance = self._apart(part[one], part[other], labels[one], labels[other]).distance
                 found[name].append(scale * distance)
-        units = {name: combined(values) or 1.0 for name, values in found.items()}
-        splits = [combined([found[name][split] / units[name] for name in self.combined]) for split in range(SPLITS)]
+        units = {
+            name: math.exp(statistics.fmean(map(math.log, values))) if all(values) else 1.0
+            for name, values in found.items()
+        }
+        splits = [combined({name: found[name][split] / units[name] for name in found}) for split in range(SPLITS)]
         return Floor(units, statistics.stdev(splits))
 
 
@@ -468,9 +476,16 @@ def pixels(images: Tensor) -> Tensor:
     return ((images + 1) * 127.5 + 0.5).floor().nan_to_num(0).clamp(0, 255).to(torch.uint8).cpu()
 
 
-def combined(values: Sequence[float]) -> float:
-    """Return the geometric mean; 0 where one of the values is 0."""
-    return math.exp(math.fsum(map(math.log, values)) / len(values)) if all(values) else 0.0
+def combined(distances_by_name: Mapping[str, float]) -> float:
+    """Return the geometric mean of distances by extractor, weighted with `WEIGHTS`; 0 where one of them is 0.
+
+    Of distances whose sizes differ by orders of magnitude none outweighs the others.
+    """
+    if not all(distances_by_name.values()):
+        return 0.0
+    total = sum(WEIGHTS[name] for name in distances_by_name)
+    logs = (WEIGHTS[name] * math.log(value) for name, value in distances_by_name.items())
+    return math.exp(math.fsum(logs) / total)
 
 
 @one_thread()
