@@ -92,6 +92,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def ladder(session: nox.Session) -> None:
+    """Bench of `fd`: how many deviations above undamaged images it puts noise, blur, lost classes and the like."""
+    session.run(workshop(session), "tests/ladder.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
 def ranking(session: nox.Session) -> None:
     """Bench of the metrics: which one ranks generators of 64x64 eggs as a judge does that knows the truth."""
     session.run(workshop(session), "tests/ranking.py", *(session.posargs or ["ranking"]), external=True)

@@ -74,7 +74,6 @@ class Gallery(Assessment):
             "saturated": metrics["saturated"],
             "real_saturated": evaluate.saturated,
             "fd": metrics["fd"],
-            "floor": 1.0,
             "floor_deviation": evaluate.floor.deviation,
             "held_out_images": len(reality.held_out),
             "lost_classes": lost_classes,

@@ -22,7 +22,8 @@ VANISHED = 1e-3  # of the first gradient
 OVERFIT = 0.5  # r_v, see `Observation.overfitting`
 LEAD = 0.5  # scores between training and generated pictures, below which r_v divides by noise
 GUESSING = 0.52  # accuracy of D
-FAR = 5  # floors of fd
+FLOOR = 1  # fd of real images against other real ones
+FAR = 5  # fd
 FEW_PICTURES = 50  # distinct ones
 DRAWN = 0.2  # of the first fd, below which pictures have become something, and are no longer all alike for that
 UNFINISHED = 5  # measurements in a row that fd has to stand still: before, pictures are alike because none is good yet
@@ -66,9 +67,8 @@ class Observation:
         contrast: deviation of generated pixels over that of real ones.
         saturated: share of generated pixels with |x| > 0.99, 0 to 1.
         real_saturated: the same of real images.
-        fd: Fréchet distance of generated from real images.
-        floor: the same distance of real from other real images.
-        floor_deviation: its standard deviation.
+        fd: Fréchet distance of generated from real images, in floors: 1 is that of real from other real images.
+        floor_deviation: standard deviation of the latter.
         support: distinct images that the generator seems to make, n(n-1)/2 over `collisions`.
         collisions: pairs of generated images that are as good as the same.
         lost_classes: names of the classes that come up less than a tenth as often as they should.
@@ -99,7 +99,6 @@ class Observation:
     saturated: float | None = None
     real_saturated: float | None = None
     fd: float | None = None
-    floor: float | None = None
     floor_deviation: float | None = None
     support: float | None = None
     collisions: float | None = None
@@ -139,11 +138,6 @@ class Observation:
         1 where they are scored as generated ones.
         """
         return _ratio(_difference(self.real_train_score, self.real_held_out_score), self.lead)
-
-    @property
-    def floors(self) -> float | None:
-        """`fd` over its floor."""
-        return _ratio(self.fd, self.floor)
 
 
 @dataclass(frozen=True)
@@ -346,7 +340,7 @@ def _overfitting(now: Observation) -> str:
 
 
 def _too_weak(now: Observation) -> Verdict:
-    return _all(_less(now.accuracy, GUESSING), _less(FAR, now.floors))
+    return _all(_less(now.accuracy, GUESSING), _less(FAR, now.fd))
 
 
 def _few(now: Observation) -> Verdict:
@@ -389,7 +383,7 @@ def _unchanged(now: Observation) -> Verdict:
 
 
 def _above_floor(now: Observation) -> Verdict:
-    above, deviation = _difference(now.fd, now.floor), now.floor_deviation
+    above, deviation = _difference(now.fd, FLOOR), now.floor_deviation
     return _less(None if deviation is None else NOISE * deviation, above)
 
 
@@ -443,9 +437,7 @@ _RULES = (
         "d-too-weak",
         10,
         _too_weak,
-        lambda now: (
-            f"D accuracy {now.accuracy:.2f}, fd {_number(now.fd)} is {_number(now.floors)} floors and not falling"
-        ),
+        lambda now: f"D accuracy {now.accuracy:.2f}, fd {_number(now.fd)} (1 is real) and not falling",
         lambda now: f"lower the generator's rate ({_slower(now, 'generator')}) or take dropout from the discriminator",
         stalls=10,
         until_better=True,
@@ -612,7 +604,7 @@ _MEANINGS = {
     "d-too-weak": f"""the discriminator guesses, though the pictures are bad
 
     Seen: the discriminator was right about fewer than {GUESSING:.0%} of the pictures (accuracy below {GUESSING}; 0.5 is
-    guessing), fd was above {FAR} times its floor, and the best fd did not fall by more than one deviation of the floor.
+    guessing), fd was above {FAR}, and the best fd did not fall by more than one deviation of the floor.
     Measured on 14x14 digits with a generator that learns much faster than the discriminator: accuracy 0.39, fd 33,
     floor about 1.
 

@@ -314,7 +314,8 @@ def _by_class(evaluator: Evaluator, fake: Tensor, labels: Sequence[int]) -> list
     for label, name in enumerate(evaluator.reality.classes):
         own, other = real[evaluator.reality.train_labels == label], made[asked == label]
         if len(own) >= PER_CLASS and len(other) >= PER_CLASS:
-            rows.append(Value(f"fd of {name}", distances.frechet_distance(own, other)))
+            unit = evaluator.floor.units[evaluator.guard]
+            rows.append(Value(f"fd of {name}", distances.frechet_distance(own, other) / unit))
     mean = [Value("class_fd", math.fsum(row.value for row in rows) / len(rows))] if rows else []
     return mean + rows
 

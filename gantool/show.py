@@ -81,6 +81,18 @@ def number(value: float) -> str:
     return f"{value:.{min(digits, 8)}f}"
 
 
+def spread(value: float, deviation: float | None) -> str:
+    """Write a measured number with its standard deviation, where that is known.
+
+    >>> spread(9.4123, 0.61), spread(752.8, 12.3), spread(1.0312, 0.024), spread(13.6789, None)
+    ('9.4 ± 0.6', '753 ± 12', '1.03 ± 0.02', '13.68')
+    """
+    if not deviation or not (math.isfinite(value) and math.isfinite(deviation)):
+        return number(value)
+    digits = min(8, max(0, -math.floor(math.log10(deviation))))
+    return f"{value:.{digits}f} ± {deviation:.{digits}f}"
+
+
 def several(count: int, thing: str) -> str:
     """Say how many there are of something.
 
@@ -113,7 +125,6 @@ class Training:
         self.start, self.first = 0.0, -1.0  # when the first report came, and how many epochs were done then
         self.metrics: dict[str, float] = {}
         self.measured = 0  # the epoch of these metrics
-        self.floor: float | None = None
         self.seen: dict[str, list[str]] = {}  # what was said of each diagnosis
         self.active: tuple[str, ...] = ()
         self.progress = Progress(
@@ -139,7 +150,6 @@ class Training:
         left = elapsed / max(done - self.first, 1e-9) * (self.epochs - done) if done > self.first else math.nan
         if report.metrics:
             self.metrics, self.measured = report.metrics, report.epoch
-            self.floor = report.measured_with.get("floor")
         self.active = report.diagnoses
         for diagnosis in report.news:
             self.seen.setdefault(diagnosis.code, []).append(diagnosis.message)
@@ -183,10 +193,10 @@ class Training:
         if not self.metrics:
             return ""
         name = "fd" if "fd" in self.metrics else "accuracy"
-        notes = [f"{self.metrics[name] / self.floor:.1f}x floor"] if self.floor else []
-        notes += [f"L1 {number(self.metrics['l1'])}"] if "l1" in self.metrics else []
+        notes = [f"L1 {number(self.metrics['l1'])}"] if "l1" in self.metrics else []
         notes += [f"of epoch {self.measured}"] if 10 * (epoch - self.measured) > self.epochs else []
-        return f"{name} {number(self.metrics[name])}" + (f" ({', '.join(notes)})" if notes else "")
+        value = spread(self.metrics[name], self.metrics.get(f"{name}_deviation"))
+        return f"{name} {value}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _answer(name: str, scores: Mapping[str, float], key: str) -> str:
@@ -214,7 +224,7 @@ def score(found: Score) -> None:
     rows = []
     for row in found.values:
         best = "" if row.perfect is None else number(row.perfect)
-        rows.append((row.name, _measured(row.name, row.value), best, METRICS.get(row.name, "")))
+        rows.append((row.name, _measured(row.name, row.value, row.deviation), best, METRICS.get(row.name, "")))
     against = f" against {found.about['against']}" if "against" in found.about else ""
     out.print(table(f"{found.what}{against}", ("metric", "value", "real on real", "what it says"), rows))
     about = found.about
@@ -229,7 +239,7 @@ def score(found: Score) -> None:
     )
     if any(row.name == "fd" for row in found.values):
         if about["floor_deviation"] is not None:
-            out.print(f"differences of fd below {number(2 * about['floor_deviation'])} are noise")
+            out.print("± is one standard deviation over other draws of the images; differences below two are noise")
         if about["real"] + about["held_out"] < FEW:
             out.print(f"with fewer than {FEW} real pictures fd ranks generators, and is no measure of quality")
     if found.missing:
@@ -243,11 +253,11 @@ def asked(about: Mapping[str, Any]) -> str:
     return f"asked about the {about['train']:,} examples that it learned from; none are held out"
 
 
-def _measured(name: str, value: float) -> str:
+def _measured(name: str, value: float, deviation: float | None = None) -> str:
     """Write a metric; a support without any collision is only known to be large."""
     if name == "support":
         return "many" if value > 100_000 else f"{value:,.0f}"
-    return f"{value:+.1f}" if name == "copying" else number(value)
+    return f"{value:+.1f}" if name == "copying" else spread(value, deviation)
 
 
 def comparison(rows: Sequence[Row]) -> None:
@@ -260,21 +270,24 @@ def comparison(rows: Sequence[Row]) -> None:
                 row.name,
                 row.model,
                 str(row.epoch),
-                number(values["fd"]) + ("" if row.same else " *"),
-                f"{values['fd'] / row.floor:.1f}x" if row.floor > 0 else "",
+                spread(values["fd"], values["fd_deviation"]) + ("" if row.same else " *"),
                 f"{values['coverage']:.2f}",
                 f"{values['nearest_neighbour']:.2f}",
                 _measured("copying", values["copying"]) if "copying" in values else "",
                 _measured("support", values["support"]),
             )
         )
-    heads = ("run", "model", "epoch", "fd", "/ floor", "coverage", "1-NN", "C_T", "support")
+    heads = ("run", "model", "epoch", "fd", "coverage", "1-NN", "C_T", "support")
     out.print(table("", heads, lines))
+    counts = sorted({row.fakes for row in rows})
+    out.print(
+        f"of {' and '.join(f'{count:,}' for count in counts)} generated pictures each; fd 1 is what real ones get"
+    )
     for row in rows:
         if row.diagnoses:
             out.print(escape(f"{row.name} ended with: {', '.join(row.diagnoses)}"))
     if not all(row.same for row in rows):
-        out.print("* measured against its own pictures, which are not those of the run named first: not comparable")
+        out.print("* measured against other pictures, or in another way, than the run named first: not comparable")
 
 
 def examples(found: Examples) -> None:

@@ -272,7 +272,7 @@ class Ladder:
         return np.random.default_rng(draw).permutation(len(self.fresh))[: self.count]
 
     def _features(self, images: Images) -> dict[str, Tensor]:
-        whole = torch.from_numpy(np.ascontiguousarray(images))
+        whole = torch.from_numpy(np.array(images))
         return {name: features(extractor, whole) for name, extractor in self.evaluator.extractors.items()}
 
     def _fd(self, made: dict[str, Tensor], rows: NDArray[np.int64]) -> tuple[float, float]:

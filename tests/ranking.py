@@ -9,6 +9,7 @@ learned the eggs' variety, place, size and angle from 12,000 others with the tru
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,8 +26,8 @@ from gantool.data.eggs import factors, render
 from gantool.data.prepare import prepare
 from gantool.data.stream import Stream, split
 from gantool.metrics import distances, pictures
-from gantool.metrics.evaluate import Evaluator, Reality, features, numbers, pixels
-from gantool.metrics.features import Extractor, RandomFeatures
+from gantool.metrics.evaluate import Evaluator, Reality, combined, features, numbers, pixels
+from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_labels, learn_views
 from gantool.models.base import Prompt
 from gantool.trainer import Trainer
@@ -177,9 +178,11 @@ def scores(folder: Path, data_dir: Path) -> dict[str, list[float]]:
         )
         extractors = {
             "rand": RandomFeatures.fit([numbers(reality.train)]),
+            "texture": TextureFeatures(),
             "pretext": learn_views(reality.train, reality.held_out),
+            "judge": by_kind,
         }
-        measures[count] = (Evaluator(reality, extractors, FAKES), by_kind, reality)
+        measures[count] = (Evaluator(reality, extractors, FAKES), reality)
         print(f"N={count}: pretext {extractors['pretext'].accuracy:.2f}, judge of varieties {by_kind.accuracy:.2f}")
     table: dict[str, list[float]] = {}
     for file in sorted(folder.glob("*.npz")):
@@ -188,24 +191,26 @@ def scores(folder: Path, data_dir: Path) -> dict[str, list[float]]:
             fake = torch.from_numpy(kept[str(moment)])
             row = {"gold": distances.frechet_distance(fresh, judge(fake))}
             row |= dict(zip(("G loss", "D loss"), kept[f"losses-{moment}"].tolist(), strict=True))
-            for count, (evaluator, by_kind, reality) in measures.items():
-                row |= {f"{name} {count}": value for name, value in _row(evaluator, by_kind, reality, fake).items()}
+            for count, (evaluator, reality) in measures.items():
+                row |= {f"{name} {count}": value for name, value in _row(evaluator, reality, fake).items()}
             for name, value in row.items():
                 table.setdefault(name, []).append(value)
     return table
 
 
-def _row(evaluator: Evaluator, by_kind: Extractor, reality: Reality, fake: Tensor) -> dict[str, float]:
+def _row(evaluator: Evaluator, reality: Reality, fake: Tensor) -> dict[str, float]:
     found = evaluator.measure(fake).metrics
     real, made = evaluator.real["rand"], features(evaluator.extractors["rand"], fake)
     count = min(len(real), len(made))
-    kind = distances.frechet_distance(features(by_kind, reality.train), features(by_kind, fake))
+    parts = {name: found[f"fd_{name}"] for name in evaluator.extractors}
+    unlabelled = {name: value for name, value in parts.items() if name != "judge"}
     return {
-        "fd_rand": found["fd_rand"],
-        "fd_pretext": found["fd_pretext"],
-        "fd_judge": kind,
-        "sqrt(rand*pretext)": found["fd"],
-        "sqrt(rand*judge)": (found["fd_rand"] * kind) ** 0.5,
+        "fd without labels": combined(unlabelled),
+        "fd with the varieties as labels": found["fd"],
+        **{f"fd_{name}": value for name, value in parts.items()},
+        "fd of gantool 0.1": (parts["rand"] * parts["pretext"]) ** 0.5,
+        "equal weights": math.prod(unlabelled.values()) ** (1 / 3),
+        "root mean square": (sum(value**2 for value in unlabelled.values()) / 3) ** 0.5,
         "kd_rand": distances.kernel_distance(real, made),
         "1-NN rand": found["nearest_neighbour"],
         "coverage rand": -found["coverage"],
@@ -217,23 +222,26 @@ def _row(evaluator: Evaluator, by_kind: Extractor, reality: Reality, fake: Tenso
 def report(table: dict[str, list[float]]) -> None:
     """Print how each metric ranks the sets against the gold, with what chance alone could do to it."""
     per, gold = len(MOMENTS) - 1, np.array(table["gold"])
-    last = np.arange(per - 1, len(gold), per)
+    configurations = np.arange(len(gold)).reshape(-1, per)
+    last = configurations[:, -1]
     random = np.random.default_rng(0)
+    resampled = [random.choice(len(last), len(last)) for _ in range(1000)]
     print(f"\n{len(last)} configurations, {len(gold)} sets; gold from {gold.min():.1f} to {gold.max():.1f}")
-    print("| metric | all sets | after the last step | 95 % of resampled configurations | gold of its choice / best |")
-    print("|---|---|---|---|---|")
+    print("| metric | all sets, 95 % of resampled configurations | after the last step | gold of its choice / best |")
+    print("|---|---|---|---|")
     for name, values in table.items():
         if name == "gold":
             continue
         scores = np.array(values)
-        resampled = [
-            spearmanr(scores[rows], gold[rows]).statistic
-            for rows in (random.choice(last, len(last)) for _ in range(1000))
-        ]
-        low, high = np.nanpercentile(resampled, [2.5, 97.5])
+        cells = []
+        for rows in (configurations, last[:, None]):
+            found = [spearmanr(scores[rows[some]].ravel(), gold[rows[some]].ravel()).statistic for some in resampled]
+            low, high = np.nanpercentile(found, [2.5, 97.5])
+            cells.append(
+                f"{spearmanr(scores[rows].ravel(), gold[rows].ravel()).statistic:.2f} ({low:.2f} to {high:.2f})"
+            )
         picked = gold[last][scores[last].argmin()] / gold[last].min()
-        every, final = spearmanr(scores, gold).statistic, spearmanr(scores[last], gold[last]).statistic
-        print(f"| {name} | {every:.2f} | {final:.2f} | {low:.2f} to {high:.2f} | {picked:.2f} |")
+        print(f"| {name} | {' | '.join(cells)} | {picked:.2f} |")
 
 
 def main() -> None:

@@ -168,11 +168,13 @@ def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
 
     assert result == 0
     run = Path("runs/x-001")
-    assert re.fullmatch(rf"{run}: best fd [\d.]+, \d+s\n  gantool sample {run}\n  gantool animate {run}\n", out)
+    assert re.fullmatch(
+        rf"{run}: best fd [\d.]+ ± [\d.]+, \d+s\n  gantool sample {run}\n  gantool animate {run}\n", out
+    )
     lines = err.splitlines()
     assert lines[0] == f"run {run}"
     pattern = (
-        r"epoch \d/2  fd [\d.]+ \([\d.]+x floor\)  D\(x\) 0\.\d\d \([+-]0\.\d\d\)  "
+        r"epoch \d/2  fd [\d.]+ ± [\d.]+  D\(x\) 0\.\d\d \([+-]0\.\d\d\)  "
         r"D\(G\(z\)\) 0\.\d\d \([+-]0\.\d\d\)  "
         r".*loss D -?\d\.\d{3}  loss G -?\d\.\d{3}  [\d,]+ images/s"
     )
@@ -182,8 +184,8 @@ def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
 def test_a_distance_older_than_a_tenth_of_the_run_is_shown_with_its_epoch(gantool, inside):
     _, _, err = gantool("train", "gan14", *sets(train__epochs=12, train__evaluate_every=12))
 
-    told = [re.search(r"fd [\d.]+ \(.*?floor(, of epoch 1)?\)", line) for line in err.splitlines()[-12:]]
-    assert [match[1] for match in told] == [None] * 2 + [", of epoch 1"] * 9 + [None]
+    told = [re.search(r"fd [\d.]+ ± [\d.]+( \(of epoch 1\))?  D", line) for line in err.splitlines()[-12:]]
+    assert [match[1] for match in told] == [None] * 2 + [" (of epoch 1)"] * 9 + [None]
 
 
 def test_the_same_command_gives_the_same_weights(trained, inside):

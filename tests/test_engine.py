@@ -106,7 +106,7 @@ def test_the_log_is_the_finished_reports(tmp_path, data_dir):
         *("discriminator/adversarial", "generator/adversarial"),
         *("scores/real", "scores/fake", "scores/accuracy", "gradients/discriminator", "gradients/generator"),
         *("scores/real_from_half", "scores/fake_from_half"),
-        *("metrics/fd", "metrics/fd_rand", "metrics/coverage", "metrics/nearest_neighbour"),
+        *("metrics/fd", "metrics/fd_deviation", "metrics/fd_rand", "metrics/coverage", "metrics/nearest_neighbour"),
         *("metrics/nearest_neighbour_fake", "metrics/support", "metrics/collisions", "metrics/copied"),
         *("metrics/copying", "metrics/contrast", "metrics/saturated"),
         *("measured_with", "diagnoses"),

@@ -35,7 +35,6 @@ HEALTHY = Observation(
     saturated=0.31,
     real_saturated=0.52,
     fd=13.7,
-    floor=1.02,
     floor_deviation=0.05,
     support=79_800.0,
     collisions=0,
@@ -64,7 +63,7 @@ TOO_LARGE_STEPS = run((1.00, 0.000, 3e-7, 9.0, 9.0, -9.0), (0.00, 1.0, 79_800, 2
 TWENTY_COPIED = run(NO_PLAYERS, (None, 19.0, 4200, -24.5, 0.97, 1.0, 16.0))
 ALL_COPIED = run(NO_PLAYERS, (None, 11_400.0, 7, -24.5, 0.51, 1.0, 0.4))
 ONE_COPIED = run(NO_PLAYERS, (None, 1.0, 79_800, -24.5, 1.00, 1.0, 93.0))
-HELD_OUT = run(NO_PLAYERS, (None, 39_900.0, 2, 0.4, 0.52, 0.01, 1.1))
+HELD_OUT = run(NO_PLAYERS, (None, 39_900.0, 2, 0.4, 0.52, 0.01, 1.08))
 MEASURED = {
     "healthy": (HEALTHY, {"no-progress"}),
     "D overpowers": (OVERPOWERED, {"d-overpowers", "no-progress"}),
@@ -101,7 +100,7 @@ LIMITS = {
     "d-overpowers": ("0.98", "0.01", "100 steps"),
     "g-grad-vanished": ("0.001", "50 steps", "minimax"),
     "d-overfit": ("above 0.5", "more than 0.5"),
-    "d-too-weak": ("0.52", "5 times its floor"),
+    "d-too-weak": ("0.52", "above 5"),
     "mode-collapse": ("fewer than 50", "half as many", "10 pairs", "10%", "5 measurements", "0.2"),
     "memorised": ("below -3", "below 0.4", "10%", "1%", "12 held-out"),
     "unchanged": ("below 0.04", "first 100 steps"),
@@ -139,7 +138,7 @@ def test_a_measured_run_has_the_diagnoses_that_it_should_and_no_others(name):
     assert codes([observation] * 30) == set(judge.active) == expected
 
 
-@pytest.mark.parametrize("last", [13.7, 1.1])
+@pytest.mark.parametrize("last", [13.7, 1.08])
 def test_a_healthy_run_whose_fd_falls_is_silent(last):
     falling = [replace(HEALTHY, fd=last + 100 * 0.85**epoch) for epoch in range(30)]
 
@@ -312,8 +311,8 @@ def test_flat_pictures_are_normal_in_the_first_100_steps_and_pixels_at_a_limit_a
             {"real_train_score": 0.51, "real_held_out_score": 0.0, "fake_score": 0.0},
             {"real_train_score": 0.5, "real_held_out_score": 0.0, "fake_score": 0.0},
         ),
-        ("d-too-weak", {"accuracy": 0.51, "fd": 5.2}, {"accuracy": 0.52, "fd": 5.2}),
-        ("d-too-weak", {"accuracy": 0.51, "fd": 5.2}, {"accuracy": 0.51, "fd": 5.1}),
+        ("d-too-weak", {"accuracy": 0.51, "fd": 5.2}, {"accuracy": 0.52, "fd": 5.1}),
+        ("d-too-weak", {"accuracy": 0.51, "fd": 5.1}, {"accuracy": 0.51, "fd": 5.0}),
         ("mode-collapse", {"support": 49.0, "collisions": 10}, {"support": 50.0, "collisions": 10}),
         ("mode-collapse", {"support": 49.0, "collisions": 10}, {"support": 49.0, "collisions": 9}),
         (
@@ -330,7 +329,7 @@ def test_flat_pictures_are_normal_in_the_first_100_steps_and_pixels_at_a_limit_a
             {"copying": -9.0, "copied": 1.0, "held_out_images": 12},
             {"copying": -9.0, "copied": 1.0, "held_out_images": 11},
         ),
-        ("no-progress", {"fd": 1.2}, {"fd": 1.1}),
+        ("no-progress", {"fd": 1.2}, {"fd": 1.0999}),
     ],
 )
 def test_a_threshold_itself_is_still_well(code, ill, limit):
@@ -468,7 +467,7 @@ MESSAGES = {
         "row; get more pictures, give the discriminator dropout, or stop early and take the best checkpoint"
     ),
     "d-too-weak": (
-        "D accuracy 0.39, fd 33 is 32.4 floors and not falling at 10 measurements in a row; lower the generator's rate "
+        "D accuracy 0.39, fd 33 (1 is real) and not falling at 10 measurements in a row; lower the generator's rate "
         "(--set train.generator.lr=5e-5) or take dropout from the discriminator"
     ),
     "mode-collapse": (

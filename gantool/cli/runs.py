@@ -87,7 +87,9 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
         return
     line.summary()
     accuracy = f" (accuracy {show.number(1 - report.best)})" if chosen.metric == "error" else ""
-    best = f"best {chosen.metric} {show.number(report.best)}{accuracy}"
+    found = next((entry for entry in run.entries() if entry.get(f"metrics/{chosen.metric}") == report.best), {})
+    value = show.spread(report.best, found.get(f"metrics/{chosen.metric}_deviation"))
+    best = f"best {chosen.metric} {value}{accuracy}"
     show.result(f"{run.path}: {best}, {show.duration(report.seconds)}")
     if "diverged" in report.diagnoses:
         raise TrainingError(
