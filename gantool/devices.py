@@ -49,17 +49,23 @@ def randomness(device: torch.device, states: dict[str, Tensor]) -> Iterator[None
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Run the block on one thread, so that its numbers do not depend on how many cores a machine has.
+def threads(count: int | None) -> Iterator[None]:
+    """Run the block on so many processor threads, and restore their number afterwards; None keeps it.
 
-    Several threads add up in another order, which changes the last digits of a decomposition or a sum.
+    Another number of threads adds up in another order, which changes the last digits of a sum.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+
+
+def one_thread() -> contextlib._GeneratorContextManager[None]:
+    """Run the block on one thread, so that its numbers do not depend on how many cores a machine has."""
+    return threads(1)
 
 
 def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:

@@ -156,7 +156,7 @@ def train(
         TrainingError: a loss is no longer finite.
     """
     place = devices.choose(device)
-    with run.lock(wait), _memory(place, recipe.train.batch_size):
+    with run.lock(wait), _memory(place, recipe.train.batch_size), devices.threads(recipe.train.threads):
         if materials is None:
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
             materials = gather(recipe, data_dir, tell=tell)

@@ -103,6 +103,9 @@ class Train(Block):
         optimizer: what moves every player's weights.
         generator: what the generator's optimizer does differently.
         discriminator: what the discriminator's optimizer does differently.
+        threads: processor threads that training computes with; null takes one for each core. Other numbers add up in
+            another order, so that losses differ in their last digits. Give a number to get equal logs on machines of
+            one kind with other numbers of cores. A resumed run keeps the number that it was started with.
         decay_after: epochs at the whole learning rate, which then falls evenly to 0 at the end of the last one; null
             never lowers it.
         ema: how much of the running mean of the generator's weights, which then makes the pictures, is kept in a
@@ -124,6 +127,7 @@ class Train(Block):
     optimizer: Optimizer = Optimizer()
     generator: PlayerOptimizer = PlayerOptimizer()
     discriminator: PlayerOptimizer = PlayerOptimizer()
+    threads: Annotated[int, Interval(ge=1, le=1024)] | None = None
     decay_after: Annotated[int, Interval(ge=0, le=1_000_000)] | None = None
     ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
     evaluate_every: Count | None = None

@@ -333,6 +333,7 @@ class Training:
             "trainer": self.trainer.state_dict(),
             "health": self.health.state_dict(),
             "position": {name: getattr(self, name) for name in POSITION},
+            "threads": torch.get_num_threads(),
         }
 
     def _save(self) -> None:
@@ -392,6 +393,8 @@ class Training:
         for name in POSITION:
             setattr(self, name, state["position"][name])
         self.saved = (self.epoch, self.batch)
+        # Of a checkpoint of version 0.1 the number is not known. `engine.train` restores this process's own.
+        torch.set_num_threads(state.get("threads", torch.get_num_threads()))
 
 
 def fit(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None:

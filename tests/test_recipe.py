@@ -148,7 +148,8 @@ def test_a_size_may_have_two_sides():
         ),
         (
             TEXT + TUNE + "  metric: fid\n",
-            "r.yaml:14: tune.metric: expected one of 'fd', 'fd_rand', 'fd_texture', 'fd_pretext', 'fd_judge' or 'error', got \"fid\"",
+            "r.yaml:14: tune.metric: expected one of 'fd', 'fd_rand', 'fd_texture', 'fd_pretext', 'fd_judge' or "
+            "'error', got \"fid\"",
         ),
         ("", "r.yaml: a recipe is a block of keys (model, data, loss, train), not None"),
         ("- a\n- b\n", "r.yaml: a recipe is a block of keys (model, data, loss, train), not ['a', 'b']"),
@@ -397,7 +398,8 @@ def test_a_wrong_condition_or_choice_is_refused_by_its_key(change, message):
         ),
         (
             TEXT + "tune: {metric: error, space: {model.latent_dim: [4, 8]}}\n",
-            "r.yaml:10: tune.metric: mlp cannot be measured by error; use fd, fd_rand, fd_texture, fd_pretext or fd_judge",
+            "r.yaml:10: tune.metric: mlp cannot be measured by error; use fd, fd_rand, fd_texture, fd_pretext or "
+            "fd_judge",
         ),
         (
             ONE_PLAYER + "tune: {metric: fd_rand, space: {train.batch_size: [4, 8]}}\n",

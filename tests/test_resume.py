@@ -305,9 +305,36 @@ def test_nothing_is_saved_when_there_is_nothing_new(stopped, data_dir):
     assert {path.name: path.stat().st_mtime_ns for path in stopped.checkpoints.iterdir()} == before
 
 
+def test_a_run_goes_on_with_the_number_of_threads_that_it_was_started_with(straight, tmp_path, data_dir):
+    run = run_in(tmp_path / "run", recipe_of("dcgan14"))
+    train(recipe_of("dcgan14"), run, data_dir, stop_after=7)
+    torch.set_num_threads(1)  # `straight` and the first half have two
+    try:
+        train(recipe_of("dcgan14"), run, data_dir)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(2)
+    assert_same_end(straight("dcgan14"), run)
+
+
+@pytest.mark.parametrize("name", ["gan14", "dcgan14", "cgan_egg"])
+def test_logs_are_equal_on_one_two_and_four_cores_where_the_recipe_names_its_threads(name, tmp_path, data_dir):
+    runs = []
+    try:
+        for cores in (1, 2, 4):
+            torch.set_num_threads(cores)  # as torch does on a machine of so many cores
+            runs.append(run_in(tmp_path / str(cores), recipe_of(name, threads=2)))
+            train(recipe_of(name, threads=2), runs[-1], data_dir)
+    finally:
+        torch.set_num_threads(2)
+    assert_same_end(runs[0], runs[1])
+    assert_same_end(runs[0], runs[2])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a kill that nothing can catch")
 def test_a_process_killed_at_a_random_moment_goes_on_bit_for_bit(tmp_path, data_dir):
-    changes = {**DIGITS, "train.batch_size": 16, "train.epochs": 25}
+    # The killed process inherits another number of threads than this one has.
+    changes = {**DIGITS, "train.batch_size": 16, "train.epochs": 25, "train.threads": 2}
     recipe = engine.open_recipe("gan14", changes)
     never = run_in(tmp_path / "never", recipe)
     train(recipe, never, data_dir)
