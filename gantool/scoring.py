@@ -60,6 +60,12 @@ METRICS = {
     "train_accuracy": "share of right answers to what was learned from",
     "cross_entropy": "mean of -log(probability given to the right class)",
 }
+PARTS = {
+    "fd_rand": "its part on a fixed random network: shapes, colours and contrast",
+    "fd_texture": "its part on spatial frequencies: noise, chequers and blur",
+    "fd_pretext": "its part on features learned from the pictures: what is where",
+    "fd_judge": "its part on features learned from the classes",
+}
 PAIRED = ("l1", "psnr", "ssim")
 ANSWERED = ("error", "accuracy", "balanced_accuracy", "train_accuracy", "cross_entropy")
 BY_ITSELF = tuple(

@@ -219,12 +219,13 @@ def _short(value: float, digits: int = 3, sign: str = "") -> str:
 def score(found: Score) -> None:
     """Draw the table of `gantool score`."""
     from gantool.metrics.evaluate import FEW
-    from gantool.scoring import METRICS
+    from gantool.scoring import METRICS, PARTS
 
+    meanings = METRICS | PARTS
     rows = []
     for row in found.values:
         best = "" if row.perfect is None else number(row.perfect)
-        rows.append((row.name, _measured(row.name, row.value, row.deviation), best, METRICS.get(row.name, "")))
+        rows.append((row.name, _measured(row.name, row.value, row.deviation), best, meanings.get(row.name, "")))
     against = f" against {found.about['against']}" if "against" in found.about else ""
     out.print(table(f"{found.what}{against}", ("metric", "value", "real on real", "what it says"), rows))
     about = found.about
