@@ -110,7 +110,7 @@ def test_images_of_a_folder_and_answers_are_not_counted(data_dir, tmp_path, caps
     run = trained(tmp_path / "run", data_dir, "perceptron_and", data__source="and", data__classes=None, train__epochs=2)
     assert gantool("score", run.path, "--images", 300, "--data-dir", data_dir) == 2
     told = capsys.readouterr().err
-    assert "--images 300: counts generated pictures, but perceptron_and makes none; leave it out" in told
+    assert "--images 300: counts generated pictures, but dense makes none; leave it out" in told
 
 
 def test_the_fd_of_the_first_version_can_still_be_had(runs, data_dir, capsys):
@@ -180,7 +180,7 @@ def test_a_run_is_scored_against_a_folder(runs, data_dir, tmp_path, capsys):
     far = json.loads(capsys.readouterr().out)
     assert far["measured_with"]["against"] == str(eggs)
     assert far["measured_with"]["real"] == 18
-    assert far["values"]["fd"] > 50
+    assert far["values"]["fd"] > 20
 
 
 def test_two_folders_are_compared_at_the_size_of_the_second(data_dir, tmp_path, capsys):
@@ -270,7 +270,7 @@ def test_a_comparison_fits_a_narrow_terminal_and_names_what_runs_ended_with(data
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in told[:3]] == ["run", "dcgan28-017", "dcgan28-017"]
     assert max(map(len, told[:3])) <= 80
-    assert told[3].startswith("dcgan28-017 ended with: diverged")
+    assert told[4].startswith("dcgan28-017 ended with: diverged")
 
 
 def test_runs_of_other_pictures_are_marked_as_not_comparable(runs, data_dir, tmp_path, capsys):
@@ -278,7 +278,7 @@ def test_runs_of_other_pictures_are_marked_as_not_comparable(runs, data_dir, tmp
     sheet = tmp_path / "sheet.png"
     assert gantool("compare", runs[1].path, other.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
-    assert "* measured against its own pictures, which are not those of the run named first: not comparable" in told
+    assert "* measured against other pictures, or in another way, than the run named first: not comparable" in told
     assert [" *" in line for line in told.splitlines()[1:3]] == [False, True]
     assert told.splitlines()[2].startswith("other")
 
