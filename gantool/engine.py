@@ -131,6 +131,7 @@ def train(
     device: str = "auto",
     materials: Materials | None = None,
     passing: bool = False,
+    keep_end: bool = False,
     wait: float = 0.0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Generator[Report, None, None]:
@@ -146,6 +147,7 @@ def train(
         device: see `devices.choose`.
         materials: the decoded data and what measures, where the caller has them; found in `data_dir` without.
         passing: a trial of a search, which keeps fewer checkpoints to go on from; see `Training`.
+        keep_end: whether such a trial keeps a checkpoint of its last epoch.
         wait: seconds to wait for another process that still works in the run's directory.
         tell: is told what happens before the first step.
 
@@ -160,7 +162,7 @@ def train(
         if materials is None:
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
             materials = gather(recipe, data_dir, tell=tell)
-        training = Training(recipe, run, materials.store, materials.evaluator, place, passing=passing)
+        training = Training(recipe, run, materials.store, materials.evaluator, place, passing=passing, keep_end=keep_end)
         training.restore(tell)
         if isinstance(materials.store, Store) and training.model.consumes is Paired and not passing:
             pair_sheet(materials.store, run.path / PAIRS)

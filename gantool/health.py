@@ -363,6 +363,17 @@ def _collapse(now: Observation) -> str:
     return " and ".join(parts)
 
 
+def copies(metrics: Mapping[str, float], held_out: int) -> bool:
+    """Return whether a measurement says that the images are copies of training images, by the rule of `memorised`.
+
+    Args:
+        metrics: see `metrics.evaluate.Evaluator`.
+        held_out: images that training never sees, without which copies cannot be told.
+    """
+    near = metrics.get("nearest_neighbour_fake", 1.0) < MINGLED or metrics.get("copied", 0.0) > COPIED
+    return held_out >= LEAST_HELD_OUT and metrics.get("copying", 0.0) < COPYING and near
+
+
 def _memorised(now: Observation) -> Verdict:
     near = _any(_less(now.nearest_fake, MINGLED), _less(COPIED, now.copied))
     return _all(now.held_out_images >= LEAST_HELD_OUT, _less(now.copying, COPYING), near)

@@ -200,15 +200,18 @@ Searched = Annotated[
 
 
 class Confirm(Block):
-    """Training the best trials again with other seeds: one seed's luck crowns nobody.
+    """Training the best trials again with new seeds, to tell whether the best setting beats the recipe's own values.
 
     Args:
-        top: trials to confirm; the recipe's own values are confirmed beside them.
-        seeds: of each; the ones that follow `train.seed`.
+        top: trials of which two new seeds choose the contender.
+        seeds: with which the contender and the recipe's own values are then trained, at the most; fewer where the
+            verdict is clear before. With fewer than 4 there is none.
+        epochs: of each of these trainings; null for `tune.epochs`.
     """
 
     top: Annotated[int, Interval(ge=1, le=100)] = 3
-    seeds: Annotated[int, Interval(ge=1, le=100)] = 3
+    seeds: Annotated[int, Interval(ge=1, le=100)] = 6
+    epochs: Count | None = None
 
 
 class Tune(Block):
@@ -229,6 +232,8 @@ class Tune(Block):
         cpus_per_trial: cores of each trial, and its threads.
         trials_per_gpu: trials that share a GPU; null for as many as fit by the memory that one takes.
         confirm: how the best ones are trained again; null leaves it out.
+        finish: `full` trains the winner and the recipe's own values on to `train.epochs` when the search is over; null
+            leaves that out.
         storage: address of the database that keeps the study, such as postgresql://user@host/studies; null for a
             file in the study's directory.
         space: dotted recipe keys, each with a range or a list of choices.
@@ -247,6 +252,7 @@ class Tune(Block):
     cpus_per_trial: Annotated[int, Interval(ge=1, le=1024)] = 1
     trials_per_gpu: Annotated[int, Interval(ge=1, le=64)] | None = None
     confirm: Confirm | None = Confirm()
+    finish: Literal["full"] | None = "full"
     storage: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]+://")] | None = None
     space: Annotated[dict[str, Searched], MinLen(1)]
 

@@ -85,15 +85,15 @@ class Run:
 
     @classmethod
     def open(cls, place: str | None) -> Self:
-        """Give the run at a path, of a name in `runs/`, or the newest one in `runs/` where `place` is None.
+        """Return the run at a path, of a name in `runs/`, or the newest one in `runs/` where `place` is None.
+
+        A study stands for the training of its winner.
 
         Raises:
             RunError: there is none.
         """
         path = find_directory(place, "recipe.yaml", "run", "gantool train RECIPE")
-        if is_file(path / STUDY):
-            raise RunError(f"{path}: is a study, not a run; name one of its trials, such as {path / 'trials' / '0000'}")
-        return cls(path)
+        return cls(_winner(path) if is_file(path / STUDY) else path)
 
     @classmethod
     def newest(cls, name: str) -> Self | None:
@@ -144,6 +144,17 @@ class Run:
             for left in self.samples.glob(f".{'[0-9a-f]' * 16}.png"):  # a grid under way, see `images`
                 left.unlink(missing_ok=True)
             yield
+
+
+def _winner(study: Path) -> Path:
+    """Return the directory of the training that a study stands for."""
+    try:
+        place = json.loads((study / STUDY).read_text(encoding="utf-8")).get("run")
+    except (OSError, ValueError, AttributeError):
+        raise RunError(f"{study / STUDY}: is damaged; restore a copy, or name one of its trials") from None
+    if not place or not is_file(study / place / "recipe.yaml"):
+        raise RunError(f"{study}: is a study in which no trial has finished yet; go on with: gantool tune {study}")
+    return study / place
 
 
 def make_directory(out: Path | None, name: str, advice: str = ", or go on with --resume") -> Path:

@@ -417,7 +417,7 @@ def compare(
         count: generated images of each, in place of each recipe's `train.evaluate_images`.
         columns: pictures of each run.
     """
-    rows, sheets, sources = [], [], []
+    rows, lines = [], []
     first: Evaluator | None = None
     for run in runs:
         trained = Trained(run, "best", device)
@@ -429,16 +429,33 @@ def compare(
         last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
         name, fakes = trained.recipe.model["name"], len(evaluator.asked)
         rows.append(Row(str(run.path), run.path.name, name, trained.epoch, found, fakes, last[0] if last else [], same))
-        asked = trained.asked(range(columns))
-        sources.append(None if asked is None or asked.sources is None else numbers(asked.sources))
-        sheets.append(trained.sample(range(columns)))
+        lines.append(_line(run.path.name, trained, columns))
     # The best first, in the table and on the sheet; what cannot be compared last.
     order = sorted(range(len(rows)), key=lambda index: (not rows[index].same, rows[index].values["fd"]))
-    lines = _lines([(rows[index].name, sheets[index], sources[index]) for index in order])
-    captions = [text for name, _ in lines for text in (name, *[""] * (columns - 1))]
-    pictures = _alike([line for _, line in lines])
-    images.save(images.grid(torch.cat(pictures), columns=columns, captions=captions), path)
+    images.save(_sheet([lines[index] for index in order], columns), path)
     return [rows[index] for index in order]
+
+
+def side_by_side(named: Mapping[str, Trained], columns: int = 8) -> Image.Image:
+    """Draw what several models make of the same seeds, a row a model, translations below their sources.
+
+    Args:
+        named: the models, by the caption of their row.
+        columns: images of each.
+    """
+    return _sheet([_line(name, trained, columns) for name, trained in named.items()], columns)
+
+
+def _line(name: str, trained: Trained, columns: int) -> tuple[str, Tensor, Tensor | None]:
+    asked = trained.asked(range(columns))
+    sources = None if asked is None or asked.sources is None else numbers(asked.sources)
+    return name, trained.sample(range(columns)), sources
+
+
+def _sheet(runs: Sequence[tuple[str, Tensor, Tensor | None]], columns: int) -> Image.Image:
+    lines = _lines(runs)
+    captions = [text for name, _ in lines for text in (name, *[""] * (columns - 1))]
+    return images.grid(torch.cat(_alike([line for _, line in lines])), columns=columns, captions=captions)
 
 
 def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:

@@ -100,8 +100,9 @@ class Training:
         evaluator: measures the generator, or the classifier.
         device: where it computes.
         passing: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
-            `CHECKPOINTS` of the time allows in place of the recipe's epochs, and none of the last epoch; and
-            measurements of the same epochs in every trial, whatever its networks cost.
+            `CHECKPOINTS` of the time allows in place of the recipe's epochs; and measurements of the same epochs in
+            every trial, whatever its networks cost.
+        keep_end: whether a trial keeps a checkpoint of its last epoch, to be trained on from there.
     """
 
     def __init__(
@@ -113,9 +114,10 @@ class Training:
         device: torch.device,
         *,
         passing: bool,
+        keep_end: bool = False,
     ) -> None:
         self.recipe, self.settings, self.run, self.spec = recipe, recipe.train, run, store.spec
-        self.device, self.passing = device, passing
+        self.device, self.passing, self.keep_end = device, passing, keep_end
         random = devices.seeded(device, self.settings.seed)
         with devices.randomness(device, random):
             self.model: Model = models.build(recipe, store.spec).to(device)
@@ -190,7 +192,7 @@ class Training:
         last = epoch == settings.epochs
         keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
         own = last or epoch % settings.checkpoint_every == 0
-        save = not last and self._worth_saving() if self.passing else own
+        save = (self.keep_end if last else self._worth_saving()) if self.passing else own
         due = epoch in self.measured
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self._failure("the weights are no longer finite", self.batch)

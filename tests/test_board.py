@@ -9,7 +9,7 @@ import time
 
 import pytest
 from rich.console import Console
-from test_search import BETA, RATE, SEARCH, bowl, made, planned, quick, run, tiny
+from test_search import BETA, RATE, bowl, made, planned, quick, run, tiny
 
 from gantool import show
 from gantool.tune.board import Board, Row, sparkline

@@ -35,6 +35,7 @@ TINY = {
     "tune.epochs": 4,
     "tune.trials": 6,
     "tune.confirm": None,
+    "tune.finish": None,
     "tune.space": {
         RATE: {"low": 1e-5, "high": 1e-1, "log": True},
         BETA: {"low": 0.0, "high": 0.9},
@@ -65,6 +66,7 @@ def quick(score, diagnoses=lambda recipe: []):
                 "epoch": epoch,
                 "seconds": 0.01 * epoch,
                 "diagnoses": diagnoses(recipe),
+                "copies": "memorised" in diagnoses(recipe),
                 "finished": epoch == last,
                 "resumed": 0,
             }
@@ -129,7 +131,7 @@ def reseeded(home):
 
 def test_a_search_finds_better_values_than_the_recipes_own_and_stops_what_is_hopeless(data_dir, tmp_path):
     home = run(tiny(tune__trials=12), tmp_path / "s", data_dir)
-    own, best = home.trials()[0], results.best(home)
+    own, best = home.trials()[0], home.winner()
     assert own.params == {RATE: 2e-4, BETA: 0.5}
     assert own.state == TrialState.COMPLETE
     assert best.value < own.value - 0.3
@@ -153,103 +155,6 @@ def test_the_best_recipe_is_whole_and_the_best_so_far_whenever_a_trial_starts(da
     assert len(seen) == 9
     assert len(set(seen)) > 2
     assert engine.open_recipe(str(home.path / "best.yaml")).train.epochs == home.recipe.train.epochs
-
-
-# Other seeds
-
-
-SEARCH = {"tune__trials": 5, "tune__epochs": 2, "tune__pruner": "none", "train__seed": 7}
-
-
-def test_the_three_best_and_the_recipes_own_values_are_trained_again_with_three_other_seeds(data_dir, tmp_path):
-    scores = [5.0, 4.0, 1.0, 2.0, 3.0]
-
-    def plan(number, seed):
-        luck = 9.0 if number == 2 else (seed - 7) / 10
-        return [scores[number] + (luck if seed != 7 else 0.0)]
-
-    home = run(tiny(**SEARCH, tune__confirm={"top": 3, "seeds": 3}), tmp_path / "s", data_dir, planned(plan))
-    assert sorted(reseeded(home)) == [(one, seed, "COMPLETE") for one in (0, 2, 3, 4) for seed in (8, 9, 10)]
-    assert {path.name for path in (home.path / "trials").glob("0002-*")} == {f"0002-seed-{seed}" for seed in (8, 9, 10)}
-    assert [one.number for one in home.confirmed()] == [3, 4, 0, 2], "what was luck is crowned no more"
-    one = home.confirmed()[0]
-    assert one.values == pytest.approx((2.6, 2.7, 2.8))
-    assert (one.mean, one.deviation) == pytest.approx((2.7, 0.1))
-    table = rows(home.path)
-    assert {row["number"] for row in table if row["fd_mean"]} == {"0", "2", "3", "4"}
-    assert (float(table[3]["fd_mean"]), float(table[3]["fd_std"])) == pytest.approx((2.7, 0.1))
-    head = (home.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
-    assert head == f"# {results.crowned(home)}."
-    assert re.match(r"# Trial 3 of 5: fd 2.70* ± 0.10* over 3 seeds after 2 epochs; the recipe's own values: 5.7", head)
-    best = engine.open_recipe(str(home.path / "best.yaml"))
-    assert (best.train.optimizer.lr, best.train.seed) == (home.trials()[3].params[RATE], 7)
-
-
-def test_a_candidate_that_collapses_with_another_seed_loses_to_the_sound_ones(data_dir, tmp_path):
-    def plan(number, seed):
-        return [3.0 - number, *(["mode-collapse"] if (number, seed) == (2, 9) else [])]
-
-    chosen = tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 3, "seeds": 2})
-    home = run(chosen, tmp_path / "s", data_dir, planned(plan))
-    assert [(one.number, one.spoilt) for one in home.confirmed()] == [(1, ()), (0, ()), (2, ("mode-collapse",))]
-    assert results.best(home).number == 1
-
-
-def test_a_candidate_that_fails_with_another_seed_is_the_last_and_programs_get_strict_json(data_dir, tmp_path):
-    def plan(number, seed):
-        return ["diverged: at epoch 1" if (number, seed) == (2, 9) else 3.0 - number]
-
-    chosen = tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 3, "seeds": 2})
-    home = run(chosen, tmp_path / "s", data_dir, planned(plan))
-    assert (2, 9, "FAIL") in reseeded(home)
-    assert [(one.number, one.mean) for one in home.confirmed()] == [(1, 2.5), (0, 3.5), (2, math.inf)]
-    assert results.best(home).number == 1
-
-    def refuse(word):
-        raise AssertionError(word)
-
-    told = json.loads(json.dumps(results.summary(home)), parse_constant=refuse)["confirmed"]
-    assert [one["mean"] for one in told] == [2.5, 3.5, None]
-    assert told[-1]["values"] == [1.5, None]
-    assert rows(home.path)[2]["fd_mean"] == "inf"
-
-
-def test_without_confirm_no_trial_is_trained_again(data_dir, tmp_path):
-    home = run(tiny(), tmp_path / "s", data_dir)
-    assert reseeded(home) == []
-    assert "seeds" not in results.crowned(home)
-
-
-def test_a_larger_search_confirms_only_the_candidates_that_are_new(data_dir, tmp_path):
-    started = []
-
-    def plan(number, seed):
-        started.append((number, seed))
-        return [10.0 - number + seed / 100]
-
-    def searched(count):
-        chosen = tiny(**SEARCH | {"tune__trials": count}, tune__confirm={"top": 2, "seeds": 2})
-        return reseeded(run(chosen, tmp_path / "s", data_dir, planned(plan)))
-
-    assert [(number, seed) for number, seed, _ in searched(3)] == [(2, 8), (1, 8), (0, 8), (2, 9), (1, 9), (0, 9)]
-    assert [(number, seed) for number, seed, _ in searched(4)[6:]] == [(3, 8), (3, 9)]
-    assert len(set(started)) == len(started) == 4 + 8, "nothing is trained twice"
-    assert [one.number for one in Study(tmp_path / "s").confirmed()] == [3, 2, 0]
-    assert searched(4) == searched(4)
-    assert len(started) == 12
-
-
-def test_a_confirmation_that_was_killed_before_its_first_measurement_goes_on(data_dir, tmp_path):
-    run(tiny(**SEARCH | {"tune__trials": 3}), tmp_path / "s", data_dir)
-    chosen = tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 2, "seeds": 2})
-    home = Study.resume(tmp_path / "s", chosen)
-    best = home.candidates()[0]
-    home.begin(home.confirmation, best.params, of=best.number, seed=8)
-    home = run(chosen, tmp_path / "s", data_dir)
-    ended = reseeded(home)
-    assert {state for *_, state in ended} == {"COMPLETE"}
-    assert len(ended) == len(set(ended)) == 2 * len(home.candidates())
-    assert [run.params for run in home.runs() if run.user_attrs["of"] == best.number] == 2 * [best.params]
 
 
 def test_a_first_trial_that_was_killed_before_its_first_measurement_is_still_the_recipes_own(data_dir, tmp_path):

@@ -79,7 +79,7 @@ def tune(
     from gantool.recipe import parse_changes, shipped
     from gantool.runs import STUDY, is_file
     from gantool.tune.board import Board
-    from gantool.tune.results import crowned
+    from gantool.tune import results
     from gantool.tune.search import Way, search
 
     places = [Path(recipe)] if recipe in shipped() else [Path(recipe), Path("runs") / recipe]
@@ -104,10 +104,23 @@ def tune(
         raise typer.Exit(128 + stopped[0])
     if as_json or not (study.path / "best.yaml").is_file():
         return
-    show.result(crowned(study))
-    show.result(f"best recipe: {study.shown / 'best.yaml'}   its pictures: {study.shown / 'best.png'}")
-    show.hint(f"gantool study promote {typed(study.shown)}")
+    _tell_result(study)
+    show.result(f"its recipe: {study.shown / 'best.yaml'}   its images: {study.shown / 'best.png'}")
+    if (study.path / results.COMPARISON).is_file():
+        show.result(f"beside your recipe's own: {study.shown / results.COMPARISON}")
+    show.hint(f"gantool sample {typed(study.shown)}")
     show.hint(f"gantool study report {typed(study.shown)}")
+
+
+def _tell_result(study: Study) -> None:
+    """Show the verdict, and what would decide where it is open."""
+    from gantool import show
+    from gantool.tune import results
+
+    show.result(results.sentence(study))
+    advice = results.advice(study)
+    if advice:
+        show.hint(f"gantool tune {typed(study.shown)} {advice}" if advice.startswith("--") else advice)
 
 
 def _tune_there(recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, way: Way) -> None:
@@ -150,8 +163,8 @@ def status(
     unended = [str(trial.number) for trial in home.trials() if trial.state.name == "RUNNING"]
     if unended and not held(home.path / "lock"):
         show.result(f"interrupted: trial {', '.join(unended)}; go on with: gantool tune {typed(home.shown)}")
-    if results.best(home):
-        show.result(results.crowned(home))
+    if home.winner():
+        _tell_result(home)
 
 
 @study_app.command()
@@ -193,7 +206,7 @@ def promote(
     from gantool.tune import results
 
     home = _open(study)
-    winner = results.best(home)
+    winner = home.winner()
     if trial is not None and trial >= len(home.trials()):
         raise RunError(f"{home.shown}: has no trial {trial}; it has {len(home.trials())}, from 0 on")
     if winner is None and trial is None:
@@ -226,7 +239,7 @@ def export(
     elif output.suffix == ".json":
         write(output, json.dumps(results.summary(home), indent=2, ensure_ascii=False) + "\n")
     elif output.suffix in {".yaml", ".yml"}:
-        winner = results.best(home)
+        winner = home.winner()
         if winner is None:
             raise RunError(f"{home.shown}: no trial has finished yet; go on with: gantool tune {typed(home.shown)}")
         write(output, recipes.dump(results.recipe_of(home, winner.number)))

@@ -23,7 +23,7 @@ from rich.text import Text
 from gantool import show
 from gantool.recipe import Recipe
 from gantool.tune import results
-from gantool.tune.findings import SPOILT, Confirmed, names
+from gantool.tune.findings import Confirmed, names
 from gantool.tune.study import lowest
 
 if TYPE_CHECKING:
@@ -50,12 +50,13 @@ class Row:
     why: str = ""
     diagnoses: tuple[str, ...] = ()
     folder: Path | None = None
+    epochs: int = 0  # that it will have in the end
     start: float = field(default_factory=time.monotonic)
 
     @property
     def again(self) -> bool:
-        """Whether it is a candidate's training with another seed."""
-        return "seed" in self.label
+        """Whether it is a further training of a trial: with a new seed, or to the recipe's full length."""
+        return " " in self.label
 
     def reached(self) -> int:
         """Give the epoch that a running trial has ended, by its log, which is written more often than it reports."""
@@ -84,7 +85,10 @@ class Board:
         self.trials: Trials | None = None
         self.start = time.monotonic()
         self.confirmed: dict[str, Confirmed] = {}
-        self.confirming = self.reseeded = 0  # trainings with other seeds in all, and those of them that are over
+        self.reseeded = 0  # trainings with new seeds that are over
+        self.standing = ""  # what the search can say so far
+        self.own = ""  # label of the trial with the recipe's own values
+        self.winner = ""  # label of the trial that it would recommend now
         self.todo = 0  # trials that are still to run or running
         self.spent: list[float] = []  # seconds of the trials that ended in this search
         self.quicker = ""
@@ -111,7 +115,7 @@ class Board:
         self._read(home)
         self._look()
         done, total = len(home.spent()), max(home.tune.trials, len(home.spent()))
-        taken = len(trials.waiting) + len(trials.unconfirmed) if trials else 0
+        taken = len(trials.waiting) + len(trials.unconfirmed) + len(trials.unfinished) if trials else 0
         again = f"; {taken} interrupted go on" if taken else ""
         self.tell(
             f"study {home.shown}: {done} of {total} trials done{again}" if done or taken else f"study {home.shown}"
@@ -123,7 +127,7 @@ class Board:
     def _read(self, home: Study) -> None:
         """Take the trials that a study already has."""
         for trial in home.spent() if self.trials else home.trials():
-            row = Row(str(trial.number), home.space.changes(trial.params), trial.state.name.lower())
+            row = Row(str(trial.number), home.space.changes(trial.params), trial.state.name.lower(), epochs=home.epochs)
             row.scores = list(trial.intermediate_values.values())
             best = lowest(trial)
             row.best = math.inf if best is None else best
@@ -138,16 +142,22 @@ class Board:
             return
         with self.home.still():
             self.confirmed = {str(one.number): one for one in self.home.confirmed()}
-            wanted = {(one.number, seed) for one in self.home.candidates() for seed in self.home.seeds()}
-            over = {
-                (run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.runs() if run.state.is_finished()
-            }
-            self.confirming, self.reseeded = len(wanted), len(wanted & over)
+            self.reseeded = sum(run.state.is_finished() for run in self.home.runs())
+            self.standing = results.standing(self.home)
+            winner = self.home.winner()
+            self.winner = "" if winner is None else str(winner.number)
+            own = self.home.own()
+            self.own = "" if own is None else str(own.number)
             self.todo = self.trials.todo() if self.trials else 0
 
-    def started(self, label: str, values: dict[str, Any], folder: Path, scores: Sequence[float] = ()) -> None:
+    def started(
+        self, label: str, values: dict[str, Any], folder: Path, scores: Sequence[float] = (), epochs: int = 0
+    ) -> None:
         """A trial has started, or goes on after these measurements."""
-        self.rows[label] = Row(label, values, folder=folder, scores=list(scores), best=min(scores, default=math.inf))
+        best = min(scores, default=math.inf)
+        self.rows[label] = Row(
+            label, values, folder=folder, scores=list(scores), best=best, epochs=epochs or self.epochs
+        )
         self._event("started", trial=label, values=values)
 
     def measured(self, label: str, result: dict[str, Any]) -> None:
@@ -193,15 +203,15 @@ class Board:
         """Show how it ended."""
         self.live.stop()
         assert self.home is not None
-        winner = results.best(self.home)
-        crowned = results.crowned(self.home)
+        winner = self.home.winner()
         self._event(
             "end",
             study=str(self.home.shown),
             interrupted=interrupted,
             spent_budget=over or None,
             best=None if winner is None else winner.number,
-            sentence=crowned,
+            sentence=results.sentence(self.home),
+            verdict=results.summary(self.home)["verdict"],
         )
         if self.as_json:
             return
@@ -233,8 +243,8 @@ class Board:
             for row in running:
                 reached = row.reached()
                 score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else ""
-                bar = ProgressBar(self.epochs, reached, width=24)
-                table.add_row(f"trial {row.label}", bar, f"{reached}/{self.epochs}", score, sparkline(row.scores))
+                bar = ProgressBar(row.epochs, reached, width=24)
+                table.add_row(f"trial {row.label}", bar, f"{reached}/{row.epochs}", score, sparkline(row.scores))
             parts += [Text(), table]
         return Group(*parts)
 
@@ -244,14 +254,12 @@ class Board:
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         where = f"{counts or '0'} of {self.tune.trials if self.tune else 0}"
         if any(row.again for row in self.rows.values()):
-            where += f"; confirming: {self.reseeded} of {self.confirming}"
+            where += f"; {show.several(self.reseeded, 'training')} with new seeds done"
         parts = [f"{show.duration(time.monotonic() - self.start)} so far{self._left()}"]
         if self.trials and self.trials.place.gpus:
             parts.append(f"{self.trials.gpu_hours():.2f} GPU hours")
-        finished = [row for row in self.rows.values() if row.state == "complete" and not row.again]
-        best = min(finished, key=lambda row: (bool(SPOILT & set(row.diagnoses)), _rank(row)), default=None)
-        if best is not None:
-            parts.append(f"best {self._metric} {show.number(best.best)} (trial {best.label})")
+        if self.standing:
+            parts.append(self.standing)
         return where, "; ".join(parts)
 
     def _left(self) -> str:
@@ -259,7 +267,7 @@ class Board:
         if not self.spent or self.trials is None:
             return ""
         running = [row for row in self.rows.values() if row.state == "running"]
-        done = sum(row.reached() for row in running) / max(1, self.epochs)
+        done = sum(row.reached() / max(1, row.epochs) for row in running)
         left = max(0.0, self.todo - done) * sum(self.spent) / len(self.spent) / self.trials.place.slots
         return f", about {show.duration(left)} left"
 
@@ -269,7 +277,7 @@ class Board:
         table = Table(box=None, pad_edge=False)
         keys = list(self.tune.space) if self.tune else []
         confirmed = self.confirmed
-        seeds = [show.several(len(self.home.seeds()), "seed")] if confirmed and self.home else []
+        seeds = ["new seeds"] if confirmed else []
         console = show.err if rows is None else show.out
         wide = console.width >= WIDE or (rows is not None and not console.is_terminal)
         spare = ("epoch", "") if wide else ()  # the last is the sparkline
@@ -284,15 +292,15 @@ class Board:
             colour = _COLOURS[row.state]
             words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
             one = confirmed.get(row.label)
-            met = one.spoilt if one else ()
-            codes = (*row.diagnoses, *(code for code in met if code not in row.diagnoses))
-            told = ", ".join([words.get(row.state, row.state), *(codes if row.state != "fail" else ())])
-            spread = [str(one or "")] if confirmed else []
+            marks = ["winner"] if row.label == self.winner and rows is not None else []
+            marks += ["your recipe"] if row.label == self.own else []
+            told = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
+            spread = [f"{one} ({len(one.values)})" if one else ""] if confirmed else []
             table.add_row(
                 row.label,
                 show.number(row.best) if math.isfinite(row.best) else "",
                 *spread,
-                *((f"{row.reached()}/{self.epochs}", sparkline(row.scores)) if wide else ()),
+                *((f"{row.reached()}/{row.epochs}", sparkline(row.scores)) if wide else ()),
                 *(_value(row.values.get(key, "")) for key in keys),
                 f"[{colour}]{escape(told)}[/]",
             )

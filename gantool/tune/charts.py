@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
-from gantool.tune.findings import Findings, names, result, score
+from gantool.tune.findings import Findings, disqualified, names, result, score
 from gantool.tune.scales import Scale, metric_scale, scale_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _figure(width: float, height: float, title: str) -> Figure:
 def history(findings: Findings) -> Figure:
     """Draw the metric of each trial in the order in which they came."""
     best = findings.best
-    told = f"the best is trial {best.number} with {show.number(result(best))}" if best else "none has finished"
+    told = f"the winner is {findings.called(best.number)}" if best else "none has finished"
     figure = _figure(8, 4, f"{findings.metric} of each trial: {told}")
     axes = figure.add_subplot(xlabel="trial", ylabel=f"{findings.metric} (lower is better)")
     seeds = [(one.number, value) for one in findings.confirmed for value in one.values if math.isfinite(value)]
@@ -64,11 +64,11 @@ def _groups(findings: Findings) -> list[tuple[str, list[FrozenTrial], dict[str, 
     """Sort the measured trials by their state, each with the look of its points."""
     measured = findings.measured
     stopped = [trial for trial in measured if not math.isfinite(result(trial))]
-    ruined = [trial for trial in measured if math.isfinite(result(trial)) and findings.ruined(trial)]
-    sound = [trial for trial in measured if trial not in stopped and trial not in ruined]
+    copies = [trial for trial in measured if math.isfinite(result(trial)) and disqualified(trial)]
+    sound = [trial for trial in measured if trial not in stopped and trial not in copies]
     groups: list[tuple[str, list[FrozenTrial], dict[str, Any]]] = [
         ("finished", sound, {"color": _FINISHED}),
-        ("collapsed or memorised", ruined, {"facecolors": "white", "edgecolors": _FINISHED}),
+        ("copies of training images", copies, {"facecolors": "white", "edgecolors": _FINISHED}),
         ("stopped early, at its best", stopped, {"color": _STOPPED, "marker": "v", "s": 24}),
     ]
     return [group for group in groups if group[1]]
@@ -92,7 +92,8 @@ def _best_so_far(axes: Axes, findings: Findings, scale: Scale) -> None:
     places = [scale.place(value) for value in low]
     last = max(trial.number for trial in findings.ended)
     axes.step([*numbers, last], [*places, places[-1]], where="post", color=_BEST, label="best so far", zorder=2)
-    axes.scatter(numbers[low.index(low[-1])], places[-1], s=170, zorder=5, **_STAR)
+    if findings.best is not None:
+        axes.scatter(findings.best.number, scale.place(result(findings.best)), s=170, zorder=5, label="winner", **_STAR)
 
 
 def _legend(figure: Figure, *grid: Axes) -> None:
@@ -160,7 +161,7 @@ def parallel(findings: Findings) -> Figure | None:
 
 def _crowd(findings: Findings) -> str:
     grey = "; thin and grey: stopped early" if any(trial.state == TrialState.PRUNED for trial in findings.ended) else ""
-    best = f"; thick: trial {findings.best.number}, the best" if findings.best else ""
+    best = f"; thick: trial {findings.best.number}, the winner" if findings.best else ""
     return f"What led to which {findings.metric}{best}{grey}"
 
 
@@ -241,4 +242,4 @@ def _slice(axes: Axes, findings: Findings, key: str, metric: Scale, last: int) -
     _mark_failures(axes, [places[trial.number] for trial in findings.unmeasured if trial.number in places])
     best = findings.best
     if best is not None and best.number in places:
-        axes.scatter(places[best.number], metric.place(score(best)), s=170, label="best", zorder=5, **_STAR)
+        axes.scatter(places[best.number], metric.place(score(best)), s=170, label="winner", zorder=5, **_STAR)

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
 
+if TYPE_CHECKING:
+    from gantool.tune.verdict import Verdict
+
+COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
 MANY = 20  # measured trials, below which an importance is called a guess: of mere noise one parameter gets half as well
-SPOILT = frozenset({"mode-collapse", "memorised"})  # diagnoses of a generator that nobody wants, however near it is
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A trial that was trained again with other seeds."""
+    """A trial that was trained again with new seeds.
+
+    Args:
+        number: of the trial.
+        values: the metric, one a seed; infinite where a training failed.
+        copies: whether the images of any of these trainings are copies of training images.
+        epochs: of each training.
+    """
 
     number: int
-    values: tuple[float, ...]  # the metric, one a seed
-    spoilt: tuple[str, ...] = ()  # diagnoses of SPOILT that were met in any of them
+    values: tuple[float, ...]
+    copies: bool = False
+    epochs: int = 0
 
     @property
     def mean(self) -> float:
@@ -52,7 +63,9 @@ class Findings:
     values: list[dict[str, Any]]  # of each trial by dotted key; a key is missing where a condition leaves it out
     logarithmic: frozenset[str]  # keys whose orders of magnitude were searched
     mirrored: frozenset[str]  # keys of which 1 - value was searched, in orders of magnitude
-    confirmed: list[Confirmed]
+    confirmed: list[Confirmed]  # the winner and then the lowest mean first
+    winner: int | None = None  # the number of the trial that the search recommends
+    verdict: Verdict | None = None
 
     @property
     def keys(self) -> list[str]:
@@ -83,21 +96,14 @@ class Findings:
 
     @property
     def ranked(self) -> list[FrozenTrial]:
-        """The finished trials, the best first, without those that collapsed or memorised unless all did."""
-        sound = [trial for trial in self.finished if not self.ruined(trial)]
+        """The finished trials, the lowest metric first, without disqualified ones unless all are."""
+        sound = [trial for trial in self.finished if not disqualified(trial)]
         return sorted(sound or self.finished, key=lambda trial: (result(trial), trial.number))
 
     @property
-    def standing(self) -> list[Confirmed]:
-        """The confirmed trials, the best first, and those that collapsed or memorised last."""
-        valid = [one for one in self.confirmed if math.isfinite(one.mean)]
-        return sorted(valid, key=lambda one: (bool(one.spoilt), one.mean, one.number))
-
-    @property
     def best(self) -> FrozenTrial | None:
-        """The winner; of the confirmation where there was one."""
-        leaders = {one.number for one in self.standing[:1]}
-        return next((trial for trial in self.trials if trial.number in leaders), next(iter(self.ranked), None))
+        """The trial that the search recommends."""
+        return next((trial for trial in self.trials if trial.number == self.winner), None)
 
     @property
     def doubt(self) -> str:
@@ -109,11 +115,6 @@ class Findings:
     def own(self) -> int | None:
         """The number of the trial with the recipe's own values."""
         return next((trial.number for trial in self.trials if trial.user_attrs.get("own")), None)
-
-    def ruined(self, trial: FrozenTrial) -> bool:
-        """Tell whether a trial collapsed or memorised, with its own seed or another one; none of those if all did."""
-        later = {one.number for one in self.confirmed if one.spoilt}
-        return spoilt(trial) or (len(later) < len(self.confirmed) and trial.number in later)
 
     def called(self, number: int) -> str:
         """Name a trial in a sentence."""
@@ -131,9 +132,18 @@ def score(trial: FrozenTrial) -> float:
     return result(trial) if math.isfinite(result(trial)) else min(known, default=math.nan)
 
 
-def spoilt(trial: FrozenTrial) -> bool:
-    """Tell whether a trial collapsed or memorised."""
-    return bool(SPOILT & set(trial.user_attrs.get("diagnoses", ())))
+def disqualified(trial: FrozenTrial) -> bool:
+    """Return whether a trial's metric is no guide, because its images are copies of training images.
+
+    `fd` rewards copies. It does not reward anything else that a diagnosis warns of, so that no other one counts. Trials
+    of version 0.1 have only their diagnoses to tell.
+    """
+    return bool(trial.user_attrs.get("copies", "memorised" in trial.user_attrs.get("diagnoses", ())))
+
+
+def by_key(values: Mapping[str, Any], key: str) -> Any:
+    """Return Optuna's value or distribution of a key; of 1 - value it has another name."""
+    return values.get(key, values.get(f"{COMPLEMENT}{key}"))
 
 
 def is_number(value: Any) -> bool:

@@ -14,9 +14,9 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gantool import show
-from gantool.tune.findings import SPOILT, Confirmed, Findings, figure, is_number, names, result, score, short
+from gantool.tune.findings import COMPLEMENT, Confirmed, Findings, by_key, figure, is_number, names, result, score, short
 
-__all__ = ["SPOILT", "Confirmed", "Findings", "importances", "sentences", "short"]
+__all__ = ["Confirmed", "Findings", "importances", "sentences", "short"]
 
 ENOUGH = 8  # finished trials, below which nothing is said of parameters
 SHARE = 0.05  # of importance, below which a second parameter is not worth a word
@@ -65,7 +65,9 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
             return {}
     shares = sorted(found.items(), key=lambda pair: -pair[1])
     alike = len(shares) > 1 and shares[0][1] == shares[-1][1]  # what Optuna gives where it has learned nothing
-    return {} if alike or not all(math.isfinite(share) for _, share in shares) else dict(shares)
+    if alike or not all(math.isfinite(share) for _, share in shares):
+        return {}
+    return {name.removeprefix(COMPLEMENT): share for name, share in shares}
 
 
 def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
@@ -82,29 +84,8 @@ def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
 
 
 def _verdict(findings: Findings) -> str | None:
-    """Say whether the best trial stays it over other seeds."""
-    if len(findings.standing) < 2:
-        return None
-    leader, *rest = findings.standing
-    metric, called = findings.metric, findings.called
-    over = f"over {len(leader.values)} seeds" if len(leader.values) > 1 else "with another seed"
-    rivals = [one for one in rest if bool(one.spoilt) == bool(leader.spoilt)]
-    close = [one for one in rivals if one.mean - leader.mean <= leader.deviation + one.deviation]
-    clear = [one for one in rivals if one not in close]
-    ruin = "; all of them collapsed or memorised" if leader.spoilt else ""
-    if not rivals:
-        return f"{over} only {called(leader.number)} neither collapsed nor memorised: {metric} {leader}"
-    if not clear:
-        scores = _listed([f"{one} of {called(one.number)}" for one in (leader, *close)])
-        return f"{over} those compared are within their spread of each other: {metric} {scores}{ruin}"
-    rival = next((one for one in clear if one.number == findings.own), clear[0])
-    keeps = "keep" if findings.ranked and findings.ranked[0].number == leader.number else "take"
-    verb = keeps if leader.number == findings.own else f"{keeps}s"
-    told = (
-        f"{over} {called(leader.number)} {verb} the lead: {metric} {leader} against {rival} of {called(rival.number)}"
-    )
-    near = f"; within the spread of it: {_listed([called(one.number) for one in close])}" if close else ""
-    return told + near + ruin
+    """Return whether the best setting beats the recipe's own values."""
+    return None if findings.verdict is None else findings.verdict.sentence()
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -112,22 +93,20 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _history(findings: Findings) -> str | None:
-    """Say when the best trial came."""
+    """Return which trial had the lowest metric with the search's own seed, and whether later ones improved on it."""
     ended = len(findings.ended)
-    if findings.best is None:
+    if not findings.ranked:
         return f"none of {ended} trials finished" if ended > 1 else None
-    best = findings.best
-    told = f"{findings.metric} {show.number(result(best))}"
-    later = sum(trial.number > best.number for trial in findings.ended)
+    lowest = findings.ranked[0]
+    told = f"{findings.metric} {show.number(result(lowest))}"
+    later = sum(trial.number > lowest.number for trial in findings.ended)
     if ended == 1:
         return f"one trial finished, with {told}: it takes more to learn from"
     if not later:
-        return (
-            f"the best came last, as trial {best.number}, with {told}: more than {ended} trials may find a better one"
-        )
-    last = f"the last {later} of {ended}" if later > 1 else f"the last one of {ended}"
-    came = "are the recipe's own values" if best.number == findings.own else f"came as trial {best.number}"
-    return f"the best {came}, with {told}; {last} brought nothing better"
+        return f"with one seed the last trial, {lowest.number}, was the lowest ({told}): more trials may find a lower one"
+    who = "the recipe's own values were" if lowest.number == findings.own else f"trial {lowest.number} was"
+    last = f"the last {later} of {ended} trials were" if later > 1 else f"the last of {ended} trials was"
+    return f"with one seed {who} the lowest ({told}); {last} not lower"
 
 
 def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:
@@ -218,7 +197,7 @@ def _edges(findings: Findings) -> str | None:
 
 def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:
     """Tell how far up in its range a trial's value lies, from 0 to 1; a choice has no place."""
-    span, value = trial.distributions.get(key), trial.params.get(key)
+    span, value = by_key(trial.distributions, key), by_key(trial.params, key)
     if not isinstance(span, FloatDistribution | IntDistribution) or value is None or span.single():
         return None
     low, high, at = (math.log(one) if span.log else one for one in (span.low, span.high, value))
@@ -228,7 +207,7 @@ def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:
 
 def _starts_at_zero(trial: FrozenTrial, key: str) -> bool:
     """Tell whether a range starts at 0, below which most parameters mean nothing, so that it cannot be widened."""
-    span = trial.distributions[key]
+    span = by_key(trial.distributions, key)
     return isinstance(span, FloatDistribution | IntDistribution) and span.low == 0
 
 

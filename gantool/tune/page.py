@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
-from gantool.tune.findings import Findings, figure, names, result, score
+from gantool.tune.findings import Findings, disqualified, figure, names, result, score
 
 STATES = {
     TrialState.COMPLETE: "finished",
@@ -52,7 +52,7 @@ def page(findings: Findings, sentences: Sequence[str], pictures: Iterable[tuple[
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(_title(findings))}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n"
         f"<h1>{escape(_title(findings))}</h1>\n<ul>\n{told}</ul>\n{plots}"
-        f'<h2>Trials, the best first</h2>\n<div class="table">\n{_table(findings)}</div>\n</body>\n</html>\n'
+        f'<h2>Trials: the winner, then the lowest {escape(findings.metric)} with one seed</h2>\n<div class="table">\n{_table(findings)}</div>\n</body>\n</html>\n'
     )
 
 
@@ -98,7 +98,7 @@ def _rank(trial: FrozenTrial, findings: Findings) -> tuple[bool, bool, bool, boo
     return (
         best is None or trial.number != best.number,
         not math.isfinite(result(trial)),
-        findings.ruined(trial),
+        disqualified(trial),
         trial.state == TrialState.FAIL or not math.isfinite(measured),
         measured if math.isfinite(measured) else 0.0,
         trial.number,
@@ -110,8 +110,6 @@ def _score(trial: FrozenTrial) -> str:
 
 
 def _seen(trial: FrozenTrial, findings: Findings) -> str:
-    later = [code for one in findings.confirmed if one.number == trial.number for code in one.spoilt]
-    codes = dict.fromkeys([*trial.user_attrs.get("diagnoses", ()), *later])
-    told = [*codes, str(trial.user_attrs.get("why", ""))]
+    told = [*trial.user_attrs.get("diagnoses", ()), str(trial.user_attrs.get("why", ""))]
     own = ["the recipe's own values"] if trial.number == findings.own else []
     return "; ".join(part for part in own + told if part)

@@ -86,7 +86,7 @@ class Driver:
             )
         except GantoolError as error:
             return type(error).__name__, str(error)
-        return "", results.crowned(home)
+        return "", results.sentence(home)
 
     def news(self, since: int) -> list[tuple[str, Any]]:
         """Give what was told after the first `since`."""

@@ -1,4 +1,4 @@
-"""What a study leaves for people: the best recipe and its pictures, and a table of all trials."""
+"""What a study leaves for people: the winner as a recipe, a run and pictures, and a table of all trials."""
 
 from __future__ import annotations
 
@@ -6,108 +6,166 @@ import csv
 import io
 import math
 import shutil
+import statistics
+from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
-from gantool import engine
+from gantool import engine, images, models
 from gantool import recipe as recipes
+from gantool.models.base import Generative
 from gantool.recipe import Recipe
-from gantool.runs import replacing
+from gantool.runs import Run, replacing
 from gantool.runs import write as write_file
+from gantool.sampling import Trained
+from gantool.scoring import side_by_side
+from gantool.show import duration, number
 from gantool.tune.findings import Findings
-from gantool.tune.study import ENDED, Study, best_epoch_of, epochs_of, lowest, spoilt
+from gantool.tune.study import ENDED, Study, epochs_of, lowest
+from gantool.tune.verdict import Verdict, mean
 
-
-def best(home: Study) -> FrozenTrial | None:
-    """Give the winner: by its mean over seeds once the candidates are confirmed, else by its own measurement.
-
-    A distance rewards copies, and can be low for few different pictures: a trial that collapsed or memorised wins only
-    among its kind.
-    """
-    confirmed = home.confirmed()
-    if confirmed:
-        return home.trials()[confirmed[0].number]
-    finished = home.finished()
-    return finished[0] if finished else None
+COMPARISON = "comparison.png"
+STORY = ("sampler", "pruner", "tune_seed")  # of a trial: what chose and judged it
 
 
 def recipe_of(home: Study, number: int) -> Recipe:
-    """Give the recipe of a trial, with the full length of the one that is searched."""
+    """Return the recipe of a trial, with the full length of the one that is searched."""
     # The address of a database may hold a password, and training needs none.
     return engine.change(home.recipe, {**home.space.changes(home.trials()[number].params), "tune.storage": None})
 
 
-def crowned(home: Study) -> str:
-    """Say in one line which trial is the best, and against what; empty before one has finished."""
-    winner = best(home)
-    if winner is None:
+def sentence(home: Study) -> str:
+    """Return in one line what the search can say about its best setting; empty before a trial has finished."""
+    verdict = home.verdict()
+    if verdict is None:
         return ""
-    met = spoilt(winner)
-    confirmed = {one.number: one for one in home.confirmed()}
-    metric, epochs = home.recipe.metric, epochs_of(winner)
-    if winner.number in confirmed:
-        one = confirmed[winner.number]
-        met |= set(one.spoilt)
-        count = len(one.values)
-        told = f"{metric} {one} over {count} seed{'s' if count != 1 else ''}"
-    else:
-        told = f"{metric} {winner.value:.4g}"
-    line = f"Trial {winner.number} of {len(home.trials())}: {told} after {epochs} epochs"
-    line += "".join(f"; {code}" for code in sorted(met))
-    own = next((one for one in home.trials() if one.user_attrs.get("own") and one.number in confirmed), None)
-    if own is not None and own.number != winner.number:
-        line += f"; the recipe's own values: {confirmed[own.number]}"
-    lower = _lower_but_spoilt(home, winner)
-    if lower and not met:
-        line += f"; lower, but collapsed or memorised: trial {', '.join(map(str, lower))}"
-    return line
+    told = verdict.sentence()
+    if verdict.kind == "better":
+        told = f"trial {verdict.number} of {len(home.trials())} is {told}"
+    return f"{told}, after {verdict.epochs} epochs{_finished(home)}"
 
 
-def _lower_but_spoilt(home: Study, winner: FrozenTrial) -> list[int]:
-    """Name the trials that only a diagnosis keeps from being the best, with their own seed or another one."""
-    confirmed = {one.number: one for one in home.confirmed()}
-    found = []
-    for trial in home.finished():
-        one, best_one = confirmed.get(trial.number), confirmed.get(winner.number)
-        lower = one.mean < best_one.mean if one and best_one else (trial.value or 0) < (winner.value or 0)
-        if lower and (spoilt(trial) or (one and one.spoilt)):
-            found.append(trial.number)
-    return sorted(found)
+def standing(home: Study) -> str:
+    """Return in a few words how a search stands while it runs."""
+    verdict, winner = home.verdict(), home.winner()
+    if verdict is None or winner is None:
+        return ""
+    metric = home.recipe.metric
+    if verdict.kind == "unconfirmed":
+        return f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed)"
+    values, own = (number(mean(part)) for part in (verdict.values, verdict.own))
+    count = len(verdict.values)
+    return f"trial {verdict.number} against your recipe: {metric} {values} to {own} over {count} seeds"
+
+
+def advice(home: Study) -> str:
+    """Return what would decide where the verdict is open, and how long that probably takes; else nothing."""
+    verdict, race = home.verdict(), home.race()
+    if verdict is None or race.pending or home.tune.confirm is None:
+        return ""
+    wanted = verdict.seeds_to_decide()
+    if verdict.kind != "unsure":
+        return ""
+    if wanted is None:
+        return "the two are so close that 100 seeds would hardly decide"
+    took = [run.user_attrs["seconds"] for run in home.runs() if "seconds" in run.user_attrs]
+    trainings = 2 * (wanted - len(verdict.values))
+    seconds = trainings * statistics.fmean(took) / home.search.user_attrs.get("slots", 1) if took else 0.0
+    about = f" (about {duration(seconds)})" if seconds else ""
+    return f"--set tune.confirm.seeds={wanted} would probably decide{about}"
+
+
+def _finished(home: Study) -> str:
+    """Return what the finished trainings of the winner and of its rival reached, where they are longer."""
+    verdict, epochs = home.verdict(), home.recipe.train.epochs
+    if verdict is None or verdict.epochs == epochs:
+        return ""
+    reached = {
+        label: best.value for label, best in ((label, home.best_run(one)) for label, one in pair(home)) if best and best.epochs == epochs
+    }
+    if len(reached) < 2:
+        return "".join(f"; trained to {epochs} epochs: {number(value)}" for value in reached.values())
+    return f"; trained to {epochs} epochs, one seed: {', '.join(f'{label} {number(value)}' for label, value in reached.items())}"
+
+
+def pair(home: Study) -> list[tuple[str, int]]:
+    """Return the captions and numbers of the two trials to look at: the recipe's own values and their best rival."""
+    own, verdict = home.own(), home.verdict()
+    found = [] if own is None else [("the recipe's own values", own.number)]
+    rival = None if verdict is None else verdict.number
+    return found if rival is None else [*found, (f"trial {rival}", rival)]
 
 
 def write(home: Study) -> None:
-    """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; drop the losers' weights."""
+    """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; delete what nobody will need."""
     with home.still():
-        _write(home)
+        write_file(home.path / "trials.csv", table(home))
+        winner = home.winner()
+        if winner is not None:
+            _write_winner(home, winner.number)
+        _drop_checkpoints(home)
 
 
-def _write(home: Study) -> None:
-    write_file(home.path / "trials.csv", table(home))
-    winner = best(home)
-    if winner is not None and not _is_told(home, head := f"# {crowned(home)}.\n"):
-        write_file(home.path / "best.yaml", head + recipes.dump(recipe_of(home, winner.number)))
-        grid = home.folder(winner.number) / "samples" / f"epoch-{best_epoch_of(winner):04d}.png"
-        if grid.exists():
-            with replacing(home.path / "best.png") as aside:
-                shutil.copyfile(grid, aside)
-    for trial in home.trials():
-        if trial.state in ENDED and not (winner and trial.number == winner.number):
-            shutil.rmtree(home.folder(trial.number) / "checkpoints", ignore_errors=True)
-    for run in home.runs():
-        if run.state in ENDED:
-            folder = home.folder(run.user_attrs["of"], run.user_attrs["seed"])
+def _write_winner(home: Study, winner: int) -> None:
+    head = f"# {sentence(home)}.\n"
+    path = home.path / "best.yaml"
+    told = path.is_file() and path.read_text(encoding="utf-8").startswith(head)
+    if not told:
+        write_file(path, head + recipes.dump(recipe_of(home, winner)))
+    best = home.best_run(winner)
+    if best is None:
+        return
+    moved = home.point_to(best.folder)
+    grid = best.folder / "samples" / f"epoch-{best.epoch:04d}.png"
+    if grid.exists() and (moved or not told or not (home.path / "best.png").is_file()):
+        with replacing(home.path / "best.png") as aside:
+            shutil.copyfile(grid, aside)
+
+
+def _drop_checkpoints(home: Study) -> None:
+    """Delete the weights of every training that is over, but for the best of each trial that may win."""
+    numbers = {number for _, number in pair(home)} | {one.number for one in (home.winner(),) if one is not None}
+    if not home.race().over:
+        numbers |= {trial.number for trial in home.candidates()}
+    kept = {best.folder for best in map(home.best_run, numbers) if best is not None}
+    running = {home.folder_of(run) for run in [*home.trials(), *home.runs()] if run.state not in ENDED}
+    for run in [*home.trials(), *home.runs()]:
+        folder = home.folder_of(run)
+        if run.state in ENDED and folder not in kept | running:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
+def settle(home: Study) -> None:
+    """Let Optuna's own best trial be the winner, and draw the winner beside the recipe's own values."""
+    home.agree()
+    compare(home)
+
+
+def compare(home: Study) -> Path | None:
+    """Draw what the recipe's own values and the best setting make of the same latents; None where there is no pair."""
+    if not issubclass(models.find(home.recipe.model["name"]), Generative):
+        return None
+    named = {}
+    for label, one in pair(home):
+        best = home.best_run(one)
+        if best is not None and (best.folder / "checkpoints" / "best.pt").is_file():
+            named[f"{label}: {home.recipe.metric} {number(best.value)}"] = Trained(Run(best.folder), "best", "cpu")
+    if len(named) < 2:
+        return None
+    images.save(side_by_side(named), home.path / COMPARISON)
+    return home.path / COMPARISON
+
+
 def table(home: Study) -> str:
-    """Give all trials as CSV, and the mean and deviation of those that were confirmed."""
+    """Return all trials as CSV, with the mean and deviation of those that were trained again with new seeds."""
     text = io.StringIO()
     keys, metric = list(home.space.ranges), home.recipe.metric
     confirmed = {one.number: one for one in home.confirmed()}
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["number", "state", metric, *keys, "epochs", "seconds", "diagnoses", "why", f"{metric}_mean", f"{metric}_std"]
+        [
+            *("number", "state", metric, *keys, "epochs", "seconds", "diagnoses", "why"),
+            *(f"{metric}_mean", f"{metric}_std", "seeds", *STORY),
+        ]
     )
     for row in rows(home):
         one = confirmed.get(row["number"])
@@ -116,7 +174,8 @@ def table(home: Study) -> str:
                 *(row["number"], row["state"], "" if row[metric] is None else row[metric]),
                 *(row["values"].get(key, "") for key in keys),
                 *(row["epochs"], row["seconds"], " ".join(row["diagnoses"]), row["why"]),
-                *((one.mean, one.deviation) if one else ("", "")),
+                *((one.mean, one.deviation, len(one.values)) if one else ("", "", "")),
+                *(row[name] for name in STORY),
             ]
         )
     return text.getvalue()
@@ -124,20 +183,24 @@ def table(home: Study) -> str:
 
 def summary(home: Study) -> dict[str, Any]:
     """Give a study as plain values, for programs."""
-    winner = best(home)
+    winner, verdict = home.winner(), home.verdict()
     return {
         "study": str(home.path),
         "metric": home.recipe.metric,
         "trials": home.tune.trials,
         "best": None if winner is None else winner.number,
-        "sentence": crowned(home),
+        "sentence": sentence(home),
+        "verdict": None if verdict is None else _plain(verdict),
+        "advice": advice(home),
         "seconds": home.search.user_attrs.get("seconds", 0.0),
+        "environment": home.search.user_attrs.get("environment"),
         "confirmed": [
             {
                 "number": one.number,
                 "values": [_json(value) for value in one.values],
                 "mean": _json(one.mean),
                 "deviation": _json(one.deviation),
+                "epochs": one.epochs,
             }
             for one in home.confirmed()
         ],
@@ -145,17 +208,38 @@ def summary(home: Study) -> dict[str, Any]:
     }
 
 
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    effect = verdict.effect
+    return {
+        "kind": verdict.kind,
+        "trial": verdict.number,
+        "values": [_json(value) for value in verdict.values],
+        "own": [_json(value) for value in verdict.own],
+        "ratio": None if effect is None else _json(effect.ratio),
+        "interval": None if effect is None else [_json(effect.low), _json(effect.high)],
+        "epochs": verdict.epochs,
+        "copies": verdict.copies,
+    }
+
+
 def findings(home: Study) -> Findings:
-    """Give a study for `insight` to make sense of."""
-    values = [home.space.changes(trial.params) for trial in home.trials()]
+    """Return a study for `insight` to make sense of."""
+    winner = home.winner()
     return Findings(
-        home.recipe.metric, home.trials(), values, home.space.logarithmic(), home.space.mirrored(), home.confirmed()
+        home.recipe.metric,
+        home.trials(),
+        [home.space.changes(trial.params) for trial in home.trials()],
+        home.space.logarithmic(),
+        home.space.mirrored(),
+        home.confirmed(),
+        None if winner is None else winner.number,
+        home.verdict(),
     )
 
 
 def rows(home: Study) -> list[dict[str, Any]]:
-    """Give all trials as plain values, each with the metric at its best, and with what its other seeds came to."""
-    found, later = [], {one.number: one.spoilt for one in home.confirmed()}
+    """Return all trials as plain values, each with the metric at its best."""
+    found = []
     for trial in home.trials():
         found.append(
             {
@@ -165,10 +249,9 @@ def rows(home: Study) -> list[dict[str, Any]]:
                 "values": home.space.changes(trial.params),
                 "epochs": epochs_of(trial),
                 "seconds": trial.user_attrs.get("seconds", ""),
-                "diagnoses": list(
-                    dict.fromkeys([*trial.user_attrs.get("diagnoses", []), *later.get(trial.number, ())])
-                ),
+                "diagnoses": list(trial.user_attrs.get("diagnoses", [])),
                 "why": trial.user_attrs.get("why", ""),
+                **{name: trial.user_attrs.get(name, "") for name in STORY},
             }
         )
     return found
@@ -177,12 +260,3 @@ def rows(home: Study) -> list[dict[str, Any]]:
 def _json(value: float) -> float | None:
     """Give a number that JSON has; it has neither infinity nor what is no number."""
     return value if math.isfinite(value) else None
-
-
-def _is_told(home: Study, head: str) -> bool:
-    """Tell whether `best.yaml` says so already, and `best.png` is there to see."""
-    path = home.path / "best.yaml"
-    if not path.is_file() or not (home.path / "best.png").is_file():
-        return False
-    with path.open(encoding="utf-8") as file:
-        return file.readline() == head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -22,6 +23,20 @@ ETA = 3  # one of three goes on, at each rung
 _NEEDS = {"gp": "scipy", "cmaes": "cmaes"}
 
 
+def derived(seed: int, *purpose: str | int) -> int:
+    """Return a seed of its own for each purpose: nothing that is drawn with it repeats what another one draws.
+
+    Args:
+        seed: `tune.seed`.
+        purpose: what it is for, such as the sampler's name and the number of the trial.
+
+    Returns:
+        0 to 2**32 - 1, by SHA-256.
+    """
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
 def sampler(tune: Tune, count: int) -> BaseSampler:
     """Give the sampler for the trial of number `count`; it depends on nothing but that and the recipe.
 
@@ -31,7 +46,7 @@ def sampler(tune: Tune, count: int) -> BaseSampler:
     needed = _NEEDS.get(tune.sampler)
     if needed and find_spec(needed) is None:
         raise RecipeError(f"tune.sampler: {tune.sampler} needs {needed}; pip install 'gantool[samplers]'")
-    seed = (tune.seed + count) % 2**32
+    seed = derived(tune.seed, "sampler", tune.sampler, count)
     kinds: dict[str, Callable[[], BaseSampler]] = {
         "tpe": lambda: TPESampler(seed=seed, n_startup_trials=STARTUP),
         "random": lambda: RandomSampler(seed=seed),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from gantool.tune.findings import Findings, figure, is_number
+from gantool.tune.findings import Findings, by_key, figure, is_number
 
 TICKS = 6  # on an axis at most
 _WIDEST = 18  # letters of a choice
@@ -86,8 +86,8 @@ class Scale:
 
 def scale_of(findings: Findings, key: str) -> Scale:
     """Give the axis of a parameter, as wide as its range."""
-    spans = [trial.distributions[key] for trial in findings.trials if key in trial.distributions]
-    span = spans[0] if spans else None
+    spans = [by_key(trial.distributions, key) for trial in findings.trials]
+    span = next((span for span in spans if span is not None), None)
     found = [values[key] for values in findings.values if key in values]
     if isinstance(span, CategoricalDistribution) or not all(map(is_number, found)):
         known = span.choices if isinstance(span, CategoricalDistribution) else ()

@@ -55,7 +55,7 @@ def search(
     way: Way = Way(),
     objective: Objective = run_trial,
 ) -> Study:
-    """Search the space of a recipe until its trials are spent, and train the best again with other seeds.
+    """Search the space of a recipe, decide with new seeds whether a setting beats it, and train the two to the end.
 
     Args:
         recipe: with a `tune` block.
@@ -78,13 +78,15 @@ def search(
     with _taken_back(path, new=not old), alone(path / "lock"):
         home = Study.resume(path, recipe) if old else Study.create(path, recipe)
         trials = None
-        if old and _done(home):
+        if old and home.is_done():
             board.begin(home)
         else:
             space.check(data_dir)
             trials = _search(home, data_dir, board, stopped, way, objective)
         results.write(home)
-        done = _done(home)
+        done = home.is_done()
+        if done and home.finished():
+            results.settle(home)
         board.finish(interrupted=bool(stopped), over=trials.over() if trials and not done else "")
         if done and not home.finished():
             reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
@@ -104,12 +106,6 @@ def _check(way: Way) -> None:
     if way.address == "local":
         devices.choose(way.device)
     cluster.reach(way.address)
-
-
-def _done(home: Study) -> bool:
-    """Tell whether a study needs nothing more, without making its data."""
-    spent = len(home.spent()) >= home.tune.trials
-    return spent and (not home.candidates() or bool(home.confirmed()))
 
 
 def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
@@ -135,6 +131,7 @@ def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: 
         raise trials.failure
     with home.told():
         trials.save_time()
+        home.search.set_user_attr("slots", trials.place.slots)
     if way.engine == "ray" and not trials.stopping:
         board.tell_if_quicker_inline(time.monotonic() - start)
     return trials

@@ -15,6 +15,7 @@ from gantool import engine
 from gantool.errors import GantoolError, RecipeError
 from gantool.recipe import Choice, Range, Recipe
 from gantool.schema import plain
+from gantool.tune.findings import COMPLEMENT
 
 ALIKE = (
     *("name", "tune", "train.epochs", "train.evaluate_every", "train.keep_every"),
@@ -43,7 +44,7 @@ class Space:
         spans = {key: Choice(choice=span) if isinstance(span, list) else span for key, span in given.items()}
         self.ranges: dict[str, Range | Choice] = _ordered(spans)
         self.own: dict[str, Any] = {}  # the recipe's own values where they are searched
-        self.distributions: dict[str, BaseDistribution] = {}
+        self.distributions: dict[str, BaseDistribution] = {}  # by the names that Optuna has for the keys
         for key, span in self.ranges.items():
             own = _own_value(recipe, key, span)
             if self.searched(key, self.own):
@@ -52,27 +53,41 @@ class Space:
                     advice = f"did you mean {near[0]}?" if near else "name one that it has"
                     raise RecipeError(f"tune.space.{key}: the recipe {recipe.name} has no such key; {advice}")
                 self.own[key] = own
-            self.distributions[key] = _distribution(key, span, own if key in self.own else _NOTHING)
+            self.distributions[self.parameter(key)] = _distribution(key, span, own if key in self.own else _NOTHING)
         for key in sorted(self.own.keys() & {"loss", "model"}):
             self._refuse_to_drop(key)
 
     @property
     def own_point(self) -> dict[str, Any]:
         """The recipe's own values, as Optuna counts them."""
-        return {key: self._mirrored(key, value) for key, value in self.own.items()}
+        return {self.parameter(key): self._mirrored(key, value) for key, value in self.own.items()}
+
+    def parameter(self, key: str) -> str:
+        """Return Optuna's name of a key, which says what its value is: of 1 - value another one than the key's."""
+        span = self.ranges[key]
+        return f"{COMPLEMENT}{key}" if isinstance(span, Range) and span.one_minus_log else key
 
     def ask(self, study: optuna.Study) -> optuna.Trial:
         """Begin a trial: the study's sampler gives each key that is searched a value, given those before it."""
         trial = study.ask()
         values: dict[str, Any] = {}
-        for key, distribution in self.distributions.items():
+        for key in self.ranges:
             if self.searched(key, values):
-                values[key] = self._mirrored(key, _suggest(trial, key, distribution))
+                name = self.parameter(key)
+                values[key] = self._mirrored(key, _suggest(trial, name, self.distributions[name]))
         return trial
 
     def changes(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the recipe's values at a point of Optuna's, in the order in which they are set."""
-        return {key: self._mirrored(key, point[key]) for key in self.ranges if key in point}
+        """Give the recipe's values at a point of Optuna's, in the order in which they are set.
+
+        In studies of version 0.1 1 - value stands under the key itself.
+        """
+        named = {key: next((name for name in (self.parameter(key), key) if name in point), None) for key in self.ranges}
+        return {key: self._mirrored(key, point[name]) for key, name in named.items() if name is not None}
+
+    def renamed(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a point of version 0.1 under the names of this one."""
+        return {self.parameter(name) if name in self.ranges else name: value for name, value in params.items()}
 
     def searched(self, key: str, values: Mapping[str, Any]) -> bool:
         """Tell whether a key is searched, given the values of the keys before it."""

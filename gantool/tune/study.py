@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import math
 import re
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -21,17 +24,39 @@ from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceE
 from gantool.recipe import Recipe, Tune
 from gantool.runs import STUDY, make_directory, write
 from gantool.schema import plain
-from gantool.tune.findings import SPOILT, Confirmed
-from gantool.tune.samplers import pruner, sampler
+from gantool.tune.findings import Confirmed, disqualified
+from gantool.tune.race import SELECTION, Outcome, Race, race
+from gantool.tune.samplers import derived, pruner, sampler
 from gantool.tune.space import Space
+from gantool.tune.verdict import Verdict
 
 DATABASE = "study.db"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+CONSTRAINTS = "constraints"  # Optuna's name of what makes a trial infeasible
+SEEDS = 1_000_000  # new seeds lie below, so that people can type them
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FREE = {
     *("trials", "hours", "gpu_hours", "parallel", "cpus_per_trial", "trials_per_gpu"),
-    *("confirm", "sampler", "pruner", "deterministic"),
+    *("confirm", "finish", "sampler", "pruner", "deterministic"),
 }  # what may change when a study goes on: no trial that it has becomes wrong
+
+
+class BestRun(NamedTuple):
+    """A finished training of a trial.
+
+    Args:
+        folder: its run's directory.
+        epochs: that it was trained for.
+        value: the metric that it reached.
+        epoch: of its best checkpoint.
+        seed: the new seed; None for the search's own.
+    """
+
+    folder: Path
+    epochs: int
+    value: float
+    epoch: int
+    seed: int | None
 
 
 class Study:
@@ -57,17 +82,20 @@ class Study:
         assert self.recipe.tune is not None  # Space has refused that
         self.tune: Tune = self.recipe.tune
         self.epochs = self.tune.epochs or self.recipe.train.epochs
-        self._still: tuple[list[FrozenTrial], list[FrozenTrial]] | None = None
+        self._still: tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        name = _name(self.path / STUDY)
+        name, search = _names(self.path / STUDY)
         with self.told():
             if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
                 raise CheckpointError(
                     f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
                 )
             storage = _storage(self.tune.storage or f"sqlite:///{(self.path / DATABASE).as_posix()}")
-            self.search = _open(storage, name, pruner(self.tune, self.epochs))
+            self.search = _open(storage, search, pruner(self.tune, self.epochs))
+            if new:
+                self._describe()
             self.confirmation = _open(storage, f"{name}-confirm", optuna.pruners.NopPruner())
+            self.finishing = _open(storage, f"{name}-finish", optuna.pruners.NopPruner())
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Self:
@@ -108,7 +136,7 @@ class Study:
         if self._still:  # a block inside of another
             yield
             return
-        self._still = (self.trials(), self.runs())
+        self._still = (self.trials(), self.runs(), self.finishes())
         try:
             yield
         finally:
@@ -128,44 +156,224 @@ class Study:
         with self.told():
             return self.confirmation.get_trials(deepcopy=False)
 
+    def finishes(self) -> list[FrozenTrial]:
+        """Return the trainings that go on to the recipe's full length; `of` and `seed` say which."""
+        if self._still:
+            return self._still[2]
+        with self.told():
+            return self.finishing.get_trials(deepcopy=False)
+
     def spent(self) -> list[FrozenTrial]:
         """Give the trials that count: finished, stopped early or failed."""
         return [trial for trial in self.trials() if trial.state in ENDED]
 
     def finished(self) -> list[FrozenTrial]:
-        """Give the trials that ran to their end, the best first; those that collapsed or memorised come last."""
+        """Return the trials that ran to their end, the best first; disqualified ones come last."""
         found = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return sorted(found, key=lambda trial: (bool(spoilt(trial)), _value(trial), trial.number))
+        own = self.own()
+        # Where even the recipe's own values copy, copying tells no setting from another.
+        all_copy = own is not None and disqualified(own)
+        return sorted(found, key=lambda trial: (disqualified(trial) and not all_copy, _value(trial), trial.number))
+
+    def own(self) -> FrozenTrial | None:
+        """Return the trial with the recipe's own values, once it has begun."""
+        return next((trial for trial in self.trials() if trial.user_attrs.get("own")), None)
 
     def candidates(self) -> list[FrozenTrial]:
-        """Give the trials to train again with other seeds: the best, and the recipe's own to compare them with."""
-        if self.tune.confirm is None:
+        """Return the trials that are trained with new seeds, the best first: without the recipe's own values."""
+        if self.tune.confirm is None or self.own() is None:
             return []
-        best = self.finished()[: self.tune.confirm.top]
-        own = [trial for trial in self.finished() if trial.user_attrs.get("own") and trial not in best]
-        return best + own if len(best) + len(own) > 1 else []
+        others = [trial for trial in self.finished() if not trial.user_attrs.get("own")]
+        sound = [trial for trial in others if not disqualified(trial)]
+        return (sound or others)[: self.tune.confirm.top]
+
+    @property
+    def confirm_epochs(self) -> int:
+        """The epochs of the trainings with new seeds."""
+        return (self.tune.confirm and self.tune.confirm.epochs) or self.epochs
 
     def seeds(self) -> list[int]:
-        """Give the seeds to confirm with; that of the search chose the candidates, and would flatter them."""
-        count = self.tune.confirm.seeds if self.tune.confirm else 0
-        return [(self.recipe.train.seed + 1 + index) % 2**32 for index in range(count)]
+        """Return the new seeds: those that choose the contender, then those that decide.
+
+        None of them is the search's own, which chose the candidates and would flatter them.
+        """
+        wanted = SELECTION + self.tune.confirm.seeds if self.tune.confirm else 0
+        found: dict[int, None] = {}
+        for index in itertools.count():
+            if len(found) == wanted:
+                return list(found)
+            seed = derived(self.tune.seed, "confirm", index) % SEEDS
+            if seed != self.recipe.train.seed:
+                found[seed] = None
+        return []
+
+    def race(self) -> Race:
+        """Return how far the trainings with new seeds are, and what they tell."""
+        own, candidates = self.own(), self.candidates()
+        if own is None or not candidates:
+            return Race(())
+        numbers = [trial.number for trial in candidates]
+        return race(self.recipe.metric, own.number, numbers, self._outcomes(), self.seeds(), self.confirm_epochs)
+
+    def _outcomes(self) -> dict[tuple[int, int], Outcome]:
+        """Return the trainings with new seeds that ended and have the epochs that are asked for now."""
+        return {
+            (run.user_attrs["of"], run.user_attrs["seed"]): Outcome(_value(run), disqualified(run))
+            for run in self.runs()
+            if run.state in ENDED and run.user_attrs.get("epochs", self.epochs) == self.confirm_epochs
+        }
 
     def confirmed(self) -> list[Confirmed]:
-        """Give what came of the candidates with every seed, the best first; empty until all of them are through."""
-        ended = {(run.user_attrs["of"], run.user_attrs["seed"]): run for run in self.runs() if run.state in ENDED}
-        found = []
-        for trial in self.candidates():
-            own = [ended.get((trial.number, seed)) for seed in self.seeds()]
-            if None in own:
-                return []
-            through = [run for run in own if run is not None]
-            met = sorted(set().union(spoilt(trial), *map(spoilt, through)))
-            found.append(Confirmed(trial.number, tuple(map(_value, through)), tuple(met)))
-        return sorted(found, key=lambda one: (bool(one.spoilt), one.mean, one.number))
+        """Return the means over new seeds, the winner and then the lowest first; of the longest trainings of each trial."""
+        found: dict[int, dict[int, list[FrozenTrial]]] = {}
+        for run in self.runs():
+            if run.state in ENDED:
+                epochs = run.user_attrs.get("epochs", self.epochs)
+                found.setdefault(run.user_attrs["of"], {}).setdefault(epochs, []).append(run)
+        means = []
+        for number, lengths in found.items():
+            epochs, runs = max(lengths.items())
+            means.append(Confirmed(number, tuple(map(_value, runs)), any(map(disqualified, runs)), epochs))
+        winner = self.winner()
+        first = None if winner is None else winner.number
+        return sorted(means, key=lambda one: (one.number != first, one.mean, one.number))
+
+    def verdict(self) -> Verdict | None:
+        """Return what the search can say so far about its best setting; None before a trial has finished."""
+        finished = self.finished()
+        if not finished:
+            return None
+        found = self.race().verdict
+        if found is not None:
+            return found
+        own, metric = self.own(), self.recipe.metric
+        others = [trial for trial in finished if not trial.user_attrs.get("own")]
+        best = others[0] if others else None
+        values = () if best is None else (_value(best),)
+        own_values = (_value(own),) if own is not None and own.state == TrialState.COMPLETE else ()
+        number = None if best is None else best.number
+        copies = best is not None and bool(own_values) and best != finished[0] and disqualified(best)
+        return Verdict("unconfirmed", number, metric, values, own_values, epochs=self.epochs, copies=copies)
+
+    def winner(self) -> FrozenTrial | None:
+        """Return the trial whose values the search recommends: never one that its evidence puts behind the recipe's own.
+
+        While trainings with new seeds decide, and where they cannot tell, that is the recipe itself. Before there are
+        any it is the trial with the lowest metric.
+        """
+        finished, own = self.finished(), self.own()
+        verdict = self.race().verdict
+        if verdict is None:
+            return finished[0] if finished else None
+        if verdict.kind == "better" or own is None or own.state != TrialState.COMPLETE:
+            return self.trials()[verdict.number] if verdict.number is not None else own
+        return own
 
     def folder(self, number: int, seed: int | None = None) -> Path:
         """Give the directory of a trial, or of its training with another seed."""
         return self.path / "trials" / (f"{number:04d}" if seed is None else f"{number:04d}-seed-{seed}")
+
+    def to_finish(self) -> list[tuple[int, int | None]]:
+        """Return the trials and seeds whose trainings go on to the recipe's full length, once the verdict is there.
+
+        They are the recipe's own values and, unless it is worse, the best other setting.
+        """
+        verdict, own = self.verdict(), self.own()
+        if self.tune.finish is None or verdict is None or not self.race().over:
+            return []
+        numbers = [] if own is None else [own.number]
+        behind = verdict.kind == "keep" or (verdict.kind == "unconfirmed" and self.winner() is own)
+        if verdict.number is not None and not behind:
+            numbers.append(verdict.number)
+        found = [(number, self.best_run(number)) for number in numbers]
+        full = self.recipe.train.epochs
+        over = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.finishes() if run.state in ENDED}
+        wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < full]
+        return [pair for pair in wanted if pair not in over]
+
+    def is_done(self) -> bool:
+        """Return whether nothing is left to train."""
+        return len(self.spent()) >= self.tune.trials and self.race().over and not self.to_finish()
+
+    def folder_of(self, trial: FrozenTrial) -> Path:
+        """Return the directory of a trial of the search, or of a training with a new seed."""
+        return self.folder(trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed"))
+
+    def best_run(self, number: int) -> BestRun | None:
+        """Return the best of the longest finished trainings of a trial, with any seed."""
+        found = [trial for trial in self.trials() if trial.number == number]
+        found += [run for run in [*self.runs(), *self.finishes()] if run.user_attrs["of"] == number]
+        known = [
+            BestRun(self.folder_of(run), epochs_of(run), _value(run), best_epoch_of(run), run.user_attrs.get("seed"))
+            for run in found
+            if run.state == TrialState.COMPLETE and run.intermediate_values
+        ]
+        return min(known, key=lambda one: (-one.epochs, one.value), default=None)
+
+    def agree(self) -> None:
+        """Make the winner the `best_trial` of Optuna's study, as its dashboard shows it.
+
+        Optuna goes by the values, which are of one seed. A finished trial cannot be changed, so that the study is
+        copied, with a violated constraint on every trial whose value is lower than the winner's.
+        """
+        winner, trials = self.winner(), self.trials()
+        if winner is None or any(trial.state not in ENDED for trial in trials):
+            return
+        rank = (_value(winner), winner.number)
+        wanted = {
+            trial.number
+            for trial in trials
+            if trial.state == TrialState.COMPLETE and trial.number != winner.number and (_value(trial), trial.number) < rank
+        }
+        with self.told():
+            if wanted != {trial.number for trial in trials if CONSTRAINTS in trial.system_attrs}:
+                self._copy_search([_constrained(trial, trial.number in wanted) for trial in trials])
+            self._describe()
+
+    def _copy_search(self, trials: list[FrozenTrial]) -> None:
+        """Put these trials in place of the search's; a kill at any moment leaves one of the two whole."""
+        file, old, storage = self.path / STUDY, self.search, self.search._storage
+        held = json.loads(file.read_text(encoding="utf-8"))
+        number = next(
+            number for number in itertools.count(2) if f"{held['study']}-{number}" not in optuna.get_all_study_names(storage)
+        )
+        made = _open(storage, f"{held['study']}-{number}", old.pruner)
+        made.add_trials(trials)
+        for key, value in old.user_attrs.items():
+            made.set_user_attr(key, value)
+        write(file, json.dumps({**held, "search": made.study_name}) + "\n")
+        self.search = made
+        optuna.delete_study(study_name=old.study_name, storage=storage)
+
+    def _describe(self) -> None:
+        """Write the metric's name and the verdict where optuna-dashboard shows them."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.search.set_metric_names([self.recipe.metric])
+        verdict, winner = self.verdict(), self.winner()
+        text = f"A search of the recipe {self.recipe.name} by gantool. Values are of one seed each; lower is better."
+        if verdict is not None and winner is not None:
+            text = f"{text}\n\n{verdict.sentence()}. The winner is trial {winner.number}."
+        storage, key = self.search._storage, self.search._study_id
+        version = storage.get_study_system_attrs(key).get("dashboard:note_ver", 0)
+        for name, value in (("dashboard:note_str:0", text[:2045]), ("dashboard:note_ver", version + 1)):
+            storage.set_study_system_attr(key, name, value)
+
+    def keep_picture(self, trial: optuna.Trial, image: Path) -> None:
+        """Keep an image as an artifact of a running trial, which `optuna-dashboard --artifact-dir` shows."""
+        folder = self.path / "artifacts"
+        folder.mkdir(exist_ok=True)
+        store = optuna.artifacts.FileSystemArtifactStore(str(folder))
+        optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(image), study_or_trial=trial)
+
+    def point_to(self, folder: Path) -> bool:
+        """Write down which training a study stands for, so that `sample` and the like take it; return whether it is new."""
+        file, place = self.path / STUDY, folder.relative_to(self.path).as_posix()
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if held.get("run") == place:
+            return False
+        write(file, json.dumps({**held, "run": place}) + "\n")
+        return True
 
     def ask(self, **attributes: Any) -> optuna.Trial:
         """Begin a new trial, whose values depend on the trials so far and the recipe's seed alone.
@@ -173,14 +381,27 @@ class Study:
         Its values are drawn in memory: on disk a trial appears with all of them at once, or not at all.
         """
         trials = self.search.get_trials(deepcopy=False)
+        attributes |= {"sampler": self.tune.sampler, "pruner": self.tune.pruner, "tune_seed": self.tune.seed}
         if trials:
             memory = optuna.create_study(sampler=sampler(self.tune, len(trials)))
-            memory.add_trials(trials)
+            memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
             drawn = self.space.ask(memory)
             # CMA-ES keeps there what it has learned.
             kept = memory.get_trials(deepcopy=False)[-1].system_attrs
             return self.begin(self.search, drawn.params, kept, **attributes)
         return self.begin(self.search, self.space.own_point, own=True, **attributes)
+
+    def _for_sampler(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+        """Return a trial as a sampler should see it.
+
+        Its parameters have this version's names, it has no constraint of `agree`, and where its images are copies, its
+        value is the worst of all, so that nothing is drawn to it.
+        """
+        seen = _constrained(trial, False)
+        seen.params, seen.distributions = map(self.space.renamed, (trial.params, trial.distributions))
+        if trial.state == TrialState.COMPLETE and disqualified(trial):
+            seen.value = max(_value(one) for one in trials if one.state == TrialState.COMPLETE)
+        return seen
 
     def begin(
         self,
@@ -222,11 +443,6 @@ class Study:
             f"{self.path / DATABASE}: not a study, or damaged; it is left as it is: restore a copy, or search in a new "
             "directory"
         )
-
-
-def spoilt(trial: FrozenTrial) -> frozenset[str]:
-    """Give the diagnoses of a trial with which it is crowned only among its kind."""
-    return SPOILT & set(trial.user_attrs.get("diagnoses", []))
 
 
 def epochs_of(trial: FrozenTrial) -> int:
@@ -282,9 +498,11 @@ def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, 
     return make_directory(out, recipe.name, ""), False
 
 
-def _name(file: Path) -> str:
+def _names(file: Path) -> tuple[str, str]:
+    """Return the name of a study in its database, and that of Optuna's study of the search."""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["study"])
+        held = json.loads(file.read_text(encoding="utf-8"))
+        return str(held["study"]), str(held.get("search", held["study"]))
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{file}: is damaged; restore a copy, or search anew") from None
 
@@ -302,6 +520,14 @@ def _open(storage: optuna.storages.BaseStorage, name: str, stop: optuna.pruners.
     )
     study.get_trials(deepcopy=False)  # a damaged database shows itself here, not in the middle of a search
     return study
+
+
+def _constrained(trial: FrozenTrial, violated: bool) -> FrozenTrial:
+    """Return a copy of a trial with a violated constraint, or without any."""
+    attributes = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINTS}
+    found = copy.copy(trial)
+    found.system_attrs = attributes | ({CONSTRAINTS: [1.0]} if violated else {})
+    return found
 
 
 def _storage(address: str) -> optuna.storages.BaseStorage:

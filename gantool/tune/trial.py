@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gantool import engine, recipe
+from gantool import engine, health, recipe
 from gantool.data.store import open_store
 from gantool.engine import Materials
 from gantool.errors import DiskError, TrainingError
+from gantool.metrics.evaluate import Ask, pixels
+from gantool.metrics.exam import Exam
 from gantool.recipe import Recipe
-from gantool.runs import Run
+from gantool.runs import Run, write
+from gantool.sampling import Trained
 from gantool.training import Report
 
+NEW_LATENTS = 1_000_000  # added to the seeds of a measurement's latents, for latents that chose nothing
 WAIT = 60.0  # seconds for a worker of a search that was killed to let go of a trial that this one takes up
 
 _materials: dict[str, Materials] = {}  # of this process, which runs one trial after the other on the same data
@@ -30,12 +34,14 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
 
     Args:
         config: `label` of the trial, the text of its `recipe`, `folder` of its run, `data_dir`, `store` with the
-            decoded data, `device`. Each is plain data: nothing that is trained on travels with it.
+            decoded data, `device`, whether to `keep_end` to be trained on from there, and whether it is `judged` with
+            new latents in the end. Each is plain data: nothing that is trained on travels with it.
         interrupted: tells whether the search is ending; the trial then saves where it stands.
 
     Yields:
-        at each measurement `score`, `best`, `epoch`, `seconds`, `diagnoses`, whether it is `finished`,
-        and the epochs that were done before (`resumed`); at last perhaps `why`, `halt` or `interrupted`.
+        at each measurement `score`, `best`, `epoch`, `seconds`, `diagnoses`, whether the images are `copies`, whether
+        it is `finished`, and the epochs that were done before (`resumed`); where it is `judged`, `value` at the end; at
+        last perhaps `why`, `halt` or `interrupted`.
     """
     try:
         chosen = recipe.parse(config["recipe"], f"trial {config['label']}", engine.KINDS)
@@ -48,6 +54,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
             device=config["device"],
             materials=materials,
             passing=True,
+            keep_end=config["keep_end"],
             wait=WAIT,
         )
         begun: int | None = None
@@ -58,7 +65,10 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
                         begun = report.epoch - 1
                         yield from _before(chosen, run, begun)
                     if report.metrics:
-                        yield _measurement(chosen, report, begun)
+                        result = _measurement(chosen, report, begun)
+                        if config["judged"] and result["finished"]:
+                            result["value"] = _judged(chosen, run, materials, result["best"], config["device"])
+                        yield result
                 except GeneratorExit:  # it is not worth going on with, nor saving
                     with contextlib.suppress(TrainingError):
                         training.throw(TrainingError("dropped"))
@@ -68,6 +78,11 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
                     training.close()
                     yield {"interrupted": True}
                     return
+        if begun is None:  # its process died after the last epoch, before the search heard of it
+            results = list(_before(chosen, run, chosen.train.epochs))
+            if config["judged"]:
+                results[-1]["value"] = _judged(chosen, run, materials, results[-1]["best"], config["device"])
+            yield from [*results[:-1], {**results[-1], "finished": True}]
     except DiskError as error:
         yield {"halt": str(error)}
     except Exception as error:  # a search goes on whatever one of its configurations does
@@ -81,6 +96,7 @@ def _run(chosen: Recipe, config: dict[str, Any]) -> Run:
     """Give the trial's run: a new one, or the one that another process has begun."""
     folder = Path(config["folder"])
     if (folder / "recipe.yaml").is_file():
+        write(folder / "recipe.yaml", config["recipe"])  # it may have more epochs than before
         return Run(folder)
     shutil.rmtree(folder, ignore_errors=True)  # what a worker left that died at once
     return Run.create(config["recipe"], name=chosen.name, out=folder)
@@ -112,6 +128,7 @@ def _before(chosen: Recipe, run: Run, begun: int) -> Generator[dict[str, Any], N
             "epoch": entry["epoch"],
             "seconds": entry["seconds"],
             "diagnoses": entry["diagnoses"],
+            "copies": _copies(entry),
             "finished": False,
             "resumed": begun,
         }
@@ -124,9 +141,29 @@ def _measurement(chosen: Recipe, report: Report, begun: int) -> dict[str, Any]:
         "epoch": report.epoch,
         "seconds": round(report.seconds, 3),
         "diagnoses": list(report.diagnoses),
+        "copies": health.copies(report.metrics, report.measured_with.get("held_out", 0)),
         "finished": report.epoch == chosen.train.epochs,
         "resumed": begun,
     }
+
+
+def _copies(entry: Mapping[str, Any]) -> bool:
+    """Return whether the measurement of a line of the log says that the images are copies."""
+    metrics = {name.removeprefix("metrics/"): value for name, value in entry.items() if name.startswith("metrics/")}
+    return health.copies(metrics, entry.get("measured_with", {}).get("held_out", 0))
+
+
+def _judged(chosen: Recipe, run: Run, materials: Materials, best: float, device: str) -> float:
+    """Return the metric of the best checkpoint on latents that chose nothing: neither the setting nor the checkpoint.
+
+    Models that are not made from latents have their best measurement.
+    """
+    evaluator = materials.evaluator
+    if isinstance(evaluator, Exam) or evaluator.asked.sources is not None:
+        return best
+    asked = Ask([seed + NEW_LATENTS for seed in evaluator.asked.seeds], evaluator.asked.labels)
+    fake = pixels(Trained(run, "best", device).pictures(asked))
+    return evaluator.measure(fake, asked.labels).metrics[chosen.metric]
 
 
 def _refuse_divergence(report: Report) -> None:

@@ -15,8 +15,9 @@ from gantool import engine
 from gantool import recipe as recipes
 from gantool.errors import ResourceError
 from gantool.tune import results
+from gantool.tune.race import most
 from gantool.tune.samplers import Blind
-from gantool.tune.study import ENDED, Study
+from gantool.tune.study import ENDED, Study, best_epoch_of
 from gantool.tune.trial import finite
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Place:
 
 
 class Trials:
-    """The trials of a search: those that were interrupted, then new ones, then the best with other seeds.
+    """The trainings of a search, in this order: interrupted trials, new trials, new seeds, the recipe's full length.
 
     Whatever goes wrong inside of it is kept in `failure` and ends the search: an engine calls it from its own loop, and
     would make of an error what it likes.
@@ -88,6 +89,7 @@ class Trials:
         self.count = len(home.trials())
         self.waiting = self._taken_up(home.search)
         self.unconfirmed = self._taken_up(home.confirmation)
+        self.unfinished = self._taken_up(home.finishing)
         if home.tune.deterministic:
             home.search.pruner = Blind(home.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
 
@@ -140,29 +142,54 @@ class Trials:
         """Whether no trial runs and none will be handed out."""
         if self.live:
             return False
-        return self.stopping or not (self.waiting or self.unconfirmed or self._left() or self._missing())
+        waiting = self.waiting or self.unconfirmed or self.unfinished
+        return self.stopping or not (waiting or self._left() or self._missing() or self._to_finish())
 
     def _left(self) -> int:
         return max(0, self.home.tune.trials - self.count)
 
+    def _searching(self) -> bool:
+        """Return whether trials of the search itself run or are still to be run."""
+        return any(live.study is self.home.search for live in self.live.values()) or bool(self.waiting or self._left())
+
     def _missing(self) -> list[tuple[int, int]]:
-        """Give the candidates and seeds that have not been tried; none before the search itself is done."""
-        if any(live.study is self.home.search for live in self.live.values()) or self.waiting or self._left():
+        """Return the trials and new seeds to train next; none before the search itself is done."""
+        if self._searching():
             return []
-        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.runs()}
-        wanted = [(one.number, seed) for seed in self.home.seeds() for one in self.home.candidates()]
-        return [pair for pair in wanted if pair not in there]
+        epochs = self.home.confirm_epochs
+        there = {
+            (run.user_attrs["of"], run.user_attrs["seed"])
+            for run in self.home.runs()
+            if run.user_attrs.get("epochs", self.home.epochs) == epochs
+        }
+        return [pair for pair in self.home.race().pending if pair not in there]
+
+    def _to_finish(self) -> list[tuple[int, int | None]]:
+        """Return the trials and seeds whose trainings go on to the recipe's full length; none before it is decided."""
+        if self._searching() or self.live or self.unconfirmed or self._missing():
+            return []
+        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.finishes()}
+        return [pair for pair in self.home.to_finish() if pair not in there]
 
     def _next(self, key: str) -> dict[str, Any] | None:
         if not self.waiting and self._left() and not (self.home.tune.deterministic and self.live):
             self._ask(min(self._left(), self.place.slots if self.home.tune.deterministic else 1))
         if self.waiting:
             return self._begin(key, self.waiting.pop(0), self.home.search)
-        for number, seed in self._missing()[:1] if not self.unconfirmed else []:
-            params = self.home.trials()[number].params
-            self.unconfirmed.append(self.home.begin(self.home.confirmation, params, of=number, seed=seed))
+        if not self.unconfirmed:
+            for number, seed in self._missing()[:1]:
+                params, epochs = self.home.trials()[number].params, self.home.confirm_epochs
+                self.unconfirmed.append(
+                    self.home.begin(self.home.confirmation, params, of=number, seed=seed, epochs=epochs)
+                )
         if self.unconfirmed:
             return self._begin(key, self.unconfirmed.pop(0), self.home.confirmation)
+        if not self.unfinished:
+            for number, seed in self._to_finish():
+                params = self.home.trials()[number].params
+                self.unfinished.append(self.home.begin(self.home.finishing, params, of=number, seed=seed))
+        if self.unfinished:
+            return self._begin(key, self.unfinished.pop(0), self.home.finishing)
         return None
 
     def _ask(self, count: int) -> None:
@@ -176,15 +203,20 @@ class Trials:
         number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
         label = str(number) if seed is None else f"{number} seed {seed}"
         values = self.home.space.changes(trial.params)
-        recipe = self.home.recipe
+        recipe, finish = self.home.recipe, self.home.tune.finish is not None
         # All trials have as many epochs, and so are measured after the same ones, by which they are compared.
-        fixed = {"train.epochs": self.home.epochs, "train.keep_every": 0}
+        epochs, longer = self.home.epochs, finish and self.home.tune.confirm is None
+        if study is self.home.confirmation:
+            epochs, longer = trial.user_attrs.get("epochs", self.home.epochs), finish
+        elif study is self.home.finishing:
+            epochs, longer, label = recipe.train.epochs, True, f"{label} to the end"
+        fixed = {"train.epochs": epochs, "train.keep_every": 0}
         if seed is not None:
             fixed["train.seed"] = seed
         folder = self.home.folder(number, seed)
         before = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         self.live[key] = Live(trial, study, label, frozenset(before))
-        self.board.started(label, values, folder, list(before.values()))
+        self.board.started(label, values, folder, list(before.values()), epochs)
         return {
             "label": label,
             "recipe": recipes.dump(engine.change(recipe, {**values, **fixed})),
@@ -192,6 +224,8 @@ class Trials:
             "data_dir": str(self.place.data_dir),
             "store": self.place.store,
             "device": self.place.device,
+            "keep_end": longer and (epochs < recipe.train.epochs or study is self.home.finishing),
+            "judged": study is not self.home.search,
         }
 
     def measured(self, key: str, result: dict[str, Any]) -> bool:
@@ -238,12 +272,13 @@ class Trials:
             live.trial.set_user_attr("why", why)
             state, value = TrialState.FAIL, None
         elif result["finished"]:
-            state, value = TrialState.COMPLETE, result["best"]
+            state, value = TrialState.COMPLETE, result.get("value", result["best"])
         else:
             state, value = TrialState.PRUNED, None
-        for name in ("seconds", "diagnoses"):
-            if result.get(name):
+        for name in ("seconds", "diagnoses", "copies"):
+            if name in result:
                 live.trial.set_user_attr(name, result[name])
+        self._keep_picture(live)
         live.study.tell(live.trial, value, state)
         if time.monotonic() - self.saved > SAVE_TIME:
             self.save_time()
@@ -251,17 +286,28 @@ class Trials:
             results.write(self.home)
             self.board.ended(live.label, state, value, why, result.get("diagnoses", []))
 
+    def _keep_picture(self, live: Live) -> None:
+        """Let the dashboard show the images of a trial's best epoch."""
+        trial = live.study.get_trials(deepcopy=False)[live.trial.number]
+        if live.study is self.home.search and trial.intermediate_values:
+            grid = self.home.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
+            if grid.is_file():
+                self.home.keep_picture(live.trial, grid)
+
     def save_time(self) -> None:
         """Keep how long the search has taken so far, for its budget."""
         self.home.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
         self.saved = time.monotonic()
 
     def todo(self) -> int:
-        """Count the trials that are still to be run, those of the confirmation too; running ones count."""
-        spent = sum(trial.state in ENDED for trial in self.home.trials())
-        search = max(0, self.home.tune.trials - spent)
-        top = self.home.tune.confirm.top + 1 if self.home.tune.confirm else 0
-        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.runs() if run.state in ENDED}
-        candidates = [one.number for one in self.home.candidates()]
-        known = len(self.home.seeds()) * (min(top, self.home.tune.trials) if search else len(candidates))
-        return search + known - sum((number, seed) in there for number in candidates for seed in self.home.seeds())
+        """Count the trainings that are still to be run, at the most; running ones count."""
+        home = self.home
+        search = max(0, home.tune.trials - sum(trial.state in ENDED for trial in home.trials()))
+        if home.tune.confirm is None:
+            return search
+        race = home.race()
+        if not search and race.over:
+            return len(self._to_finish()) + len(self.unfinished) + len(self.live)
+        count = home.tune.confirm.top if search else len(home.candidates())
+        through = sum(run.state in ENDED for run in home.runs())
+        return search + max(len(race.pending), most(min(count, home.tune.trials - 1), len(home.seeds())) - through)

@@ -1,0 +1,194 @@
+"""Whether a setting beats the recipe's own values: exact rank statistics of a few trainings with new seeds.
+
+The test is the two-sided Mann-Whitney test on the logarithm of the metric, and the interval is the one that belongs to
+it (Hodges and Lehmann 1963): of all ratios of a training with the setting to one with the recipe's own values, the
+median and two order statistics. It assumes that the trainings are independent and that the setting multiplies the
+metric by a factor. It does not assume a normal distribution. A training that diverged counts as infinitely bad.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from gantool import show
+
+LEVEL = 0.95  # of the intervals
+LEAST_SEEDS = 4  # with three of each the interval at this level is infinite
+MANY_SEEDS = 100  # a difference that takes more seeds than this is not worth deciding
+_POWER = 1.96 + 0.84  # normal quantiles of a two-sided test at 0.05 that finds the effect in 80 of 100
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The factor by which a setting multiplies the metric, with its interval; below 1 the setting is better."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a search can say about its best setting.
+
+    Args:
+        kind: `better`: the setting beats the recipe's own values. `keep`: no setting did. `unsure`: the trainings do
+            not tell. `unconfirmed`: one training each, with the search's own seed.
+        number: the trial with the setting; None where only the recipe's own values finished.
+        metric: its name.
+        values: of the setting, one a seed.
+        own: of the recipe's own values, one a seed; empty where they did not finish.
+        effect: None where it was not measured with other seeds.
+        epochs: of these trainings.
+        copies: whether the setting is refused because its images are copies of training images.
+    """
+
+    kind: Literal["better", "keep", "unsure", "unconfirmed"]
+    number: int | None
+    metric: str
+    values: tuple[float, ...] = ()
+    own: tuple[float, ...] = ()
+    effect: Effect | None = None
+    epochs: int = 0
+    copies: bool = False
+
+    def sentence(self) -> str:
+        """Return the verdict in words, with its effect and interval."""
+        if self.number is None:
+            return "no other setting finished, so keep your recipe"
+        if not self.own:
+            return f"the recipe's own values did not finish; trial {self.number} reached {self.metric} {_shown(self.values)}"
+        numbers = f"{self.metric} {_shown(self.values)} against {_shown(self.own)}"
+        seeds = show.several(len(self.values), "seed")
+        if self.copies:
+            return f"trial {self.number} copies its training images, so keep your recipe: {numbers}, {seeds} each"
+        if self.kind == "keep":
+            return f"no setting beat your recipe, so keep it: the best other one had {numbers}, {seeds} each"
+        if self.kind == "unconfirmed":
+            if self.values < self.own:
+                return f"trial {self.number} is lower than your recipe with one seed, which proves nothing: {numbers}"
+            return f"no setting was lower than your recipe, so keep it: {numbers} with one seed"
+        assert self.effect is not None
+        interval = f"95 % interval {percent_range(self.effect)}" if self.effect.high < math.inf else "too few to tell"
+        if self.kind == "better":
+            lower = f"{100 * (1 - self.effect.ratio):.0f} % lower"
+            return f"better than your recipe: {numbers}, {lower} ({interval}), {seeds} each"
+        return f"cannot tell yet whether trial {self.number} is better: {numbers} over {seeds} ({interval})"
+
+    def seeds_to_decide(self) -> int | None:
+        """Return how many seeds would probably decide; None where the difference is too small, or is decided."""
+        if self.kind != "unsure" or self.effect is None:
+            return None
+        if len(self.values) < LEAST_SEEDS or not all(map(math.isfinite, (*self.values, *self.own))):
+            return max(LEAST_SEEDS, len(self.values) + 2)
+        spread = math.sqrt(statistics.fmean(statistics.variance(map(math.log, part)) for part in (self.values, self.own)))
+        effect = abs(math.log(self.effect.ratio))
+        if effect <= 0:
+            return None
+        efficiency = 3 / math.pi  # of the rank test beside the t-test on normal data
+        needed = math.ceil(2 * (_POWER * spread / effect) ** 2 / efficiency)
+        needed = max(needed, len(self.values) + 2)
+        return needed if needed <= MANY_SEEDS else None
+
+
+def effect(values: Sequence[float], own: Sequence[float], level: float = LEVEL) -> Effect:
+    """Return the factor by which a setting multiplies a metric, with its interval.
+
+    Args:
+        values: the metric with the setting, 0 or more, one a seed.
+        own: the metric with the recipe's own values.
+        level: of the interval, 0 to 1. Of too few values the interval is infinite.
+    """
+    ratios = sorted(_log_ratio(value, other) for value in values for other in own)
+    cut = critical_rank(len(values), len(own), level)
+    low, high = (ratios[cut - 1], ratios[-cut]) if cut else (-math.inf, math.inf)
+    return Effect(*(math.exp(part) if part < math.inf else math.inf for part in (statistics.median(ratios), low, high)))
+
+
+@cache
+def critical_rank(count: int, other: int, level: float) -> int:
+    """Return which of the sorted differences, counted from either end, bound the interval; 0 where none does.
+
+    Args:
+        count: values of one sample.
+        other: values of the other sample.
+        level: of the interval.
+    """
+    ways = _ways(count, other)
+    total, below, rank = math.comb(count + other, count), 0, 0
+    while rank < len(ways) and 2 * (below + ways[rank]) <= (1 - level) * total:
+        below += ways[rank]
+        rank += 1
+    return rank
+
+
+@cache
+def _ways(count: int, other: int) -> tuple[int, ...]:
+    """Return in how many orders of two samples the Mann-Whitney statistic is 0, 1, 2 and so on."""
+    if not count or not other:
+        return (1,)
+    found = [0] * (count * other + 1)
+    for shift, part in ((other, _ways(count - 1, other)), (0, _ways(count, other - 1))):
+        for index, ways in enumerate(part):
+            found[index + shift] += ways
+    return tuple(found)
+
+
+def judge(metric: str, number: int, values: Sequence[float], own: Sequence[float], epochs: int, last: bool) -> Verdict:
+    """Return what trainings with the same seeds tell.
+
+    Args:
+        metric: its name.
+        number: the trial with the setting.
+        values: the metric with the setting, one a seed.
+        own: the metric with the recipe's own values, one a seed.
+        epochs: of these trainings.
+        last: whether no more seeds follow.
+    """
+    found = effect(values, own)
+    kind: Literal["better", "keep", "unsure"] = "unsure"
+    if found.high < 1:
+        kind = "better"
+    elif found.ratio >= 1 and (last or len(values) >= 2):
+        kind = "keep"
+    return Verdict(kind, number, metric, tuple(values), tuple(own), found, epochs)
+
+
+def percent_range(effect: Effect) -> str:
+    """Return an interval in percent.
+
+    >>> percent_range(Effect(0.66, 0.52, 0.88)), percent_range(Effect(0.95, 0.8, 1.25))
+    ('12 to 48 % lower', '20 % lower to 25 % higher')
+    """
+    low, high = 100 * (effect.low - 1), 100 * (effect.high - 1)
+    if high < 0:
+        return f"{-high:.0f} to {-low:.0f} % lower"
+    if low >= 0:
+        return f"{low:.0f} to {_upper(high)} % higher"
+    return f"{-low:.0f} % lower to {_upper(high)} % higher"
+
+
+def _upper(percent: float) -> str:
+    return f"{percent:.0f}" if math.isfinite(percent) else "infinitely many"
+
+
+def _log_ratio(value: float, other: float) -> float:
+    if value == other:  # both infinite, or both 0
+        return 0.0
+    return (math.log(value) if value > 0 else -math.inf) - (math.log(other) if other > 0 else -math.inf)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the geometric mean, or the median where a training failed or reached 0."""
+    if all(math.isfinite(value) and value > 0 for value in values):
+        return statistics.geometric_mean(values)
+    return statistics.median(values)
+
+
+def _shown(values: Sequence[float]) -> str:
+    return show.number(mean(values))
