@@ -162,7 +162,9 @@ def train(
         if materials is None:
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
             materials = gather(recipe, data_dir, tell=tell)
-        training = Training(recipe, run, materials.store, materials.evaluator, place, passing=passing, keep_end=keep_end)
+        training = Training(
+            recipe, run, materials.store, materials.evaluator, place, passing=passing, keep_end=keep_end
+        )
         training.restore(tell)
         if isinstance(materials.store, Store) and training.model.consumes is Paired and not passing:
             pair_sheet(materials.store, run.path / PAIRS)

@@ -192,8 +192,8 @@ def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_searc
             assert chosen.value <= own.value or (not sound)
             assert not (chosen.user_attrs.get("copies") and sound)
         else:
-            assert verdict.kind == "better"
-            assert verdict.effect.high < 1
+            assert verdict.kind == "better" or max(verdict.values) < min(verdict.own)
+            assert verdict.effect.ratio < 1
 
     home = searched(plan, tmp_path / "s", data_dir, tune__trials=6)
     check()
@@ -361,9 +361,7 @@ def test_what_goes_on_to_the_full_length_is_bit_for_bit_a_training_in_one_go(rea
     again = Run.create((chosen.path / "recipe.yaml").read_text(encoding="utf-8"), name="again", out=tmp_path / "again")
     for _ in engine.train(recipe, again, data_dir=real.path.parent / "data", device="cpu"):
         pass
-    last = [
-        {key: value for key, value in run.entries()[-1].items() if "second" not in key} for run in (chosen, again)
-    ]
+    last = [{key: value for key, value in run.entries()[-1].items() if "second" not in key} for run in (chosen, again)]
     assert last[0] == last[1]
 
 
@@ -404,7 +402,7 @@ def test_a_study_without_a_finished_trial_stands_for_no_run(tmp_path, monkeypatc
         Run.open("s")
     assert str(caught.value) == "s: is a study in which no trial has finished yet; go on with: gantool tune s"
     (Path("s") / "study.json").write_text("[", encoding="utf-8")
-    with pytest.raises(RunError, match="study.json: is damaged; restore a copy, or name one of its trials"):
+    with pytest.raises(RunError, match=r"study\.json: is damaged; restore a copy, or name one of its trials"):
         Run.open("s")
 
 

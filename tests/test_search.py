@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 import os
 import random
-import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,6 @@ from gantool import engine
 from gantool import recipe as recipes
 from gantool.errors import ResourceError, TrainingError
 from gantool.schedule import measured_epochs
-from gantool.tune import results
 from gantool.tune.board import Board
 from gantool.tune.search import Way, search
 from gantool.tune.study import Study

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 import statistics
@@ -124,7 +123,7 @@ def test_how_many_seeds_would_decide_grows_with_the_spread_and_falls_with_the_ef
 def raced(value, candidates=(1, 2, 3), seeds=8, own=0):
     """Run a race to its end; `value(number, seed)` is what a training comes to."""
     outcomes, started = {}, []
-    for _ in itertools.count():
+    while True:
         found = race("fd", own, candidates, outcomes, range(seeds), 5)
         if found.over:
             return found, started

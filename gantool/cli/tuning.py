@@ -52,6 +52,10 @@ def tune(
         int | None,
         typer.Option("--trials", min=1, help="Trials in all; a study that has fewer goes on to as many."),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0.5, help="Plan trials, new seeds and the last training into so many minutes."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -78,8 +82,8 @@ def tune(
     from gantool.engine import open_recipe
     from gantool.recipe import parse_changes, shipped
     from gantool.runs import STUDY, is_file
-    from gantool.tune.board import Board
     from gantool.tune import results
+    from gantool.tune.board import Board
     from gantool.tune.search import Way, search
 
     places = [Path(recipe)] if recipe in shipped() else [Path(recipe), Path("runs") / recipe]
@@ -89,7 +93,7 @@ def tune(
     wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
     wanted |= {"tune.deterministic": True} if deterministic else {}
     chosen = open_recipe(recipe, wanted)
-    way = Way(engine.value, address, device, verbose)
+    way = Way(engine.value, address, device, verbose, minutes)
     if address.startswith("ray://") and engine is Engine.RAY:
         _tune_there(chosen, out, fresh, data_dir, as_json, way)
         return

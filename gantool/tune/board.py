@@ -252,7 +252,9 @@ class Board:
         """Say how many trials are where, and how long it has taken and will take and what is the best so far."""
         states = [row.state for row in self.rows.values() if not row.again]
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
-        where = f"{counts or '0'} of {self.tune.trials if self.tune else 0}"
+        planned = self.trials is not None and self.trials.plan is not None  # as many as there is time for
+        where = counts or "0"
+        where += "" if planned or self.tune is None else f" of {self.tune.trials}"
         if any(row.again for row in self.rows.values()):
             where += f"; {show.several(self.reseeded, 'training')} with new seeds done"
         parts = [f"{show.duration(time.monotonic() - self.start)} so far{self._left()}"]
@@ -269,7 +271,7 @@ class Board:
         running = [row for row in self.rows.values() if row.state == "running"]
         done = sum(row.reached() / max(1, row.epochs) for row in running)
         left = max(0.0, self.todo - done) * sum(self.spent) / len(self.spent) / self.trials.place.slots
-        return f", about {show.duration(left)} left"
+        return f", about {show.duration(min(left, self.trials.allowed_seconds()))} left"
 
     def _table(self, rows: list[Row] | None) -> Table:
         ended = [row for row in self.rows.values() if row.state != "running" and not row.again]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool import show
 from gantool.tune.findings import Findings, disqualified, names, result, score
 from gantool.tune.scales import Scale, metric_scale, scale_of
 

@@ -14,7 +14,18 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gantool import show
-from gantool.tune.findings import COMPLEMENT, Confirmed, Findings, by_key, figure, is_number, names, result, score, short
+from gantool.tune.findings import (
+    COMPLEMENT,
+    Confirmed,
+    Findings,
+    by_key,
+    figure,
+    is_number,
+    names,
+    result,
+    score,
+    short,
+)
 
 __all__ = ["Confirmed", "Findings", "importances", "sentences", "short"]
 
@@ -103,7 +114,9 @@ def _history(findings: Findings) -> str | None:
     if ended == 1:
         return f"one trial finished, with {told}: it takes more to learn from"
     if not later:
-        return f"with one seed the last trial, {lowest.number}, was the lowest ({told}): more trials may find a lower one"
+        return (
+            f"with one seed the last trial, {lowest.number}, was the lowest ({told}): more trials may find a lower one"
+        )
     who = "the recipe's own values were" if lowest.number == findings.own else f"trial {lowest.number} was"
     last = f"the last {later} of {ended} trials were" if later > 1 else f"the last of {ended} trials was"
     return f"with one seed {who} the lowest ({told}); {last} not lower"

@@ -52,7 +52,8 @@ def page(findings: Findings, sentences: Sequence[str], pictures: Iterable[tuple[
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(_title(findings))}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n"
         f"<h1>{escape(_title(findings))}</h1>\n<ul>\n{told}</ul>\n{plots}"
-        f'<h2>Trials: the winner, then the lowest {escape(findings.metric)} with one seed</h2>\n<div class="table">\n{_table(findings)}</div>\n</body>\n</html>\n'
+        f"<h2>Trials: the winner, then the lowest {escape(findings.metric)} with one seed</h2>\n"
+        f'<div class="table">\n{_table(findings)}</div>\n</body>\n</html>\n'
     )
 
 

@@ -124,9 +124,7 @@ def _selecting(candidates: Sequence[int], outcomes: Outcomes, selection: Sequenc
         left = [number for number in left if outcomes[number, seed].value <= bound]
 
 
-def _contender(
-    own: int, candidates: Sequence[int], outcomes: Outcomes, selection: Sequence[int]
-) -> int | None:
+def _contender(own: int, candidates: Sequence[int], outcomes: Outcomes, selection: Sequence[int]) -> int | None:
     """Return the candidate with the lowest metric over the selection seeds; of a single one nothing is asked."""
     if len(candidates) < 2:
         return next(iter(candidates), None)

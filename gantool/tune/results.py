@@ -76,15 +76,13 @@ def advice(home: Study) -> str:
 
 def _finished(home: Study) -> str:
     """Return what the finished trainings of the winner and of its rival reached, where they are longer."""
-    verdict, epochs = home.verdict(), home.recipe.train.epochs
-    if verdict is None or verdict.epochs == epochs:
+    verdict = home.verdict()
+    found = [(label, home.best_run(one)) for label, one in pair(home)]
+    longer = {label: best for label, best in found if best and verdict and best.epochs > verdict.epochs}
+    if not longer:
         return ""
-    reached = {
-        label: best.value for label, best in ((label, home.best_run(one)) for label, one in pair(home)) if best and best.epochs == epochs
-    }
-    if len(reached) < 2:
-        return "".join(f"; trained to {epochs} epochs: {number(value)}" for value in reached.values())
-    return f"; trained to {epochs} epochs, one seed: {', '.join(f'{label} {number(value)}' for label, value in reached.items())}"
+    told = [f"{label} {number(best.value)} after {best.epochs}" for label, best in longer.items()]
+    return f"; trained on with one seed: {', '.join(told)}"
 
 
 def pair(home: Study) -> list[tuple[str, int]]:

@@ -12,12 +12,14 @@ from typing import Literal
 
 from gantool import devices, engine
 from gantool.data.store import Store
+from gantool.engine import Materials
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.locks import alone
 from gantool.recipe import Recipe
 from gantool.tune import cluster, inline, results
 from gantool.tune.board import Board
 from gantool.tune.inline import Objective
+from gantool.tune.plan import Plan, epoch_seconds
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
 from gantool.tune.study import Study, find_study
@@ -36,12 +38,14 @@ class Way:
         address: of the Ray cluster; see `cluster.connected`.
         device: see `devices.choose`.
         verbose: let Ray say what it likes.
+        minutes: that it may take in all; its trials, seeds and epochs are then planned into them.
     """
 
     engine: Literal["ray", "inline"] = "ray"
     address: str = "local"
     device: str = "auto"
     verbose: bool = False
+    minutes: float | None = None
 
 
 def search(
@@ -78,7 +82,7 @@ def search(
     with _taken_back(path, new=not old), alone(path / "lock"):
         home = Study.resume(path, recipe) if old else Study.create(path, recipe)
         trials = None
-        if old and home.is_done():
+        if old and home.is_done() and way.minutes is None:
             board.begin(home)
         else:
             space.check(data_dir)
@@ -122,11 +126,11 @@ def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: 
     place = Place(data_dir, store, way.device)
     start = time.monotonic()
     if way.engine == "inline":
-        trials = Trials(home, board, place, stopped)
+        trials = Trials(home, board, place, stopped, _planned(home, materials, place, board, way))
         board.begin(home, trials)
         inline.fit(trials, objective)
     else:
-        trials = _on_ray(home, place, board, stopped, way, objective)
+        trials = _on_ray(home, materials, place, board, stopped, way, objective)
     if trials.failure is not None:
         raise trials.failure
     with home.told():
@@ -137,7 +141,28 @@ def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: 
     return trials
 
 
-def _on_ray(home: Study, place: Place, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
+def _planned(home: Study, materials: Materials, place: Place, board: Board, way: Way) -> Plan | None:
+    """Plan trials, seeds and epochs into the time, where it is limited; and say so."""
+    if way.minutes is None:
+        return None
+    device = "cuda" if place.device in {"cuda", "auto"} and place.gpus else "cpu"
+    epoch = epoch_seconds(home.recipe, materials, device, home.tune.cpus_per_trial)
+    plan = Plan.of(home.recipe, 60 * way.minutes - (time.monotonic() - board.start), epoch, place.slots)
+    assert plan.recipe.tune is not None
+    home.replan(plan.recipe.tune)
+    board.tell(plan.sentence())
+    return plan
+
+
+def _on_ray(
+    home: Study,
+    materials: Materials,
+    place: Place,
+    board: Board,
+    stopped: list[int],
+    way: Way,
+    objective: Objective,
+) -> Trials:
     from gantool.tune import nodes
 
     board.home = home  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
@@ -152,7 +177,7 @@ def _on_ray(home: Study, place: Place, board: Board, stopped: list[int], way: Wa
         device = "cuda" if slots.gpus else "cpu"
         place = Place(place.data_dir, place.store, device, slots.gpus, slots.count)
         board.tell(slots.sentence())
-        trials = Trials(home, board, place, stopped)
+        trials = Trials(home, board, place, stopped, _planned(home, materials, place, board, way))
         board.begin(home, trials)
         distributed.fit(trials, slots, objective)
     return trials

@@ -82,6 +82,7 @@ class Study:
         assert self.recipe.tune is not None  # Space has refused that
         self.tune: Tune = self.recipe.tune
         self.epochs = self.tune.epochs or self.recipe.train.epochs
+        self.full_epochs = self.recipe.train.epochs  # to which the winner goes on; fewer where the time is limited
         self._still: tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         name, search = _names(self.path / STUDY)
@@ -224,7 +225,7 @@ class Study:
         }
 
     def confirmed(self) -> list[Confirmed]:
-        """Return the means over new seeds, the winner and then the lowest first; of the longest trainings of each trial."""
+        """Return the means over new seeds of the longest trainings of each trial, the winner and then the lowest first."""
         found: dict[int, dict[int, list[FrozenTrial]]] = {}
         for run in self.runs():
             if run.state in ENDED:
@@ -256,16 +257,16 @@ class Study:
         return Verdict("unconfirmed", number, metric, values, own_values, epochs=self.epochs, copies=copies)
 
     def winner(self) -> FrozenTrial | None:
-        """Return the trial whose values the search recommends: never one that its evidence puts behind the recipe's own.
+        """Return the trial that the search recommends: never one that its evidence puts behind the recipe's own values.
 
-        While trainings with new seeds decide, and where they cannot tell, that is the recipe itself. Before there are
-        any it is the trial with the lowest metric.
+        Before there are trainings with new seeds it is the trial with the lowest metric. Then it is the recipe itself,
+        unless another setting is better, or every training with it was better than every one with the recipe.
         """
         finished, own = self.finished(), self.own()
         verdict = self.race().verdict
         if verdict is None:
             return finished[0] if finished else None
-        if verdict.kind == "better" or own is None or own.state != TrialState.COMPLETE:
+        if verdict.kind == "better" or verdict.leads or own is None or own.state != TrialState.COMPLETE:
             return self.trials()[verdict.number] if verdict.number is not None else own
         return own
 
@@ -286,10 +287,32 @@ class Study:
         if verdict.number is not None and not behind:
             numbers.append(verdict.number)
         found = [(number, self.best_run(number)) for number in numbers]
-        full = self.recipe.train.epochs
+        full = self.full_epochs
         over = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.finishes() if run.state in ENDED}
         wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < full]
         return [pair for pair in wanted if pair not in over]
+
+    def replan(self, tune: Tune) -> None:
+        """Change what may change while a study goes on, on disk too."""
+        self.tune, self.recipe = tune, self.recipe.model_copy(update={"tune": tune})
+        write(self.path / "recipe.yaml", recipes.dump(self.recipe))
+
+    def take_what_is_there(self) -> None:
+        """End the race with the decision seeds that the contender and the recipe's own values both have.
+
+        Without any, the search ends unconfirmed.
+        """
+        race, confirm, own = self.race(), self.tune.confirm, self.own()
+        if race.over or confirm is None:
+            return
+        ended, seeds = self._outcomes(), self.seeds()[SELECTION:]
+        pairs = 0
+        if race.contender is not None and own is not None:
+            while pairs < len(seeds) and all((one, seeds[pairs]) in ended for one in (race.contender, own.number)):
+                pairs += 1
+        self.replan(
+            self.tune.model_copy(update={"confirm": confirm.model_copy(update={"seeds": pairs}) if pairs else None})
+        )
 
     def is_done(self) -> bool:
         """Return whether nothing is left to train."""
@@ -323,7 +346,9 @@ class Study:
         wanted = {
             trial.number
             for trial in trials
-            if trial.state == TrialState.COMPLETE and trial.number != winner.number and (_value(trial), trial.number) < rank
+            if trial.state == TrialState.COMPLETE
+            and trial.number != winner.number
+            and (_value(trial), trial.number) < rank
         }
         with self.told():
             if wanted != {trial.number for trial in trials if CONSTRAINTS in trial.system_attrs}:
@@ -335,7 +360,9 @@ class Study:
         file, old, storage = self.path / STUDY, self.search, self.search._storage
         held = json.loads(file.read_text(encoding="utf-8"))
         number = next(
-            number for number in itertools.count(2) if f"{held['study']}-{number}" not in optuna.get_all_study_names(storage)
+            number
+            for number in itertools.count(2)
+            if f"{held['study']}-{number}" not in optuna.get_all_study_names(storage)
         )
         made = _open(storage, f"{held['study']}-{number}", old.pruner)
         made.add_trials(trials)
@@ -367,7 +394,7 @@ class Study:
         optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(image), study_or_trial=trial)
 
     def point_to(self, folder: Path) -> bool:
-        """Write down which training a study stands for, so that `sample` and the like take it; return whether it is new."""
+        """Write down which training a study stands for, and return whether it is another one than before."""
         file, place = self.path / STUDY, folder.relative_to(self.path).as_posix()
         held = json.loads(file.read_text(encoding="utf-8"))
         if held.get("run") == place:

@@ -65,10 +65,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
                         begun = report.epoch - 1
                         yield from _before(chosen, run, begun)
                     if report.metrics:
-                        result = _measurement(chosen, report, begun)
-                        if config["judged"] and result["finished"]:
-                            result["value"] = _judged(chosen, run, materials, result["best"], config["device"])
-                        yield result
+                        yield _judged(config, chosen, run, materials, _measurement(chosen, report, begun))
                 except GeneratorExit:  # it is not worth going on with, nor saving
                     with contextlib.suppress(TrainingError):
                         training.throw(TrainingError("dropped"))
@@ -79,10 +76,8 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
                     yield {"interrupted": True}
                     return
         if begun is None:  # its process died after the last epoch, before the search heard of it
-            results = list(_before(chosen, run, chosen.train.epochs))
-            if config["judged"]:
-                results[-1]["value"] = _judged(chosen, run, materials, results[-1]["best"], config["device"])
-            yield from [*results[:-1], {**results[-1], "finished": True}]
+            *before, last = _before(chosen, run, chosen.train.epochs)
+            yield from [*before, _judged(config, chosen, run, materials, {**last, "finished": True})]
     except DiskError as error:
         yield {"halt": str(error)}
     except Exception as error:  # a search goes on whatever one of its configurations does
@@ -153,17 +148,21 @@ def _copies(entry: Mapping[str, Any]) -> bool:
     return health.copies(metrics, entry.get("measured_with", {}).get("held_out", 0))
 
 
-def _judged(chosen: Recipe, run: Run, materials: Materials, best: float, device: str) -> float:
-    """Return the metric of the best checkpoint on latents that chose nothing: neither the setting nor the checkpoint.
+def _judged(
+    config: dict[str, Any], chosen: Recipe, run: Run, materials: Materials, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Add to the last result of a training with a new seed the metric of its best checkpoint with new latents.
 
-    Models that are not made from latents have their best measurement.
+    These latents chose neither the setting nor the checkpoint. Models that have no latents keep their best measurement.
     """
     evaluator = materials.evaluator
+    if not (config["judged"] and result["finished"]):
+        return result
     if isinstance(evaluator, Exam) or evaluator.asked.sources is not None:
-        return best
+        return {**result, "value": result["best"]}
     asked = Ask([seed + NEW_LATENTS for seed in evaluator.asked.seeds], evaluator.asked.labels)
-    fake = pixels(Trained(run, "best", device).pictures(asked))
-    return evaluator.measure(fake, asked.labels).metrics[chosen.metric]
+    fake = pixels(Trained(run, "best", config["device"]).pictures(asked))
+    return {**result, "value": evaluator.measure(fake, asked.labels).metrics[chosen.metric]}
 
 
 def _refuse_divergence(report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from gantool import engine
 from gantool import recipe as recipes
 from gantool.errors import ResourceError
 from gantool.tune import results
+from gantool.tune.plan import Plan
 from gantool.tune.race import most
 from gantool.tune.samplers import Blind
 from gantool.tune.study import ENDED, Study, best_epoch_of
@@ -23,6 +25,7 @@ from gantool.tune.trial import finite
 if TYPE_CHECKING:
     from gantool.tune.board import Board
 
+LATE = 0.07  # of a search's time, after which it ends where it stands
 SAVE_TIME = 5.0  # seconds between two notes of how long a search has taken
 
 
@@ -77,10 +80,12 @@ class Trials:
         board: is told of every event.
         place: where trials run.
         stopped: not empty as soon as somebody ends the search.
+        plan: of its time, by which it has as many trials as fit; None where the recipe says how many.
     """
 
-    def __init__(self, home: Study, board: Board, place: Place, stopped: list[int]) -> None:
+    def __init__(self, home: Study, board: Board, place: Place, stopped: list[int], plan: Plan | None = None) -> None:
         self.home, self.board, self.place, self.stopped = home, board, place, stopped
+        self.plan, self.searched = plan, False
         self.live: dict[str, Live] = {}
         self.failure: Exception | None = None
         self.start = self.saved = time.monotonic()
@@ -112,7 +117,18 @@ class Trials:
             return f"tune.hours {tune.hours:g}"
         if tune.gpu_hours and self.gpu_hours() > tune.gpu_hours:
             return f"tune.gpu_hours {tune.gpu_hours:g}"
+        if self.plan and time.monotonic() > self.plan.end + LATE * self.plan.seconds:
+            return "--minutes"
         return ""
+
+    def allowed_seconds(self) -> float:
+        """Return the seconds that the budgets of time leave."""
+        tune, found = self.home.tune, math.inf
+        if tune.hours:
+            found = 3600 * tune.hours - self.spent_seconds()
+        if self.plan:
+            found = min(found, self.plan.end - time.monotonic())
+        return max(0.0, found)
 
     def gpu_hours(self) -> float:
         """Give the hours of GPUs that trials have used, those that are running too."""
@@ -146,7 +162,13 @@ class Trials:
         return self.stopping or not (waiting or self._left() or self._missing() or self._to_finish())
 
     def _left(self) -> int:
-        return max(0, self.home.tune.trials - self.count)
+        if self.plan is None or self.searched:
+            return max(0, self.home.tune.trials - self.count)
+        if not self.count or self.plan.has_time_for_a_trial(self._epoch_seconds()):
+            return 1
+        self.searched = True
+        self.home.replan(self.home.tune.model_copy(update={"trials": self.count}))
+        return 0
 
     def _searching(self) -> bool:
         """Return whether trials of the search itself run or are still to be run."""
@@ -157,6 +179,10 @@ class Trials:
         if self._searching():
             return []
         epochs = self.home.confirm_epochs
+        if self.plan and not self.plan.has_time_for_a_seed(self._epoch_seconds()):
+            if not self.live and not self.unconfirmed:
+                self.home.take_what_is_there()
+            return []
         there = {
             (run.user_attrs["of"], run.user_attrs["seed"])
             for run in self.home.runs()
@@ -168,8 +194,25 @@ class Trials:
         """Return the trials and seeds whose trainings go on to the recipe's full length; none before it is decided."""
         if self._searching() or self.live or self.unconfirmed or self._missing():
             return []
+        if self.plan and not self.unfinished:
+            self.home.full_epochs = self.plan.full_epochs(self._epoch_seconds())
         there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.finishes()}
         return [pair for pair in self.home.to_finish() if pair not in there]
+
+    def _epoch_seconds(self) -> float:
+        """Return the seconds of an epoch, by the newest trainings that ended, or by the plan before one has."""
+        ended = [run for run in [*self.home.trials(), *self.home.runs()] if run.state in ENDED]
+        told = [
+            (run.user_attrs["seconds"], run.last_step) for run in ended if run.last_step and "seconds" in run.user_attrs
+        ]
+        recent = told[-2 * self.place.slots :]
+        return (
+            sum(seconds for seconds, _ in recent) / sum(epochs for _, epochs in recent)
+            if recent
+            else self.plan.epoch
+            if self.plan
+            else 0.0
+        )
 
     def _next(self, key: str) -> dict[str, Any] | None:
         if not self.waiting and self._left() and not (self.home.tune.deterministic and self.live):
@@ -185,9 +228,9 @@ class Trials:
         if self.unconfirmed:
             return self._begin(key, self.unconfirmed.pop(0), self.home.confirmation)
         if not self.unfinished:
-            for number, seed in self._to_finish():
-                params = self.home.trials()[number].params
-                self.unfinished.append(self.home.begin(self.home.finishing, params, of=number, seed=seed))
+            for one, with_seed in self._to_finish():
+                params = self.home.trials()[one].params
+                self.unfinished.append(self.home.begin(self.home.finishing, params, of=one, seed=with_seed))
         if self.unfinished:
             return self._begin(key, self.unfinished.pop(0), self.home.finishing)
         return None
@@ -209,7 +252,7 @@ class Trials:
         if study is self.home.confirmation:
             epochs, longer = trial.user_attrs.get("epochs", self.home.epochs), finish
         elif study is self.home.finishing:
-            epochs, longer, label = recipe.train.epochs, True, f"{label} to the end"
+            epochs, longer, label = self.home.full_epochs, True, f"{label} to the end"
         fixed = {"train.epochs": epochs, "train.keep_every": 0}
         if seed is not None:
             fixed["train.seed"] = seed

@@ -57,12 +57,18 @@ class Verdict:
     epochs: int = 0
     copies: bool = False
 
+    @property
+    def leads(self) -> bool:
+        """Whether every training with the setting was better than every one with the recipe's own values."""
+        return self.kind == "unsure" and max(self.values) < min(self.own)
+
     def sentence(self) -> str:
         """Return the verdict in words, with its effect and interval."""
         if self.number is None:
             return "no other setting finished, so keep your recipe"
         if not self.own:
-            return f"the recipe's own values did not finish; trial {self.number} reached {self.metric} {_shown(self.values)}"
+            reached = f"{self.metric} {_shown(self.values)}"
+            return f"the recipe's own values did not finish; trial {self.number} reached {reached}"
         numbers = f"{self.metric} {_shown(self.values)} against {_shown(self.own)}"
         seeds = show.several(len(self.values), "seed")
         if self.copies:
@@ -86,7 +92,9 @@ class Verdict:
             return None
         if len(self.values) < LEAST_SEEDS or not all(map(math.isfinite, (*self.values, *self.own))):
             return max(LEAST_SEEDS, len(self.values) + 2)
-        spread = math.sqrt(statistics.fmean(statistics.variance(map(math.log, part)) for part in (self.values, self.own)))
+        spread = math.sqrt(
+            statistics.fmean(statistics.variance(map(math.log, part)) for part in (self.values, self.own))
+        )
         effect = abs(math.log(self.effect.ratio))
         if effect <= 0:
             return None
