@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from gantool.errors import ResourceError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -72,6 +76,21 @@ def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:
     """Give the generator states that `seed` starts; see `randomness`."""
     kinds = {"cpu": torch.device("cpu"), device.type: device}
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let the C library keep the memory of freed tensors for the next ones, or give it back to the system again.
+
+    glibc maps a large tensor anew each time, and the system clears every page of it on its first use. Networks with
+    large layers spend a quarter of their time on a CPU on that. The process takes no more memory than at its peak.
+    Without glibc nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(_M_MMAP_MAX, 0 if keep else 65536)
+        glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else 128 * 1024)
 
 
 @contextlib.contextmanager

@@ -158,6 +158,8 @@ def train(
         TrainingError: a loss is no longer finite.
     """
     place = devices.choose(device)
+    if place.type == "cpu":
+        devices.keep_freed_memory()
     with run.lock(wait), _memory(place, recipe.train.batch_size), devices.threads(recipe.train.threads):
         if materials is None:
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import datasets, transforms
 
-from gantool import engine
+from gantool import devices, engine
 from gantool.data.eggs import render
 from gantool.data.prepare import prepare
 from gantool.metrics import distances
@@ -169,8 +169,10 @@ def race(name: str, pictures: int, epochs: int) -> tuple[Clock, Clock, float]:
         plain, ours = rival_of(name, dataset), training()
         next(plain)  # what torch does only once is nobody's
         while own.next(ours):
+            devices.keep_freed_memory(False)  # gantool's training turns it on, and a plain loop has it off
             while rival.seconds < own.seconds:
                 rival.next(plain)
+            devices.keep_freed_memory()
         return rival, own, reports[-1].measured_seconds / reports[-1].seconds
 
 

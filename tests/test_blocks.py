@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from gantool.models.blocks import Conv2d, ConvTranspose2d, Dropout
+from gantool.models.base import frozen
+from gantool.models.blocks import Conv2d, ConvTranspose2d, Dropout, class_linear
 
 SETTINGS = [  # kernel, stride, padding, and the sides of the images
     (3, 2, 1, (14, 14)),
@@ -94,3 +95,46 @@ def test_dropout_drops_its_share_and_scales_the_rest(layout, share, kind):
 def test_dropout_at_rest_changes_nothing():
     given = torch.randn(3, 4)
     torch.testing.assert_close(Dropout(0.5).eval()(given), given, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_linear_layer_of_a_class_beside_an_input_equals_the_plain_one_with_all_its_gradients(classes):
+    """Values, first gradients, and those of a penalty, which differentiates the gradient once more."""
+    torch.manual_seed(0)
+    layer = nn.Linear(2 * 7, 5).double()
+    embedding = nn.Embedding(classes, 7).double()
+    inputs = torch.randn(6, 7, dtype=torch.float64, requires_grad=True)
+    labels = torch.arange(6) % classes
+
+    def plain():
+        return layer(torch.cat([embedding(labels), inputs], dim=1))
+
+    def ours():
+        return class_linear(inputs, labels, embedding.weight, layer.weight, layer.bias)
+
+    found = []
+    for compute in (plain, ours):
+        made = compute()
+        wanted = [inputs, embedding.weight, layer.weight, layer.bias]
+        first = torch.autograd.grad(made.tanh().sum(), wanted)
+        (slope,) = torch.autograd.grad(compute().tanh().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(slope.square().sum(), wanted[:3])
+        found.append([made, *first, *second])
+    for plain_part, our_part in zip(*found, strict=True):
+        torch.testing.assert_close(our_part, plain_part, rtol=1e-12, atol=1e-13)
+    assert torch.autograd.gradcheck(
+        lambda *parts: class_linear(parts[0], labels, *parts[1:]),
+        (inputs, embedding.weight, layer.weight, layer.bias),
+    )
+
+
+def test_a_class_linear_with_frozen_weights_gives_the_gradient_of_its_input_alone():
+    layer, embedding = nn.Linear(8, 3), nn.Embedding(2, 4)
+    inputs = torch.randn(5, 4, requires_grad=True)
+    with frozen(layer), frozen(embedding):
+        made = class_linear(inputs, torch.tensor([0, 1, 1, 0, 1]), embedding.weight, layer.weight, layer.bias)
+    assert all(weight.requires_grad for weight in (*layer.parameters(), *embedding.parameters()))
+    made.sum().backward()
+    torch.testing.assert_close(inputs.grad, layer.weight[:, 4:].sum(0).expand(5, 4))
+    assert layer.weight.grad is None
+    assert embedding.weight.grad is None

@@ -6,6 +6,7 @@ from other pictures (`Translator`). A `Classifier` is a game with one player.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
@@ -201,6 +202,19 @@ class NoiseModel(FromNoise):
         return scores[0], scores[1]
 
 
+@contextlib.contextmanager
+def frozen(player: nn.Module) -> Iterator[None]:
+    """Compute what the block computes without gradients of a player's weights."""
+    weights = [weight for weight in player.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
 class ConditionalModel(FromNoise):
     """The same game where both players are told the class. Mirza and Osindero 2014, arXiv:1411.1784.
 
@@ -228,7 +242,8 @@ class ConditionalModel(FromNoise):
             },
             self.loss.answers(real=real_scores, fake=fake_scores),
         )
-        loss = self.loss.generator(fake=self.judged(fake, fake_labels), real=lambda: self.judged(real, labels))
+        with frozen(self.discriminator):
+            loss = self.loss.generator(fake=self.judged(fake, fake_labels), real=lambda: self.judged(real, labels))
         yield Turn(self.generator, {"adversarial": loss})
 
     def judged(self, images: Tensor, labels: Tensor) -> Tensor:

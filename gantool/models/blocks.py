@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from annotated_types import Interval, MinLen
@@ -118,6 +118,63 @@ class Dropout(nn.Dropout):
             count, channels, height, width = input.shape
             return input * kept.view(count, height, width, channels).permute(0, 3, 1, 2)
         return input * kept.view(input.shape)
+
+
+def class_linear(inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute a linear layer of a class's embedding beside an input, the embedding's part once for each class.
+
+    The numbers are those of `linear(cat([embeddings[labels], inputs], dim=1), weight, bias)`, but for rounding. Where
+    the embedding is as wide as the input, half of the multiplications are saved.
+
+    Args:
+        inputs: [N, K].
+        labels: [N], of `embeddings`.
+        embeddings: of the classes, [classes, E].
+        weight: [outputs, E + K].
+        bias: [outputs].
+
+    Returns:
+        [N, outputs].
+    """
+    return _ClassLinear.apply(inputs, labels, embeddings, weight, bias)
+
+
+class _ClassLinear(torch.autograd.Function):
+    """`class_linear`, whose gradient of the weight is written in one piece.
+
+    Autograd would fill a weight's worth of zeros for each slice of it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, labels, embeddings, weight)
+        return _class_linear(inputs, labels, embeddings, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        inputs, labels, embeddings, weight = ctx.saved_tensors
+        width, needs = embeddings.shape[1], ctx.needs_input_grad
+        of_inputs = gradient @ weight[:, width:] if needs[0] else None
+        if not (needs[2] or needs[3] or needs[4]):  # the generator's turn
+            return of_inputs, None, None, None, None
+        # What the images of a class share: [classes, outputs].
+        shared = gradient.new_zeros(len(embeddings), len(weight)).index_add(0, labels, gradient)
+        of_embeddings = shared @ weight[:, :width]
+        if torch.is_grad_enabled():  # a penalty differentiates this once more
+            of_weight = torch.cat([shared.t() @ embeddings, gradient.t() @ inputs], dim=1)
+        else:
+            of_weight = torch.empty_like(weight)
+            torch.mm(shared.t(), embeddings, out=of_weight[:, :width])
+            torch.mm(gradient.t().contiguous(), inputs, out=of_weight[:, width:])
+        return of_inputs, None, of_embeddings, of_weight, gradient.sum(0)
+
+
+def _class_linear(inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    width = embeddings.shape[1]
+    of_class = linear(embeddings, weight[:, :width], bias)  # [classes, outputs]
+    return torch.addmm(of_class[labels], inputs, weight[:, width:].t())
 
 
 class ConvolutionalClassifier(nn.Module):
