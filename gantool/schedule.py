@@ -69,6 +69,15 @@ def measured_epochs(epochs: int, allowed: int = 0, every: int | None = None) -> 
     return tuple(sorted(fixed))
 
 
+def trial_epochs(epochs: int) -> tuple[int, ...]:
+    """Return the epochs at which a trial of a search is measured: the quarters, at which a pruner may stop it.
+
+    >>> trial_epochs(20), trial_epochs(6), trial_epochs(1)
+    ((5, 10, 15, 20), (2, 3, 5, 6), (1,))
+    """
+    return tuple(sorted({max(1, (quarter * epochs + 2) // 4) for quarter in range(1, 5)}))
+
+
 def allowed(training: float, measurement: float) -> int:
     """Return how many measurements a run may have.
 

@@ -225,8 +225,10 @@ class Training:
     def _schedule(self) -> tuple[int, ...]:
         """Return the epochs that end with a measurement; no clock has a say in them."""
         settings, stream, every = self.settings, self.stream, self.settings.evaluate_every
-        if every is not None or self.passing:
+        if every is not None:
             return schedule.measured_epochs(settings.epochs, every=every)
+        if self.passing:
+            return schedule.trial_epochs(settings.epochs)
         work = shapes.work(lambda: models.build(self.recipe, self.spec), min(2, settings.batch_size))
         training = schedule.training_seconds(settings.epochs * len(stream), stream.batch_size, work)
         measurement = schedule.measurement_seconds(self.assess.count, self.assess.pixels, work)

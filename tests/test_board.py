@@ -9,7 +9,7 @@ import time
 
 import pytest
 from rich.console import Console
-from test_search import BETA, RATE, bowl, made, planned, quick, run, tiny
+from test_search import BETA, RATE, SEARCH, bowl, made, planned, quick, run, tiny
 
 from gantool import show
 from gantool.tune.board import Board, Row, sparkline
@@ -62,9 +62,9 @@ def test_the_picture_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir,
     trials.measured("b", report(2, 25.0))
     head, time_line, heading, row, _, running = drawn(board).splitlines()
     assert head.rstrip() == "1 finished, 1 running of 5"
-    assert re.match(r"\ds so far, about \ds left; best fd 10.00 \(trial 0\) *$", time_line)
+    assert re.match(r"\ds so far, about \ds left; lowest fd 10.00 \(trial 0, one seed\) *$", time_line)
     assert heading.split() == ["trial", "fd", "epoch", "lr", "betas.0", "state"]
-    assert row.split() == ["0", "10.00", "4/4", "█▄▁", "0.0002", "0.5", "finished"]
+    assert row.split() == ["0", "10.00", "4/4", "█▄▁", "0.0002", "0.5", "your", "recipe,", "finished"]
     assert re.match(r"trial 1  ━{12} {12}  2/4  fd 25.00  █▁ *$", running)
 
 
@@ -93,7 +93,7 @@ def test_the_time_left_is_what_is_to_do_at_what_the_ended_ones_took_on_all_slots
     trials.next("b")
     ended(trials, "a", report(4, 1.0))
     board.spent = [100.0]
-    # Seven more trials, and two candidates with two seeds each: at 100 s each, on 4 slots.
+    # Seven more trials, and one candidate and the recipe with two seeds each: at 100 s each, on 4 slots.
     assert board.todo == 7 + 4
     assert board._left() == f", about {show.duration(11 * 100 / 4)} left"
     trials.measured("b", report(2, 1.0))
@@ -110,14 +110,14 @@ def test_hours_of_gpus_are_shown_where_there_are_gpus(data_dir, tmp_path):
     assert "; 0.50 GPU hours" in drawn(board)
 
 
-def test_a_collapsed_trial_is_not_called_the_best(data_dir, tmp_path):
+def test_a_collapsed_trial_is_marked_and_its_metric_counts(data_dir, tmp_path):
     home = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
     board, trials = begun(home, data_dir)
     for key, score, codes in (("a", 9.0, []), ("b", 1.0, ["mode-collapse"])):
         trials.next(key)
         ended(trials, key, report(4, score, diagnoses=codes))
     picture = drawn(board)
-    assert "best fd 9.000 (trial 0)" in picture
+    assert "lowest fd 1.000 (trial 1, one seed)" in picture
     assert "finished, mode-collapse" in picture
 
 
@@ -131,7 +131,7 @@ def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_l
     ended(trials, "a", report(4, 1.0))
     heading, row = drawn(board).splitlines()[2:4]
     assert heading.split() == ["trial", "fd", "epoch", "generator.lr", "discriminator.lr", "r1", "loss.name", "state"]
-    assert row.split() == ["0", "1.000", "4/4", "▁", "0.0002", "0.0002", "non_saturating", "finished"]
+    assert row.split() == ["0", "1.000", "4/4", "▁", "0.0002", "0.0002", "non_saturating", "your", "recipe,", "finished"]
 
 
 def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp_path, terminal, capsys):
@@ -143,8 +143,8 @@ def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp
     text = terminal.getvalue()
     assert "\x1b[" in text
     assert re.search(r"trial 1 +━+ +[1-3]/4 +fd ", text)
-    assert re.search(r"1 finished, 1 running of 3.*best fd", text, re.DOTALL)
-    assert re.search(r"so far, about \d+s left; best fd", text)
+    assert re.search(r"1 finished, 1 running of 3.*lowest fd", text, re.DOTALL)
+    assert re.search(r"so far, about \d+s left; lowest fd", text)
     assert "trial 0 finished" not in text, "no line an event where there is a picture"
     assert re.search(r"^ +\d  \d\.\d+ +4/4 ", capsys.readouterr().out, re.MULTILINE)
 
@@ -159,36 +159,35 @@ def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, capsys):
         data_dir,
         planned(plan),
     )
+    seed = Study(tmp_path / "s").seeds()[-1]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial ")]
     assert [re.sub(r"\d+s so far(, about \d+s left)?", "…", line) for line in lines] == [
-        "trial 0 finished at epoch 2: fd 3.500; 1 finished of 3; …; best fd 3.500 (trial 0)",
-        "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; best fd 3.500 (trial 0)",
-        "trial 2 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; …; best fd 1.500 (trial 2)",
-        "trial 2 seed 8 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; confirming: 1 of 2; …; "
-        "best fd 1.500 (trial 2)",
-        "trial 0 seed 8 finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; confirming: 2 of 2; …; "
-        "best fd 1.500 (trial 2)",
+        "trial 0 finished at epoch 2: fd 3.500; 1 finished of 3; …; lowest fd 3.500 (trial 0, one seed)",
+        "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; lowest fd 3.500 (trial 0, one seed)",
+        "trial 2 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; …; lowest fd 1.500 (trial 2, one seed)",
+        f"trial 2 seed {seed} finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; 1 training with new seeds done; …; "
+        "lowest fd 1.500 (trial 2, one seed)",
+        f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; 2 trainings with new seeds done; …; "
+        "trial 2 against your recipe: fd 1.500 to 3.500 over 1 seed",
     ]
 
 
 def test_what_was_confirmed_before_a_restart_counts(data_dir, tmp_path, capsys):
     chosen = tiny(**SEARCH | {"tune__trials": 2}, tune__confirm={"top": 2, "seeds": 2})
-    stopped = []
+    stopped, seeds = [], made(tmp_path / "seeds", tune__confirm={"top": 2, "seeds": 2}).seeds()
 
     def plan(number, seed):
-        if (number, seed) == (1, 9):
+        if (number, seed) == (1, seeds[-1]):
             stopped.append(2)
         return [3.0 - number]
 
     run(chosen, tmp_path / "s", data_dir, planned(plan), stopped=stopped)
-    assert len(Study(tmp_path / "s").confirmed()) == 0
+    assert Study(tmp_path / "s").race().pending
     capsys.readouterr()
     run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [3.0 - number]))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial ")]
-    assert [re.search(r"confirming: \d of \d", line)[0] for line in lines] == [
-        "confirming: 3 of 4",
-        "confirming: 4 of 4",
-    ]
+    assert re.search(r"; 4 trainings with new seeds done; ", lines[-1])
+    assert len(lines) < 4
 
 
 def events(text):
@@ -205,13 +204,14 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
     chosen = tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 1, "seeds": 1})
     run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
     told = events(capsys.readouterr().out)
+    seed = Study(tmp_path / "s").seeds()[-1]
     assert [(event["event"], event.get("trial")) for event in told] == [
         ("begin", None),
         *[(what, "0") for what in ("started", "measured", "measured", "ended")],
         *[("started", "1"), ("ended", "1")],
         *[(what, "2") for what in ("started", "measured", "measured", "ended")],
-        *[(what, "2 seed 8") for what in ("started", "measured", "measured", "ended")],
-        *[(what, "0 seed 8") for what in ("started", "measured", "measured", "ended")],
+        *[(what, f"2 seed {seed}") for what in ("started", "measured", "measured", "ended")],
+        *[(what, f"0 seed {seed}") for what in ("started", "measured", "measured", "ended")],
         ("end", None),
     ]
     assert told[1]["values"] == {RATE: 2e-4, BETA: 0.5}
@@ -220,7 +220,8 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
     assert (failed["state"], failed["fd"], failed["why"]) == ("fail", None, "diverged: at once")
     end = told[-1]
     assert (end["best"], end["interrupted"], end["spent_budget"]) == (2, False, None)
-    assert end["sentence"].startswith("Trial 2 of 3: fd 1.500")
+    assert end["sentence"].startswith("cannot tell yet whether trial 2 is better: fd 1.500 against 3.500 over 1 seed")
+    assert (end["verdict"]["kind"], end["verdict"]["trial"]) == ("unsure", 2)
     run(chosen, tmp_path / "s", data_dir, as_json=True)
     again = events(capsys.readouterr().out)
     assert [event["event"] for event in again] == ["begin", "end"]

@@ -14,6 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from gantool.tune.findings import figure, names
 from gantool.tune.insight import Confirmed, Findings, importances, sentences, short
+from gantool.tune.verdict import Effect, Verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 LR, BETA, DIM, LOSS = "train.optimizer.lr", "train.optimizer.betas.1", "model.latent_dim", "loss.name"
@@ -44,14 +45,14 @@ def studied(trials):
     return study
 
 
-def findings(trials, confirmed=()):
+def findings(trials, confirmed=(), winner=None, verdict=None):
     kept = studied(trials).get_trials()
     values = [{key: 1 - value if key == BETA else value for key, value in one.params.items()} for one in kept]
-    return Findings("fd", kept, values, frozenset({LR}), frozenset({BETA}), list(confirmed))
+    return Findings("fd", kept, values, frozenset({LR}), frozenset({BETA}), list(confirmed), winner, verdict)
 
 
-def told(trials, confirmed=(), weights=None):
-    return sentences(findings(trials, confirmed), weights or {})
+def told(trials, weights=None, verdict=None):
+    return sentences(findings(trials, verdict=verdict), weights or {})
 
 
 def having(part, *given, **more):
@@ -245,7 +246,6 @@ def test_what_stopping_early_saved_is_counted_in_full_epochs(stopped, sentence):
 # When the best one came
 
 
-NOTHING = " brought nothing better"
 COPIED, ALIKE = {"diagnoses": ["memorised"]}, {"diagnoses": ["mode-collapse", "overfits"]}
 
 
@@ -257,25 +257,37 @@ COPIED, ALIKE = {"diagnoses": ["memorised"]}, {"diagnoses": ["mode-collapse", "o
         ([trial(state=FAILED), trial(state=STOPPED)], "none of 2 trials finished"),
         ([trial(math.inf), trial(state=STOPPED)], "none of 2 trials finished"),
         ([trial(41.23)], "one trial finished, with fd 41.23: it takes more to learn from"),
-        ([trial(5.0), trial(4.0), trial(6.0)], f"the best came as trial 1, with fd 4.000; the last one of 3{NOTHING}"),
-        ([trial(4.0), trial(6.0), trial(7.0)], f"the best came as trial 0, with fd 4.000; the last 2 of 3{NOTHING}"),
-        ([trial(4.0), trial(4.0)], f"the best came as trial 0, with fd 4.000; the last one of 2{NOTHING}"),
-        ([trial(4.0), trial(state=FAILED)], f"the best came as trial 0, with fd 4.000; the last one of 2{NOTHING}"),
+        (
+            [trial(5.0), trial(4.0), trial(6.0)],
+            "with one seed trial 1 was the lowest (fd 4.000); the last of 3 trials was not lower",
+        ),
+        (
+            [trial(4.0), trial(6.0), trial(7.0)],
+            "with one seed trial 0 was the lowest (fd 4.000); the last 2 of 3 trials were not lower",
+        ),
+        (
+            [trial(4.0), trial(4.0)],
+            "with one seed trial 0 was the lowest (fd 4.000); the last of 2 trials was not lower",
+        ),
+        (
+            [trial(4.0), trial(state=FAILED)],
+            "with one seed trial 0 was the lowest (fd 4.000); the last of 2 trials was not lower",
+        ),
         (
             [trial(4.0, own=True), trial(6.0), trial(7.0)],
-            f"the best are the recipe's own values, with fd 4.000; the last 2 of 3{NOTHING}",
+            "with one seed the recipe's own values were the lowest (fd 4.000); the last 2 of 3 trials were not lower",
         ),
         (
             [trial(6.0), trial(4.0), trial(state=RUNNING)],
-            "the best came last, as trial 1, with fd 4.000: more than 2 trials may find a better one",
+            "with one seed the last trial, 1, was the lowest (fd 4.000): more trials may find a lower one",
         ),
         (
             [trial(2.0, **COPIED), trial(4.0), trial(5.0)],
-            f"the best came as trial 1, with fd 4.000; the last one of 3{NOTHING}",
+            "with one seed trial 1 was the lowest (fd 4.000); the last of 3 trials was not lower",
         ),
         (
             [trial(2.0, **COPIED), trial(4.0, **ALIKE)],
-            f"the best came as trial 0, with fd 2.000; the last one of 2{NOTHING}",
+            "with one seed the last trial, 1, was the lowest (fd 4.000): more trials may find a lower one",
         ),
     ],
 )
@@ -328,52 +340,10 @@ def test_a_range_of_one_value_has_no_end():
 PAIR = [trial(50.0, own=True), trial(40.0), trial(45.0), trial(60.0)]
 
 
-@pytest.mark.parametrize(
-    ("confirmed", "sentence"),
-    [
-        ([], None),
-        ([Confirmed(1, (40.0, 41.0))], None),
-        (
-            [Confirmed(0, (54.0, 56.0, 58.0)), Confirmed(1, (40.0, 41.0, 42.0))],
-            "over 3 seeds trial 1 keeps the lead: fd 41.0 ± 1.0 against 56.0 ± 2.0 of the recipe's own values",
-        ),
-        (
-            [Confirmed(0, (54.0, 56.0)), Confirmed(1, (48.0, 49.0)), Confirmed(2, (40.0, 41.0))],
-            "over 2 seeds trial 2 takes the lead: fd 40.50 ± 0.71 against 55.0 ± 1.4 of the recipe's own values",
-        ),
-        (
-            [Confirmed(0, (40.0, 41.0)), Confirmed(1, (48.0, 49.0))],
-            "over 2 seeds the recipe's own values take the lead: fd 40.50 ± 0.71 against 48.50 ± 0.71 of trial 1",
-        ),
-        (
-            [Confirmed(0, (54.0, 56.0)), Confirmed(1, (40.0, 42.0)), Confirmed(2, (41.0, 44.0))],
-            "over 2 seeds trial 1 keeps the lead: fd 41.0 ± 1.4 against 55.0 ± 1.4 of the recipe's own values; "
-            "within the spread of it: trial 2",
-        ),
-        (
-            [Confirmed(0, (40.0, 50.0)), Confirmed(1, (40.0, 48.0))],
-            "over 2 seeds those compared are within their spread of each other: fd 44.0 ± 5.7 of trial 1 and "
-            "45.0 ± 7.1 of the recipe's own values",
-        ),
-        (
-            [Confirmed(0, (56.0,)), Confirmed(1, (41.0,)), Confirmed(3, (math.nan,))],
-            "with another seed trial 1 keeps the lead: fd 41.00 against 56.00 of the recipe's own values",
-        ),
-        (
-            [Confirmed(0, (54.0, 56.0)), Confirmed(1, (20.0, 21.0), ("memorised",))],
-            "over 2 seeds only the recipe's own values neither collapsed nor memorised: fd 55.0 ± 1.4",
-        ),
-        (
-            [Confirmed(0, (54.0, 56.0), ("mode-collapse",)), Confirmed(1, (20.0, 21.0), ("memorised",))],
-            "over 2 seeds trial 1 keeps the lead: fd 20.50 ± 0.71 against 55.0 ± 1.4 of the recipe's own values; "
-            "all of them collapsed or memorised",
-        ),
-        ([Confirmed(0, (math.inf,)), Confirmed(1, ()), Confirmed(2, (3.0, math.nan))], None),
-    ],
-)
-def test_the_verdict_over_other_seeds(confirmed, sentence):
-    found = [one for one in told(PAIR, confirmed) if "seed" in one]
-    assert found == ([sentence] if sentence else [])
+def test_the_verdict_of_the_search_comes_first():
+    verdict = Verdict("better", 1, "fd", (40.0,) * 4, (50.0,) * 4, Effect(0.8, 0.7, 0.9), 5)
+    assert told(PAIR, verdict=verdict)[0] == verdict.sentence()
+    assert not any("recipe" in sentence for sentence in told(PAIR))
 
 
 def test_mean_and_deviation_are_those_of_a_sample():
@@ -384,11 +354,9 @@ def test_mean_and_deviation_are_those_of_a_sample():
     assert math.isnan(Confirmed(3, ()).mean)
 
 
-def test_the_winner_is_that_of_the_confirmation_where_there_was_one():
-    assert findings([]).best is None
-    assert findings(PAIR).best.number == 1
-    assert findings(PAIR, [Confirmed(1, (45.0,)), Confirmed(2, (44.0,))]).best.number == 2
-    assert findings(PAIR, [Confirmed(1, (45.0,)), Confirmed(2, (44.0,), ("memorised",))]).best.number == 1
+def test_the_winner_is_the_trial_that_the_search_recommends():
+    assert findings(PAIR).best is None
+    assert findings(PAIR, winner=2).best.number == 2
 
 
 # All of them
@@ -396,8 +364,9 @@ def test_the_winner_is_that_of_the_confirmation_where_there_was_one():
 
 def test_never_more_than_five_sentences_the_weightiest_first():
     trials = [*crowded([200] * 5, rest=20), trial(state=FAILED), trial(state=STOPPED)]
-    found = told(trials, [Confirmed(0, (9.0, 9.1)), Confirmed(1, (5.0, 5.1))], {LR: 0.7, DIM: 0.3})
-    assert [one.split()[0] for one in found] == ["over", "the", "lr", "1", "the"]
+    verdict = Verdict("keep", 1, "fd", (50.0,) * 2, (40.0,) * 2, Effect(1.2, 0.7, 1.9), 5)
+    found = told(trials, {LR: 0.7, DIM: 0.3}, verdict)
+    assert [one.split()[0] for one in found] == ["no", "with", "lr", "1", "the"]
 
 
 def test_names_are_short_and_of_two_alike_as_long_as_they_must():

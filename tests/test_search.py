@@ -40,6 +40,9 @@ TINY = {
 }
 
 
+SEARCH = {"tune__trials": 5, "tune__epochs": 2, "tune__pruner": "none", "train__seed": 7}
+
+
 def tiny(**changes):
     """A recipe of which a search takes milliseconds a trial; `__` stands for a dot."""
     return engine.open_recipe("gan14", TINY | {key.replace("__", "."): value for key, value in changes.items()})

@@ -31,9 +31,9 @@ def test_kinds_of_ranges_become_the_distributions_of_optuna():
     ).distributions
     assert found["train.optimizer.lr"] == FloatDistribution(1e-5, 1e-2, log=True)
     assert found["train.optimizer.betas.0"] == FloatDistribution(0, 0.95)
-    assert found["train.optimizer.betas.1"].low == pytest.approx(1e-4)
-    assert found["train.optimizer.betas.1"].high == pytest.approx(0.1)
-    assert found["train.optimizer.betas.1"].log
+    assert found["1 - train.optimizer.betas.1"].low == pytest.approx(1e-4)
+    assert found["1 - train.optimizer.betas.1"].high == pytest.approx(0.1)
+    assert found["1 - train.optimizer.betas.1"].log
     assert found["model.latent_dim"] == IntDistribution(20, 200, step=20)
     assert found["train.batch_size"] == IntDistribution(16, 256, log=True)
     assert found["loss.name"] == CategoricalDistribution(["non_saturating", "hinge"])

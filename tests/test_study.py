@@ -13,7 +13,6 @@ from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, t
 
 from gantool import engine
 from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
-from gantool.tune import results
 from gantool.tune.board import Board
 from gantool.tune.study import FREE, Study, find_study
 from gantool.tune.trials import Place, Trials
@@ -96,7 +95,7 @@ def test_a_search_that_fails_before_its_first_trial_leaves_no_directory(data_dir
 def test_what_makes_no_trial_wrong_may_change_when_a_study_goes_on(key, tmp_path):
     value = {
         "trials": 9, "hours": 1.0, "gpu_hours": 1.0, "parallel": 2, "cpus_per_trial": 2, "trials_per_gpu": 2,
-        "confirm": {"top": 1}, "sampler": "random", "pruner": "none", "deterministic": True,
+        "confirm": {"top": 1}, "finish": None, "sampler": "random", "pruner": "none", "deterministic": True,
     }[key]  # fmt: skip
     made(tmp_path / "s")
     Study.resume(tmp_path / "s", tiny(**{f"tune__{key}": value}))
@@ -147,7 +146,7 @@ def test_a_study_may_be_kept_in_a_database_elsewhere_that_others_share(data_dir,
     assert len(run(engine.change(chosen, {"tune.trials": 4}), one.path, data_dir).trials()) == 4
     assert len(Study(two.path).trials()) == 3
     names = [row[0] for row in sqlite3.connect(tmp_path / "shared.db").execute("SELECT study_name FROM studies")]
-    assert len(names) == len(set(names)) == 4, "two searches and their confirmations"
+    assert len(names) == len(set(names)) == 6, "two searches, their confirmations and their longest trainings"
 
 
 @pytest.mark.skipif(find_spec("psycopg2") is not None, reason="it is installed")
@@ -266,5 +265,5 @@ def test_a_search_at_once_on_three_slots_leaves_no_trial_behind(data_dir, tmp_pa
     home = drive(made(tmp_path / "s", tune__trials=7, tune__confirm={"top": 2, "seeds": 2}), data_dir, order=4)
     assert len(home.spent()) == len(home.trials()) == 7
     assert {state for *_, state in reseeded(home)} == {"COMPLETE"}
-    assert len(reseeded(home)) == len(set(reseeded(home))) == 2 * len(home.candidates())
-    assert results.best(home).number == home.confirmed()[0].number
+    assert len(reseeded(home)) == len(set(reseeded(home))) == 2 * len(home.candidates()) + 2 * 2
+    assert home.winner().number == home.confirmed()[0].number

@@ -146,9 +146,7 @@ class _ClassLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(inputs, labels, embeddings, weight)
         return _class_linear(inputs, labels, embeddings, weight, bias)
 

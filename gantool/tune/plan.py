@@ -11,7 +11,7 @@ from gantool import devices, models, show
 from gantool.assessment import Assessment
 from gantool.engine import Materials
 from gantool.recipe import Recipe
-from gantool.schedule import measured_epochs
+from gantool.schedule import trial_epochs
 from gantool.trainer import Trainer
 from gantool.training import stream_of
 from gantool.tune.race import LOOK, SELECTION
@@ -159,5 +159,5 @@ def epoch_seconds(recipe: Recipe, materials: Materials, device: str, threads: in
         training = len(stream) * (time.perf_counter() - start) / max(1, steps)
         start = time.perf_counter()
         Assessment.of(materials.evaluator, model, place).measure()
-        measuring = (time.perf_counter() - start) * len(measured_epochs(epochs, every=recipe.train.evaluate_every))
+        measuring = (time.perf_counter() - start) * len(trial_epochs(epochs))
     return BESIDE * (training + measuring / epochs)

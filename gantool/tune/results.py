@@ -18,7 +18,7 @@ from gantool.runs import Run, replacing
 from gantool.runs import write as write_file
 from gantool.sampling import Trained
 from gantool.scoring import side_by_side
-from gantool.show import duration, number
+from gantool.show import duration, number, several
 from gantool.tune.findings import Findings
 from gantool.tune.study import ENDED, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, mean
@@ -53,8 +53,8 @@ def standing(home: Study) -> str:
     if verdict.kind == "unconfirmed":
         return f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed)"
     values, own = (number(mean(part)) for part in (verdict.values, verdict.own))
-    count = len(verdict.values)
-    return f"trial {verdict.number} against your recipe: {metric} {values} to {own} over {count} seeds"
+    seeds = several(len(verdict.values), "seed")
+    return f"trial {verdict.number} against your recipe: {metric} {values} to {own} over {seeds}"
 
 
 def advice(home: Study) -> str:
