@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -76,6 +78,31 @@ def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:
     """Give the generator states that `seed` starts; see `randomness`."""
     kinds = {"cpu": torch.device("cpu"), device.type: device}
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
+
+
+def available_cores() -> int:
+    """Return how many processor cores this process may use: at least 1.
+
+    They may be fewer than the machine has: by the affinity that `taskset` sets, by the quota of a container (cgroup
+    version 1 or 2), or by what Slurm allotted.
+    """
+    found = [float(os.cpu_count() or 1)]
+    if hasattr(os, "sched_getaffinity"):
+        found.append(len(os.sched_getaffinity(0)))
+    found += _quotas()
+    allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
+    if allotted.isdecimal():
+        found.append(int(allotted))
+    return max(1, int(min(found)))
+
+
+def _quotas(root: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
+    """Yield the cores that a container's quota of processor time allows, if it has one."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = " ".join((root / name).read_text(encoding="ascii") for name in names).split()
+            if quota not in {"max", "-1"}:
+                yield int(quota) / int(period)
 
 
 def keep_freed_memory(keep: bool = True) -> None:

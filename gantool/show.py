@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gantool.data.tables import Table as Examples
+    from gantool.recipe import Recipe
     from gantool.scoring import Row, Score
     from gantool.shapes import Layer
     from gantool.training import Report
@@ -407,3 +408,45 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
     for row in rows:
         made.add_row(*map(escape, row))
     return made
+
+
+def simulation(recipe: Recipe, found: Mapping[str, Any]) -> None:
+    """Print what replayed searches have in common, see `tune.simulate`."""
+    tune, metric = recipe.tune, recipe.metric
+    assert tune is not None
+    told = found["table"]
+    result(
+        f"{told['configurations']:,} configurations, {several(told['seeds'], 'seed')} each; "
+        f"{found['replays']:,} replays"
+    )
+    result(
+        f"{tune.sampler}, {tune.pruner}, {several(tune.trials, 'trial')} of {tune.epochs or recipe.train.epochs} epochs"
+    )
+    bands = Table(box=None, pad_edge=False)
+    for heading in ("share of the time", f"{metric} of the pick: best tenth", "median", "worst tenth"):
+        bands.add_column(heading, justify="right")
+    for share, values in found["best_found"].items():
+        bands.add_row(f"{float(share):.0%}", *map(number, values))
+    wide(bands)
+    rows = {
+        "at least as good as random search in equal time": found["better_than_random_at_equal_seconds"],
+        "at least as good as the longer random search": found.get("better_than_random_with_more_trials"),
+        "best configuration stopped early": found["best_stopped_early"],
+    }
+    for label, share in rows.items():
+        if share is not None:
+            low, high = share["interval"]
+            result(f"{label}: {share['share']:.1%} of replays (95 % interval {low:.1%} to {high:.1%})")
+    median, most = found["rank_of_the_pick"]
+    result(f"epochs saved: {found['epochs_saved']:.0%}; seconds of training: {found['seconds']:.0f}")
+    result(f"the pick is within the best {median:.1%} of the table in half of the replays, {most:.1%} in nine of ten")
+    if told["statistics"]:
+        noise = told["noise"]
+        result(
+            f"seeds differ by {noise['best twentieth']:.1%} near the best, {noise['all']:.1%} elsewhere (log deviation)"
+        )
+        for label, agreement in (
+            *told["statistics"].items(),
+            *((f"{key} epochs", value) for key, value in told["lengths"].items()),
+        ):
+            result(f"  {label}: rank correlation with other seeds at the end {agreement:.3f}")

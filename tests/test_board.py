@@ -131,7 +131,18 @@ def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_l
     ended(trials, "a", report(4, 1.0))
     heading, row = drawn(board).splitlines()[2:4]
     assert heading.split() == ["trial", "fd", "epoch", "generator.lr", "discriminator.lr", "r1", "loss.name", "state"]
-    assert row.split() == ["0", "1.000", "4/4", "▁", "0.0002", "0.0002", "non_saturating", "your", "recipe,", "finished"]
+    assert row.split() == [
+        "0",
+        "1.000",
+        "4/4",
+        "▁",
+        "0.0002",
+        "0.0002",
+        "non_saturating",
+        "your",
+        "recipe,",
+        "finished",
+    ]
 
 
 def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp_path, terminal, capsys):
@@ -163,12 +174,13 @@ def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial ")]
     assert [re.sub(r"\d+s so far(, about \d+s left)?", "…", line) for line in lines] == [
         "trial 0 finished at epoch 2: fd 3.500; 1 finished of 3; …; lowest fd 3.500 (trial 0, one seed)",
-        "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; lowest fd 3.500 (trial 0, one seed)",
+        "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; "
+        "lowest fd 3.500 (trial 0, one seed)",
         "trial 2 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; …; lowest fd 1.500 (trial 2, one seed)",
-        f"trial 2 seed {seed} finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; 1 training with new seeds done; …; "
-        "lowest fd 1.500 (trial 2, one seed)",
-        f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; 2 trainings with new seeds done; …; "
-        "trial 2 against your recipe: fd 1.500 to 3.500 over 1 seed",
+        f"trial 2 seed {seed} finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; "
+        "1 training with new seeds done; …; lowest fd 1.500 (trial 2, one seed)",
+        f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; "
+        "2 trainings with new seeds done; …; trial 2 against your recipe: fd 1.500 to 3.500 over 1 seed",
     ]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -119,3 +122,59 @@ def test_a_cuda_devices_numbers_are_kept_apart_too():
     assert torch.equal(outside, torch.cuda.get_rng_state())
     with devices.randomness(place, devices.seeded(place, 3)):
         assert torch.equal(torch.randn(4, device=place), first)
+
+
+# The cores that a process may use
+
+
+def test_a_process_that_is_held_to_one_core_has_one():
+    """As `taskset -c 0` does."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system has no affinity")
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from gantool.devices import available_cores; print(available_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, [1.5]),
+        ({"cpu.max": "max 100000\n"}, []),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, [0.5]),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, []),
+        ({"cpu.max": "nonsense\n"}, []),
+        ({}, []),
+    ],
+)
+def test_the_quota_of_a_container_is_read_in_both_versions(files, cores, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="ascii")
+    assert list(devices._quotas(tmp_path)) == cores
+
+
+def test_quotas_and_allotments_lower_the_cores_to_at_least_one(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)), raising=False)
+    monkeypatch.setattr(devices, "_quotas", lambda: iter([]))
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    assert devices.available_cores() == 32
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "8")
+    assert devices.available_cores() == 8
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    assert devices.available_cores() == 4
+    monkeypatch.setattr(devices, "_quotas", lambda: iter([0.5]))
+    assert devices.available_cores() == 1
+
+
+def test_keeping_freed_memory_changes_no_number():
+    devices.keep_freed_memory()
+    kept = torch.ones(3_000_000).cumsum(0)[-1]
+    devices.keep_freed_memory(False)
+    assert kept == torch.ones(3_000_000).cumsum(0)[-1]
+    devices.keep_freed_memory()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import math
-from dataclasses import replace
 import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.style

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import time
@@ -267,3 +268,19 @@ def test_a_search_at_once_on_three_slots_leaves_no_trial_behind(data_dir, tmp_pa
     assert {state for *_, state in reseeded(home)} == {"COMPLETE"}
     assert len(reseeded(home)) == len(set(reseeded(home))) == 2 * len(home.candidates()) + 2 * 2
     assert home.winner().number == home.confirmed()[0].number
+
+
+# A path is a path
+
+
+@pytest.mark.parametrize("name", ["what now? 50% #1", "my%20run", "why?", "{0}", "a&b=c", "한글 [x]"])
+def test_a_study_is_where_its_path_says_whatever_its_name(name, data_dir, tmp_path):
+    if os.name == "nt" and "?" in name:
+        pytest.skip("Windows has no such names")
+    home = run(tiny(tune__trials=2), tmp_path / name, data_dir)
+    assert (tmp_path / name / "study.db").stat().st_size > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert len(Study(tmp_path / name).trials()) == len(home.trials()) == 2
+    run(tiny(tune__trials=3), tmp_path / name, data_dir, fresh=True)
+    assert len(Study(tmp_path / f"{name}-old-1").trials()) == 2
+    assert len(Study(tmp_path / name).trials()) == 3

@@ -66,7 +66,10 @@ def test_status_shows_the_table_and_the_winner_of_the_newest_study(studied, gant
         ("0", "3.500"),
     ]
     assert "diverged: at epoch 1" in out
-    assert "trial 1 is lower than your recipe with one seed, which proves nothing: fd 1.500 against 3.500, after 2 epochs" in out
+    assert (
+        "trial 1 is lower than your recipe with one seed, which proves nothing: fd 1.500 against 3.500, after 2 epochs"
+        in out
+    )
     assert "4 of 4 trials done" in err
     assert [gantool("study", "status", name)[1] for name in ("gan14-001", "runs/gan14-001", studied.path)] == 3 * [out]
 
@@ -207,7 +210,17 @@ def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, 
     assert {"torch", "optuna"} <= loaded
     assert "ray" not in loaded
     assert {path.name for path in (inside / "s").iterdir() if path.name[0] != "."} == {
-        *("best.yaml", "best.png", "recipe.yaml", "study.db", "study.json", "trials.csv", "trials", "artifacts", "comparison.png")
+        *(
+            "best.yaml",
+            "best.png",
+            "recipe.yaml",
+            "study.db",
+            "study.json",
+            "trials.csv",
+            "trials",
+            "artifacts",
+            "comparison.png",
+        )
     }
     assert sorted(path.name for path in (inside / "s" / "trials").iterdir()) == ["0000", "0001"]
     home = Study(inside / "s")

@@ -24,7 +24,14 @@ def config(folder, data_dir, **changes):
     """The configuration of a small trial on real digits that is measured after every epoch."""
     small = {"data.source": "digits", "train.extractors": ["rand"], "train.evaluate_images": 64, "train.epochs": EPOCHS}
     recipe = engine.open_recipe("gan14", {**small, "train.evaluate_every": 1, "train.batch_size": 256, **changes})
-    where = {"folder": str(folder), "data_dir": str(data_dir), "store": "", "device": "cpu", "keep_end": False, "judged": False}
+    where = {
+        "folder": str(folder),
+        "data_dir": str(data_dir),
+        "store": "",
+        "device": "cpu",
+        "keep_end": False,
+        "judged": False,
+    }
     return {"label": "0", "recipe": recipes.dump(recipe), **where}
 
 

@@ -254,6 +254,36 @@ def export(
     )
 
 
+@study_app.command()
+def simulate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's path or name, of the table's model.")],
+    table: Annotated[
+        Path, typer.Option("--table", metavar="FILE", help="Learning curves, as nox -s gan-table has them.")
+    ],
+    changes: Changes = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=10, help="How many searches to replay.")] = 200,
+    rival_trials: Annotated[
+        int | None,
+        typer.Option("--rival-trials", min=1, help="Compare with a random search of so many full trials, too."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
+) -> None:
+    """Replay searches on a table of trainings: what a sampler, a pruner and a budget are worth."""
+    from gantool import show
+    from gantool.engine import open_recipe
+    from gantool.recipe import parse_changes
+    from gantool.tune import simulate as simulation
+
+    chosen = open_recipe(recipe, parse_changes(changes or []))
+    known = simulation.Table.read(table, chosen)
+    found = simulation.summary(list(simulation.replays(chosen, known, repeats, rival_trials)))
+    found["table"] = simulation.about(known)
+    if as_json:
+        show.as_json(found)
+    else:
+        show.simulation(chosen, found)
+
+
 def _open(name: str | None) -> Study:
     from gantool.runs import STUDY, find_directory, is_file
     from gantool.tune.study import Study

@@ -151,7 +151,7 @@ class _ClassLinear(torch.autograd.Function):
         return _class_linear(inputs, labels, embeddings, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inputs, labels, embeddings, weight = ctx.saved_tensors
         width, needs = embeddings.shape[1], ctx.needs_input_grad
         of_inputs = gradient @ weight[:, width:] if needs[0] else None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gantool.devices import available_cores
 from gantool.errors import GantoolError, NetworkError, ResourceError
 from gantool.recipe import Tune
 
@@ -37,6 +41,7 @@ _ALWAYS = {
 _BRIEF = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}  # a check's patience
 HERE = "here"
 REACH = 3.0  # seconds in which a cluster has to answer
+LONGEST = 25  # letters of the folder that holds Ray's: a socket's path has at most 103, of which Ray's part takes 78
 FILLED = 0.9  # of a GPU's memory, at the most
 
 
@@ -97,30 +102,84 @@ def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list
     if address.startswith("ray://") and _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # which the client, alone of all, does not look for
     _quieten(verbose)
-    import ray
-
     if address == HERE:
         yield _nodes()
         return
     handler = signal.getsignal(signal.SIGTERM)
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     level = logging.INFO if verbose else logging.ERROR
+    with contextlib.ExitStack() as stack:
+        options = stack.enter_context(_private()) if address == "local" else {}
+        yield from _joined(address, handler, verbose, level, options)
+
+
+def _joined(address: str, handler: Any, verbose: bool, level: int, options: dict[str, Any]) -> Iterator[list[Node]]:
+    import ray
+
     try:
         with _group_of_its_own():
             ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
-    except ConnectionError:
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        if address == "local":
+            raise ResourceError(
+                f"Ray cannot start on this machine ({_first_line(error)}); use --engine inline, which needs no Ray"
+            ) from None
+        if not isinstance(error, ConnectionError):
+            raise NetworkError(f"--address {address}: {_first_line(error)}") from None
         where = "no Ray cluster runs on this machine" if address == "auto" else "no Ray answers there"
         raise NetworkError(
             f"--address {address}: {where}; start one with: ray start --head; or leave --address out"
         ) from None
-    except RuntimeError as error:
-        raise NetworkError(f"--address {address}: {_first_line(error)}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would print a stack trace and end the process at once
     try:
         yield _nodes()
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[dict[str, Any]]:
+    """Give the options of a Ray that nobody else of this machine can use or read; clean up after it.
+
+    It listens on the loopback, asks for a random token, and keeps its files in a folder of the user's own.
+
+    Raises:
+        ResourceError: there is no folder for its sockets.
+    """
+    folder = _short_folder()
+    names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield {
+            "include_dashboard": False,
+            "num_cpus": available_cores(),
+            "_node_ip_address": "127.0.0.1",
+            "_temp_dir": str(folder),
+        }
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> Path:
+    """Make a folder for Ray's files, whose path leaves room for the name of a socket."""
+    tried = []
+    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", str(Path.home())]):
+        if sys.platform != "win32" and len(parent) > LONGEST:
+            tried.append(f"{parent} is too long")
+            continue
+        try:
+            return Path(tempfile.mkdtemp(prefix="gt-", dir=parent))  # only its owner may enter
+        except OSError as error:
+            tried.append(f"{parent} ({error.strerror})")
+    raise ResourceError(
+        f"Ray needs a folder for its sockets, with a path of at most {LONGEST} letters: {'; '.join(tried)}; set TMPDIR "
+        "to one, or use --engine inline"
+    )
 
 
 def _quieten(verbose: bool) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import sqlite3
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import QueuePool
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gantool import engine
@@ -33,6 +35,7 @@ from gantool.tune.verdict import Verdict
 DATABASE = "study.db"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 CONSTRAINTS = "constraints"  # Optuna's name of what makes a trial infeasible
+PATIENCE = 20.0  # seconds to wait for another process that writes to a study's file
 SEEDS = 1_000_000  # new seeds lie below, so that people can type them
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FREE = {
@@ -91,7 +94,7 @@ class Study:
                 raise CheckpointError(
                     f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
                 )
-            storage = _storage(self.tune.storage or f"sqlite:///{(self.path / DATABASE).as_posix()}")
+            storage = _storage(self.tune.storage) if self.tune.storage else _file_storage(self.path / DATABASE)
             self.search = _open(storage, search, pruner(self.tune, self.epochs))
             if new:
                 self._describe()
@@ -225,7 +228,7 @@ class Study:
         }
 
     def confirmed(self) -> list[Confirmed]:
-        """Return the means over new seeds of the longest trainings of each trial, the winner and then the lowest first."""
+        """Return the means over new seeds of each trial's longest trainings, the winner and then the lowest first."""
         found: dict[int, dict[int, list[FrozenTrial]]] = {}
         for run in self.runs():
             if run.state in ENDED:
@@ -555,6 +558,15 @@ def _constrained(trial: FrozenTrial, violated: bool) -> FrozenTrial:
     found = copy.copy(trial)
     found.system_attrs = attributes | ({CONSTRAINTS: [1.0]} if violated else {})
     return found
+
+
+def _file_storage(path: Path) -> optuna.storages.BaseStorage:
+    """Return the storage in a file, which is opened by its path: in an address `?`, `%` and `#` mean something."""
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(str(path), timeout=PATIENCE, check_same_thread=False)
+
+    return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
 
 
 def _storage(address: str) -> optuna.storages.BaseStorage:
