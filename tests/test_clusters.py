@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -23,6 +24,8 @@ from test_tune import TINY, environment, gantool, table, trials
 from gantool import engine
 from gantool import recipe as recipes
 from gantool.cli import main
+from gantool.devices import available_cores
+from gantool.errors import ResourceError
 from gantool.tune import cluster as clusters
 from gantool.tune import nodes
 from gantool.tune.study import Study
@@ -262,3 +265,43 @@ def test_data_that_only_the_driver_sees_are_copied_into_the_study_and_trained_on
 
 def names(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir() if file.name[0] != "."}
+
+
+# The Ray that gantool starts itself
+
+
+def test_its_folder_is_its_owners_alone_its_token_is_random_and_nothing_of_it_is_left():
+    tokens = set()
+    before = os.environ.get("RAY_AUTH_TOKEN")
+    for _ in range(2):
+        with clusters._private() as options:
+            folder = Path(options["_temp_dir"]).parent
+            assert folder.is_dir()
+            if os.name == "posix":
+                assert folder.stat().st_mode & 0o777 == 0o700
+            assert options["_node_ip_address"] == "127.0.0.1"
+            assert options["num_cpus"] == available_cores()
+            tokens.add(os.environ["RAY_AUTH_TOKEN"])
+        assert not folder.exists()
+        assert os.environ.get("RAY_AUTH_TOKEN") == before
+    assert len(tokens) == 2
+    assert min(map(len, tokens)) == 64
+
+
+def test_where_no_folder_is_short_enough_the_way_out_is_named(monkeypatch):
+    monkeypatch.setattr(clusters, "LONGEST", 0)
+    with pytest.raises(ResourceError) as caught, clusters._private():
+        pass
+    said = str(caught.value)
+    assert said.startswith("Ray needs a folder for its sockets, with a path of at most 0 letters: ")
+    assert said.endswith("; set TMPDIR to one, or use --engine inline")
+    assert caught.value.exit_code == 7
+
+
+def test_a_search_runs_where_the_temporary_folder_is_too_long_for_a_socket(data_dir, tmp_path, monkeypatch):
+    place = tmp_path / ("x" * 90)
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    done = gantool(*SEARCHED, "--data-dir", str(data_dir), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "trial 0 finished" in done.stderr

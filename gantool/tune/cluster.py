@@ -101,14 +101,16 @@ def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list
     """
     if address.startswith("ray://") and _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # which the client, alone of all, does not look for
-    _quieten(verbose)
     if address == HERE:
+        _quieten(verbose)
         yield _nodes()
         return
     handler = signal.getsignal(signal.SIGTERM)
     level = logging.INFO if verbose else logging.ERROR
     with contextlib.ExitStack() as stack:
         options = stack.enter_context(_private()) if address == "local" else {}
+        _quieten(verbose)
+        _forget_token()
         yield from _joined(address, handler, verbose, level, options)
 
 
@@ -155,7 +157,7 @@ def _private() -> Iterator[dict[str, Any]]:
             "include_dashboard": False,
             "num_cpus": available_cores(),
             "_node_ip_address": "127.0.0.1",
-            "_temp_dir": str(folder),
+            "_temp_dir": str(folder / "r"),  # which Ray opens to everybody
         }
     finally:
         for name, value in before.items():
@@ -163,6 +165,14 @@ def _private() -> Iterator[dict[str, Any]]:
             if value is not None:
                 os.environ[name] = value
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget_token() -> None:
+    """Let Ray read its token anew: it keeps the first that it saw, which may be that of another cluster."""
+    with contextlib.suppress(ImportError, AttributeError):  # a Ray without it has no token to forget
+        from ray import _raylet
+
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 def _short_folder() -> Path:

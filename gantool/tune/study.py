@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import QueuePool
+from sqlalchemy import QueuePool, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gantool import engine
@@ -88,14 +88,15 @@ class Study:
         self.full_epochs = self.recipe.train.epochs  # to which the winner goes on; fewer where the time is limited
         self._still: tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        name, search = _names(self.path / STUDY)
+        name = _name(self.path / STUDY)
         with self.told():
             if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
                 raise CheckpointError(
                     f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
                 )
             storage = _storage(self.tune.storage) if self.tune.storage else _file_storage(self.path / DATABASE)
-            self.search = _open(storage, search, pruner(self.tune, self.epochs))
+            self._storage = storage
+            self.search = _open(storage, name, pruner(self.tune, self.epochs))
             if new:
                 self._describe()
             self.confirmation = _open(storage, f"{name}-confirm", optuna.pruners.NopPruner())
@@ -339,41 +340,27 @@ class Study:
     def agree(self) -> None:
         """Make the winner the `best_trial` of Optuna's study, as its dashboard shows it.
 
-        Optuna goes by the values, which are of one seed. A finished trial cannot be changed, so that the study is
-        copied, with a violated constraint on every trial whose value is lower than the winner's.
+        Optuna goes by the values, which are of one seed. So every trial whose value is lower than the winner's gets a
+        violated constraint. Optuna itself lets nobody change a finished trial, and its table is written to directly.
         """
         winner, trials = self.winner(), self.trials()
-        if winner is None or any(trial.state not in ENDED for trial in trials):
+        if winner is None:
             return
         rank = (_value(winner), winner.number)
-        wanted = {
-            trial.number
+        lower = [
+            trial._trial_id
             for trial in trials
-            if trial.state == TrialState.COMPLETE
-            and trial.number != winner.number
-            and (_value(trial), trial.number) < rank
-        }
+            if trial.state == TrialState.COMPLETE and (_value(trial), trial.number) < rank
+        ]
+        drop = text("DELETE FROM trial_system_attributes WHERE key = :key AND trial_id = :trial")
+        add = text("INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (:trial, :key, '[1.0]')")
+        with self.told(), self._storage.engine.begin() as connection:
+            for trial in trials:
+                connection.execute(drop, {"key": CONSTRAINTS, "trial": trial._trial_id})
+            for number in lower:
+                connection.execute(add, {"key": CONSTRAINTS, "trial": number})
         with self.told():
-            if wanted != {trial.number for trial in trials if CONSTRAINTS in trial.system_attrs}:
-                self._copy_search([_constrained(trial, trial.number in wanted) for trial in trials])
             self._describe()
-
-    def _copy_search(self, trials: list[FrozenTrial]) -> None:
-        """Put these trials in place of the search's; a kill at any moment leaves one of the two whole."""
-        file, old, storage = self.path / STUDY, self.search, self.search._storage
-        held = json.loads(file.read_text(encoding="utf-8"))
-        number = next(
-            number
-            for number in itertools.count(2)
-            if f"{held['study']}-{number}" not in optuna.get_all_study_names(storage)
-        )
-        made = _open(storage, f"{held['study']}-{number}", old.pruner)
-        made.add_trials(trials)
-        for key, value in old.user_attrs.items():
-            made.set_user_attr(key, value)
-        write(file, json.dumps({**held, "search": made.study_name}) + "\n")
-        self.search = made
-        optuna.delete_study(study_name=old.study_name, storage=storage)
 
     def _describe(self) -> None:
         """Write the metric's name and the verdict where optuna-dashboard shows them."""
@@ -381,12 +368,12 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.search.set_metric_names([self.recipe.metric])
         verdict, winner = self.verdict(), self.winner()
-        text = f"A search of the recipe {self.recipe.name} by gantool. Values are of one seed each; lower is better."
+        note = f"A search of the recipe {self.recipe.name} by gantool. Values are of one seed each; lower is better."
         if verdict is not None and winner is not None:
-            text = f"{text}\n\n{verdict.sentence()}. The winner is trial {winner.number}."
+            note = f"{note}\n\n{verdict.sentence()}. The winner is trial {winner.number}."
         storage, key = self.search._storage, self.search._study_id
         version = storage.get_study_system_attrs(key).get("dashboard:note_ver", 0)
-        for name, value in (("dashboard:note_str:0", text[:2045]), ("dashboard:note_ver", version + 1)):
+        for name, value in (("dashboard:note_str:0", note[:2045]), ("dashboard:note_ver", version + 1)):
             storage.set_study_system_attr(key, name, value)
 
     def keep_picture(self, trial: optuna.Trial, image: Path) -> None:
@@ -427,7 +414,8 @@ class Study:
         Its parameters have this version's names, it has no constraint of `agree`, and where its images are copies, its
         value is the worst of all, so that nothing is drawn to it.
         """
-        seen = _constrained(trial, False)
+        seen = copy.copy(trial)
+        seen.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINTS}
         seen.params, seen.distributions = map(self.space.renamed, (trial.params, trial.distributions))
         if trial.state == TrialState.COMPLETE and disqualified(trial):
             seen.value = max(_value(one) for one in trials if one.state == TrialState.COMPLETE)
@@ -528,11 +516,9 @@ def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, 
     return make_directory(out, recipe.name, ""), False
 
 
-def _names(file: Path) -> tuple[str, str]:
-    """Return the name of a study in its database, and that of Optuna's study of the search."""
+def _name(file: Path) -> str:
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
-        return str(held["study"]), str(held.get("search", held["study"]))
+        return str(json.loads(file.read_text(encoding="utf-8"))["study"])
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{file}: is damaged; restore a copy, or search anew") from None
 
@@ -552,15 +538,7 @@ def _open(storage: optuna.storages.BaseStorage, name: str, stop: optuna.pruners.
     return study
 
 
-def _constrained(trial: FrozenTrial, violated: bool) -> FrozenTrial:
-    """Return a copy of a trial with a violated constraint, or without any."""
-    attributes = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINTS}
-    found = copy.copy(trial)
-    found.system_attrs = attributes | ({CONSTRAINTS: [1.0]} if violated else {})
-    return found
-
-
-def _file_storage(path: Path) -> optuna.storages.BaseStorage:
+def _file_storage(path: Path) -> optuna.storages.RDBStorage:
     """Return the storage in a file, which is opened by its path: in an address `?`, `%` and `#` mean something."""
 
     def connect() -> sqlite3.Connection:
@@ -569,7 +547,7 @@ def _file_storage(path: Path) -> optuna.storages.BaseStorage:
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
 
 
-def _storage(address: str) -> optuna.storages.BaseStorage:
+def _storage(address: str) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(address)
     except ImportError as error:
