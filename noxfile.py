@@ -103,6 +103,12 @@ def ranking(session: nox.Session) -> None:
     session.run(workshop(session), "tests/ranking.py", *(session.posargs or ["ranking"]), external=True)
 
 
+@nox.session(name="gan-table", venv_backend="none", default=False)
+def gan_table(session: nox.Session) -> None:
+    """Learning curves of 400 configurations of gan14, for `gantool study simulate`: hours; the same line goes on."""
+    session.run(workshop(session), "tests/gan_table.py", *session.posargs, external=True)
+
+
 @nox.session(venv_backend="none", default=False)
 def gpu(session: nox.Session) -> None:
     """All recipes on the GPU of this machine, in less than eight minutes; without a GPU the check checks itself."""

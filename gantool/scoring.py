@@ -437,14 +437,16 @@ def compare(
     return [rows[index] for index in order]
 
 
-def side_by_side(named: Mapping[str, Trained], columns: int = 8) -> Image.Image:
+def side_by_side(named: Mapping[str, Trained], columns: int = 8, width: int = 120) -> Image.Image:
     """Draw what several models make of the same seeds, a row a model, translations below their sources.
 
     Args:
         named: the models, by the caption of their row.
         columns: images of each.
+        width: pixels to which small images are enlarged, at least.
     """
-    return _sheet([_line(name, trained, columns) for name, trained in named.items()], columns)
+    lines = [_line(name, trained, columns) for name, trained in named.items()]
+    return _sheet(lines, columns, max(1, math.ceil(width / lines[0][1].shape[-1])))
 
 
 def _line(name: str, trained: Trained, columns: int) -> tuple[str, Tensor, Tensor | None]:
@@ -453,10 +455,10 @@ def _line(name: str, trained: Trained, columns: int) -> tuple[str, Tensor, Tenso
     return name, trained.sample(range(columns)), sources
 
 
-def _sheet(runs: Sequence[tuple[str, Tensor, Tensor | None]], columns: int) -> Image.Image:
+def _sheet(runs: Sequence[tuple[str, Tensor, Tensor | None]], columns: int, scale: int | None = None) -> Image.Image:
     lines = _lines(runs)
     captions = [text for name, _ in lines for text in (name, *[""] * (columns - 1))]
-    return images.grid(torch.cat(_alike([line for _, line in lines])), columns=columns, captions=captions)
+    return images.grid(torch.cat(_alike([line for _, line in lines])), columns=columns, captions=captions, scale=scale)
 
 
 def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:

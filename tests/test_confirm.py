@@ -282,7 +282,9 @@ def test_the_winner_and_the_recipe_go_on_to_the_full_length_from_where_they_stoo
     assert json.loads((home.path / "study.json").read_text(encoding="utf-8"))["run"] == (
         best.folder.relative_to(home.path).as_posix()
     )
-    assert "; trained on with one seed: the recipe's own values 5.167 after 6, trial 4 1.167 after 6." in first_line(home)
+    assert "; trained on with one seed: the recipe's own values 5.167 after 6, trial 4 1.167 after 6." in first_line(
+        home
+    )
     again = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
     assert len(again.finishes()) == 2, "nothing is trained twice"
 

@@ -13,7 +13,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
 from gantool.tune.findings import figure, names
-from gantool.tune.insight import Confirmed, Findings, importances, sentences, short
+from gantool.tune.insight import Confirmed, Findings, at_an_edge, importances, sentences, short
 from gantool.tune.verdict import Effect, Verdict
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -344,6 +344,26 @@ def test_the_verdict_of_the_search_comes_first():
     verdict = Verdict("better", 1, "fd", (40.0,) * 4, (50.0,) * 4, Effect(0.8, 0.7, 0.9), 5)
     assert told(PAIR, verdict=verdict)[0] == verdict.sentence()
     assert not any("recipe" in sentence for sentence in told(PAIR))
+
+
+@pytest.mark.parametrize(
+    ("point", "sentence"),
+    [
+        ({}, None),
+        ({DIM: 200}, "of trial 0 latent_dim 200 is at the upper end of its range: widen it"),
+        ({DIM: 0}, None),
+        (
+            {LR: 1e-5, BETA: 1e-4},
+            "of trial 0 lr 1e-5 is at the lower end of its range and betas.1 0.9999 is at the upper end of its range: "
+            "widen them",
+        ),
+    ],
+)
+def test_a_value_of_the_best_setting_at_the_end_of_its_range_is_pointed_out(point, sentence):
+    verdict = Verdict("unconfirmed", 0, "fd", (40.0,), (50.0,))
+    found = findings([trial(40.0, point={**MIDDLE, **point})], verdict=verdict)
+    assert at_an_edge(found) == sentence
+    assert at_an_edge(findings([trial(40.0)])) is None
 
 
 def test_mean_and_deviation_are_those_of_a_sample():

@@ -119,9 +119,12 @@ def tune(
 def _tell_result(study: Study) -> None:
     """Show the verdict, and what would decide where it is open."""
     from gantool import show
-    from gantool.tune import results
+    from gantool.tune import insight, results
 
     show.result(results.sentence(study))
+    edge = insight.at_an_edge(results.findings(study))
+    if edge:
+        show.result(edge)
     advice = results.advice(study)
     if advice:
         show.hint(f"gantool tune {typed(study.shown)} {advice}" if advice.startswith("--") else advice)

@@ -33,6 +33,7 @@ ENOUGH = 8  # finished trials, below which nothing is said of parameters
 SHARE = 0.05  # of importance, below which a second parameter is not worth a word
 FAILURES, OTHERS = 3, 5  # failed and other trials, below which it is easily chance that a parameter tells them apart
 TOP = 5  # trials that count as the best ones
+END = 0.02  # of a range, within which a value is at its end
 EDGE = 0.1  # of a range, at each of its ends
 LONGEST = 100  # letters of a reason in a sentence
 MOST = 5  # sentences, for more are not read
@@ -88,7 +89,7 @@ def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
         _history(findings),
         _mattered(findings, importances),
         _failures(findings, importances),
-        _edges(findings),
+        _edges(findings) or at_an_edge(findings),
         _stopped(findings),
     )
     return [sentence for sentence in told if sentence][:MOST]
@@ -206,6 +207,26 @@ def _edges(findings: Findings) -> str | None:
         return None
     ends = "its range: widen it" if len(found) == 1 else "their ranges: widen them"
     return f"the {TOP} best all have {_listed(found)} of {ends}"
+
+
+def at_an_edge(findings: Findings) -> str | None:
+    """Return which values of the best setting lie at an end of their ranges, beyond which a better one may be."""
+    number = findings.verdict.number if findings.verdict else None
+    trial = next((one for one in findings.trials if one.number == number), None)
+    if trial is None:
+        return None
+    called, found = names(findings.keys), []
+    for key, value in findings.values[findings.trials.index(trial)].items():
+        place = _place(trial, key, findings)
+        if place is None or (place < END and _starts_at_zero(trial, key)):
+            continue
+        if place < END or place > 1 - END:
+            found.append(
+                f"{called[key]} {figure(value)} is at the {'lower' if place < END else 'upper'} end of its range"
+            )
+    if not found:
+        return None
+    return f"of trial {number} {_listed(found)}: widen {'it' if len(found) == 1 else 'them'}"
 
 
 def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:

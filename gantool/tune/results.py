@@ -24,6 +24,7 @@ from gantool.tune.study import ENDED, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, mean
 
 COMPARISON = "comparison.png"
+OWN = "the recipe's own values"
 STORY = ("sampler", "pruner", "tune_seed")  # of a trial: what chose and judged it
 
 
@@ -88,7 +89,7 @@ def _finished(home: Study) -> str:
 def pair(home: Study) -> list[tuple[str, int]]:
     """Return the captions and numbers of the two trials to look at: the recipe's own values and their best rival."""
     own, verdict = home.own(), home.verdict()
-    found = [] if own is None else [("the recipe's own values", own.number)]
+    found = [] if own is None else [(OWN, own.number)]
     rival = None if verdict is None else verdict.number
     return found if rival is None else [*found, (f"trial {rival}", rival)]
 
@@ -142,12 +143,14 @@ def compare(home: Study) -> Path | None:
     """Draw what the recipe's own values and the best setting make of the same latents; None where there is no pair."""
     if not issubclass(models.find(home.recipe.model["name"]), Generative):
         return None
-    named = {}
+    named, lengths = {}, set()
     for label, one in pair(home):
         best = home.best_run(one)
         if best is not None and (best.folder / "checkpoints" / "best.pt").is_file():
-            named[f"{label}: {home.recipe.metric} {number(best.value)}"] = Trained(Run(best.folder), "best", "cpu")
-    if len(named) < 2:
+            caption = "your recipe" if label == OWN else label
+            named[f"{caption}: {number(best.value)}"] = Trained(Run(best.folder), "best", "cpu")
+            lengths.add(best.epochs)
+    if len(named) < 2 or len(lengths) > 1:  # a longer training beside a shorter one would mislead
         return None
     images.save(side_by_side(named), home.path / COMPARISON)
     return home.path / COMPARISON
