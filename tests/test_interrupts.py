@@ -23,6 +23,8 @@ from test_tune import INLINE, TINY, environment, gantool, table, trials
 from gantool import checkpoints
 from gantool.cli import main
 from gantool.errors import CheckpointError
+from gantool.runs import Run
+from gantool.tune.study import Study
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")
 
@@ -383,3 +385,53 @@ def test_a_disk_that_fills_up_ends_a_search_on_ray_and_with_room_it_goes_on(data
     after = ended(study)
     assert sorted(after) == [0, 1, 2, 3]
     assert {number: after[number] for number in before} == before
+
+
+# While new seeds decide, and while the winner is trained to the end
+
+
+def phase(study: Path) -> str:
+    """Return which part of a search runs, by its database and the logs of its trainings."""
+    with contextlib.suppress(sqlite3.Error, OSError):
+        if not (study / "study.db").exists():
+            return ""
+        with contextlib.closing(sqlite3.connect(study / "study.db")) as database:
+            found = database.execute(
+                "select study_name from studies join trials using (study_id) where state = 'RUNNING'"
+            ).fetchall()
+        names = {name for (name,) in found}
+        return next((part for part in ("finish", "confirm") if any(name.endswith(part) for name in names)), "search")
+    return ""
+
+
+def told_of(study: Path) -> dict:
+    """Return what a study says, without what depends on how fast it went."""
+    home = Study(study)
+    runs = {(run.user_attrs["of"], run.user_attrs.get("seed")): run.value for run in [*home.runs(), *home.finishes()]}
+    return {
+        "verdict": home.verdict(),
+        "runs": runs,
+        "winner": home.winner().number,
+        "run": Run.open(str(study)).path.name,
+    }
+
+
+def test_a_kill_while_confirming_and_while_finishing_changes_nothing(data_dir, tmp_path, driver):
+    settings = {
+        "tune.epochs": 2, "tune.confirm": "{top: 1, seeds: 2, epochs: 30}", "train.epochs": 120, "tune.finish": "full",
+        "train.threads": 1,
+    }  # fmt: skip
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    base = ("tune", "gan14", *TINY, *sets, "--trials", "2", "--engine", "inline", "--data-dir", str(data_dir))
+    whole = driver(*base, "--out", "whole")
+    assert whole.ended() == 0, whole.said()
+    command = (*base, "--out", "s")
+    for part in ("confirm", "finish"):
+        run = driver(*command)
+        run.until(lambda part=part: phase(tmp_path / "s") == part)
+        time.sleep(0.5)
+        run.process.kill()
+        run.process.wait()
+    last = driver(*command)
+    assert last.ended() == 0, last.said()
+    assert told_of(tmp_path / "s") == told_of(tmp_path / "whole")

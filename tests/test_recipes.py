@@ -62,7 +62,7 @@ def test_both_ends_of_its_search_space_are_recipes(name):
     loaded = open_recipe(name)
 
     for key, searched in loaded.tune.space.items():
-        ends = [searched.low, searched.high] if isinstance(searched, Range) else searched
+        ends = [searched.low, searched.high] if isinstance(searched, Range) else getattr(searched, "choice", searched)
         for end in ends:
             assert change(loaded, {key: end}) is not None
     key_lines = parse(shipped()[name].read_text(encoding="utf-8"), name)[0]["tune"]["space"]

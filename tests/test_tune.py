@@ -29,7 +29,7 @@ from gantool.tune.study import Study, find_study
 TINY = [
     *("--set", "data.source=digits", "--set", "model.generator=[16]", "--set", "model.discriminator=[16]"),
     *("--set", "train.evaluate_images=64", "--set", "train.extractors=[rand]", "--set", "tune.epochs=4"),
-    *("--set", "tune.confirm=null"),
+    *("--set", "tune.confirm=null", "--set", "tune.finish=null"),
 ]
 INLINE = ["--engine", "inline"]  # where it does not matter who runs the trials, a start of Ray is saved
 

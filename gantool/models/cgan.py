@@ -71,10 +71,10 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Score each image as one of its class."""
-        if images.device.type == "cpu":
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        if images.device.type == "cpu" and not first._forward_hooks:  # who watches the layers sees them called
             # The embedding's half of the first layer is the same for all images of a class.
-            first = self.layers[0]
-            assert isinstance(first, nn.Linear)
             hidden = class_linear(self.flatten(images), labels, self.embedding.weight, first.weight, first.bias)
             return self.layers[1:](hidden)
         return self.layers(torch.cat([self.embedding(labels), self.flatten(images)], dim=1))  # [N, 2 * pixels]
