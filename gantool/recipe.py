@@ -232,8 +232,8 @@ class Tune(Block):
         cpus_per_trial: cores of each trial, and its threads.
         trials_per_gpu: trials that share a GPU; null for as many as fit by the memory that one takes.
         confirm: how the best ones are trained again; null leaves it out.
-        finish: `full` trains the winner and the recipe's own values on to `train.epochs` when the search is over; null
-            leaves that out.
+        finish: epochs to which the winner and the recipe's own values are trained on when the search is over; `full` is
+            `train.epochs`; null leaves that out.
         storage: address of the database that keeps the study, such as postgresql://user@host/studies; null for a
             file in the study's directory.
         space: dotted recipe keys, each with a range or a list of choices.
@@ -252,7 +252,7 @@ class Tune(Block):
     cpus_per_trial: Annotated[int, Interval(ge=1, le=1024)] = 1
     trials_per_gpu: Annotated[int, Interval(ge=1, le=64)] | None = None
     confirm: Confirm | None = Confirm()
-    finish: Literal["full"] | None = "full"
+    finish: Literal["full"] | Count | None = "full"
     storage: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]+://")] | None = None
     space: Annotated[dict[str, Searched], MinLen(1)]
 

@@ -392,3 +392,9 @@ def test_a_trial_that_was_killed_after_its_last_epoch_ends_well(real, tmp_path):
     told = list(run_trial(config, lambda: False))
     assert [result["finished"] for result in told] == [*[False] * (len(told) - 1), True]
     assert told[-1]["value"] == real.finishes()[-1].value or told[-1]["value"] in [one.value for one in real.finishes()]
+
+
+def test_finish_may_be_a_number_of_epochs(data_dir, tmp_path):
+    home = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=4, train__epochs=6)
+    assert {one.last_step for one in home.finishes()} == {4}
+    assert home.is_done()

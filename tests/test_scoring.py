@@ -318,7 +318,7 @@ def test_inception_needs_its_weights_which_the_message_tells_how_to_get(runs, da
             2,
             "error: --metrics l1: compares images of the same name; name two",
         ),
-        (["score", "{study}"], 2, "error: {study}: is a study in which no trial has finished yet; go on with: gantool"),
+        (["score", "{study}"], 2, ": is damaged; restore a copy, or name one of its trials"),
         (["score", "nobody"], 2, "error: nobody: no run of this name"),
         (["compare", "{run}"], 2, "error: compare: 1 run given; name two or more"),
         (["compare", "{run}", "nobody"], 2, "error: nobody: no run of this name"),

@@ -15,6 +15,7 @@ from gantool.schedule import trial_epochs
 from gantool.trainer import Trainer
 from gantool.training import stream_of
 from gantool.tune.race import LOOK, SELECTION
+from gantool.tune.study import finish_epochs
 from gantool.tune.verdict import LEAST_SEEDS
 
 KEPT = 0.6  # of a search's epochs that are trained; the others are saved by stopping trials early
@@ -75,7 +76,7 @@ class Plan:
         tune = self.recipe.tune
         if tune is None or tune.finish is None:
             return 0.0
-        epochs = max(0, self.recipe.train.epochs - _confirm_epochs(self.recipe))
+        epochs = max(0, finish_epochs(self.recipe) - _confirm_epochs(self.recipe))
         return min(FINISH * self.seconds, 2 / min(2, self.slots) * epochs * epoch)
 
     def confirm_seconds(self, epoch: float) -> float:
@@ -102,8 +103,8 @@ class Plan:
     def full_epochs(self, epoch: float) -> int:
         """Return to how many epochs the winner and the recipe's own values can go on."""
         seconds = (self.end - time.monotonic()) * min(2, self.slots) / 2
-        more = int(seconds / epoch) if epoch else self.recipe.train.epochs
-        return min(self.recipe.train.epochs, _confirm_epochs(self.recipe) + max(0, more))
+        full = finish_epochs(self.recipe)
+        return min(full, _confirm_epochs(self.recipe) + max(0, int(seconds / epoch) if epoch else full))
 
     def sentence(self) -> str:
         """Return the plan in one line."""

@@ -85,7 +85,7 @@ class Study:
         assert self.recipe.tune is not None  # Space has refused that
         self.tune: Tune = self.recipe.tune
         self.epochs = self.tune.epochs or self.recipe.train.epochs
-        self.full_epochs = self.recipe.train.epochs  # to which the winner goes on; fewer where the time is limited
+        self.full_epochs = finish_epochs(self.recipe)  # to which the winner goes on; fewer where the time is limited
         self._still: tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         name = _name(self.path / STUDY)
@@ -461,6 +461,12 @@ class Study:
             f"{self.path / DATABASE}: not a study, or damaged; it is left as it is: restore a copy, or search in a new "
             "directory"
         )
+
+
+def finish_epochs(recipe: Recipe) -> int:
+    """Return the epochs to which a search trains its winner."""
+    finish = recipe.tune.finish if recipe.tune else None
+    return finish if isinstance(finish, int) else recipe.train.epochs
 
 
 def epochs_of(trial: FrozenTrial) -> int:

@@ -267,7 +267,7 @@ class Trials:
             "data_dir": str(self.place.data_dir),
             "store": self.place.store,
             "device": self.place.device,
-            "keep_end": longer and (epochs < recipe.train.epochs or study is self.home.finishing),
+            "keep_end": longer and (epochs < self.home.full_epochs or study is self.home.finishing),
             "judged": study is not self.home.search,
         }
 
