@@ -626,7 +626,7 @@ _MEANINGS = {
     loss.gradient_penalty. A larger discriminator.
 
     Harmless: near the floor an accuracy of 0.5 is the goal (Goodfellow et al. 2014, arXiv:1406.2661, sec. 4.1), and
-    this diagnosis is not made.
+    this diagnosis is not made. It takes eleven measurements, so that short runs never get it.
     """,
     "mode-collapse": f"""the generator makes few different pictures
 

@@ -104,22 +104,24 @@ def test_what_makes_no_trial_wrong_may_change_when_a_study_goes_on(key, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("changes", "block"),
+    ("changes", "key"),
     [
-        ({"tune__seed": 1}, "tune"),
-        ({"tune__epochs": 9}, "tune"),
-        ({"tune__metric": "fd_rand"}, "tune"),
-        ({"tune__space": {RATE: [2e-4]}}, "tune"),
-        ({"train__batch_size": 9}, "train"),
-        ({"data__size": 9}, "data"),
-        ({"loss": "hinge"}, "loss"),
-        ({"model__latent_dim": 9}, "model"),
+        ({"tune__seed": 1}, "tune.seed"),
+        ({"tune__epochs": 9}, "tune.epochs"),
+        ({"tune__metric": "fd_rand"}, "tune.metric"),
+        ({"tune__space": {RATE: [2e-4]}}, "tune.space.train.optimizer.lr"),
+        ({"train__batch_size": 9}, "train.batch_size"),
+        ({"data__size": 9}, "data.size"),
+        ({"loss": "hinge"}, "loss.name"),
+        ({"model__latent_dim": 9}, "model.latent_dim"),
     ],
 )
-def test_what_makes_it_another_search_is_refused_and_changes_nothing(changes, block, tmp_path):
+def test_what_makes_it_another_search_is_refused_and_changes_nothing(changes, key, tmp_path):
     made(tmp_path / "s")
     before = {path.name: path.read_bytes() for path in (tmp_path / "s").glob("*.*")}
-    with pytest.raises(RunError, match=rf"s: is the study of another recipe \({block} differs\); search in a new"):
+    with pytest.raises(
+        RunError, match=rf"s: is the study of another recipe \({re.escape(key)} differs\); search in a new"
+    ):
         Study.resume(tmp_path / "s", tiny(**changes))
     assert {path.name: path.read_bytes() for path in (tmp_path / "s").glob("*.*")} == before
 

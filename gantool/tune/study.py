@@ -487,12 +487,22 @@ def best_epoch_of(trial: FrozenTrial) -> int:
 
 
 def differs(path: Path, recipe: Recipe) -> str | None:
-    """Name the block by which a recipe is another one than a study's, or None where it is the same search."""
+    """Return the dotted key by which a recipe is another one than a study's, or None where it is the same search."""
     before, after = plain(engine.open_recipe(str(path / "recipe.yaml"))), plain(recipe)
     for block in (before, after):
         block["tune"] = {key: value for key, value in (block["tune"] or {}).items() if key not in FREE}
         block.pop("name")
-    return next((key for key in before if before[key] != after[key]), None)
+    return _first_difference(before, after)
+
+
+def _first_difference(before: Any, after: Any, key: str = "") -> str | None:
+    if isinstance(before, dict) and isinstance(after, dict) and key != "tune.space.":
+        found = (_first_difference(before.get(name), after.get(name), f"{key}{name}.") for name in {**before, **after})
+        return next((one for one in found if one), None)
+    if key == "tune.space." and before != after:
+        named = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        return f"tune.space.{named[0]}"
+    return key.rstrip(".") if before != after else None
 
 
 def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, bool]:
