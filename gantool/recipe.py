@@ -210,7 +210,7 @@ class Confirm(Block):
     """
 
     top: Annotated[int, Interval(ge=1, le=100)] = 3
-    seeds: Annotated[int, Interval(ge=1, le=100)] = 6
+    seeds: Annotated[int, Interval(ge=1, le=100)] = 8
     epochs: Count | None = None
 
 
