@@ -410,6 +410,26 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
     return made
 
 
+def searches(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what several searches came to, see `tune.results.side_by_side_of`."""
+    table = Table(box=None, pad_edge=False)
+    quarters = [f"lowest {rows[0]['metric']} at 1/4", "1/2", "3/4", "end"]
+    for heading in ("study", "trials", "time", *quarters, "sampler", "pruner", "seed", "verdict"):
+        table.add_column(heading, justify="left" if heading in {"study", "sampler", "pruner", "verdict"} else "right")
+    for row in rows:
+        lowest = [number(value) if value is not None else "" for value in row["lowest"]]
+        told = "" if row["verdict"] is None else f"{row['verdict']} (trial {row['winner']})"
+        numbers = [str(row["trials"]), duration(row["seconds"]), *lowest]
+        table.add_row(row["study"], *numbers, row["sampler"], row["pruner"], str(row["seed"]), told)
+    wide(table)
+    for row in rows:
+        if row["same_points"]:
+            other, count = row["same_points"]
+            result(f"{row['study']} tried {several(count, 'point')} that {other} tried: they are not independent")
+        if row["sentence"]:
+            result(f"{row['study']}: {row['sentence']}")
+
+
 def simulation(recipe: Recipe, found: Mapping[str, Any]) -> None:
     """Print what replayed searches have in common, see `tune.simulate`."""
     tune, metric = recipe.tune, recipe.metric

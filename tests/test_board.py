@@ -176,9 +176,11 @@ def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, capsys):
         "trial 0 finished at epoch 2: fd 3.500; 1 finished of 3; …; lowest fd 3.500 (trial 0, one seed)",
         "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; "
         "lowest fd 3.500 (trial 0, one seed)",
-        "trial 2 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; …; lowest fd 1.500 (trial 2, one seed)",
+        "trial 2 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; …; "
+        "lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your recipe",
         f"trial 2 seed {seed} finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; "
-        "1 training with new seeds done; …; lowest fd 1.500 (trial 2, one seed)",
+        "1 training with new seeds done; …; lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your "
+        "recipe",
         f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; "
         "2 trainings with new seeds done; …; trial 2 against your recipe: fd 1.500 to 3.500 over 1 seed",
     ]
@@ -268,3 +270,13 @@ def test_a_row_of_a_confirmation_is_known_by_its_label():
 def test_sparklines_of_many_scores_show_the_last_ones():
     assert sparkline([9.0] + [1.0, 2.0] * 4) == "▁█" * 4
     assert sparkline([1.0, 1.0]) == "▁▁"
+
+
+def test_it_is_said_what_new_seeds_are_for(data_dir, tmp_path, capsys):
+    chosen = tiny(**SEARCH | {"tune__trials": 4}, tune__confirm={"top": 2, "seeds": 2})
+    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [9.0 - number]))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial ")]
+    assert lines[2].endswith("; lowest fd 7.500 (trial 2, one seed)")
+    assert lines[3].endswith("; lowest fd 6.500 (trial 3, one seed); new seeds choose among trials 3, 2")
+    assert any(line.endswith("; new seeds compare trial 3 with your recipe") for line in lines)
+    assert lines[-1].endswith("; trial 3 against your recipe: fd 6.500 to 9.500 over 2 seeds")

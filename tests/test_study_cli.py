@@ -15,6 +15,7 @@ from test_search import BETA, RATE, TINY, made, planned, run, tiny
 from gantool import engine
 from gantool.cli import main
 from gantool.runs import Run
+from gantool.tune import results
 from gantool.tune.study import Study
 
 PLAN = [3.0, 1.0, 2.0]  # what the trials of `studied` come to
@@ -233,3 +234,23 @@ def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, 
     assert chosen.train.optimizer.lr == best.params[RATE]
     assert "with one seed" in done.stdout
     assert done.stdout.endswith("  gantool sample s\n  gantool study report s\n")
+
+
+def test_searches_are_set_side_by_side_and_said_to_share_points(data_dir, tmp_path, gantool):
+    first = run(tiny(tune__sampler="random", tune__trials=4), tmp_path / "a", data_dir)
+    run(tiny(tune__sampler="random", tune__trials=4), tmp_path / "b", data_dir)
+    run(tiny(tune__sampler="random", tune__trials=4, tune__seed=1), tmp_path / "c", data_dir)
+    code, out, err = gantool("study", "compare", *(tmp_path / name for name in "abc"))
+    assert code == 0, err
+    a, b, c = (Study(tmp_path / name).shown for name in "abc")
+    assert f"{b} tried 4 points that {a} tried: they are not independent" in out
+    assert f"{c} tried" not in out
+    assert f"{a}: {results.sentence(first)}" in out
+    code, out, _ = gantool("study", "compare", tmp_path / "a", tmp_path / "c", "--json")
+    told = json.loads(out)
+    assert [(row["trials"], row["seed"], row["same_points"]) for row in told] == [(4, 0, None), (4, 1, None)]
+    lowest = [value for value in told[0]["lowest"] if value is not None]
+    assert lowest == sorted(lowest, reverse=True)
+    assert lowest[-1] == min(trial.value for trial in first.finished())
+    code, _, err = gantool("study", "compare", tmp_path / "a")
+    assert (code, err) == (2, "error: study compare: 1 study given; name two or more\n")

@@ -258,6 +258,24 @@ def export(
 
 
 @study_app.command()
+def compare(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY STUDY …", help="Two or more studies.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One array, for programs.")] = False,
+) -> None:
+    """Set searches side by side: the lowest metric over time, verdicts, and whether they tried the same values."""
+    from gantool import show
+    from gantool.tune import results
+
+    if len(studies) < 2:
+        raise RunError(f"study compare: {len(studies)} study given; name two or more")
+    rows = results.side_by_side_of([_open(name) for name in studies])
+    if as_json:
+        show.as_json(rows)
+    else:
+        show.searches(rows)
+
+
+@study_app.command()
 def simulate(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's path or name, of the table's model.")],
     table: Annotated[

@@ -7,6 +7,7 @@ import io
 import math
 import shutil
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,15 @@ def standing(home: Study) -> str:
     verdict, winner = home.verdict(), home.winner()
     if verdict is None or winner is None:
         return ""
-    metric = home.recipe.metric
+    metric, race = home.recipe.metric, home.race()
     if verdict.kind == "unconfirmed":
-        return f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed)"
+        lowest = f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed)"
+        if len(home.spent()) < home.tune.trials or race.over:
+            return lowest
+        if race.contender is None:
+            among = ", ".join(str(trial.number) for trial in home.candidates())
+            return f"{lowest}; new seeds choose among trials {among}"
+        return f"{lowest}; new seeds compare trial {race.contender} with your recipe"
     values, own = (number(mean(part)) for part in (verdict.values, verdict.own))
     seeds = several(len(verdict.values), "seed")
     return f"trial {verdict.number} against your recipe: {metric} {values} to {own} over {seeds}"
@@ -221,6 +228,56 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
         "epochs": verdict.epochs,
         "copies": verdict.copies,
     }
+
+
+def side_by_side_of(homes: Sequence[Study]) -> list[dict[str, Any]]:
+    """Return what several searches came to, as plain values, each beside the first that tried the same values.
+
+    `lowest` is the lowest metric with one seed after each quarter of the seconds of its trials.
+    """
+    found: list[dict[str, Any]] = []
+    points = [[home.space.changes(trial.params) for trial in home.trials()] for home in homes]
+    for index, home in enumerate(homes):
+        verdict, winner, tried = home.verdict(), home.winner(), points[index]
+        shared = {
+            str(other.shown): sum(point in points[before] for point in tried)
+            for before, other in enumerate(homes[:index])
+        }
+        # The first trial of each has the recipe's own values.
+        alike = {name: count for name, count in shared.items() if count > 1}
+        found.append(
+            {
+                "study": str(home.shown),
+                "metric": home.recipe.metric,
+                "trials": len(home.spent()),
+                "seconds": home.search.user_attrs.get("seconds", 0.0),
+                "sampler": home.tune.sampler,
+                "pruner": home.tune.pruner,
+                "seed": home.tune.seed,
+                "lowest": _lowest_over_time(home),
+                "winner": None if winner is None else winner.number,
+                "verdict": None if verdict is None else verdict.kind,
+                "sentence": sentence(home),
+                "same_points": max(alike.items(), key=lambda pair: pair[1], default=None),
+            }
+        )
+    return found
+
+
+def _lowest_over_time(home: Study) -> list[float | None]:
+    """Return the lowest metric of finished trials at each quarter of the trials' seconds, in their order."""
+    took = [float(trial.user_attrs.get("seconds") or 0.0) for trial in home.spent()]
+    total, passed = sum(took), 0.0
+    found: list[float | None] = [None] * 4
+    for trial, seconds in zip(home.spent(), took, strict=True):
+        passed += seconds
+        if trial.value is None or trial.state.name != "COMPLETE":
+            continue
+        for quarter in range(4):
+            if passed <= total * (quarter + 1) / 4 + 1e-9:
+                before = found[quarter]
+                found[quarter] = trial.value if before is None else min(before, trial.value)
+    return found
 
 
 def findings(home: Study) -> Findings:
