@@ -97,7 +97,7 @@ def planned(plan):
     return objective
 
 
-def run(recipe, out, data_dir, objective=None, *, stopped=None, fresh=False, as_json=False):
+def run(recipe, out, data_dir, objective=None, *, stopped=None, fresh=False, as_json=False, way=None):
     """Search inline."""
     with Board(recipe, as_json=as_json) as board:
         return search(
@@ -107,7 +107,7 @@ def run(recipe, out, data_dir, objective=None, *, stopped=None, fresh=False, as_
             data_dir=data_dir,
             board=board,
             stopped=[] if stopped is None else stopped,
-            way=Way(engine="inline"),
+            way=way or Way(engine="inline"),
             objective=objective or quick(bowl),
         )
 

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, tiny
@@ -15,6 +16,7 @@ from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, t
 from gantool import engine
 from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
 from gantool.tune.board import Board
+from gantool.tune.search import Way
 from gantool.tune.study import FREE, Study, find_study
 from gantool.tune.trials import Place, Trials
 
@@ -286,3 +288,32 @@ def test_a_study_is_where_its_path_says_whatever_its_name(name, data_dir, tmp_pa
     run(tiny(tune__trials=3), tmp_path / name, data_dir, fresh=True)
     assert len(Study(tmp_path / f"{name}-old-1").trials()) == 2
     assert len(Study(tmp_path / name).trials()) == 3
+
+
+# What an earlier study is good for
+
+
+def test_the_best_values_of_another_study_come_first_where_they_lie_inside_of_the_space(data_dir, tmp_path):
+    other = run(tiny(tune__trials=8, tune__pruner="none"), tmp_path / "a", data_dir)
+    best = [trial.params for trial in other.finished() if not trial.user_attrs.get("own")]
+    way = Way(engine="inline", source=tmp_path / "a")
+    chosen = tiny(tune__trials=6, train__batch_size=64, tune__pruner="none")
+    home = run(chosen, tmp_path / "b", data_dir, way=way)
+    assert params(home)[1:4] == best[:3]
+    assert [trial.user_attrs["sampler"] for trial in home.trials()][1:] == [*["an earlier study"] * 3, "tpe", "tpe"]
+    narrow = {RATE: {"low": 1e-4, "high": 1e-3, "log": True}}
+    home = run(tiny(tune__trials=5, tune__space=narrow), tmp_path / "c", data_dir, way=way)
+    taken = [trial for trial in home.trials() if trial.user_attrs["sampler"] == "an earlier study"]
+    inside = [point[RATE] for point in best if 1e-4 <= point[RATE] <= 1e-3]
+    assert [trial.params for trial in taken] == [{RATE: rate} for rate in inside[:3]]
+
+
+def test_an_edited_recipe_begins_a_new_study_and_names_the_key(data_dir, inside, capsys):
+    run(tiny(tune__trials=1), None, data_dir)
+    capsys.readouterr()
+    run(tiny(tune__trials=1, train__batch_size=8), None, data_dir)
+    said = capsys.readouterr().err
+    assert (
+        f"{Path('runs/gan14-001')} differs in train.batch_size: a new study begins (--from takes its best values)"
+        in said
+    )

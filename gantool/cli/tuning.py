@@ -56,6 +56,12 @@ def tune(
         float | None,
         typer.Option("--minutes", min=0.5, help="Plan trials, new seeds and the last training into so many minutes."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STUDY", help="Try the best values of another study first, such as of other data."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -93,7 +99,7 @@ def tune(
     wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
     wanted |= {"tune.deterministic": True} if deterministic else {}
     chosen = open_recipe(recipe, wanted)
-    way = Way(engine.value, address, device, verbose, minutes)
+    way = Way(engine.value, address, device, verbose, minutes, _open(source).path if source else None)
     if address.startswith("ray://") and engine is Engine.RAY:
         _tune_there(chosen, out, fresh, data_dir, as_json, way)
         return

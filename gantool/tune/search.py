@@ -39,6 +39,7 @@ class Way:
         device: see `devices.choose`.
         verbose: let Ray say what it likes.
         minutes: that it may take in all; its trials, seeds and epochs are then planned into them.
+        source: directory of another study, whose best values a new study tries first.
     """
 
     engine: Literal["ray", "inline"] = "ray"
@@ -46,6 +47,7 @@ class Way:
     device: str = "auto"
     verbose: bool = False
     minutes: float | None = None
+    source: Path | None = None
 
 
 def search(
@@ -78,9 +80,13 @@ def search(
     assert recipe.tune is not None
     _check(way)
     sampler(recipe.tune, 0)  # says what is not installed, before there is a directory
-    path, old = find_study(out, recipe, fresh=fresh)
+    other = Study(way.source) if way.source else None
+    path, old = find_study(out, recipe, fresh=fresh, tell=board.tell)
     with _taken_back(path, new=not old), alone(path / "lock"):
         home = Study.resume(path, recipe) if old else Study.create(path, recipe)
+        if other is not None and not old:
+            count = home.begin_with(other)
+            board.tell(f"{count} of the best values of {other.shown} come first")
         trials = None
         if old and home.is_done() and way.minutes is None:
             board.begin(home)

@@ -85,6 +85,26 @@ class Space:
         named = {key: next((name for name in (self.parameter(key), key) if name in point), None) for key in self.ranges}
         return {key: self._mirrored(key, point[name]) for key, name in named.items() if name is not None}
 
+    def point(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return Optuna's point of a recipe's values, or None where one is missing or outside of its range."""
+        found: dict[str, Any] = {}
+        for key in self.ranges:
+            if not self.searched(key, values):
+                continue
+            name = self.parameter(key)
+            if key not in values:
+                return None
+            value = self._mirrored(key, values[key])
+            span = self.distributions[name]
+            try:
+                inside = span._contains(span.to_internal_repr(value))
+            except (TypeError, ValueError):
+                inside = False
+            if not inside:
+                return None
+            found[name] = value
+        return found
+
     def renamed(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return a point of version 0.1 under the names of this one."""
         return {self.parameter(name) if name in self.ranges else name: value for name, value in params.items()}

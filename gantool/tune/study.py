@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import json
@@ -10,7 +11,7 @@ import re
 import sqlite3
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -35,6 +36,8 @@ from gantool.tune.verdict import Verdict
 DATABASE = "study.db"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 CONSTRAINTS = "constraints"  # Optuna's name of what makes a trial infeasible
+FIRST_POINTS = "first_points"  # attribute of Optuna's study: what is tried after the recipe's own values
+TAKEN_OVER = 3  # points of another study that are tried first
 PATIENCE = 20.0  # seconds to wait for another process that writes to a study's file
 SEEDS = 1_000_000  # new seeds lie below, so that people can type them
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -399,6 +402,9 @@ class Study:
         """
         trials = self.search.get_trials(deepcopy=False)
         attributes |= {"sampler": self.tune.sampler, "pruner": self.tune.pruner, "tune_seed": self.tune.seed}
+        given = self.search.user_attrs.get(FIRST_POINTS, [])
+        if 0 < len(trials) <= len(given):
+            return self.begin(self.search, given[len(trials) - 1], **attributes | {"sampler": "an earlier study"})
         if trials:
             memory = optuna.create_study(sampler=sampler(self.tune, len(trials)))
             memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
@@ -407,6 +413,23 @@ class Study:
             kept = memory.get_trials(deepcopy=False)[-1].system_attrs
             return self.begin(self.search, drawn.params, kept, **attributes)
         return self.begin(self.search, self.space.own_point, own=True, **attributes)
+
+    def begin_with(self, other: Study) -> int:
+        """Try the best values of another study first, after the recipe's own; return how many there are.
+
+        Values that this study does not search are left out, and its own take their place.
+        """
+        ranked = [trial for trial in other.finished() if not trial.user_attrs.get("own")]
+        winner = other.winner()
+        if winner is not None and winner in ranked:
+            ranked = [winner, *(trial for trial in ranked if trial is not winner)]
+        points = []
+        for trial in ranked:
+            point = self.space.point({**self.space.own, **other.space.changes(trial.params)})
+            if point is not None and point != self.space.own_point and point not in points:
+                points.append(point)
+        self.search.set_user_attr(FIRST_POINTS, points[:TAKEN_OVER])
+        return len(points[:TAKEN_OVER])
 
     def _for_sampler(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
         """Return a trial as a sampler should see it.
@@ -505,19 +528,27 @@ def _first_difference(before: Any, after: Any, key: str = "") -> str | None:
     return key.rstrip(".") if before != after else None
 
 
-def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, bool]:
-    """Give the directory of a search, and whether a study is in it that goes on.
+def find_study(
+    out: Path | None, recipe: Recipe, *, fresh: bool, tell: Callable[[str], None] = lambda _: None
+) -> tuple[Path, bool]:
+    """Return the directory of a search, and whether a study is in it that goes on.
 
     Args:
         out: the directory; without it the newest study of this recipe in `runs/`, or a new one.
         recipe: what is searched.
         fresh: start anew; a study at `out` is moved aside.
+        tell: is told by which key the newest study of this name is that of another recipe.
     """
     if out is None:
-        mine = (path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file())
+        mine = [path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file()]
+        mine.sort(key=lambda path: (len(path.name), path.name))
         old = [] if fresh else [path for path in mine if _is_of(path, recipe)]
         if old:
-            return max(old, key=lambda path: (len(path.name), path.name)), True
+            return old[-1], True
+        if mine and not fresh:
+            with contextlib.suppress(GantoolError):
+                key = differs(mine[-1], recipe)
+                tell(f"{mine[-1]} differs in {key}: a new study begins (--from takes its best values)")
         return make_directory(None, recipe.name), False
     if (out / STUDY).is_file():
         if not fresh:
