@@ -255,6 +255,8 @@ def test_data_that_only_the_driver_sees_are_copied_into_the_study_and_trained_on
         "data_dir": str(place.data_dir),
         "store": place.store,
         "device": "cpu",
+        "keep_end": False,
+        "judged": False,
     }
     told = list(run_trial(config, lambda: False))
     assert "why" not in told[-1], told

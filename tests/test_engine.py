@@ -497,7 +497,7 @@ def test_trials_are_measured_after_the_same_epochs_whatever_their_networks_cost(
     recipe = recipe_of(train__epochs=25, train__evaluate_every=None, **extra)
     reports = train(recipe, run_in(tmp_path / "run", recipe), data_dir, passing=True)
     measured = tuple(report.epoch for report in reports if report.metrics)
-    assert measured == schedule.measured_epochs(25) == (1, 3, 5, 9, 13, 19, 25)
+    assert measured == schedule.trial_epochs(25) == (6, 13, 19, 25)
 
 
 def test_a_run_that_is_prolonged_follows_the_schedule_of_its_new_length(tmp_path, data_dir):
