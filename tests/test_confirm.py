@@ -152,6 +152,20 @@ def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(data_dir, tmp_pa
     assert home.winner().number == 1
 
 
+def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
+    """The lowest trial was lucky: with every new seed it and the others diverge, and the recipe does not."""
+
+    def plan(number, seed):
+        if seed == OWN_SEED or number == 0:
+            return 9.0 - number + seed / 1e8
+        return "diverged: at epoch 1"
+
+    home = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(home) == 0
+    assert recommended(home) == 2e-4
+    assert home.verdict().kind == "keep"
+
+
 def test_without_confirm_the_lowest_wins_and_the_search_says_that_it_proves_nothing(data_dir, tmp_path):
     home = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, confirm=None)
     assert (agreed(home), trainings(home)) == (4, {})

@@ -179,7 +179,7 @@ def test_a_candidate_that_fails_with_new_seeds_does_not_win():
     found, _ = raced(lambda number, seed: math.inf if number == 1 else 9.0 - number)
     assert found.contender == 3
     found, _ = raced(lambda number, seed: math.inf if number else 9.0)
-    assert (found.contender, found.verdict) == (None, None)
+    assert (found.contender, found.verdict.kind) == (1, "keep"), "it is the recipe that is kept, and not a lucky trial"
 
 
 @pytest.mark.parametrize("candidates", [(), (1,), (1, 2), (1, 2, 3)])
