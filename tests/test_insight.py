@@ -127,6 +127,21 @@ def test_a_parameter_that_some_finished_trials_lack_has_no_share():
     assert found[DIM] > 0.7
 
 
+def test_a_parameter_counts_under_the_names_of_both_versions():
+    trials = scattered(60, lambda point: -math.log10(point[BETA]))
+    named = [one if index % 2 else renamed(one) for index, one in enumerate(trials)]
+    assert importances(studied(named).get_trials()) == importances(studied(trials).get_trials())
+
+
+def renamed(one):
+    """The same trial under the names of a version that calls what it searches 1 - value."""
+    params, spans = (
+        {f"1 - {key}" if key == BETA else key: value for key, value in values.items()}
+        for values in (one.params, one.distributions)
+    )
+    return create_trial(value=one.value, params=params, distributions=spans)
+
+
 def test_a_trial_that_was_stopped_counts_with_what_it_was_last_measured_at():
     trials = scattered(40, lambda point: abs(math.log10(point[LR]) + 3))
     cut = [one if one.value < 0.5 else stopped_at(one) for one in trials]

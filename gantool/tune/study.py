@@ -451,7 +451,8 @@ class Study:
         system_attrs: dict[str, Any] | None = None,
         **attributes: Any,
     ) -> optuna.Trial:
-        """Begin a trial of the search or its confirmation with these values."""
+        """Begin a trial of one of the three studies with these values, perhaps those of an older version's trial."""
+        params = self.space.renamed(params)
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,
