@@ -182,7 +182,7 @@ def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, capsys):
         "1 training with new seeds done; …; lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your "
         "recipe",
         f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; "
-        "2 trainings with new seeds done; …; trial 2 against your recipe: fd 1.500 to 3.500 over 1 seed",
+        "2 trainings with new seeds done; …; trial 2: fd 1.500, your recipe: 3.500, 1 seed each",
     ]
 
 
@@ -279,4 +279,4 @@ def test_it_is_said_what_new_seeds_are_for(data_dir, tmp_path, capsys):
     assert lines[2].endswith("; lowest fd 7.500 (trial 2, one seed)")
     assert lines[3].endswith("; lowest fd 6.500 (trial 3, one seed); new seeds choose among trials 3, 2")
     assert any(line.endswith("; new seeds compare trial 3 with your recipe") for line in lines)
-    assert lines[-1].endswith("; trial 3 against your recipe: fd 6.500 to 9.500 over 2 seeds")
+    assert lines[-1].endswith("; trial 3: fd 6.500, your recipe: 9.500, 2 seeds each")

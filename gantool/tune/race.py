@@ -127,7 +127,10 @@ def _selecting(candidates: Sequence[int], outcomes: Outcomes, selection: Sequenc
 
 
 def _contender(own: int, candidates: Sequence[int], outcomes: Outcomes, selection: Sequence[int]) -> int | None:
-    """Return the candidate with the lowest metric over the selection seeds; of a single one nothing is asked."""
+    """Return the candidate with the lowest metric over the selection seeds; of a single one nothing is asked.
+
+    Where all of them failed it is the first, so that a verdict is reached that sets them against the recipe.
+    """
     if len(candidates) < 2:
         return next(iter(candidates), None)
     through = {
@@ -137,8 +140,7 @@ def _contender(own: int, candidates: Sequence[int], outcomes: Outcomes, selectio
     }
     sound = {number: found for number, found in through.items() if not all(one.copies for one in found)}
     means = {number: statistics.fmean(_log(one.value) for one in found) for number, found in (sound or through).items()}
-    finite = {number: mean for number, mean in means.items() if mean < math.inf}
-    return min(finite, key=lambda number: (finite[number], candidates.index(number)), default=None)
+    return min(means, key=lambda number: (means[number], candidates.index(number)), default=None)
 
 
 def _look(
