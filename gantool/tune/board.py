@@ -255,7 +255,7 @@ class Board:
         planned = self.trials is not None and self.trials.plan is not None  # as many as there is time for
         where = counts or "0"
         where += "" if planned or self.tune is None else f" of {self.tune.trials}"
-        if any(row.again for row in self.rows.values()):
+        if self.reseeded or any(" seed " in label for label in self.rows):
             where += f"; {show.several(self.reseeded, 'training')} with new seeds done"
         parts = [f"{show.duration(time.monotonic() - self.start)} so far{self._left()}"]
         if self.trials and self.trials.place.gpus:
