@@ -104,7 +104,10 @@ def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
 
 def _verdict(findings: Findings) -> str | None:
     """Return whether the best setting beats the recipe's own values."""
-    return None if findings.verdict is None else findings.verdict.sentence()
+    if findings.verdict is None:
+        return None
+    told = findings.verdict.sentence()
+    return f"trial {findings.verdict.number} is {told}" if findings.verdict.kind == "better" else told
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -118,6 +121,8 @@ def _history(findings: Findings) -> str | None:
         return f"none of {ended} trials finished" if ended > 1 else None
     lowest = findings.ranked[0]
     told = f"{findings.metric} {show.number(result(lowest))}"
+    if any(result(trial) < result(lowest) for trial in findings.finished):
+        told += "; copies of training images left out"
     later = sum(trial.number > lowest.number for trial in findings.ended)
     if ended == 1:
         return f"one trial finished, with {told}: it takes more to learn from"
