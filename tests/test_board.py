@@ -9,7 +9,7 @@ import time
 
 import pytest
 from rich.console import Console
-from test_search import BETA, RATE, bowl, made, planned, quick, run, tiny
+from test_search import BETA, RATE, bowl, made, planned, quick, rows, run, tiny
 
 from gantool import show
 from gantool.tune.board import Board, Row, sparkline
@@ -131,6 +131,16 @@ def test_copies_are_not_called_the_lowest_and_other_diagnoses_change_nothing(cod
     assert first.split()[:2] == ["1", "1.000"]
     assert first.rstrip().endswith(f"finished, {code}")
     assert second.split()[:2] == ["0", "9.000"]
+
+
+def test_a_trial_that_copies_has_that_reason_for_its_rank_wherever_it_is_shown(data_dir, tmp_path):
+    home = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
+    board, trials = begun(home, data_dir)
+    trials.next("a")
+    ended(trials, "a", report(4, 1.0, diagnoses=["d-overfit"], copies=True))
+    assert drawn(board).splitlines()[3].rstrip().endswith("your recipe, finished, d-overfit, memorised")
+    assert [row["diagnoses"] for row in rows(home.path)] == ["d-overfit memorised"]
+    assert home.trials()[0].user_attrs["diagnoses"] == ["d-overfit", "memorised"]
 
 
 def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_left_empty(data_dir, tmp_path):

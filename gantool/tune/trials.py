@@ -318,6 +318,8 @@ class Trials:
             state, value = TrialState.COMPLETE, result.get("value", result["best"])
         else:
             state, value = TrialState.PRUNED, None
+        if result.get("copies") and "memorised" not in result["diagnoses"]:
+            result["diagnoses"] = [*result["diagnoses"], "memorised"]  # the reason for its rank, whatever has begun yet
         for name in ("seconds", "diagnoses", "copies"):
             if name in result:
                 live.trial.set_user_attr(name, result[name])
