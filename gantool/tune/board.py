@@ -297,7 +297,8 @@ class Board:
             marks = ["winner"] if row.label == self.winner and rows is not None else []
             marks += ["your recipe"] if row.label == self.own else []
             told = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
-            spread = [f"{one} ({len(one.values)})" if one else ""] if confirmed else []
+            count = f" ({len(one.values)})" if one and wide else ""
+            spread = [f"{one or ''}{count}"] if confirmed else []
             table.add_row(
                 row.label,
                 show.number(row.best) if math.isfinite(row.best) else "",
