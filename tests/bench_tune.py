@@ -127,7 +127,7 @@ def worth(seconds: float) -> bool:
         verdict, said = home.verdict(), sentence(home)
     print(f"cgan_egg: a notebook's {recipe.train.epochs} epochs at {pace:.0f} images/s: {notebook:.0f} s")
     print(
-        f"cgan_egg: gantool tune, with new seeds and two trainings of {recipe.train.epochs} epochs: {took:.0f} s, "
+        f"cgan_egg: gantool tune, with new seeds and what follows: {took:.0f} s, "
         f"{took / notebook:.2f} times that (goal: below 1)"
     )
     print(f"cgan_egg: {said} (goal: better than your recipe)")

@@ -138,7 +138,10 @@ def test_a_size_may_have_two_sides():
         ),
         (TEXT + "tune:\n  space: {}\n", "r.yaml:11: tune.space: expected at least 1 values, got {}"),
         (TEXT + TUNE + "  trials: 0\n", "r.yaml:14: tune.trials: expected at least 1, got 0"),
-        (TEXT + TUNE + "  finish: half\n", "r.yaml:14: tune.finish: expected one of 'full', got \"half\""),
+        (
+            TEXT + TUNE + "  finish: half\n",
+            "r.yaml:14: tune.finish: expected one of 'full' or a whole number, got \"half\"",
+        ),
         (
             TEXT + TUNE + "  confirm: {seeds: 4, epochs: 0}\n",
             "r.yaml:14: tune.confirm.epochs: expected at least 1, got 0",
@@ -258,7 +261,7 @@ def test_a_change_takes_the_place_of_what_the_file_says(changes, get, value):
 
 def test_a_search_confirms_and_finishes_unless_it_is_told_not_to():
     usual = read(TEXT + TUNE).tune
-    assert (usual.confirm.top, usual.confirm.seeds, usual.confirm.epochs, usual.finish) == (3, 6, None, "full")
+    assert (usual.confirm.top, usual.confirm.seeds, usual.confirm.epochs, usual.finish) == (3, 8, None, "full")
     bare = read(TEXT + TUNE, "tune.confirm=null", "tune.finish=null").tune
     assert (bare.confirm, bare.finish) == (None, None)
 
