@@ -95,6 +95,12 @@ class Run:
         path = find_directory(place, "recipe.yaml", "run", "gantool train RECIPE")
         return cls(_winner(path) if is_file(path / STUDY) else path)
 
+    @property
+    def title(self) -> str:
+        """What a run is called beside others: by its directory, a trial by that of its study too."""
+        study = self.path.absolute().parent.parent
+        return f"{study.name}/{self.path.name}" if is_file(study / STUDY) else self.path.name
+
     @classmethod
     def newest(cls, name: str) -> Self | None:
         """Give the newest run of the recipe called `name`, or None."""
@@ -152,8 +158,11 @@ def _winner(study: Path) -> Path:
         place = json.loads((study / STUDY).read_text(encoding="utf-8")).get("run")
     except (OSError, ValueError, AttributeError):
         raise RunError(f"{study / STUDY}: is damaged; restore a copy, or name one of its trials") from None
-    if not place or not is_file(study / place / "recipe.yaml"):
-        raise RunError(f"{study}: is a study in which no trial has finished yet; go on with: gantool tune {study}")
+    if not place:
+        state = "of an older version" if is_file(study / "best.yaml") else "in which no trial has finished yet"
+        raise RunError(f"{study}: is a study {state}; go on with: gantool tune {study}")
+    if not is_file(study / place / "recipe.yaml"):
+        raise RunError(f"{study / place}: is missing, but the study stands for it; name another one of its trials")
     return study / place
 
 

@@ -429,8 +429,8 @@ def compare(
         found = evaluator(trained.pictures).metrics
         last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
         name, fakes = trained.recipe.model["name"], len(evaluator.asked)
-        rows.append(Row(str(run.path), run.path.name, name, trained.epoch, found, fakes, last[0] if last else [], same))
-        lines.append(_line(run.path.name, trained, columns))
+        rows.append(Row(str(run.path), run.title, name, trained.epoch, found, fakes, last[0] if last else [], same))
+        lines.append(_line(run.title, trained, columns))
     # The best first, in the table and on the sheet; what cannot be compared last.
     order = sorted(range(len(rows)), key=lambda index: (not rows[index].same, rows[index].values["fd"]))
     images.save(_sheet([lines[index] for index in order], columns), path)

@@ -272,7 +272,8 @@ class Bench:
 
     def search(self, title, way, changes):
         row = {"recipe": title}
-        recipe = engine.change(self.narrow("gan14", 64), {"tune.epochs": 1, "tune.confirm": None, "tune.trials": 4})
+        short = {"tune.epochs": 1, "tune.trials": 4, "tune.confirm": None, "tune.finish": None}
+        recipe = engine.change(self.narrow("gan14", 64), short)
         place = self.folder / f"{re.sub(r'[^a-z0-9]+', '-', title.lower())}.yaml"
         place.write_text(dump(engine.change(recipe, changes)), encoding="utf-8")
 

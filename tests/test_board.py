@@ -9,12 +9,15 @@ import time
 
 import pytest
 from rich.console import Console
-from test_search import BETA, RATE, SEARCH, bowl, made, planned, quick, run, tiny
+from test_search import BETA, RATE, bowl, made, planned, quick, rows, run, tiny
 
 from gantool import show
 from gantool.tune.board import Board, Row, sparkline
 from gantool.tune.study import Study
 from gantool.tune.trials import Place, Trials
+
+STATE = ["your", "recipe,", "finished"]  # of the first trial
+SEARCH = {"tune__epochs": 2, "tune__pruner": "none"}
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_the_picture_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir,
     assert head.rstrip() == "1 finished, 1 running of 5"
     assert re.match(r"\ds so far, about \ds left; lowest fd 10.00 \(trial 0, one seed\) *$", time_line)
     assert heading.split() == ["trial", "fd", "epoch", "lr", "betas.0", "state"]
-    assert row.split() == ["0", "10.00", "4/4", "█▄▁", "0.0002", "0.5", "your", "recipe,", "finished"]
+    assert row.split() == ["0", "10.00", "4/4", "█▄▁", "0.0002", "0.5", *STATE]
     assert re.match(r"trial 1  ━{12} {12}  2/4  fd 25.00  █▁ *$", running)
 
 
@@ -110,15 +113,34 @@ def test_hours_of_gpus_are_shown_where_there_are_gpus(data_dir, tmp_path):
     assert "; 0.50 GPU hours" in drawn(board)
 
 
-def test_a_collapsed_trial_is_marked_and_its_metric_counts(data_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "lowest"),
+    [
+        ("mode-collapse", "lowest fd 1.000 (trial 1, one seed)"),
+        ("memorised", "lowest fd 9.000 (trial 0, one seed; copies of training images left out)"),
+    ],
+)
+def test_copies_are_not_called_the_lowest_and_other_diagnoses_change_nothing(code, lowest, data_dir, tmp_path):
     home = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
     board, trials = begun(home, data_dir)
-    for key, score, codes in (("a", 9.0, []), ("b", 1.0, ["mode-collapse"])):
+    for key, score, codes in (("a", 9.0, []), ("b", 1.0, [code])):
         trials.next(key)
-        ended(trials, key, report(4, score, diagnoses=codes))
-    picture = drawn(board)
-    assert "lowest fd 1.000 (trial 1, one seed)" in picture
-    assert "finished, mode-collapse" in picture
+        ended(trials, key, report(4, score, diagnoses=codes, copies="memorised" in codes))
+    time_line, _, first, second = drawn(board).splitlines()[1:5]
+    assert time_line.rstrip().endswith(f"; {lowest}")
+    assert first.split()[:2] == ["1", "1.000"]
+    assert first.rstrip().endswith(f"finished, {code}")
+    assert second.split()[:2] == ["0", "9.000"]
+
+
+def test_a_trial_that_copies_has_that_reason_for_its_rank_wherever_it_is_shown(data_dir, tmp_path):
+    home = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
+    board, trials = begun(home, data_dir)
+    trials.next("a")
+    ended(trials, "a", report(4, 1.0, diagnoses=["d-overfit"], copies=True))
+    assert drawn(board).splitlines()[3].rstrip().endswith("your recipe, finished, d-overfit, memorised")
+    assert [row["diagnoses"] for row in rows(home.path)] == ["d-overfit memorised"]
+    assert home.trials()[0].user_attrs["diagnoses"] == ["d-overfit", "memorised"]
 
 
 def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_left_empty(data_dir, tmp_path):
@@ -131,18 +153,7 @@ def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_l
     ended(trials, "a", report(4, 1.0))
     heading, row = drawn(board).splitlines()[2:4]
     assert heading.split() == ["trial", "fd", "epoch", "generator.lr", "discriminator.lr", "r1", "loss.name", "state"]
-    assert row.split() == [
-        "0",
-        "1.000",
-        "4/4",
-        "▁",
-        "0.0002",
-        "0.0002",
-        "non_saturating",
-        "your",
-        "recipe,",
-        "finished",
-    ]
+    assert row.split() == ["0", "1.000", "4/4", "▁", "0.0002", "0.0002", "non_saturating", *STATE]
 
 
 def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp_path, terminal, capsys):
@@ -155,9 +166,15 @@ def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp
     assert "\x1b[" in text
     assert re.search(r"trial 1 +━+ +[1-3]/4 +fd ", text)
     assert re.search(r"1 finished, 1 running of 3.*lowest fd", text, re.DOTALL)
-    assert re.search(r"so far, about \d+s left; lowest fd", text)
+    assert re.search(r"so far, about \d+s left; lowest fd \d\.\d+ \(trial \d, one seed\)", text)
     assert "trial 0 finished" not in text, "no line an event where there is a picture"
     assert re.search(r"^ +\d  \d\.\d+ +4/4 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def lines_of(text):
+    """The lines about trials, without times."""
+    lines = [line for line in text.splitlines() if line.startswith("trial ")]
+    return [re.sub(r"\d+s so far(, about \d+s left)?", "…", line) for line in lines]
 
 
 def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, capsys):
@@ -182,26 +199,71 @@ def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, capsys):
         "1 training with new seeds done; …; lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your "
         "recipe",
         f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; "
-        "2 trainings with new seeds done; …; trial 2 against your recipe: fd 1.500 to 3.500 over 1 seed",
+        "2 trainings with new seeds done; …; trial 2: fd 1.500, your recipe: 3.500, 1 seed each",
     ]
 
 
+def test_a_training_to_the_full_length_is_a_line_and_no_new_seed(data_dir, tmp_path, capsys):
+    chosen = tiny(**SEARCH, tune__trials=2, tune__finish="full", train__epochs=6)
+    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [3.0 - number]))
+    assert lines_of(capsys.readouterr().err)[2:] == [
+        "trial 0 to the end finished at epoch 6: fd 3.167; 2 finished of 2; …; lowest fd 2.500 (trial 1, one seed)",
+        "trial 1 to the end finished at epoch 6: fd 2.167; 2 finished of 2; …; lowest fd 2.500 (trial 1, one seed)",
+    ]
+
+
+def test_trainings_to_the_full_length_are_to_do_and_have_its_epochs(data_dir, tmp_path):
+    home = made(tmp_path / "s", tune__trials=2, tune__pruner="none", tune__finish="full", train__epochs=8)
+    board, trials = begun(home, data_dir, slots=2)
+    for key, score in (("a", 3.0), ("b", 2.0)):
+        trials.next(key)
+        ended(trials, key, report(4, score))
+    assert board.todo == 2
+    for key in "cd":
+        trials.next(key)
+    trials.measured("c", report(4, 2.0))
+    trials.measured("c", report(6, 2.0))
+    assert board._left() == f", about {show.duration((2 - 6 / 8) * sum(board.spent) / 2 / 2)} left"
+    assert re.search(r"^trial 0 to the end +━+ +6/8  fd 2.000 ", drawn(board), re.MULTILINE)
+    ended(trials, "c", report(8, 1.5, finished=True))
+    assert board.todo == 1
+
+
 def test_what_was_confirmed_before_a_restart_counts(data_dir, tmp_path, capsys):
-    chosen = tiny(**SEARCH | {"tune__trials": 2}, tune__confirm={"top": 2, "seeds": 2})
-    stopped, seeds = [], made(tmp_path / "seeds", tune__confirm={"top": 2, "seeds": 2}).seeds()
+    chosen, stopped = tiny(**SEARCH, tune__trials=2, tune__confirm={"top": 1, "seeds": 2}), []
 
     def plan(number, seed):
-        if (number, seed) == (1, seeds[-1]):
+        if (number, seed) == (1, last):
             stopped.append(2)
         return [3.0 - number]
 
+    last = made(tmp_path / "seeds", tune__confirm={"top": 1, "seeds": 2}).seeds()[-1]
     run(chosen, tmp_path / "s", data_dir, planned(plan), stopped=stopped)
-    assert Study(tmp_path / "s").race().pending
+    assert [(one.number, len(one.values)) for one in Study(tmp_path / "s").confirmed()] == [(1, 1), (0, 1)]
     capsys.readouterr()
     run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [3.0 - number]))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trial ")]
-    assert re.search(r"; 4 trainings with new seeds done; ", lines[-1])
-    assert len(lines) < 4
+    said = capsys.readouterr().err
+    assert "study " in said
+    assert ": 2 of 2 trials done; 1 interrupted go on" in said
+    assert [re.search(r"\d+ trainings with new seeds done", line)[0] for line in lines_of(said)] == [
+        "3 trainings with new seeds done",
+        "4 trainings with new seeds done",
+    ]
+
+
+def test_at_the_end_the_table_names_the_winner_and_counts_new_seeds(data_dir, tmp_path, capsys):
+    def plan(number, seed):
+        return [3.0 - number, *(["mode-collapse"] if number == 2 else [])]
+
+    chosen = tiny(**SEARCH, tune__trials=3, tune__confirm={"top": 2, "seeds": 4})
+    run(chosen, tmp_path / "s", data_dir, planned(plan))
+    heading, *table = [re.split(r"  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert heading == ["trial", "fd", "new seeds", "epoch", "lr", "betas.0", "state"]
+    assert [(row[0], row[1], row[2], row[-1]) for row in table] == [
+        ("2", "1.500", "1.500 (6)", "winner, finished, mode-collapse"),
+        ("1", "2.500", "2.500 (1)", "finished"),
+        ("0", "3.500", "3.500 (4)", "your recipe, finished"),
+    ]
 
 
 def events(text):
@@ -215,10 +277,9 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
     def plan(number, seed):
         return ["diverged: at once" if number == 1 else 3.0 - number]
 
-    chosen = tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 1, "seeds": 1})
-    run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
-    told = events(capsys.readouterr().out)
-    seed = Study(tmp_path / "s").seeds()[-1]
+    chosen = tiny(**SEARCH, tune__trials=3, tune__confirm={"top": 1, "seeds": 1}, tune__finish="full", train__epochs=4)
+    home = run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
+    told, seed = events(capsys.readouterr().out), home.seeds()[-1]
     assert [(event["event"], event.get("trial")) for event in told] == [
         ("begin", None),
         *[(what, "0") for what in ("started", "measured", "measured", "ended")],
@@ -226,6 +287,8 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
         *[(what, "2") for what in ("started", "measured", "measured", "ended")],
         *[(what, f"2 seed {seed}") for what in ("started", "measured", "measured", "ended")],
         *[(what, f"0 seed {seed}") for what in ("started", "measured", "measured", "ended")],
+        *[(what, "0 to the end") for what in ("started", "measured", "measured", "measured", "measured", "ended")],
+        *[(what, "2 to the end") for what in ("started", "measured", "measured", "measured", "measured", "ended")],
         ("end", None),
     ]
     assert told[1]["values"] == {RATE: 2e-4, BETA: 0.5}
@@ -234,8 +297,20 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
     assert (failed["state"], failed["fd"], failed["why"]) == ("fail", None, "diverged: at once")
     end = told[-1]
     assert (end["best"], end["interrupted"], end["spent_budget"]) == (2, False, None)
-    assert end["sentence"].startswith("cannot tell yet whether trial 2 is better: fd 1.500 against 3.500 over 1 seed")
-    assert (end["verdict"]["kind"], end["verdict"]["trial"]) == ("unsure", 2)
+    assert end["sentence"] == (
+        "cannot tell yet whether trial 2 is better: fd 1.500 against 3.500 over 1 seed (too few to tell), after 2 "
+        "epochs; trained on with one seed: the recipe's own values 3.250 after 4, trial 2 1.250 after 4"
+    )
+    assert end["verdict"] == {
+        "kind": "unsure",
+        "trial": 2,
+        "values": [1.5],
+        "own": [3.5],
+        "ratio": pytest.approx(1.5 / 3.5),
+        "interval": [0.0, None],
+        "epochs": 2,
+        "copies": False,
+    }
     run(chosen, tmp_path / "s", data_dir, as_json=True)
     again = events(capsys.readouterr().out)
     assert [event["event"] for event in again] == ["begin", "end"]
@@ -262,8 +337,9 @@ def test_programs_are_told_of_what_was_interrupted_and_taken_up(data_dir, tmp_pa
     assert (second["event"], second["epoch"]) == ("measured", 3), "what was told before is not told again"
 
 
-def test_a_row_of_a_confirmation_is_known_by_its_label():
+def test_a_row_of_a_further_training_is_known_by_its_label():
     assert Row("3 seed 8", {}).again
+    assert Row("3 to the end", {}).again
     assert not Row("3", {}).again
 
 
@@ -279,4 +355,4 @@ def test_it_is_said_what_new_seeds_are_for(data_dir, tmp_path, capsys):
     assert lines[2].endswith("; lowest fd 7.500 (trial 2, one seed)")
     assert lines[3].endswith("; lowest fd 6.500 (trial 3, one seed); new seeds choose among trials 3, 2")
     assert any(line.endswith("; new seeds compare trial 3 with your recipe") for line in lines)
-    assert lines[-1].endswith("; trial 3 against your recipe: fd 6.500 to 9.500 over 2 seeds")
+    assert lines[-1].endswith("; trial 3: fd 6.500, your recipe: 9.500, 2 seeds each")

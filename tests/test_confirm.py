@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -141,15 +142,36 @@ def test_of_the_recipe_alone_the_recipe_is_left(data_dir, tmp_path):
     home = searched(lambda number, seed: "diverged: at epoch 1" if number else 5.0, tmp_path / "s", data_dir)
     assert agreed(home) == 0
     assert trainings(home) == {}
-    assert first_line(home) == "# no other setting finished, so keep your recipe, after 2 epochs."
+    assert first_line(home) == "# no other setting finished, so keep your recipe: fd 5.500, after 2 epochs."
 
 
-def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(data_dir, tmp_path):
+@pytest.mark.parametrize("later", [1.0, "diverged: at epoch 1"], ids=["sound with other seeds", "fails with all"])
+def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir, tmp_path):
     def plan(number, seed):
-        return 5.0 + number + seed / 1e8 if number else "diverged: at epoch 1"
+        if number == 0:
+            return "diverged: at epoch 1" if seed == OWN_SEED else later
+        return 5.0 + (number if seed == OWN_SEED else -number) + seed / 1e8
 
     home = searched(plan, tmp_path / "s", data_dir)
-    assert home.winner().number == 1
+    assert agreed(home) == 3, "the best of the candidates 1, 2 and 3 over new seeds"
+    seeds = len(home.verdict().values)
+    assert (home.verdict().kind, seeds) == ("unconfirmed", 2 if later == 1.0 else 4)
+    assert re.fullmatch(
+        r"# the recipe's own values have not finished; trial 3 reached fd 2.50\d, after 2 epochs\.", first_line(home)
+    )
+    assert re.fullmatch(rf"trial 3: fd 2.50\d over {seeds} seeds; your recipe failed", results.standing(home))
+
+
+def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
+    def plan(number, seed):
+        return 9.0 - number if seed == OWN_SEED or number == 0 else "diverged: at epoch 1"
+
+    home = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(home) == 0
+    assert first_line(home) == (
+        "# no setting beat your recipe, so keep it: the best other one had no result (2 of 2 failed) against fd 9.500, "
+        "2 seeds each, after 2 epochs."
+    )
 
 
 def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
@@ -313,6 +335,7 @@ def test_where_the_recipe_stays_only_the_recipe_goes_on(data_dir, tmp_path):
         lambda number, seed: 5.0 + number + seed / 1e8, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6
     )
     assert [one.user_attrs["of"] for one in home.finishes()] == [0]
+    assert first_line(home).endswith("; trained on with one seed: the recipe's own values 5.167 after 6.")
 
 
 # What a real search leaves

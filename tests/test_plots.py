@@ -9,7 +9,6 @@ import random
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib.style
@@ -65,24 +64,24 @@ def trial(index, state=DONE, value=None, keys=tuple(SPANS), **told):
     )
 
 
-def findings(trials, confirmed=()):
+def findings(trials, confirmed=(), winner=None):
     study = optuna.create_study()
     study.add_trials(trials)
     kept = study.get_trials()
     values = [{key: 1 - value if key == BETA else value for key, value in one.params.items()} for one in kept]
     finished = [one for one in kept if one.state == DONE and math.isfinite(one.value)]
-    winner = min(finished, key=lambda one: one.value, default=None)
-    number = winner.number if winner else None
+    lowest = min(finished, key=lambda one: one.value, default=None)
+    number = lowest.number if lowest and winner is None else winner
     return Findings("fd", kept, values, frozenset({LR}), frozenset({BETA}), list(confirmed), number)
 
 
 def usual():
-    """Forty trials with every fate."""
+    """Forty trials with every fate, the winner of which is not the lowest with one seed."""
     states = [DONE, DONE, STOPPED, DONE, FAILED, STOPPED, DONE, RUNNING]
-    told = [{"own": True}, {"diagnoses": ["memorised"]}, *({"why": "<script>: & more"} for _ in range(38))]
+    told = [{"own": True}, {"copies": True}, *({"why": "<script>: & more"} for _ in range(38))]
     trials = [trial(index, states[index % 8], **told[index]) for index in range(40)]
-    confirmed = [Confirmed(0, (200.0, 210.0)), Confirmed(3, (150.0, 160.0, math.nan)), Confirmed(6, (90.0,))]
-    return replace(findings(trials, confirmed), winner=6)
+    again = [Confirmed(6, (90.0,)), Confirmed(3, (150.0, 160.0, math.nan)), Confirmed(0, (200.0, 210.0))]
+    return findings(trials, again, winner=6)
 
 
 WEIGHTS = {LR: 0.7, DIM: 0.2, BETA: 0.1}
@@ -174,6 +173,9 @@ def test_the_history_has_every_ended_trial_once():
     line = axes.lines[0].get_ydata()
     assert (np.diff(line) <= 0).all()
     assert line[-1] == pytest.approx(math.log10(found.ranked[0].value))  # 40 to 900 and more: orders of magnitude
+    (star,) = [points for points in axes.collections if points.get_label() == "winner"]
+    assert found.best.value > found.ranked[0].value
+    assert star.get_offsets().tolist() == [pytest.approx([6, math.log10(found.best.value)])]
 
 
 @pytest.mark.usefixtures("styled")
@@ -295,12 +297,14 @@ def test_the_table_has_every_trial_the_best_first(drawn):
     found = usual()
     head, *rows = Page(drawn[-1].read_text(encoding="utf-8")).rows
     parameters = ["lr", "betas.1", "latent_dim", "loss.name", "r1"]
-    assert head == ["trial", "fd", "epoch", "seconds", "again", *parameters, "state", "what was seen"]
+    assert head == ["trial", "fd", "epoch", "seconds", "new seeds", *parameters, "state", "what was seen"]
     assert sorted(int(row[0]) for row in rows) == list(range(40))
     assert int(rows[0][0]) == found.best.number == 6
     sound = [one.number for one in found.ranked if one.number != 6]
     assert [int(row[0]) for row in rows[1 : 1 + len(sound)]] == sound
-    assert rows[1 + len(sound)][-2:] == ["finished", "memorised"]
+    assert rows[1 + len(sound)][0] == "1", "copies come after all others that finished"
+    seeds = {row[0]: row[4] for row in rows if row[4]}
+    assert seeds == {"0": "205.0 ± 7.1 (2 seeds)", "3": "nan (3 seeds)", "6": "90.00 (1 seed)"}
     assert next(row for row in rows if row[0] == "0")[-1] == "the recipe's own values"
     assert next(row for row in rows if row[0] == "4")[-2:] == ["failed", "<script>: & more"]
 
@@ -319,7 +323,8 @@ STRANGE = {
     "only infinite": [trial(index, value=-math.inf) for index in range(3)],
     "negative": [trial(index, value=index - 3.0) for index in range(6)],
     "far apart": [trial(index, value=10.0 ** (9 * index - 20)) for index in range(5)],
-    "all spoilt": [trial(index, diagnoses=["mode-collapse"]) for index in range(5)],
+    "all collapsed": [trial(index, diagnoses=["mode-collapse"]) for index in range(5)],
+    "all copies": [trial(index, copies=True) for index in range(5)],
     "choices": [trial(index, keys=(LOSS,)) for index in range(5)],
     "no parameters": [trial(index, keys=()) for index in range(5)],
 }

@@ -139,6 +139,14 @@ def test_a_size_may_have_two_sides():
         (TEXT + "tune:\n  space: {}\n", "r.yaml:11: tune.space: expected at least 1 values, got {}"),
         (TEXT + TUNE + "  trials: 0\n", "r.yaml:14: tune.trials: expected at least 1, got 0"),
         (
+            TEXT + TUNE + "  finish: half\n",
+            "r.yaml:14: tune.finish: expected one of 'full' or a whole number, got \"half\"",
+        ),
+        (
+            TEXT + TUNE + "  confirm: {seeds: 4, epochs: 0}\n",
+            "r.yaml:14: tune.confirm.epochs: expected at least 1, got 0",
+        ),
+        (
             TEXT + TUNE.replace("high", "hihg"),
             "r.yaml:12: tune.space.train.optimizer.lr.hihg: unknown key 'hihg'; did you mean 'high'?",
         ),
@@ -249,6 +257,13 @@ def test_epochs_have_a_range(epochs):
 )
 def test_a_change_takes_the_place_of_what_the_file_says(changes, get, value):
     assert get(read(TEXT, *changes)) == value
+
+
+def test_a_search_confirms_and_finishes_unless_it_is_told_not_to():
+    usual = read(TEXT + TUNE).tune
+    assert (usual.confirm.top, usual.confirm.seeds, usual.confirm.epochs, usual.finish) == (3, 8, None, "full")
+    bare = read(TEXT + TUNE, "tune.confirm=null", "tune.finish=null").tune
+    assert (bare.confirm, bare.finish) == (None, None)
 
 
 def test_an_end_of_a_searched_range_can_be_changed():

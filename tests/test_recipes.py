@@ -70,6 +70,11 @@ def test_both_ends_of_its_search_space_are_recipes(name):
 
 
 @each
+def test_its_search_ends_in_trained_models(name):
+    assert open_recipe(name).tune.finish
+
+
+@each
 def test_its_model_can_be_built_and_plays_its_data(name):
     model = models.build(open_recipe(name, small(name)), spec(open_recipe(name, small(name))))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 
+import optuna
 import pytest
-from optuna.trial import TrialState
-from test_search import BETA, RATE, quick, run, states, tiny
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+from test_search import BETA, RATE, bowl, quick, reseeded, rows, run, states, tiny
 
 from gantool.errors import RecipeError
 from gantool.schedule import measured_epochs
@@ -60,6 +63,99 @@ def test_what_comes_next_depends_on_the_trials_and_the_seed_and_not_on_when_the_
     assert again[:8] == old
     assert not any(point in old for point in again[8:]), "and does not repeat itself"
     assert asked(made(tmp_path / "t", **settings, tune__seed=100), 3)[1:] != old[1:3]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_two_seeds_share_no_point(sampler, tmp_path):
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+    first, second = (asked(made(tmp_path / str(seed), tune__sampler=sampler, tune__seed=seed), 24) for seed in (0, 1))
+    assert first[0] == second[0], "the recipe's own values"
+    points = [str(point) for point in first[1:] + second[1:]]
+    assert len(set(points)) == len(points) == 46
+
+
+def test_the_samplers_of_one_seed_do_not_begin_with_the_same_points(tmp_path):
+    pytest.importorskip("cmaes")
+    begun = {sampler: asked(made(tmp_path / sampler, tune__sampler=sampler), samplers.STARTUP) for sampler in SAMPLERS}
+    for one, other in itertools.combinations(begun.values(), 2):
+        assert one[0] == other[0], "the recipe's own values"
+        assert not any(point in other for point in one[1:])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31])
+def test_a_derived_seed_is_of_its_purpose_alone(seed):
+    purposes = [("sampler", name, number) for name in SAMPLERS for number in range(100)] + [("confirm", 0)]
+    found = [samplers.derived(seed, *purpose) for purpose in purposes]
+    assert len(set(found)) == len(purposes)
+    assert all(0 <= one < 2**32 for one in found)
+    assert found == [samplers.derived(seed, *purpose) for purpose in purposes]
+
+
+# A study of version 0.1, in which 1 - value stands under the key's own name
+
+SECOND = "train.optimizer.betas.1"
+SPACE = {
+    RATE: {"low": 1e-5, "high": 1e-1, "log": True},
+    SECOND: {"low": 0.9, "high": 0.9999, "one_minus_log": True},
+}
+OLD_VALUES = [0.999, 0.99, 0.9995]  # of the second beta
+
+
+def with_trials(path, second, **changes):
+    """A study with three finished trials that were written by Optuna; `second` is its name of the second beta."""
+    home = made(path, tune__space=SPACE, **changes)
+    study = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(path / 'study.db').as_posix()}")
+    spans = {RATE: FloatDistribution(1e-5, 1e-1, log=True), second: FloatDistribution(1 - 0.9999, 1 - 0.9, log=True)}
+    for number, value in enumerate(OLD_VALUES):
+        study.add_trial(
+            create_trial(
+                value=3.0 - number / 10,
+                params={RATE: 2e-4 * (1 + number), second: 1 - value},
+                distributions=spans,
+                intermediate_values={4: 3.0 - number / 10},
+                user_attrs={"own": True} if number == 0 else {},
+            )
+        )
+    return home
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_study_with_the_old_names_of_parameters_is_asked_for_trials(sampler, tmp_path):
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+    home = with_trials(tmp_path / "s", SECOND, tune__sampler=sampler)
+    for _ in range(5):
+        trial = home.ask()
+        assert set(trial.params) == {RATE, f"1 - {SECOND}"}
+        assert 0.9 <= home.space.changes(trial.params)[SECOND] <= 0.9999
+        home.search.tell(trial, 2.0)
+
+
+def test_a_sampler_learns_from_trials_with_the_old_names(tmp_path):
+    """The same trials under the old and the new names lead to the same next points."""
+    old, new = (with_trials(tmp_path / str(len(name)), name) for name in (SECOND, f"1 - {SECOND}"))
+    for home in (old, new):  # one more than a sampler draws at random
+        for _ in range(samplers.STARTUP - len(OLD_VALUES) + 1):
+            home.search.tell(home.ask(), 2.0)
+    assert [trial.params for trial in old.trials()[3:]] == [trial.params for trial in new.trials()[3:]]
+    assert all(SECOND in trial.params for trial in old.trials()[:3]), "they stay as they were written"
+
+
+def test_a_study_with_the_old_names_of_parameters_goes_on_and_is_confirmed(data_dir, tmp_path):
+    with_trials(tmp_path / "s", SECOND)
+    chosen = tiny(tune__space=SPACE, tune__confirm={"top": 2, "seeds": 4})
+    home = run(chosen, tmp_path / "s", data_dir, quick(bowl))
+    assert len(home.spent()) == len(home.trials()) == 6
+    table = rows(home.path)
+    assert [float(row[SECOND]) for row in table][:3] == pytest.approx(OLD_VALUES)
+    assert all(0.9 <= float(row[SECOND]) <= 0.9999 for row in table)
+    assert {state for *_, state in reseeded(home)} == {"COMPLETE"}
+    numbers = {number for number, *_ in reseeded(home)}
+    assert numbers == {0, *(trial.number for trial in home.candidates())}
+    for training in home.runs():
+        of = home.trials()[training.user_attrs["of"]]
+        assert home.space.changes(training.params) == home.space.changes(of.params)
 
 
 def test_a_sampler_whose_package_is_missing_says_which_and_leaves_no_directory(data_dir, tmp_path, monkeypatch):

@@ -31,13 +31,13 @@ def test_kinds_of_ranges_become_the_distributions_of_optuna():
     ).distributions
     assert found["train.optimizer.lr"] == FloatDistribution(1e-5, 1e-2, log=True)
     assert found["train.optimizer.betas.0"] == FloatDistribution(0, 0.95)
-    assert found["1 - train.optimizer.betas.1"].low == pytest.approx(1e-4)
-    assert found["1 - train.optimizer.betas.1"].high == pytest.approx(0.1)
-    assert found["1 - train.optimizer.betas.1"].log
+    second = found["1 - train.optimizer.betas.1"]
+    assert (second.low, second.high, second.log) == (pytest.approx(1e-4), pytest.approx(0.1), True)
     assert found["model.latent_dim"] == IntDistribution(20, 200, step=20)
     assert found["train.batch_size"] == IntDistribution(16, 256, log=True)
     assert found["loss.name"] == CategoricalDistribution(["non_saturating", "hinge"])
     assert found["model.dropout"] == FloatDistribution(0, 0.5, step=0.25)
+    assert "train.optimizer.betas.1" not in found, "a name says what its value is"
 
 
 @pytest.mark.parametrize("name", ["gan14", "gan28", "dcgan14", "dcgan28", "dcgan_tf28", "cgan_egg"])
@@ -57,6 +57,16 @@ def test_points_of_a_mirrored_range_come_back_as_the_recipes_values():
     for _ in range(50):
         value = space.changes(study.ask(space.distributions).params)["train.optimizer.betas.1"]
         assert 0.9 <= value <= 0.9999
+
+
+def test_a_point_may_have_the_names_of_version_0_1():
+    written = {"train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "one_minus_log": True}, "model.dropout": [0.25]}
+    space = Space(recipe(written))
+    old = {"train.optimizer.betas.1": 0.005, "model.dropout": 0.25}
+    new = {"1 - train.optimizer.betas.1": 0.005, "model.dropout": 0.25}
+    assert space.changes(old) == space.changes(new) == {"train.optimizer.betas.1": 0.995, "model.dropout": 0.25}
+    assert space.renamed(old) == space.renamed(new) == new
+    assert space.own_point == {"1 - train.optimizer.betas.1": pytest.approx(0.001), "model.dropout": 0.25}
 
 
 def test_a_players_own_rate_is_searched_from_the_shared_one():

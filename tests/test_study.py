@@ -16,6 +16,7 @@ from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, t
 from gantool import engine
 from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
 from gantool.tune.board import Board
+from gantool.tune.race import CLEARLY, SELECTION
 from gantool.tune.search import Way
 from gantool.tune.study import FREE, Study, find_study
 from gantool.tune.trials import Place, Trials
@@ -98,9 +99,9 @@ def test_a_search_that_fails_before_its_first_trial_leaves_no_directory(data_dir
 def test_what_makes_no_trial_wrong_may_change_when_a_study_goes_on(key, tmp_path):
     value = {
         "trials": 9, "hours": 1.0, "gpu_hours": 1.0, "parallel": 2, "cpus_per_trial": 2, "trials_per_gpu": 2,
-        "confirm": {"top": 1}, "finish": None, "sampler": "random", "pruner": "none", "deterministic": True,
+        "confirm": {"top": 1}, "finish": "full", "sampler": "random", "pruner": "none", "deterministic": True,
     }[key]  # fmt: skip
-    made(tmp_path / "s")
+    assert getattr(made(tmp_path / "s").tune, key) != getattr(tiny(**{f"tune__{key}": value}).tune, key)
     Study.resume(tmp_path / "s", tiny(**{f"tune__{key}": value}))
     assert getattr(Study(tmp_path / "s").tune, key) == getattr(tiny(**{f"tune__{key}": value}).tune, key)
 
@@ -151,7 +152,11 @@ def test_a_study_may_be_kept_in_a_database_elsewhere_that_others_share(data_dir,
     assert len(run(engine.change(chosen, {"tune.trials": 4}), one.path, data_dir).trials()) == 4
     assert len(Study(two.path).trials()) == 3
     names = [row[0] for row in sqlite3.connect(tmp_path / "shared.db").execute("SELECT study_name FROM studies")]
-    assert len(names) == len(set(names)) == 6, "two searches, their confirmations and their longest trainings"
+    wanted = []
+    for home in (one, two):
+        held = json.loads((home.path / "study.json").read_text(encoding="utf-8"))
+        wanted += [held.get("search", held["study"]), f"{held['study']}-confirm", f"{held['study']}-finish"]
+    assert sorted(names) == sorted(wanted), "of each its search, its confirmation and what it finishes"
 
 
 @pytest.mark.skipif(find_spec("psycopg2") is not None, reason="it is installed")
@@ -266,12 +271,17 @@ def test_hours_of_gpus_are_counted_for_what_ended_and_what_runs_and_in_all_start
     assert trials.stopping
 
 
-def test_a_search_at_once_on_three_slots_leaves_no_trial_behind(data_dir, tmp_path):
-    home = drive(made(tmp_path / "s", tune__trials=7, tune__confirm={"top": 2, "seeds": 2}), data_dir, order=4)
+def test_a_search_at_once_on_three_slots_leaves_no_trial_behind_and_trains_nothing_twice(data_dir, tmp_path):
+    home = drive(made(tmp_path / "s", tune__trials=7, tune__confirm={"top": 2, "seeds": 4}), data_dir, order=4)
     assert len(home.spent()) == len(home.trials()) == 7
-    assert {state for *_, state in reseeded(home)} == {"COMPLETE"}
-    assert len(reseeded(home)) == len(set(reseeded(home))) == 2 * len(home.candidates()) + 2 * 2
-    assert home.winner().number == home.confirmed()[0].number
+    best, second = home.candidates()
+    assert home.winner().number == best.number
+    first, *_ = selection = home.seeds()[:SELECTION]
+    deciding = [(number, seed) for number in (0, best.number) for seed in home.seeds()[SELECTION:]]
+    selecting = [(best.number, seed) for seed in selection] + [(second.number, first)]
+    if second.value <= CLEARLY * best.value:
+        selecting.append((second.number, selection[1]))
+    assert sorted(reseeded(home)) == sorted((number, seed, "COMPLETE") for number, seed in selecting + deciding)
 
 
 # A path is a path

@@ -8,17 +8,22 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from test_search import BETA, RATE, TINY, made, planned, run, tiny
 
 from gantool import engine
 from gantool.cli import main
+from gantool.recipe import parse_changes
 from gantool.runs import Run
 from gantool.tune import results
 from gantool.tune.study import Study
 
 PLAN = [3.0, 1.0, 2.0]  # what the trials of `studied` come to
+SENTENCE = (
+    "trial 1 is lower than your recipe with one seed, which proves nothing: fd 1.500 against 3.500, after 2 epochs"
+)
 TYPED = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
@@ -67,10 +72,9 @@ def test_status_shows_the_table_and_the_winner_of_the_newest_study(studied, gant
         ("0", "3.500"),
     ]
     assert "diverged: at epoch 1" in out
-    assert (
-        "trial 1 is lower than your recipe with one seed, which proves nothing: fd 1.500 against 3.500, after 2 epochs"
-        in out
-    )
+    assert re.search(r"^ +1 .* winner, finished *$", out, re.MULTILINE)
+    assert re.search(r"^ +0 .* your recipe, finished *$", out, re.MULTILINE)
+    assert out.endswith(f"\n{SENTENCE}\n")
     assert "4 of 4 trials done" in err
     assert [gantool("study", "status", name)[1] for name in ("gan14-001", "runs/gan14-001", studied.path)] == 3 * [out]
 
@@ -80,10 +84,17 @@ def test_status_as_json_is_one_object(studied, gantool):
     told = json.loads(out)
     assert code == 0
     assert (told["metric"], told["trials"], told["best"]) == ("fd", 4, 1)
+    assert (told["sentence"], told["advice"], told["confirmed"]) == (SENTENCE, "", [])
+    assert told["verdict"] == {
+        "kind": "unconfirmed", "trial": 1, "values": [1.5], "own": [3.5], "ratio": None, "interval": None,
+        "epochs": 2, "copies": False,
+    }  # fmt: skip
     assert [(row["number"], row["state"], row["fd"]) for row in told["rows"]] == [
         (0, "complete", 3.5), (1, "complete", 1.5), (2, "complete", 2.5), (3, "fail", None)
     ]  # fmt: skip
     assert told["rows"][0]["values"] == {RATE: 2e-4, BETA: 0.5}
+    story = {(row["sampler"], row["pruner"], row["tune_seed"]) for row in told["rows"]}
+    assert story == {(studied.tune.sampler, "none", 0)}
 
 
 def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(inside, gantool):
@@ -165,7 +176,7 @@ def test_promote_takes_another_trial_and_changes_and_refuses_one_that_is_not_the
     assert "already holds something" in err
 
 
-def test_a_run_is_not_taken_for_a_study_nor_a_study_for_a_run(studied, gantool, tmp_path):
+def test_a_run_is_not_taken_for_a_study(studied, gantool, tmp_path):
     Run.create("a: 1\n", name="gan14", out=tmp_path / "run")
     for command in ("status", "report", "promote", "export"):
         code, _, err = gantool("study", command, tmp_path / "run")
@@ -174,6 +185,27 @@ def test_a_run_is_not_taken_for_a_study_nor_a_study_for_a_run(studied, gantool, 
     code, _, err = gantool("study", "status", "gan14-002")
     assert code == 2
     assert "gan14-002: no study of this name and no directory with a study.json; here are: gan14-001\n" in err
+
+
+@pytest.mark.parametrize(
+    ("held", "best", "message"),
+    [
+        ({}, False, "s: is a study in which no trial has finished yet; go on with: gantool tune s"),
+        ({}, True, "s: is a study of an older version; go on with: gantool tune s"),
+        (
+            {"run": "trials/0003"},
+            True,
+            f"{Path('s/trials/0003')}: is missing, but the study stands for it; name another one of its trials",
+        ),
+    ],
+)
+def test_a_study_that_stands_for_no_training_says_why_and_what_to_do(held, best, message, inside, gantool):
+    file = made(inside / "s").path / "study.json"
+    file.write_text(json.dumps({"study": "gan14", **held}), encoding="utf-8")
+    if best:
+        (inside / "s" / "best.yaml").write_text("# of a search\n")
+    for command in ("sample", "animate", "score"):
+        assert gantool(command, "s") == (2, "", f"error: {message}\n")
 
 
 def test_without_any_study_the_command_that_makes_one_is_named(inside, gantool):
@@ -186,8 +218,30 @@ def test_a_study_is_searched_on_by_its_path_or_its_name(studied, gantool):
         code, out, err = gantool("tune", name, "--engine", "inline")
         assert code == 0, err
         assert "study runs/gan14-001: 4 of 4 trials done" in err
-        assert "trial 1 is lower than your recipe with one seed, which proves nothing: fd 1.500" in out
+        assert f"\n{SENTENCE}\nits recipe: runs/gan14-001/best.yaml   its images: runs/gan14-001/best.png\n" in out
+        assert out.endswith("\n  gantool sample runs/gan14-001\n  gantool study report runs/gan14-001\n")
     assert not (studied.path.parent / "gan14-002").exists()
+
+
+def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own(data_dir, inside, gantool):
+    values = {0: [6.0, 6.5, 6.0, 6.2, 6.4], 1: [5.0, 5.0, 6.3, 5.5, 5.0]}
+    seeds = []
+
+    def plan(number, seed):
+        seeds.append(seed)
+        return [values[number][len(set(seeds)) - 1]]
+
+    chosen = tiny(tune__trials=2, tune__epochs=2, tune__pruner="none", tune__confirm={"top": 1, "seeds": 4})
+    home = run(chosen, inside / "s", data_dir, planned(plan))
+    lines = gantool("study", "status", "s")[1].splitlines()
+    assert lines[-3] == (
+        "cannot tell yet whether trial 1 is better: fd 5.927 against 6.772 over 4 seeds (95 % interval 21 % lower to "
+        "5 % higher), after 2 epochs"
+    )
+    assert re.fullmatch(r"this would probably decide \(about \d+s\):", lines[-2])
+    command = re.fullmatch(r"  gantool (tune s --set tune\.confirm\.seeds=\d+)", lines[-1])[1]
+    assert engine.open_recipe("s", parse_changes([command.rpartition(" ")[2]])).tune.confirm.seeds > 4
+    assert home.verdict().kind == "unsure"
 
 
 def test_a_report_is_one_page(studied, gantool, tmp_path):
@@ -211,17 +265,8 @@ def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, 
     assert {"torch", "optuna"} <= loaded
     assert "ray" not in loaded
     assert {path.name for path in (inside / "s").iterdir() if path.name[0] != "."} == {
-        *(
-            "best.yaml",
-            "best.png",
-            "recipe.yaml",
-            "study.db",
-            "study.json",
-            "trials.csv",
-            "trials",
-            "artifacts",
-            "comparison.png",
-        )
+        *("artifacts", "best.yaml", "best.png", "comparison.png", "recipe.yaml", "study.db", "study.json"),
+        *("trials.csv", "trials"),
     }
     assert sorted(path.name for path in (inside / "s" / "trials").iterdir()) == ["0000", "0001"]
     home = Study(inside / "s")
@@ -229,11 +274,30 @@ def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, 
     for trial in home.trials():
         entries = Run(home.folder(trial.number)).entries()
         assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
-        assert (home.folder(trial.number) / "checkpoints" / "best.pt").exists()
+        assert (home.folder(trial.number) / "checkpoints" / "best.pt").exists(), "both are in comparison.png"
     chosen = engine.open_recipe(str(inside / "s" / "best.yaml"))
     assert chosen.train.optimizer.lr == best.params[RATE]
-    assert "with one seed" in done.stdout
-    assert done.stdout.endswith("  gantool sample s\n  gantool study report s\n")
+    assert results.sentence(home).endswith(", after 1 epoch")
+    assert f"\n{results.sentence(home)}\n" in done.stdout
+    assert done.stdout.endswith(
+        "its recipe: s/best.yaml   its images: s/best.png\nbeside your recipe's own: s/comparison.png\n"
+        "  gantool sample s\n  gantool study report s\n"
+    )
+
+
+def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winner(data_dir, inside, gantool):
+    command = ("tune", "gan14", *TYPED, "--set", "tune.epochs=1", "--trials", "2", "--engine", "inline")
+    for name in ("a", "b"):
+        assert gantool(*command, "--set", f"tune.seed={ord(name)}", "--out", name)[0] == 0
+    winner = Study(inside / "a").winner().number
+    folder = Path("a") / "trials" / f"{winner:04d}"
+    assert gantool("sample", "a") == (0, f"{folder / 'sample-0-15.png'}: 16 pictures of epoch 1\n", "")
+    assert gantool("animate", "a")[1] == f"{folder / 'training.gif'}: 1 frame\n"
+    assert gantool("score", "a", "--metrics", "fd", "--images", 64)[1].startswith(f"{folder}\n")
+    code, out, err = gantool("compare", "a", "b", "--images", 64)
+    assert code == 0, err
+    other = Study(inside / "b").winner().number
+    assert {line.split()[0] for line in out.splitlines()[1:3]} == {f"a/{winner:04d}", f"b/{other:04d}"}
 
 
 def test_searches_are_set_side_by_side_and_said_to_share_points(data_dir, tmp_path, gantool):

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from gantool import engine, training
+from gantool import checkpoints, engine, training
 from gantool import recipe as recipes
 from gantool.runs import Run
 from gantool.tune.trial import run_trial
@@ -24,15 +24,8 @@ def config(folder, data_dir, **changes):
     """The configuration of a small trial on real digits that is measured after every epoch."""
     small = {"data.source": "digits", "train.extractors": ["rand"], "train.evaluate_images": 64, "train.epochs": EPOCHS}
     recipe = engine.open_recipe("gan14", {**small, "train.evaluate_every": 1, "train.batch_size": 256, **changes})
-    where = {
-        "folder": str(folder),
-        "data_dir": str(data_dir),
-        "store": "",
-        "device": "cpu",
-        "keep_end": False,
-        "judged": False,
-    }
-    return {"label": "0", "recipe": recipes.dump(recipe), **where}
+    where = {"folder": str(folder), "data_dir": str(data_dir), "store": "", "device": "cpu"}
+    return {"label": "0", "recipe": recipes.dump(recipe), **where, "keep_end": False, "judged": False}
 
 
 def never():
@@ -54,9 +47,27 @@ def test_a_trial_tells_each_measurement_and_at_last_that_it_is_finished(tmp_path
     assert [result["epoch"] for result in results] == list(range(1, EPOCHS + 1))
     assert [result["finished"] for result in results] == [False] * (EPOCHS - 1) + [True]
     assert [result["best"] for result in results] == list(itertools.accumulate(scores(results).values(), min))
-    assert {result["resumed"] for result in results} == {0}
+    assert {(result["resumed"], result["copies"]) for result in results} == {(0, False)}
+    assert not any("value" in result for result in results), "nobody asked to have it judged"
     logged = {entry["epoch"]: entry["metrics/fd"] for entry in Run(tmp_path / "t").entries()}
     assert logged == scores(results)
+
+
+def test_a_judged_trial_has_in_the_end_a_value_of_latents_that_it_was_not_measured_with(tmp_path, data_dir):
+    given = {**config(tmp_path / "t", data_dir), "judged": True}
+    results = list(run_trial(given, never))
+    assert ["value" in result for result in results] == [False] * (EPOCHS - 1) + [True]
+    assert results[-1]["value"] not in scores(results).values()
+    assert results[-1]["value"] == pytest.approx(results[-1]["best"], rel=0.5)
+    again = list(run_trial(given, never))
+    assert (again[-1]["value"], again[-1]["finished"]) == (results[-1]["value"], True)
+
+
+@pytest.mark.parametrize("keep_end", [False, True])
+def test_only_a_trial_that_may_be_trained_on_keeps_its_last_epoch(keep_end, tmp_path, data_dir):
+    list(run_trial({**config(tmp_path / "t", data_dir), "keep_end": keep_end}, never))
+    kept = checkpoints.load(Run(tmp_path / "t").checkpoints / "last.pt")["position"]["epoch"] - 1
+    assert (kept == EPOCHS) == keep_end
 
 
 def test_an_interrupted_trial_ends_as_if_it_had_never_been_and_tells_again_what_nobody_may_have_heard(

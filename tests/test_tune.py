@@ -22,7 +22,7 @@ from rich.console import Console
 from gantool import engine, show
 from gantool.errors import CheckpointError, ResourceError, RunError
 from gantool.tune import insight, results
-from gantool.tune.board import Board, sparkline
+from gantool.tune.board import WIDE, Board, sparkline
 from gantool.tune.cluster import Node, Slots, share
 from gantool.tune.study import Study, find_study
 
@@ -51,7 +51,9 @@ def table(study: Path) -> list[dict[str, str]]:
 
 
 def trials(study: Path) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name="gan14", storage=f"sqlite:///{(study / 'study.db').as_posix()}").trials
+    held = json.loads((study / "study.json").read_text(encoding="utf-8"))
+    name = held.get("search", held["study"])
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{(study / 'study.db').as_posix()}").trials
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path
 def test_a_search_leaves_the_best_recipe_its_pictures_and_a_table(searched):
     study, done = searched
     assert {path.name for path in study.iterdir() if path.name[0] != "."} == {
-        *("best.yaml", "best.png", "recipe.yaml", "study.db", "study.json", "trials.csv", "trials"),
-        *("artifacts", "comparison.png"),
+        *("artifacts", "best.yaml", "best.png", "comparison.png", "recipe.yaml", "study.db", "study.json"),
+        *("trials.csv", "trials"),
     }
     rows = table(study)
     assert len(rows) == 5
@@ -85,8 +87,13 @@ def test_a_search_leaves_the_best_recipe_its_pictures_and_a_table(searched):
     assert chosen.train.epochs == engine.open_recipe("gan14").train.epochs, "the best recipe trains for its full length"
     with Image.open(study / "best.png") as grid:
         assert min(grid.size) > 14 * 4
-    assert "best.yaml" in done.stdout
-    assert "is lower than your recipe with one seed, which proves nothing: fd " in done.stdout
+    assert results.sentence(Study(study)).startswith(
+        f"trial {best['number']} is lower than your recipe with one seed, which proves nothing: fd "
+        if best["number"] != "0"
+        else "no setting was lower than your recipe, so keep it: fd "
+    )
+    assert f"\n{results.sentence(Study(study))}\n" in done.stdout
+    assert "\nits recipe: a/best.yaml   its images: a/best.png\n" in done.stdout
     ranked = [float(value) for value in re.findall(r"^ +\d+ +([0-9.]+) +\d+/4 ", done.stdout, re.MULTILINE)]
     assert ranked == sorted(ranked), done.stdout
     assert len(ranked) == 5
@@ -101,14 +108,15 @@ def test_the_first_trial_is_the_recipe_itself_and_runs_to_the_end(searched):
     assert max(own.intermediate_values) == 4
 
 
-def test_every_trial_is_a_run_and_only_the_best_and_the_recipes_own_keep_their_weights(searched):
+def test_every_trial_is_a_run_and_only_the_recipe_and_the_best_other_one_keep_their_weights(searched):
     study, _ = searched
-    best = min((t for t in trials(study) if t.state == TrialState.COMPLETE), key=lambda trial: trial.value)
+    others = [trial for trial in trials(study)[1:] if trial.state == TrialState.COMPLETE]
+    kept = {0, min(others, key=lambda trial: trial.value).number}
     for trial in trials(study):
         folder = study / "trials" / f"{trial.number:04d}"
         entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
-        assert (folder / "checkpoints" / "best.pt").exists() == (trial.number in {0, best.number})
+        assert (folder / "checkpoints" / "best.pt").exists() == (trial.number in kept)
 
 
 def test_a_healthy_search_prints_nothing_of_rays_or_optunas_own(searched):
@@ -204,11 +212,12 @@ def finished(value, diagnoses):
     ("outcomes", "best"),
     [
         ([(5.0, ["mode-collapse"]), (9.0, []), (7.0, ["no-progress"]), (3.0, ["memorised"])], 0),
-        ([(5.0, ["memorised"]), (3.0, ["d-overfit", "memorised"])], 1),
+        ([(5.0, ["d-overfit", "memorised"]), (3.0, ["memorised"])], 1),
     ],
-    ids=["three are sound", "all copy"],
+    ids=["one copies", "all copy"],
 )
-def test_in_a_study_of_version_0_1_what_memorised_wins_only_among_its_kind(outcomes, best, tmp_path):
+def test_of_trials_of_version_0_1_one_that_copies_wins_only_among_its_kind(outcomes, best, tmp_path):
+    """They have their diagnoses alone to tell."""
     space = {"train.optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True}}
     recipe = engine.open_recipe("gan14", {"data.source": "digits", "tune.space": space, "tune.trials": 9})
     (tmp_path / "study").mkdir()
@@ -217,10 +226,12 @@ def test_in_a_study_of_version_0_1_what_memorised_wins_only_among_its_kind(outco
         study.search.add_trial(finished(value, diagnoses))
     results.write(study)
     value, diagnoses = outcomes[best]
+    assert study.winner().number == best
     assert engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr == pytest.approx(1e-4 * value)
-    head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert table(study.path)[best]["diagnoses"] == " ".join(diagnoses)
-    assert head == f"# {results.sentence(study)}."
+    head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
+    sentence = f"the recipe's own values have not finished; trial {best} reached fd {value:.3f}, after 6 epochs"
+    assert (head, results.sentence(study)) == (f"# {sentence}.", sentence)
 
 
 def test_a_stopped_trial_has_its_best_measurement_wherever_it_is_told(tmp_path):
@@ -240,15 +251,17 @@ def test_a_stopped_trial_has_its_best_measurement_wherever_it_is_told(tmp_path):
 
 @pytest.mark.parametrize("columns", [80, 140])
 def test_the_table_of_a_confirmed_study_fits_a_terminal(columns, tmp_path, monkeypatch):
-    recipe = engine.open_recipe("cgan_egg", {"tune.confirm.seeds": 1})
+    recipe = engine.open_recipe("cgan_egg", {"tune.confirm": {"top": 1, "seeds": 4}, "tune.trials": 2})
     study = made(tmp_path / "s", recipe)
     for value in (41.78, 56.37):
         trial = study.ask()
         trial.report(value, 25)
+        trial.set_user_attr("diagnoses", ["mode-collapse"])
         study.search.tell(trial, value)
-        again = study.begin(study.confirmation, trial.params, of=trial.number, seed=study.seeds()[0])
-        again.set_user_attr("diagnoses", ["mode-collapse"])
-        study.confirmation.tell(again, value)
+    while study.race().pending:
+        number, seed = study.race().pending[0]
+        again = study.begin(study.confirmation, study.trials()[number].params, of=number, seed=seed)
+        study.confirmation.tell(again, study.trials()[number].value + seed / 1e5)
     console = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
     monkeypatch.setattr(show, "out", console)
     board = Board(recipe)
@@ -256,10 +269,15 @@ def test_the_table_of_a_confirmed_study_fits_a_terminal(columns, tmp_path, monke
     board.finish(interrupted=False, over="")
     lines = console.file.getvalue().splitlines()
     assert "latent_dim" in lines[0]
-    text = "".join(lines)
-    assert "…" not in text, "nothing is cut"
-    assert text.count("finished") == 2
-    assert "41.78 (1)" in text
+    assert "…" not in "".join(lines), "nothing is cut"
+    assert lines[0].split()[:4] == ["trial", "fd", "new", "seeds"]
+    shown = [line for line in lines[1:] if re.match(" +[01] ", line)]
+    assert len(shown) == 2
+    count = r"\(2\) " if columns >= WIDE else ""
+    assert all(re.search(rf" \d\d\.\d+ ± \d\.\d+ {count}", line) for line in shown)
+    start = lines[0].index("state")
+    told = "".join(line[start:].strip() for line in lines[1 : lines.index(shown[1])])
+    assert told.replace(" ", "") == "winner,yourrecipe,finished,mode-collapse"
 
 
 def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):

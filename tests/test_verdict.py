@@ -78,8 +78,11 @@ def test_the_verdict_says_what_the_seeds_allow_and_no_more():
         "cannot tell yet whether trial 7 is better: fd 47.88 against 51.32 over 3 seeds (too few to tell)"
     )
     assert Verdict("unconfirmed", None, "fd").sentence() == "no other setting finished, so keep your recipe"
+    assert Verdict("unconfirmed", None, "fd", own=(3.0,)).sentence() == (
+        "no other setting finished, so keep your recipe: fd 3.000"
+    )
     assert Verdict("unconfirmed", 2, "fd", (3.0,)).sentence() == (
-        "the recipe's own values did not finish; trial 2 reached fd 3.000"
+        "the recipe's own values have not finished; trial 2 reached fd 3.000"
     )
     assert Verdict("unconfirmed", 2, "fd", (3.0,), (4.0,)).sentence() == (
         "trial 2 is lower than your recipe with one seed, which proves nothing: fd 3.000 against 4.000"
@@ -89,6 +92,21 @@ def test_the_verdict_says_what_the_seeds_allow_and_no_more():
     )
     assert Verdict("keep", 2, "fd", (1.0,), (3.0,), copies=True).sentence() == (
         "trial 2 copies its training images, so keep your recipe: fd 1.000 against 3.000, 1 seed each"
+    )
+
+
+def test_trainings_that_failed_are_told():
+    bad, good = math.inf, (1.0, 1.1, 1.2, 1.3)
+    assert judge("fd", 1, good, [bad] * 4, 5, last=True).sentence() == (
+        "better than your recipe: fd 1.145 against no result (4 of 4 failed), 4 seeds each"
+    )
+    assert judge("fd", 1, [bad] * 2, good[:2], 5, last=False).sentence() == (
+        "no setting beat your recipe, so keep it: the best other one had no result (2 of 2 failed) against fd 1.049, "
+        "2 seeds each"
+    )
+    assert judge("fd", 1, [1.0, bad, 1.0, 1.0], [2.0] * 4, 5, last=True).sentence() == (
+        "cannot tell yet whether trial 1 is better: fd 1.000 (1 of 4 failed) against 2.000 over 4 seeds "
+        "(too few to tell)"
     )
 
 
@@ -117,19 +135,32 @@ def test_how_many_seeds_would_decide_grows_with_the_spread_and_falls_with_the_ef
     assert needed(0.999, 0.2) is None, "not worth it"
 
 
+@pytest.mark.parametrize(
+    ("values", "own"),
+    [
+        ([1.0], [2.0]),
+        ([1.0, 1.0], [2.0, 2.1]),
+        ([0.0, 2.0, 0.0, 0.5], [1.0, 2.0, 0.1, 1.0]),
+        ([1.0, 1.0, math.inf, 1.0], [2.0] * 4),
+    ],
+)
+def test_where_the_spread_between_seeds_is_not_known_a_few_more_seeds_are_named(values, own):
+    verdict = judge("fd", 1, values, own, 5, last=True)
+    assert (verdict.kind, verdict.spread) == ("unsure", None)
+    assert verdict.seeds_to_decide() == max(4, len(values) + 2)
+
+
 # The race
 
 
 def raced(value, candidates=(1, 2, 3), seeds=8, own=0):
     """Run a race to its end; `value(number, seed)` is what a training comes to."""
     outcomes, started = {}, []
-    while True:
-        found = race("fd", own, candidates, outcomes, range(seeds), 5)
-        if found.over:
-            return found, started
+    while not (found := race("fd", own, candidates, outcomes, range(seeds), 5)).over:
         started.append(found.pending[0])
         told = value(*found.pending[0])
         outcomes[found.pending[0]] = told if isinstance(told, Outcome) else Outcome(told)
+    return found, started
 
 
 def test_a_clear_race_ends_after_four_decision_seeds_and_trains_nothing_twice():
@@ -178,8 +209,9 @@ def test_copies_are_no_contender_and_win_nothing():
 def test_a_candidate_that_fails_with_new_seeds_does_not_win():
     found, _ = raced(lambda number, seed: math.inf if number == 1 else 9.0 - number)
     assert found.contender == 3
-    found, _ = raced(lambda number, seed: math.inf if number else 9.0)
-    assert (found.contender, found.verdict.kind) == (1, "keep"), "it is the recipe that is kept, and not a lucky trial"
+    found, started = raced(lambda number, seed: math.inf if number else 9.0)
+    assert (found.contender, found.verdict.kind) == (1, "keep"), "where all of them fail, the recipe is kept"
+    assert len(started) == 3 * SELECTION + 2 * LOOK
 
 
 @pytest.mark.parametrize("candidates", [(), (1,), (1, 2), (1, 2, 3)])

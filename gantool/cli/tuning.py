@@ -132,8 +132,12 @@ def _tell_result(study: Study) -> None:
     if edge:
         show.result(edge)
     advice = results.advice(study)
-    if advice:
-        show.hint(f"gantool tune {typed(study.shown)} {advice}" if advice.startswith("--") else advice)
+    if advice.startswith("--"):
+        option, value, effect = advice.split(" ", 2)
+        show.result(f"this {effect}:")
+        show.hint(f"gantool tune {typed(study.shown)} {option} {value}")
+    elif advice:
+        show.result(advice)
 
 
 def _tune_there(recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, way: Way) -> None:

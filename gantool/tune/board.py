@@ -255,7 +255,7 @@ class Board:
         planned = self.trials is not None and self.trials.plan is not None  # as many as there is time for
         where = counts or "0"
         where += "" if planned or self.tune is None else f" of {self.tune.trials}"
-        if any(row.again for row in self.rows.values()):
+        if self.reseeded or any(" seed " in label for label in self.rows):
             where += f"; {show.several(self.reseeded, 'training')} with new seeds done"
         parts = [f"{show.duration(time.monotonic() - self.start)} so far{self._left()}"]
         if self.trials and self.trials.place.gpus:
@@ -297,7 +297,8 @@ class Board:
             marks = ["winner"] if row.label == self.winner and rows is not None else []
             marks += ["your recipe"] if row.label == self.own else []
             told = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
-            spread = [f"{one} ({len(one.values)})" if one else ""] if confirmed else []
+            count = f" ({len(one.values)})" if one and wide else ""
+            spread = [f"{one or ''}{count}"] if confirmed else []
             table.add_row(
                 row.label,
                 show.number(row.best) if math.isfinite(row.best) else "",

@@ -94,10 +94,15 @@ class Findings:
         lost = (TrialState.FAIL, TrialState.COMPLETE)
         return [trial for trial in self.ended if trial.state in lost and not math.isfinite(result(trial))]
 
+    def counts(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial's metric counts: not where its images are copies, unless the recipe's own are too."""
+        own = next((trial for trial in self.trials if trial.number == self.own), None)
+        return not disqualified(trial) or (own is not None and disqualified(own))
+
     @property
     def ranked(self) -> list[FrozenTrial]:
-        """The finished trials, the lowest metric first, without disqualified ones unless all are."""
-        sound = [trial for trial in self.finished if not disqualified(trial)]
+        """The finished trials whose metric counts, or all where none does, the lowest metric first."""
+        sound = [trial for trial in self.finished if self.counts(trial)]
         return sorted(sound or self.finished, key=lambda trial: (result(trial), trial.number))
 
     @property

@@ -6,7 +6,7 @@ import math
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -54,10 +54,14 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    known = [trial for trial in trials if trial.state in ended and math.isfinite(score(trial))]
-    scores = [score(trial) for trial in known]
+    measured = [trial for trial in trials if trial.state in ended and math.isfinite(score(trial))]
+    scores = [score(trial) for trial in measured]
     if len(scores) < ENOUGH or min(scores) == max(scores):
         return {}
+    known = [
+        create_trial(value=score(trial), params=_keyed(trial.params), distributions=_keyed(trial.distributions))
+        for trial in measured
+    ]
     spans = known[0].distributions.items()
     shared = [key for key, span in spans if not span.single() and all(key in trial.params for trial in known)]
     if not shared:
@@ -65,9 +69,7 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     # Fewer good trials than five tell merit badly from chance, so that of few trials more than a tenth count as good.
     quantile = max(0.1, min(0.5, TOP / len(scores)))
     study = optuna.create_study()
-    study.add_trials(
-        [create_trial(value=score(trial), params=trial.params, distributions=trial.distributions) for trial in known]
-    )
+    study.add_trials(known)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls parts of itself experimental, and few trials few
         try:
@@ -79,7 +81,12 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     alike = len(shares) > 1 and shares[0][1] == shares[-1][1]  # what Optuna gives where it has learned nothing
     if alike or not all(math.isfinite(share) for _, share in shares):
         return {}
-    return {name.removeprefix(COMPLEMENT): share for name, share in shares}
+    return dict(shares)
+
+
+def _keyed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Optuna's values or distributions by dotted key, whichever version named them."""
+    return {name.removeprefix(COMPLEMENT): value for name, value in values.items()}
 
 
 def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
@@ -97,7 +104,10 @@ def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
 
 def _verdict(findings: Findings) -> str | None:
     """Return whether the best setting beats the recipe's own values."""
-    return None if findings.verdict is None else findings.verdict.sentence()
+    if findings.verdict is None:
+        return None
+    told = findings.verdict.sentence()
+    return f"trial {findings.verdict.number} is {told}" if findings.verdict.kind == "better" else told
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -111,6 +121,8 @@ def _history(findings: Findings) -> str | None:
         return f"none of {ended} trials finished" if ended > 1 else None
     lowest = findings.ranked[0]
     told = f"{findings.metric} {show.number(result(lowest))}"
+    if any(result(trial) < result(lowest) for trial in findings.finished):
+        told += "; copies of training images left out"
     later = sum(trial.number > lowest.number for trial in findings.ended)
     if ended == 1:
         return f"one trial finished, with {told}: it takes more to learn from"

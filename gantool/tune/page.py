@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
-from gantool.tune.findings import Findings, disqualified, figure, names, result, score
+from gantool.tune.findings import Findings, figure, names, result, score
 
 STATES = {
     TrialState.COMPLETE: "finished",
@@ -69,9 +69,9 @@ def _picture(path: Path, what: str) -> str:
 
 def _table(findings: Findings) -> str:
     called = names(findings.keys)
-    again = {one.number: f"{one} ({len(one.values)} seeds)" for one in findings.confirmed}
+    again = {one.number: f"{one} ({show.several(len(one.values), 'seed')})" for one in findings.confirmed}
     numbers = ("trial", findings.metric, "epoch", "seconds")
-    heads = [*numbers, *(["again"] if again else []), *called.values(), "state", "what was seen"]
+    heads = [*numbers, *(["new seeds"] if again else []), *called.values(), "state", "what was seen"]
     lines = [f"<tr>{''.join(_cell('th', head, head in numbers) for head in heads)}</tr>\n"]
     rows = sorted(zip(findings.trials, findings.values, strict=True), key=lambda row: _rank(row[0], findings))
     best = findings.best
@@ -99,7 +99,7 @@ def _rank(trial: FrozenTrial, findings: Findings) -> tuple[bool, bool, bool, boo
     return (
         best is None or trial.number != best.number,
         not math.isfinite(result(trial)),
-        disqualified(trial),
+        not findings.counts(trial),
         trial.state == TrialState.FAIL or not math.isfinite(measured),
         measured if math.isfinite(measured) else 0.0,
         trial.number,

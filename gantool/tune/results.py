@@ -22,7 +22,7 @@ from gantool.scoring import side_by_side
 from gantool.show import duration, number, several
 from gantool.tune.findings import Findings
 from gantool.tune.study import ENDED, Study, epochs_of, lowest
-from gantool.tune.verdict import Verdict, mean
+from gantool.tune.verdict import Verdict, shown
 
 COMPARISON = "comparison.png"
 OWN = "the recipe's own values"
@@ -43,7 +43,7 @@ def sentence(home: Study) -> str:
     told = verdict.sentence()
     if verdict.kind == "better":
         told = f"trial {verdict.number} of {len(home.trials())} is {told}"
-    return f"{told}, after {verdict.epochs} epochs{_finished(home)}"
+    return f"{told}, after {several(verdict.epochs, 'epoch')}{_finished(home)}"
 
 
 def standing(home: Study) -> str:
@@ -52,17 +52,21 @@ def standing(home: Study) -> str:
     if verdict is None or winner is None:
         return ""
     metric, race = home.recipe.metric, home.race()
-    if verdict.kind == "unconfirmed":
-        lowest = f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed)"
+    if verdict.kind == "unconfirmed" and (verdict.number != winner.number or verdict.values == (winner.value,)):
+        lower = any((trial.value or 0.0) < (winner.value or 0.0) for trial in home.finished())
+        copies = "; copies of training images left out" if lower else ""
+        lowest = f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed{copies})"
         if len(home.spent()) < home.tune.trials or race.over:
             return lowest
         if race.contender is None:
             among = ", ".join(str(trial.number) for trial in home.candidates())
             return f"{lowest}; new seeds choose among trials {among}"
         return f"{lowest}; new seeds compare trial {race.contender} with your recipe"
-    values, own = (number(mean(part)) for part in (verdict.values, verdict.own))
     seeds = several(len(verdict.values), "seed")
-    return f"trial {verdict.number} against your recipe: {metric} {values} to {own} over {seeds}"
+    told = f"trial {verdict.number}: {verdict.told(verdict.values)}"
+    if not verdict.own:
+        return f"{told} over {seeds}; your recipe failed"
+    return f"{told}, your recipe: {shown(verdict.own)}, {seeds} each"
 
 
 def advice(home: Study) -> str:
@@ -70,16 +74,17 @@ def advice(home: Study) -> str:
     verdict, race = home.verdict(), home.race()
     if verdict is None or race.pending or home.tune.confirm is None:
         return ""
-    wanted = verdict.seeds_to_decide()
     if verdict.kind != "unsure":
         return ""
+    wanted = verdict.seeds_to_decide()
     if wanted is None:
         return "the two are so close that 100 seeds would hardly decide"
     took = [run.user_attrs["seconds"] for run in home.runs() if "seconds" in run.user_attrs]
     trainings = 2 * (wanted - len(verdict.values))
     seconds = trainings * statistics.fmean(took) / home.search.user_attrs.get("slots", 1) if took else 0.0
     about = f" (about {duration(seconds)})" if seconds else ""
-    return f"--set tune.confirm.seeds={wanted} would probably decide{about}"
+    would = "would probably" if verdict.spread is not None else "may"
+    return f"--set tune.confirm.seeds={wanted} {would} decide{about}"
 
 
 def _finished(home: Study) -> str:

@@ -13,6 +13,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -251,10 +252,12 @@ class Study:
         finished = self.finished()
         if not finished:
             return None
-        found = self.race().verdict
+        found, own, metric = self.race().verdict, self.own(), self.recipe.metric
+        if found is not None and (own is None or own.state != TrialState.COMPLETE):
+            # The recipe fails with the seed that it has, so that nobody can keep it, however it does with other seeds.
+            return replace(found, kind="unconfirmed", own=(), effect=None, copies=False)
         if found is not None:
             return found
-        own, metric = self.own(), self.recipe.metric
         others = [trial for trial in finished if not trial.user_attrs.get("own")]
         best = others[0] if others else None
         values = () if best is None else (_value(best),)
@@ -451,7 +454,8 @@ class Study:
         system_attrs: dict[str, Any] | None = None,
         **attributes: Any,
     ) -> optuna.Trial:
-        """Begin a trial of the search or its confirmation with these values."""
+        """Begin a trial of one of the three studies with these values, perhaps those of an older version's trial."""
+        params = self.space.renamed(params)
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,

@@ -318,6 +318,8 @@ class Trials:
             state, value = TrialState.COMPLETE, result.get("value", result["best"])
         else:
             state, value = TrialState.PRUNED, None
+        if result.get("copies") and "memorised" not in result["diagnoses"]:
+            result["diagnoses"] = [*result["diagnoses"], "memorised"]  # the reason for its rank, whatever has begun yet
         for name in ("seconds", "diagnoses", "copies"):
             if name in result:
                 live.trial.set_user_attr(name, result[name])
@@ -346,11 +348,11 @@ class Trials:
         """Count the trainings that are still to be run, at the most; running ones count."""
         home = self.home
         search = max(0, home.tune.trials - sum(trial.state in ENDED for trial in home.trials()))
-        if home.tune.confirm is None:
-            return search
         race = home.race()
         if not search and race.over:
             return len(self._to_finish()) + len(self.unfinished) + len(self.live)
+        if home.tune.confirm is None:
+            return search
         count = home.tune.confirm.top if search else len(home.candidates())
         through = sum(run.state in ENDED for run in home.runs())
         return search + max(len(race.pending), most(min(count, home.tune.trials - 1), len(home.seeds())) - through)

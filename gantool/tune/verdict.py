@@ -65,11 +65,11 @@ class Verdict:
     def sentence(self) -> str:
         """Return the verdict in words, with its effect and interval."""
         if self.number is None:
-            return "no other setting finished, so keep your recipe"
+            return "no other setting finished, so keep your recipe" + (f": {self.told(self.own)}" if self.own else "")
         if not self.own:
-            reached = f"{self.metric} {_shown(self.values)}"
-            return f"the recipe's own values did not finish; trial {self.number} reached {reached}"
-        numbers = f"{self.metric} {_shown(self.values)} against {_shown(self.own)}"
+            return f"the recipe's own values have not finished; trial {self.number} reached {self.told(self.values)}"
+        own = shown(self.own) if math.isfinite(mean(self.values)) else self.told(self.own)
+        numbers = f"{self.told(self.values)} against {own}"
         seeds = show.several(len(self.values), "seed")
         if self.copies:
             return f"trial {self.number} copies its training images, so keep your recipe: {numbers}, {seeds} each"
@@ -81,26 +81,37 @@ class Verdict:
             return f"no setting was lower than your recipe, so keep it: {numbers} with one seed"
         assert self.effect is not None
         interval = f"95 % interval {percent_range(self.effect)}" if self.effect.high < math.inf else "too few to tell"
+        if self.kind == "better" and not math.isfinite(mean(self.own)):
+            return f"better than your recipe: {numbers}, {seeds} each"
         if self.kind == "better":
             lower = f"{100 * (1 - self.effect.ratio):.0f} % lower"
             return f"better than your recipe: {numbers}, {lower} ({interval}), {seeds} each"
         return f"cannot tell yet whether trial {self.number} is better: {numbers} over {seeds} ({interval})"
 
+    def told(self, values: Sequence[float]) -> str:
+        """Return the mean of a few trainings in words, with the name of the metric."""
+        return f"{self.metric} {shown(values)}" if math.isfinite(mean(values)) else shown(values)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the metric's logarithm between seeds; None where too little is known of it."""
+        parts = (self.values, self.own)
+        if len(self.values) < LEAST_SEEDS or not all(0 < value < math.inf for part in parts for value in part):
+            return None
+        return math.sqrt(statistics.fmean(statistics.variance(map(math.log, part)) for part in parts))
+
     def seeds_to_decide(self) -> int | None:
         """Return how many seeds would probably decide; None where the difference is too small, or is decided."""
         if self.kind != "unsure" or self.effect is None:
             return None
-        if len(self.values) < LEAST_SEEDS or not all(map(math.isfinite, (*self.values, *self.own))):
-            return max(LEAST_SEEDS, len(self.values) + 2)
-        spread = math.sqrt(
-            statistics.fmean(statistics.variance(map(math.log, part)) for part in (self.values, self.own))
-        )
+        least = max(LEAST_SEEDS, len(self.values) + 2)
+        if self.spread is None:
+            return least
         effect = abs(math.log(self.effect.ratio))
         if effect <= 0:
             return None
         efficiency = 3 / math.pi  # of the rank test beside the t-test on normal data
-        needed = math.ceil(2 * (_POWER * spread / effect) ** 2 / efficiency)
-        needed = max(needed, len(self.values) + 2)
+        needed = max(least, math.ceil(2 * (_POWER * self.spread / effect) ** 2 / efficiency))
         return needed if needed <= MANY_SEEDS else None
 
 
@@ -198,5 +209,12 @@ def mean(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def _shown(values: Sequence[float]) -> str:
-    return show.number(mean(values))
+def shown(values: Sequence[float]) -> str:
+    """Return the mean of a few trainings in words, with how many of them failed.
+
+    >>> shown([2.0, 8.0]), shown([2.0, math.inf, 2.0]), shown([math.inf, math.inf])
+    ('4.000', '2.000 (1 of 3 failed)', 'no result (2 of 2 failed)')
+    """
+    failed = sum(not math.isfinite(value) for value in values)
+    told = show.number(mean(values)) if math.isfinite(mean(values)) else "no result"
+    return f"{told} ({failed} of {len(values)} failed)" if failed else told
