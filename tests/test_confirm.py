@@ -163,18 +163,6 @@ def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir,
 
 
 def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
-    def plan(number, seed):
-        return 9.0 - number if seed == OWN_SEED or number == 0 else "diverged: at epoch 1"
-
-    home = searched(plan, tmp_path / "s", data_dir)
-    assert agreed(home) == 0
-    assert first_line(home) == (
-        "# no setting beat your recipe, so keep it: the best other one had no result (2 of 2 failed) against fd 9.500, "
-        "2 seeds each, after 2 epochs."
-    )
-
-
-def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
     """The lowest trial was lucky: with every new seed it and the others diverge, and the recipe does not."""
 
     def plan(number, seed):
