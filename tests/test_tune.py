@@ -329,7 +329,7 @@ def test_a_study_goes_on_with_its_own_recipe_only(tmp_path):
     free = {"tune.trials": 99, "tune.hours": 1, "tune.sampler": "random", "tune.confirm": None, "tune.parallel": 1}
     Study.resume(tmp_path / "s", engine.change(recipe, free))
     with pytest.raises(
-        RunError, match=r"is the study of another recipe \(train differs\); search in a new directory, or"
+        RunError, match=r"is the study of another recipe \(train\.batch_size differs\); search in a new directory, or"
     ):
         Study.resume(tmp_path / "s", engine.change(recipe, {"train.batch_size": 8}))
     with pytest.raises(RunError, match=r"\(tune differs\)"):
