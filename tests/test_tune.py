@@ -332,7 +332,7 @@ def test_a_study_goes_on_with_its_own_recipe_only(tmp_path):
         RunError, match=r"is the study of another recipe \(train\.batch_size differs\); search in a new directory, or"
     ):
         Study.resume(tmp_path / "s", engine.change(recipe, {"train.batch_size": 8}))
-    with pytest.raises(RunError, match=r"\(tune differs\)"):
+    with pytest.raises(RunError, match=r"\(tune\.seed differs\)"):
         Study.resume(tmp_path / "s", engine.change(recipe, {"tune.seed": 8}))
 
 
