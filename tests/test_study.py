@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, tiny
 
 from gantool import engine
@@ -19,6 +20,7 @@ from gantool.tune.board import Board
 from gantool.tune.race import CLEARLY, SELECTION
 from gantool.tune.search import Way
 from gantool.tune.study import FREE, Study, find_study
+from gantool.tune.trial import run_trial
 from gantool.tune.trials import Place, Trials
 
 
@@ -327,3 +329,69 @@ def test_an_edited_recipe_begins_a_new_study_and_names_the_key(data_dir, inside,
         f"{Path('runs/gan14-001')} differs in train.batch_size: a new study begins (--from takes its best values)"
         in said
     )
+
+
+WIDE = {RATE: {"low": 1e-6, "high": 1e-1, "log": True}}
+OTHER_RATES = {RATE: {"low": 1e-4, "high": 1e-1, "log": True}}
+
+
+def trained(space, data_dir, *, trials=3, **changes):
+    """Search with real trainings in `runs/`, in which studies of a recipe find each other."""
+    settings = {"tune__trials": trials, "tune__pruner": "none", "tune__epochs": 2, "tune__space": space} | changes
+    return run(tiny(**settings), None, data_dir, run_trial)
+
+
+def test_finished_trials_of_a_study_with_another_space_are_taken_over_where_they_lie_in_it(data_dir, inside, capsys):
+    old = trained(WIDE, data_dir, trials=8)
+    capsys.readouterr()
+    new = trained(OTHER_RATES, data_dir, trials=4)
+    kept = [trial for trial in old.trials() if trial.params[RATE] >= 1e-4 and trial.state.name == "COMPLETE"]
+    assert 2 <= len(kept) < 8, "some of them lie inside, some do not"
+    assert f"{len(kept)} finished trials of {old.shown} are taken over" in capsys.readouterr().err
+    assert params(new)[: len(kept)] == [trial.params for trial in kept]
+    assert [trial.user_attrs["taken_from"] for trial in new.trials()[: len(kept)]] == [old.path.name] * len(kept)
+    assert len(new.trials()) == new.wanted == len(kept) + 4, "as many new ones as the recipe asks for"
+    assert new.own().number == 0
+    fresh = run(new.recipe.model_copy(), inside / "fresh", data_dir, run_trial)
+    assert new.own().intermediate_values == fresh.own().intermediate_values, "what training it again would give"
+    assert not {trial.params[RATE] for trial in old.trials()} & {rate[RATE] for rate in params(new)[len(kept) :]}
+    for number in range(len(kept)):
+        assert (new.folder(number) / "log.jsonl").read_bytes() == (
+            old.folder(kept[number].number) / "log.jsonl"
+        ).read_bytes()
+    again = trained(OTHER_RATES, data_dir, trials=5)
+    assert (again.path, len(again.trials())) == (new.path, len(kept) + 5), "extended by one"
+
+
+def test_a_key_that_is_searched_no_more_keeps_the_trials_with_the_recipes_own_value(data_dir, inside):
+    old = trained({**WIDE, "train.batch_size": {"choice": [64, 128]}}, data_dir, trials=6)
+    new = trained(WIDE, data_dir, trials=1)
+    own = new.recipe.train.batch_size
+    kept = [trial.params[RATE] for trial in old.trials() if trial.params["train.batch_size"] == own]
+    assert [trial.params[RATE] for trial in new.trials()][: len(kept)] == kept
+    assert new.taken == len(kept) >= 1
+
+
+@pytest.mark.parametrize("changes", [{"train__batch_size": 8}, {"tune__epochs": 3}, {"data__held_out": 0.3}])
+def test_no_trial_is_taken_over_that_would_be_trained_otherwise(changes, data_dir, inside):
+    old = trained(WIDE, data_dir)
+    new = trained(OTHER_RATES, data_dir, trials=1, **changes)
+    assert (new.taken, len(new.trials())) == (0, 1)
+    assert new.path != old.path
+
+
+def test_no_trial_is_taken_over_of_another_version_or_after_the_data_changed(data_dir, inside):
+    old = trained(WIDE, data_dir)
+    for number in range(3):
+        file = old.folder(number) / "environment.json"
+        file.write_text(file.read_text(encoding="utf-8").replace('"torch": "', '"torch": "1'), encoding="utf-8")
+    assert trained(OTHER_RATES, data_dir, trials=1).taken == 0
+    pictures = inside / "pictures"
+    pictures.mkdir()
+    for index in range(24):
+        Image.new("L", (8, 8), 10 * index).save(pictures / f"{index}.png")
+    on_disk = {"data__source": str(pictures), "data__classes": None, "name": "folder"}
+    assert trained(WIDE, data_dir, **on_disk).taken == 0
+    assert trained(OTHER_RATES, data_dir, trials=1, **on_disk).taken >= 1
+    Image.new("L", (8, 8), 255).save(pictures / "0.png")
+    assert trained({RATE: {"low": 1e-5, "high": 1e-1, "log": True}}, data_dir, trials=1, **on_disk).taken == 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import hashlib
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,6 +54,10 @@ class Table(NamedTuple):
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     texts: tuple[str, ...]
+
+    def digest(self) -> str:
+        """Return what identifies the rows and their labels, by SHA-256."""
+        return hashlib.sha256(np.ascontiguousarray(self.inputs).tobytes() + self.labels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

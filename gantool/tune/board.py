@@ -90,6 +90,7 @@ class Board:
         self.own = ""  # label of the trial with the recipe's own values
         self.winner = ""  # label of the trial that it would recommend now
         self.todo = 0  # trials that are still to run or running
+        self.wanted = recipe.tune.trials if recipe.tune else 0
         self.spent: list[float] = []  # seconds of the trials that ended in this search
         self.quicker = ""
         self._metric = recipe.metric
@@ -114,7 +115,7 @@ class Board:
         self.home, self.trials = home, trials
         self._read(home)
         self._look()
-        done, total = len(home.spent()), max(home.tune.trials, len(home.spent()))
+        done, total = len(home.spent()), max(home.wanted, len(home.spent()))
         taken = len(trials.waiting) + len(trials.unconfirmed) + len(trials.unfinished) if trials else 0
         again = f"; {taken} interrupted go on" if taken else ""
         self.tell(
@@ -149,6 +150,7 @@ class Board:
             own = self.home.own()
             self.own = "" if own is None else str(own.number)
             self.todo = self.trials.todo() if self.trials else 0
+            self.wanted = self.home.wanted
 
     def started(
         self, label: str, values: dict[str, Any], folder: Path, scores: Sequence[float] = (), epochs: int = 0
@@ -254,7 +256,7 @@ class Board:
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         planned = self.trials is not None and self.trials.plan is not None  # as many as there is time for
         where = counts or "0"
-        where += "" if planned or self.tune is None else f" of {self.tune.trials}"
+        where += "" if planned or self.home is None else f" of {self.wanted}"
         if self.reseeded or any(" seed " in label for label in self.rows):
             where += f"; {show.several(self.reseeded, 'training')} with new seeds done"
         parts = [f"{show.duration(time.monotonic() - self.start)} so far{self._left()}"]

@@ -56,7 +56,7 @@ def standing(home: Study) -> str:
         lower = any((trial.value or 0.0) < (winner.value or 0.0) for trial in home.finished())
         copies = "; copies of training images left out" if lower else ""
         lowest = f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed{copies})"
-        if len(home.spent()) < home.tune.trials or race.over:
+        if len(home.spent()) < home.wanted or race.over:
             return lowest
         if race.contender is None:
             among = ", ".join(str(trial.number) for trial in home.candidates())

@@ -16,13 +16,15 @@ from gantool.engine import Materials
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.locks import alone
 from gantool.recipe import Recipe
+from gantool.show import several
 from gantool.tune import cluster, inline, results
 from gantool.tune.board import Board
+from gantool.tune.earlier import begin_with, take_over
 from gantool.tune.inline import Objective
 from gantool.tune.plan import Plan, epoch_seconds
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
-from gantool.tune.study import Study, find_study
+from gantool.tune.study import Study, earlier_study, find_study
 from gantool.tune.trial import run_trial
 from gantool.tune.trials import Place, Trials
 
@@ -81,18 +83,17 @@ def search(
     _check(way)
     sampler(recipe.tune, 0)  # says what is not installed, before there is a directory
     other = Study(way.source) if way.source else None
+    if other is None and not out and not fresh:
+        other = earlier_study(recipe)
     path, old = find_study(out, recipe, fresh=fresh, tell=board.tell)
     with _taken_back(path, new=not old), alone(path / "lock"):
         home = Study.resume(path, recipe) if old else Study.create(path, recipe)
-        if other is not None and not old:
-            count = home.begin_with(other)
-            board.tell(f"{count} of the best values of {other.shown} come first")
         trials = None
         if old and home.is_done() and way.minutes is None:
             board.begin(home)
         else:
             space.check(data_dir)
-            trials = _search(home, data_dir, board, stopped, way, objective)
+            trials = _search(home, None if old else other, data_dir, board, stopped, way, objective)
         results.write(home)
         done = home.is_done()
         if done and home.finished():
@@ -118,7 +119,15 @@ def _check(way: Way) -> None:
     cluster.reach(way.address)
 
 
-def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: Way, objective: Objective) -> Trials:
+def _search(
+    home: Study,
+    other: Study | None,
+    data_dir: Path,
+    board: Board,
+    stopped: list[int],
+    way: Way,
+    objective: Objective,
+) -> Trials:
     recipe = home.recipe
     materials = engine.gather(recipe, data_dir, tell=board.tell)  # what is made once, before all trials need it
     decoded = materials.store if isinstance(materials.store, Store) else None
@@ -127,6 +136,9 @@ def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: 
             f"{recipe.data.source}: has {len(decoded)} pictures, too few to tell settings apart; give it "
             f"{LEAST} or more, or use gantool train"
         )
+    home.learn_from(materials.store.path.name if isinstance(materials.store, Store) else materials.store.digest())
+    if other is not None:
+        _learn_from(home, other, board, points=way.source is not None)
     searched = any(key.startswith("data.") for key in home.space.ranges)
     store = "" if searched or decoded is None else str(decoded.path)
     place = Place(data_dir, store, way.device)
@@ -145,6 +157,15 @@ def _search(home: Study, data_dir: Path, board: Board, stopped: list[int], way: 
     if way.engine == "ray" and not trials.stopping:
         board.tell_if_quicker_inline(time.monotonic() - start)
     return trials
+
+
+def _learn_from(home: Study, other: Study, board: Board, *, points: bool) -> None:
+    """Begin a new study with what an earlier one has: trials that are the same here, and perhaps its best values."""
+    taken = take_over(home, other)
+    if taken:
+        board.tell(f"{several(taken, 'finished trial')} of {other.shown} {'are' if taken > 1 else 'is'} taken over")
+    if points:
+        board.tell(f"{begin_with(home, other)} of the best values of {other.shown} come first")
 
 
 def _planned(home: Study, materials: Materials, place: Place, board: Board, way: Way) -> Plan | None:

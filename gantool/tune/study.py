@@ -38,7 +38,9 @@ DATABASE = "study.db"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 CONSTRAINTS = "constraints"  # Optuna's name of what makes a trial infeasible
 FIRST_POINTS = "first_points"  # attribute of Optuna's study: what is tried after the recipe's own values
-TAKEN_OVER = 3  # points of another study that are tried first
+DATA = "data"  # attribute of Optuna's study: what identifies the content of its data
+EARLIER = "an earlier study"  # what chose those points, as a trial's attribute `sampler` says
+TAKEN = "taken_over"  # attribute of Optuna's study: finished trials of an earlier study, and how many that one had
 PATIENCE = 20.0  # seconds to wait for another process that writes to a study's file
 SEEDS = 1_000_000  # new seeds lie below, so that people can type them
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -171,6 +173,16 @@ class Study:
             return self._still[2]
         with self.told():
             return self.finishing.get_trials(deepcopy=False)
+
+    @property
+    def wanted(self) -> int:
+        """The trials in all: those of the recipe, and those that were taken over from an earlier study."""
+        return self.tune.trials + self.taken
+
+    @property
+    def taken(self) -> int:
+        """How many trials were taken over from an earlier study."""
+        return int(self.search.user_attrs.get(TAKEN, (0, 0))[0])
 
     def spent(self) -> list[FrozenTrial]:
         """Give the trials that count: finished, stopped early or failed."""
@@ -326,7 +338,7 @@ class Study:
 
     def is_done(self) -> bool:
         """Return whether nothing is left to train."""
-        return len(self.spent()) >= self.tune.trials and self.race().over and not self.to_finish()
+        return len(self.spent()) >= self.wanted and self.race().over and not self.to_finish()
 
     def folder_of(self, trial: FrozenTrial) -> Path:
         """Return the directory of a trial of the search, or of a training with a new seed."""
@@ -405,34 +417,25 @@ class Study:
         """
         trials = self.search.get_trials(deepcopy=False)
         attributes |= {"sampler": self.tune.sampler, "pruner": self.tune.pruner, "tune_seed": self.tune.seed}
+        if not any(trial.user_attrs.get("own") for trial in trials):
+            return self.begin(self.search, self.space.own_point, own=True, **attributes)
         given = self.search.user_attrs.get(FIRST_POINTS, [])
-        if 0 < len(trials) <= len(given):
-            return self.begin(self.search, given[len(trials) - 1], **attributes | {"sampler": "an earlier study"})
-        if trials:
-            memory = optuna.create_study(sampler=sampler(self.tune, len(trials)))
-            memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
-            drawn = self.space.ask(memory)
-            # CMA-ES keeps there what it has learned.
-            kept = memory.get_trials(deepcopy=False)[-1].system_attrs
-            return self.begin(self.search, drawn.params, kept, **attributes)
-        return self.begin(self.search, self.space.own_point, own=True, **attributes)
+        taken, of = self.search.user_attrs.get(TAKEN, (0, 0))
+        tried = sum(trial.user_attrs.get("sampler") == EARLIER for trial in trials[taken:])
+        if tried < len(given):
+            return self.begin(self.search, given[tried], **attributes | {"sampler": EARLIER})
+        # Where trials were taken over, the numbers that the earlier study drew with are not used again.
+        memory = optuna.create_study(sampler=sampler(self.tune, len(trials) - taken + of))
+        memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
+        drawn = self.space.ask(memory)
+        # CMA-ES keeps there what it has learned.
+        kept = memory.get_trials(deepcopy=False)[-1].system_attrs
+        return self.begin(self.search, drawn.params, kept, **attributes)
 
-    def begin_with(self, other: Study) -> int:
-        """Try the best values of another study first, after the recipe's own; return how many there are.
-
-        Values that this study does not search are left out, and its own take their place.
-        """
-        ranked = [trial for trial in other.finished() if not trial.user_attrs.get("own")]
-        winner = other.winner()
-        if winner is not None and winner in ranked:
-            ranked = [winner, *(trial for trial in ranked if trial is not winner)]
-        points = []
-        for trial in ranked:
-            point = self.space.point({**self.space.own, **other.space.changes(trial.params)})
-            if point is not None and point != self.space.own_point and point not in points:
-                points.append(point)
-        self.search.set_user_attr(FIRST_POINTS, points[:TAKEN_OVER])
-        return len(points[:TAKEN_OVER])
+    def learn_from(self, data: str) -> None:
+        """Write down what identifies the content of the data, once."""
+        if DATA not in self.search.user_attrs:
+            self.search.set_user_attr(DATA, data)
 
     def _for_sampler(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
         """Return a trial as a sampler should see it.
@@ -544,8 +547,7 @@ def find_study(
         tell: is told by which key the newest study of this name is that of another recipe.
     """
     if out is None:
-        mine = [path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file()]
-        mine.sort(key=lambda path: (len(path.name), path.name))
+        mine = _studies(recipe)
         old = [] if fresh else [path for path in mine if _is_of(path, recipe)]
         if old:
             return old[-1], True
@@ -565,6 +567,20 @@ def find_study(
         except OSError as error:
             raise ResourceError(f"{out}: cannot be moved to {aside} ({error.strerror}); end what uses it") from None
     return make_directory(out, recipe.name, ""), False
+
+
+def earlier_study(recipe: Recipe) -> Study | None:
+    """Return the newest study of a recipe's name in `runs/`, if it can be read."""
+    for path in _studies(recipe)[-1:]:
+        with contextlib.suppress(GantoolError):
+            return Study(path)
+    return None
+
+
+def _studies(recipe: Recipe) -> list[Path]:
+    """Return the studies of a recipe's name in `runs/`, the newest last."""
+    found = [path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file()]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def _name(file: Path) -> str:

@@ -163,11 +163,11 @@ class Trials:
 
     def _left(self) -> int:
         if self.plan is None or self.searched:
-            return max(0, self.home.tune.trials - self.count)
-        if not self.count or self.plan.has_time_for_a_trial(self._epoch_seconds()):
+            return max(0, self.home.wanted - self.count)
+        if self.count == self.home.taken or self.plan.has_time_for_a_trial(self._epoch_seconds()):
             return 1
         self.searched = True
-        self.home.replan(self.home.tune.model_copy(update={"trials": self.count}))
+        self.home.replan(self.home.tune.model_copy(update={"trials": self.count - self.home.taken}))
         return 0
 
     def _searching(self) -> bool:
@@ -347,7 +347,7 @@ class Trials:
     def todo(self) -> int:
         """Count the trainings that are still to be run, at the most; running ones count."""
         home = self.home
-        search = max(0, home.tune.trials - sum(trial.state in ENDED for trial in home.trials()))
+        search = max(0, home.wanted - sum(trial.state in ENDED for trial in home.trials()))
         race = home.race()
         if not search and race.over:
             return len(self._to_finish()) + len(self.unfinished) + len(self.live)
@@ -355,4 +355,4 @@ class Trials:
             return search
         count = home.tune.confirm.top if search else len(home.candidates())
         through = sum(run.state in ENDED for run in home.runs())
-        return search + max(len(race.pending), most(min(count, home.tune.trials - 1), len(home.seeds())) - through)
+        return search + max(len(race.pending), most(min(count, home.wanted - 1), len(home.seeds())) - through)
