@@ -110,6 +110,12 @@ def gan_table(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def verdicts(session: nox.Session) -> None:
+    """How often a search says `better` where nothing is, and where something is: simulated, and 20 real searches."""
+    session.run(workshop(session), "tests/verdicts.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
 def gpu(session: nox.Session) -> None:
     """All recipes on the GPU of this machine, in less than eight minutes; without a GPU the check checks itself."""
     session.run(workshop(session), "tests/gpu.py", *session.posargs, external=True)

@@ -281,13 +281,42 @@ def test_its_folder_is_its_owners_alone_its_token_is_random_and_nothing_of_it_is
             assert folder.is_dir()
             if os.name == "posix":
                 assert folder.stat().st_mode & 0o777 == 0o700
-            assert options["_node_ip_address"] == "127.0.0.1"
             assert options["num_cpus"] == available_cores()
             tokens.add(os.environ["RAY_AUTH_TOKEN"])
         assert not folder.exists()
         assert os.environ.get("RAY_AUTH_TOKEN") == before
     assert len(tokens) == 2
     assert min(map(len, tokens)) == 64
+
+
+LISTENING = """
+import os, pathlib
+from gantool.tune import cluster
+
+with cluster.connected("local") as nodes:
+    session = os.path.basename(__import__("ray")._private.worker._global_node.get_session_dir_path())
+    print("node", nodes[0].name)
+    sockets = set()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid() or session in (process / "cmdline").read_bytes().decode(errors="replace"):
+            sockets |= {os.readlink(file) for file in (process / "fd").iterdir() if file.is_symlink()}
+    for table in ("tcp", "tcp6"):
+        for line in pathlib.Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                print("listens", fields[1].partition(":")[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
+def test_all_of_it_listens_on_the_loopback_alone():
+    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert ["node", "127.0.0.1"] in told
+    places = [place for what, place in told if what == "listens"]
+    assert len(places) >= 3, "the GCS server, the raylet and the driver"
+    assert set(places) <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def test_where_no_folder_is_short_enough_the_way_out_is_named(monkeypatch):

@@ -149,14 +149,13 @@ def _private() -> Iterator[dict[str, Any]]:
         ResourceError: there is no folder for its sockets.
     """
     folder = _short_folder()
-    names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), _MANY_MACHINES: "0"}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     try:
         yield {
             "include_dashboard": False,
             "num_cpus": available_cores(),
-            "_node_ip_address": "127.0.0.1",
             "_temp_dir": str(folder / "r"),  # which Ray opens to everybody
         }
     finally:
@@ -190,6 +189,10 @@ def _short_folder() -> Path:
         f"Ray needs a folder for its sockets, with a path of at most {LONGEST} letters: {'; '.join(tried)}; set TMPDIR "
         "to one, or use --engine inline"
     )
+
+
+_MANY_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""With 0 Ray listens on the loopback alone, on Linux too. It reads that when it is imported."""
 
 
 def _quieten(verbose: bool) -> None:
