@@ -246,7 +246,7 @@ class Tune(Block):
     epochs: Count | None = None
     seed: Annotated[int, Interval(ge=0, le=2**32 - 1)] = 0
     sampler: Literal["tpe", "random", "gp", "cmaes"] = "tpe"
-    pruner: Literal["successive_halving", "hyperband", "median", "none"] = "median"
+    pruner: Literal["ratio", "median", "successive_halving", "hyperband", "none"] = "ratio"
     deterministic: bool = False
     parallel: Annotated[int, Interval(ge=1, le=10_000)] | None = None
     cpus_per_trial: Annotated[int, Interval(ge=1, le=1024)] = 1
