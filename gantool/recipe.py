@@ -226,7 +226,8 @@ class Tune(Block):
         epochs: passes over the data of a trial that is not stopped early; null for `train.epochs`.
         seed: decides what is tried.
         sampler: what chooses the next trial by the earlier ones.
-        pruner: what stops a trial that is worse than others were at its epoch.
+        pruner: what stops a trial that is worse than others were at its epoch; `ratio` is gantool's own, the others
+            are Optuna's.
         deterministic: the same seed tries the same values, however fast each trial is; trials start in batches.
         parallel: trials at once, at the most; null for as many as there is room for.
         cpus_per_trial: cores of each trial, and its threads.

@@ -12,6 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from test_search import BETA, RATE, bowl, quick, reseeded, rows, run, states, tiny
 
+from gantool import engine
 from gantool.errors import RecipeError
 from gantool.schedule import measured_epochs
 from gantool.tune import samplers
@@ -173,6 +174,40 @@ def hopeless(recipe, epoch):
     """Bad from the first epoch to the last, but for rates near 1e-3; the recipe's own is the worst of all."""
     off = abs(math.log10(recipe.train.optimizer.lr) + 3)
     return 100.0 if recipe.train.optimizer.lr == 2e-4 else 1 + off + 1 / epoch
+
+
+@pytest.mark.parametrize(
+    ("curve", "stopped"),
+    [
+        ({25: 41.0}, True),  # more than 4 times the lowest after a quarter
+        ({25: 40.0}, False),
+        ({25: 30.0, 50: 17.0}, True),  # more than twice after a half
+        ({25: 30.0, 50: 16.0}, False),
+        ({25: 16.0, 50: 40.0}, False),  # its lowest so far counts
+        ({25: 8.0, 50: 8.0, 75: 8.0}, False),  # 4/3 of what a stopped trial had
+        ({25: 8.1, 50: 8.1, 75: 8.1}, True),
+    ],
+)
+def test_the_ratio_pruner_stops_what_is_many_times_the_lowest_and_fewer_times_the_later(curve, stopped):
+    study = optuna.create_study(pruner=samplers.pruner(engine.open_recipe("gan14").tune, 100))
+    for values in ({25: 10.0, 50: 8.0, 75: 9.0, 100: 9.0}, {25: 20.0, 50: 11.0, 75: 6.0}, {25: 50.0}, {}):
+        other = study.ask()
+        for epoch, value in values.items():
+            other.report(value, epoch)
+        study.tell(other, state=TrialState.PRUNED if values else TrialState.FAIL)
+    trial = study.ask()
+    assert not trial.should_prune(), "nothing is known of it"
+    for epoch, value in curve.items():
+        assert not trial.should_prune()
+        trial.report(value, epoch)
+    assert trial.should_prune() == stopped
+
+
+def test_the_first_trial_of_all_is_never_stopped_by_its_ratio():
+    study = optuna.create_study(pruner=samplers.pruner(engine.open_recipe("gan14").tune, 100))
+    trial = study.ask()
+    trial.report(1e9, 99)
+    assert not trial.should_prune()
 
 
 @pytest.mark.parametrize("every", [4, None])

@@ -300,7 +300,7 @@ def made(path: Path, **changes) -> Study:
     return Study.create(path, tiny(**changes))
 
 
-@pytest.mark.parametrize("pruner", ["successive_halving", "hyperband", "median"])
+@pytest.mark.parametrize("pruner", ["ratio", "median", "successive_halving", "hyperband"])
 def test_deterministic_tries_and_stops_the_same_whichever_trial_is_faster(pruner, data_dir, tmp_path):
     settings = {"tune__trials": 9, "tune__pruner": pruner, "tune__deterministic": True}
     first, second = (

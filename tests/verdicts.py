@@ -2,7 +2,7 @@
 
 Simulated races draw the metric of each training from a log-normal distribution. The real searches train `gan14` on
 digits for a few epochs over a space in which nothing matters: latents of 97 to 103 numbers, which train alike but draw
-other random numbers.
+other random numbers. Replays on a table of trainings tell what the values of an earlier study are worth.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
+
 from gantool import engine
 from gantool.tune.board import Board
 from gantool.tune.race import SELECTION, Outcome, Race, race
 from gantool.tune.search import Way, search
+from gantool.tune.simulate import Table, searched
 
 CANDIDATES, SEEDS = 3, 8  # as `tune.confirm` has them
 NOTHING = {
@@ -94,10 +98,48 @@ def real(count: int) -> None:
     print(f"{count} real searches in which nothing matters: {dict(kinds)}")
 
 
+def warm(repeats: int, file: Path) -> None:
+    """Print what an earlier study's three best values are worth, and what misleading ones cost.
+
+    The earlier study is a search of 24 trials on the same table, with another seed of the trainings where the table has
+    one. Misleading values are three of the worse half of the table.
+    """
+    recipe = engine.open_recipe("gan14", {"tune.epochs": 100, "tune.trials": 24})
+    short = engine.open_recipe("gan14", {"tune.epochs": 100, "tune.trials": 12})
+    table = Table.read(file, recipe)
+    truth, seeds = table.truth(), table.curves.shape[1]
+    worse = np.flatnonzero(truth > np.median(truth[np.isfinite(truth)]))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    cases = ("24 trials", "12 trials", "12 after another study", "24 after a misleading one")
+    logs: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(repeats):
+        chance = np.random.default_rng([7, number])
+        seed = int(chance.integers(seeds))
+        before = searched(recipe, table, repeats + number, (seed + 1) % seeds)
+        best = [one.configuration for one in sorted(before, key=lambda one: one.value) if one.configuration][:3]
+        bad = [int(one) for one in chance.choice(worse[worse > 0], 3, replace=False)]
+        for name, chosen, first in zip(cases, (recipe, short, short, recipe), ((), (), best, bad), strict=True):
+            pick = min(searched(chosen, table, number, seed, first), key=lambda one: one.value)
+            logs[name].append(math.log(truth[pick.configuration]))
+    cold = np.array(logs["24 trials"])
+    for name, values in logs.items():
+        ratios = np.array(values) - cold
+        half = 1.96 * ratios.std(ddof=1) / math.sqrt(repeats)
+        low, middle, high = (math.exp(ratios.mean() + side) for side in (-half, 0, half))
+        print(
+            f"{name}: fd of the pick {math.exp(np.mean(values)):.2f}, {middle:.3f} times that of 24 trials (95 % "
+            f"interval {low:.3f} to {high:.3f})",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--races", type=int, default=2000, help="simulated races of each row")
     parser.add_argument("--searches", type=int, default=20, help="real searches")
+    parser.add_argument("--replays", type=int, default=500, help="replayed searches on the table")
+    parser.add_argument("--table", type=Path, default=Path(__file__).parent / "data" / "gan14-digits.csv.gz")
     chosen = parser.parse_args()
     simulated(chosen.races)
+    warm(chosen.replays, chosen.table)
     real(chosen.searches)

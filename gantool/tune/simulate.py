@@ -119,29 +119,47 @@ class Replay(NamedTuple):
     seconds: float
 
 
-def replay(recipe: Recipe, table: Table, number: int, rival_trials: int | None = None) -> Replay:
-    """Replay one search.
+class Tried(NamedTuple):
+    """A trial of a replayed search.
+
+    Args:
+        configuration: its number in the table.
+        value: its lowest metric; infinite where it was stopped or failed.
+        seconds: that it was trained.
+        epochs: that it was trained.
+        stopped: whether it was stopped, or failed.
+    """
+
+    configuration: int
+    value: float
+    seconds: float
+    epochs: int
+    stopped: bool
+
+
+def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequence[int] = ()) -> list[Tried]:
+    """Replay the trials of one search.
 
     Args:
         recipe: with a `tune` block.
         table: of its trainings.
-        number: of the replay, which decides its random numbers.
-        rival_trials: of a random search to compare with besides.
+        number: of the replay, which decides what the sampler draws.
+        seed: index of the training's seed in the table.
+        first: configurations that are tried after the recipe's own values, such as an earlier study's best.
     """
     tune = recipe.tune
     assert tune is not None
     space, length = Space(recipe), tune.epochs or recipe.train.epochs
     measured = [table.epochs.index(epoch) for epoch in _measured(table, length)]
-    chance = np.random.default_rng([tune.seed, number])
-    seed = int(chance.integers(table.curves.shape[1]))
     places = np.array([_place(space.distributions, point) for point in table.points])
     settings = tune.model_copy(update={"seed": derived(tune.seed, "replay", number)})
     study = optuna.create_study(sampler=sampler(settings, 0), pruner=pruner(tune, length))
-    left = set(range(len(table.points)))
-    tried: list[tuple[int, float, float, bool]] = []  # configuration, value, seconds, whether it was stopped
-    trained = 0
+    left, tried = set(range(len(table.points))), list[Tried]()
     for index in range(min(tune.trials, len(left))):
-        chosen = 0 if index == 0 else _nearest(places, left, _place(space.distributions, _sampled(space, study)))
+        if index <= len(first):
+            chosen = (0, *first)[index]
+        else:
+            chosen = _nearest(places, left, _place(space.distributions, _sampled(space, study)))
         left.discard(chosen)
         study.enqueue_trial(table.points[chosen])
         trial, values, stopped = space.ask(study), list[float](), False
@@ -155,20 +173,38 @@ def replay(recipe: Recipe, table: Table, number: int, rival_trials: int | None =
                 stopped = True
                 break
         last = measured[len(values) - 1]
-        finite = [value for value in values if math.isfinite(value)]
-        state = optuna.trial.TrialState
         if stopped:
-            study.tell(trial, state=state.PRUNED if finite else state.FAIL)
+            state = optuna.trial.TrialState
+            study.tell(trial, state=state.PRUNED if any(map(math.isfinite, values)) else state.FAIL)
         else:
             study.tell(trial, min(values))
-        trained += table.epochs[last]
-        tried.append((chosen, math.inf if stopped else min(values), float(table.seconds[chosen, seed, last]), stopped))
-    return _judged(table, tried, seed, measured[-1], trained / (len(tried) * length), chance, rival_trials)
+        value, seconds = math.inf if stopped else min(values), float(table.seconds[chosen, seed, last])
+        tried.append(Tried(chosen, value, seconds, table.epochs[last], stopped))
+    return tried
+
+
+def replay(recipe: Recipe, table: Table, number: int, rival_trials: int | None = None) -> Replay:
+    """Replay one search, and compare it with random search.
+
+    Args:
+        recipe: with a `tune` block.
+        table: of its trainings.
+        number: of the replay, which decides its random numbers.
+        rival_trials: of a random search to compare with besides.
+    """
+    tune = recipe.tune
+    assert tune is not None
+    length = tune.epochs or recipe.train.epochs
+    chance = np.random.default_rng([tune.seed, number])
+    seed, last = int(chance.integers(table.curves.shape[1])), table.epochs.index(_measured(table, length)[-1])
+    tried = searched(recipe, table, number, seed)
+    trained = sum(one.epochs for one in tried) / (len(tried) * length)
+    return _judged(table, tried, seed, last, trained, chance, rival_trials)
 
 
 def _judged(
     table: Table,
-    tried: list[tuple[int, float, float, bool]],
+    tried: list[Tried],
     seed: int,
     last: int,
     trained: float,
@@ -176,13 +212,13 @@ def _judged(
     rival_trials: int | None,
 ) -> Replay:
     truth = table.truth()
-    spent = np.cumsum([seconds for _, _, seconds, _ in tried])
+    spent = np.cumsum([one.seconds for one in tried])
     truths = []
     for share in BUDGETS:
         within = [one for one, at in zip(tried, spent, strict=True) if at <= share * spent[-1] + 1e-9] or tried[:1]
-        truths.append(float(truth[min(within, key=lambda one: one[1])[0]]))
-    pick = min(tried, key=lambda one: one[1])[0]
-    best = min(tried, key=lambda one: truth[one[0]])
+        truths.append(float(truth[min(within, key=lambda one: one.value).configuration]))
+    pick = min(tried, key=lambda one: one.value).configuration
+    best = min(tried, key=lambda one: truth[one.configuration])
     order = chance.permutation(len(table.points))
     full = table.seconds[order, seed, last]
     values = table.curves[order, seed, : last + 1].min(axis=1)
@@ -195,7 +231,7 @@ def _judged(
     return Replay(
         tuple(truths),
         float((truth < truth[pick]).mean()),
-        best[3],
+        best.stopped,
         1 - trained,
         picked(in_time),
         picked(rival_trials) if rival_trials else math.nan,
