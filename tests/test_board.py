@@ -88,22 +88,49 @@ def test_what_runs_is_shown_as_far_as_its_log_says(data_dir, tmp_path):
     assert board.rows["0"].reached() == 0, "a line that is half written says nothing"
 
 
-def test_the_time_left_is_what_is_to_do_at_what_the_ended_ones_took_on_all_slots(data_dir, tmp_path):
+def test_the_time_left_is_the_epochs_to_come_at_what_one_took_on_all_slots(data_dir, tmp_path):
     home = made(tmp_path / "s", tune__trials=8, tune__pruner="none", tune__confirm={"top": 1, "seeds": 2})
     board, trials = begun(home, data_dir, slots=4)
     assert board._left() == "", "nothing is known yet"
     trials.next("a")
     trials.next("b")
     ended(trials, "a", report(4, 1.0))
-    board.spent = [100.0]
-    # Seven more trials, and one candidate and the recipe with two seeds each: at 100 s each, on 4 slots.
-    assert board.todo == 7 + 4
+    board.spent = [(100.0, 4)]
+    # Seven more trials, and one candidate and the recipe with two seeds each: of 4 epochs of 25 s each, on 4 slots.
+    assert board.todo == 4 * (6 + 4)
     assert board._left() == f", about {show.duration(11 * 100 / 4)} left"
     trials.measured("b", report(2, 1.0))
     assert board._left() == f", about {show.duration(10.5 * 100 / 4)} left", "half of the running one is done"
     ended(trials, "b", report(4, 2.0))
-    board.spent = [100.0, 200.0]
+    board.spent = [(100.0, 4), (200.0, 4)]
     assert board._left() == f", about {show.duration(10 * 150 / 4)} left"
+
+
+def test_the_time_left_counts_the_training_to_the_full_length_and_the_longest_that_runs(data_dir, tmp_path):
+    settings = {"tune__trials": 2, "tune__pruner": "none", "tune__confirm": {"top": 1, "seeds": 2}}
+    home = made(tmp_path / "s", **settings, tune__finish="full", train__epochs=44)
+    board, trials = begun(home, data_dir, slots=2)
+    trials.next("a")
+    ended(trials, "a", report(4, 2.0))
+    # Another trial, two trainings of each with new seeds, and 40 more epochs of each.
+    assert board.todo == 4 + 4 * 4 + 2 * 40
+    trials.next("b")
+    assert board.todo == 4 * 4 + 2 * 40
+    ended(trials, "b", report(4, 1.0))
+    for _ in range(4):
+        trials.next("c")
+        ended(trials, "c", report(4, 1.0 if trials.live["c"].label.startswith("1 ") else 2.0))
+    assert board.todo == 2 * 40, "the verdict is there"
+    trials.next("d")
+    trials.next("e")
+    assert board.todo == 0
+    board.spent = [(30.0, 30)]
+    assert board._left() == f", about {show.duration(40)} left"
+    trials.measured("d", report(34, 1.0))
+    assert board._left() == f", about {show.duration(40)} left", "the other one has 40 epochs to go"
+    ended(trials, "e", report(44, 1.0))
+    board.spent = [(30.0, 30)]
+    assert board._left() == f", about {show.duration(10)} left"
 
 
 def test_hours_of_gpus_are_shown_where_there_are_gpus(data_dir, tmp_path):
@@ -218,15 +245,16 @@ def test_trainings_to_the_full_length_are_to_do_and_have_its_epochs(data_dir, tm
     for key, score in (("a", 3.0), ("b", 2.0)):
         trials.next(key)
         ended(trials, key, report(4, score))
-    assert board.todo == 2
+    assert board.todo == 2 * 4
     for key in "cd":
         trials.next(key)
     trials.measured("c", report(4, 2.0))
     trials.measured("c", report(6, 2.0))
-    assert board._left() == f", about {show.duration((2 - 6 / 8) * sum(board.spent) / 2 / 2)} left"
+    pace = sum(seconds for seconds, _ in board.spent) / 8
+    assert board._left() == f", about {show.duration(4 * pace)} left", "of the other one"
     assert re.search(r"^trial 0 to the end +━+ +6/8  fd 2.000 ", drawn(board), re.MULTILINE)
     ended(trials, "c", report(8, 1.5, finished=True))
-    assert board.todo == 1
+    assert board.todo == 0
 
 
 def test_what_was_confirmed_before_a_restart_counts(data_dir, tmp_path, capsys):

@@ -51,6 +51,7 @@ class Row:
     diagnoses: tuple[str, ...] = ()
     folder: Path | None = None
     epochs: int = 0  # that it will have in the end
+    begun: int = 0  # epochs that it had when it started
     start: float = field(default_factory=time.monotonic)
 
     @property
@@ -89,9 +90,9 @@ class Board:
         self.standing = ""  # what the search can say so far
         self.own = ""  # label of the trial with the recipe's own values
         self.winner = ""  # label of the trial that it would recommend now
-        self.todo = 0  # trials that are still to run or running
+        self.todo = 0.0  # epochs of trainings that have not started
         self.wanted = recipe.tune.trials if recipe.tune else 0
-        self.spent: list[float] = []  # seconds of the trials that ended in this search
+        self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended in this search
         self.quicker = ""
         self._metric = recipe.metric
         self.live = Live(get_renderable=self._picture, console=show.err, refresh_per_second=4, transient=True)
@@ -149,17 +150,25 @@ class Board:
             self.winner = "" if winner is None else str(winner.number)
             own = self.home.own()
             self.own = "" if own is None else str(own.number)
-            self.todo = self.trials.todo() if self.trials else 0
+            self.todo = self.trials.todo_epochs() if self.trials else 0.0
             self.wanted = self.home.wanted
 
     def started(
-        self, label: str, values: dict[str, Any], folder: Path, scores: Sequence[float] = (), epochs: int = 0
+        self,
+        label: str,
+        values: dict[str, Any],
+        folder: Path,
+        scores: Sequence[float] = (),
+        epochs: int = 0,
+        begun: int = 0,
     ) -> None:
-        """A trial has started, or goes on after these measurements."""
+        """A trial has started, or goes on after these measurements and epochs."""
         best = min(scores, default=math.inf)
+        epochs = epochs or self.epochs
         self.rows[label] = Row(
-            label, values, folder=folder, scores=list(scores), best=best, epochs=epochs or self.epochs
+            label, values, folder=folder, scores=list(scores), best=best, epoch=begun, epochs=epochs, begun=begun
         )
+        self.todo = self.trials.todo_epochs() if self.trials else 0.0
         self._event("started", trial=label, values=values)
 
     def measured(self, label: str, result: dict[str, Any]) -> None:
@@ -181,7 +190,7 @@ class Board:
         row = self.rows[label]
         row.diagnoses, row.state, row.why = tuple(diagnoses), state.name.lower(), why or ""
         row.best = value if value is not None else row.best
-        self.spent.append(time.monotonic() - row.start)
+        self.spent.append((time.monotonic() - row.start, row.epoch - row.begun))
         self._look()
         metric = {self._metric: row.best if math.isfinite(row.best) else None}
         self._event(
@@ -194,7 +203,7 @@ class Board:
 
     def tell_if_quicker_inline(self, seconds: float) -> None:
         """Say when the search would have been over sooner without Ray: `seconds` is what it took with it."""
-        alone = sum(self.spent)
+        alone = sum(seconds for seconds, _ in self.spent)
         if self.spent and 1.2 * alone < seconds:
             self.quicker = (
                 f"too short a search for workers: it took {show.duration(seconds)}, and would have taken about "
@@ -267,12 +276,13 @@ class Board:
         return where, "; ".join(parts)
 
     def _left(self) -> str:
-        """Guess what is left: the trials to come, at what the ones so far took, on all slots."""
-        if not self.spent or self.trials is None:
+        """Estimate the time left: the epochs to come on all slots, at what an epoch took so far."""
+        trained = sum(epochs for _, epochs in self.spent)
+        if not trained or self.trials is None:
             return ""
-        running = [row for row in self.rows.values() if row.state == "running"]
-        done = sum(row.reached() / max(1, row.epochs) for row in running)
-        left = max(0.0, self.todo - done) * sum(self.spent) / len(self.spent) / self.trials.place.slots
+        running = [max(0, row.epochs - row.reached()) for row in self.rows.values() if row.state == "running"]
+        epochs = max((self.todo + sum(running)) / self.trials.place.slots, *running, 0)
+        left = epochs * sum(seconds for seconds, _ in self.spent) / trained
         return f", about {show.duration(min(left, self.trials.allowed_seconds()))} left"
 
     def _table(self, rows: list[Row] | None) -> Table:

@@ -259,7 +259,11 @@ class Trials:
         folder = self.home.folder(number, seed)
         before = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         self.live[key] = Live(trial, study, label, frozenset(before))
-        self.board.started(label, values, folder, list(before.values()), epochs)
+        begun = max(before, default=0)
+        if study is self.home.finishing:
+            best = self.home.best_run(number)
+            begun = max(begun, best.epochs if best else 0)
+        self.board.started(label, values, folder, list(before.values()), epochs, begun)
         return {
             "label": label,
             "recipe": recipes.dump(engine.change(recipe, {**values, **fixed})),
@@ -344,15 +348,29 @@ class Trials:
         self.home.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
         self.saved = time.monotonic()
 
-    def todo(self) -> int:
-        """Count the trainings that are still to be run, at the most; running ones count."""
-        home = self.home
-        search = max(0, home.wanted - sum(trial.state in ENDED for trial in home.trials()))
-        race = home.race()
-        if not search and race.over:
-            return len(self._to_finish()) + len(self.unfinished) + len(self.live)
-        if home.tune.confirm is None:
-            return search
-        count = home.tune.confirm.top if search else len(home.candidates())
-        through = sum(run.state in ENDED for run in home.runs())
-        return search + max(len(race.pending), most(min(count, home.wanted - 1), len(home.seeds())) - through)
+    def todo_epochs(self) -> float:
+        """Return the epochs of the trainings that have not started yet, at the most.
+
+        A trial of the search counts with the epochs that the ended ones had, because many are stopped early.
+        """
+        home, ended = self.home, self.home.spent()
+        live = [one.study for one in self.live.values()]
+        usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else home.epochs
+        search = max(0, home.wanted - len(ended) - live.count(home.search))
+        searching = bool(search or live.count(home.search))
+        race, found = home.race(), search * usual
+        if searching or not race.over:
+            if home.tune.confirm is not None:
+                candidates = min(home.tune.confirm.top, home.wanted - 1) if searching else len(home.candidates())
+                through = sum(run.state in ENDED for run in home.runs())
+                count = max(len(race.pending), most(candidates, len(home.seeds())) - through)
+                found += max(0, count - live.count(home.confirmation)) * home.confirm_epochs
+            if home.tune.finish is not None:
+                found += 2 * max(0, home.full_epochs - (home.confirm_epochs if home.tune.confirm else home.epochs))
+            return found
+        started = {one.trial.user_attrs["of"] for one in self.live.values() if one.study is home.finishing}
+        for number, _ in home.to_finish():
+            best = home.best_run(number)
+            if best is not None and number not in started:
+                found += home.full_epochs - best.epochs
+        return found
