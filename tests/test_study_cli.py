@@ -107,6 +107,14 @@ def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(insi
     code, out, _ = gantool("study", "status", "s")
     assert code == 0
     assert "interrupted: trial 0, 1; go on with: gantool tune s\n" in out
+    again = made(inside / "again", tune__trials=1)
+    again.begin(again.confirmation, again.space.own_point, of=0, seed=7, epochs=2)
+    again.begin(again.finishing, again.space.own_point, of=0, seed=7)
+    again.begin(again.finishing, again.space.own_point, of=0, seed=None)
+    out = gantool("study", "status", "again")[1]
+    assert "interrupted: trial 0 seed 7, 0 seed 7 to the end, 0 to the end; go on with: gantool tune again\n" in out
+    made(inside / "new")
+    assert "not over yet; go on with: gantool tune new\n" in gantool("study", "status", "new")[1]
     told = json.loads(gantool("study", "status", "s", "--json")[1])
     assert (told["best"], told["sentence"]) == (None, "")
     assert [(row["state"], row["fd"]) for row in told["rows"]] == [("running", 7.5), ("running", 7.5)]

@@ -177,9 +177,10 @@ def status(
     board = Board(home.recipe)
     board.begin(home)
     board.finish(interrupted=False, over="")
-    unended = [str(trial.number) for trial in home.trials() if trial.state.name == "RUNNING"]
-    if unended and not held(home.path / "lock"):
-        show.result(f"interrupted: trial {', '.join(unended)}; go on with: gantool tune {typed(home.shown)}")
+    if not held(home.path / "lock") and not home.is_done():
+        labels = home.unended()
+        what = f"interrupted: trial {', '.join(labels)}" if labels else "not over yet"
+        show.result(f"{what}; go on with: gantool tune {typed(home.shown)}")
     if home.winner():
         _tell_result(home)
 

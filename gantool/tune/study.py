@@ -344,6 +344,16 @@ class Study:
         """Return the directory of a trial of the search, or of a training with a new seed."""
         return self.folder(trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed"))
 
+    def unended(self) -> list[str]:
+        """Return what people call the trainings that started and have not ended: of 3, `3 seed 7`, `3 to the end`."""
+        found = [str(trial.number) for trial in self.trials() if trial.state == TrialState.RUNNING]
+        for runs, end in ((self.runs(), ""), (self.finishes(), " to the end")):
+            for run in runs:
+                if run.state == TrialState.RUNNING:
+                    seed = run.user_attrs["seed"]
+                    found.append(f"{run.user_attrs['of']}{'' if seed is None else f' seed {seed}'}{end}")
+        return found
+
     def best_run(self, number: int) -> BestRun | None:
         """Return the best of the longest finished trainings of a trial, with any seed."""
         found = [trial for trial in self.trials() if trial.number == number]
