@@ -309,7 +309,7 @@ class Board:
             marks = ["winner"] if row.label == self.winner and rows is not None else []
             marks += ["your recipe"] if row.label == self.own else []
             told = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
-            count = f" ({len(one.values)})" if one and wide else ""
+            count = f" ({len(one.values)})" if one and wide and math.isfinite(one.mean) else ""
             spread = [f"{one or ''}{count}"] if confirmed else []
             table.add_row(
                 row.label,

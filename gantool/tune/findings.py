@@ -6,14 +6,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
-
-if TYPE_CHECKING:
-    from gantool.tune.verdict import Verdict
+from gantool.tune.verdict import Verdict, shown
 
 COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
 MANY = 20  # measured trials, below which an importance is called a guess: of mere noise one parameter gets half as well
@@ -48,7 +46,9 @@ class Confirmed:
         return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
     def __str__(self) -> str:
-        if not self.deviation or not math.isfinite(self.deviation):
+        if not all(map(math.isfinite, self.values)):
+            return shown(self.values)
+        if not self.deviation:
             return show.number(self.mean)
         digits = min(8, max(0, 1 - math.floor(math.log10(self.deviation))))
         return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"

@@ -69,7 +69,10 @@ def _picture(path: Path, what: str) -> str:
 
 def _table(findings: Findings) -> str:
     called = names(findings.keys)
-    again = {one.number: f"{one} ({show.several(len(one.values), 'seed')})" for one in findings.confirmed}
+    again = {
+        one.number: f"{one} ({show.several(len(one.values), 'seed')})" if math.isfinite(one.mean) else str(one)
+        for one in findings.confirmed
+    }
     numbers = ("trial", findings.metric, "epoch", "seconds")
     heads = [*numbers, *(["new seeds"] if again else []), *called.values(), "state", "what was seen"]
     lines = [f"<tr>{''.join(_cell('th', head, head in numbers) for head in heads)}</tr>\n"]
