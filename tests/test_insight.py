@@ -430,7 +430,7 @@ def test_mean_and_deviation_are_those_of_a_sample():
 def test_means_are_written_with_their_deviation():
     assert str(Confirmed(1, (40.0, 41.0, 42.0))) == "41.0 ± 1.0"
     assert str(Confirmed(1, (40.0,))) == "40.00"
-    assert str(Confirmed(1, (40.0, math.inf))) == "inf"
+    assert str(Confirmed(1, (40.0, math.inf))) == "40.00 (1 of 2 failed)"
 
 
 def test_the_best_trial_is_the_one_that_the_search_recommends():

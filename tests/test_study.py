@@ -16,6 +16,8 @@ from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, t
 
 from gantool import engine
 from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
+from gantool.runs import environment
+from gantool.tune import page, results
 from gantool.tune.board import Board
 from gantool.tune.race import CLEARLY, SELECTION
 from gantool.tune.search import Way
@@ -329,6 +331,19 @@ def test_an_edited_recipe_begins_a_new_study_and_names_the_key(data_dir, inside,
         f"{Path('runs/gan14-001')} differs in train.batch_size: a new study begins (--from takes its best values)"
         in said
     )
+
+
+def test_a_study_says_with_which_versions_and_on_which_machine_it_began(data_dir, tmp_path):
+    home = run(tiny(tune__trials=1), tmp_path / "s", data_dir)
+    known = environment()
+    assert results.summary(Study(home.path))["environment"] == known
+    assert f"torch {known['packages']['torch']}, ray {known['packages']['ray']}" in home.made_with
+    assert home.made_with.endswith(f"; Python {known['python']}, {known['system']}, {known['cores']} cores")
+    assert home.made_with in page.page(results.findings(home), [], [])
+    notes = home.search._storage.get_study_system_attrs(home.search._study_id)
+    assert home.made_with in notes["dashboard:note_str:0"]
+    home.search.set_user_attr("environment", None)
+    assert home.made_with == "", "as in a study of version 0.1"
 
 
 WIDE = {RATE: {"low": 1e-6, "high": 1e-1, "log": True}}

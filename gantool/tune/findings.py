@@ -66,6 +66,7 @@ class Findings:
     confirmed: list[Confirmed]  # the winner and then the lowest mean first
     winner: int | None = None  # the number of the trial that the search recommends
     verdict: Verdict | None = None
+    made_with: str = ""  # versions and machine
 
     @property
     def keys(self) -> list[str]:

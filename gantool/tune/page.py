@@ -46,12 +46,13 @@ def page(findings: Findings, sentences: Sequence[str], pictures: Iterable[tuple[
         pictures: PNG files and what they show, in words.
     """
     told = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences)
+    made_with = f"<p>{escape(findings.made_with)}</p>\n" if findings.made_with else ""
     plots = "".join(f"{_picture(path, what)}\n" for path, what in pictures)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(_title(findings))}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n"
-        f"<h1>{escape(_title(findings))}</h1>\n<ul>\n{told}</ul>\n{plots}"
+        f"<h1>{escape(_title(findings))}</h1>\n{made_with}<ul>\n{told}</ul>\n{plots}"
         f"<h2>Trials: the winner, then the lowest {escape(findings.metric)} with one seed</h2>\n"
         f'<div class="table">\n{_table(findings)}</div>\n</body>\n</html>\n'
     )

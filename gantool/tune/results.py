@@ -21,7 +21,7 @@ from gantool.sampling import Trained
 from gantool.scoring import side_by_side
 from gantool.show import duration, number, several
 from gantool.tune.findings import Findings
-from gantool.tune.study import ENDED, Study, epochs_of, lowest
+from gantool.tune.study import ENDED, MADE_WITH, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, shown
 
 COMPARISON = "comparison.png"
@@ -206,7 +206,7 @@ def summary(home: Study) -> dict[str, Any]:
         "verdict": None if verdict is None else _plain(verdict),
         "advice": advice(home),
         "seconds": home.search.user_attrs.get("seconds", 0.0),
-        "environment": home.search.user_attrs.get("environment"),
+        "environment": home.search.user_attrs.get(MADE_WITH),
         "confirmed": [
             {
                 "number": one.number,
@@ -297,6 +297,7 @@ def findings(home: Study) -> Findings:
         home.confirmed(),
         None if winner is None else winner.number,
         home.verdict(),
+        home.made_with,
     )
 
 

@@ -26,7 +26,7 @@ from gantool import engine
 from gantool import recipe as recipes
 from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceError, RunError
 from gantool.recipe import Recipe, Tune
-from gantool.runs import STUDY, make_directory, write
+from gantool.runs import STUDY, environment, make_directory, write
 from gantool.schema import plain
 from gantool.tune.findings import Confirmed, disqualified
 from gantool.tune.race import SELECTION, Outcome, Race, race
@@ -38,6 +38,7 @@ DATABASE = "study.db"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 CONSTRAINTS = "constraints"  # Optuna's name of what makes a trial infeasible
 FIRST_POINTS = "first_points"  # attribute of Optuna's study: what is tried after the recipe's own values
+MADE_WITH = "environment"  # attribute of Optuna's study: versions and machine
 DATA = "data"  # attribute of Optuna's study: what identifies the content of its data
 EARLIER = "an earlier study"  # what chose those points, as a trial's attribute `sampler` says
 TAKEN = "taken_over"  # attribute of Optuna's study: finished trials of an earlier study, and how many that one had
@@ -104,6 +105,7 @@ class Study:
             self._storage = storage
             self.search = _open(storage, name, pruner(self.tune, self.epochs))
             if new:
+                self.search.set_user_attr(MADE_WITH, environment())
                 self._describe()
             self.confirmation = _open(storage, f"{name}-confirm", optuna.pruners.NopPruner())
             self.finishing = _open(storage, f"{name}-finish", optuna.pruners.NopPruner())
@@ -135,6 +137,19 @@ class Study:
             )
         write(path / "recipe.yaml", recipes.dump(recipe))
         return cls(path, recipe)
+
+    @property
+    def made_with(self) -> str:
+        """The versions and the machine that the study began with, in a line; nothing in studies of version 0.1."""
+        known = self.search.user_attrs.get(MADE_WITH)
+        if not known:
+            return ""
+        packages = ", ".join(
+            f"{name} {known['packages'][name]}"
+            for name in ("gantool", "torch", "ray", "optuna")
+            if name in known["packages"]
+        )
+        return f"{packages}; Python {known['python']}, {known['system']}, {known['cores']} cores"
 
     @property
     def shown(self) -> Path:
@@ -397,6 +412,8 @@ class Study:
             self.search.set_metric_names([self.recipe.metric])
         verdict, winner = self.verdict(), self.winner()
         note = f"A search of the recipe {self.recipe.name} by gantool. Values are of one seed each; lower is better."
+        if self.made_with:
+            note = f"{note}\n\n{self.made_with}."
         if verdict is not None and winner is not None:
             note = f"{note}\n\n{verdict.sentence()}. The winner is trial {winner.number}."
         storage, key = self.search._storage, self.search._study_id
