@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,8 @@ def test_a_search_finds_better_values_than_the_recipes_own_and_stops_what_is_hop
     assert best.value < own.value - 0.3
     assert {"COMPLETE", "PRUNED"} == set(states(home))
     assert not (home.path / "ray").exists()
+    reasons = [row["why"] for row in rows(home.path) if row["state"] == "pruned"]
+    assert all(re.fullmatch(r"trial \d+ had \d\.\d{3} by epoch [1-3]", reason) for reason in reasons), reasons
     assert [row["state"] for row in rows(home.path)] == [state.lower() for state in states(home)]
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from optuna.trial import TrialState
+
 from gantool import devices, engine
 from gantool.data.store import Store
 from gantool.engine import Materials
@@ -100,7 +102,10 @@ def search(
             results.settle(home)
         board.finish(interrupted=bool(stopped), over=trials.over() if trials and not done else "")
         if done and not home.finished():
-            reasons = [trial.user_attrs.get("why", "stopped early") for trial in home.spent()]
+            reasons = [
+                trial.user_attrs.get("why", "") if trial.state == TrialState.FAIL else "stopped early"
+                for trial in home.spent()
+            ]
             raise TrainingError(f"{home.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
     return home
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from gantool import engine
+from gantool import engine, show
 from gantool import recipe as recipes
 from gantool.errors import ResourceError
 from gantool.tune import results
@@ -310,7 +310,7 @@ class Trials:
         if self.place.gpus:
             self.gpu_seconds += (time.monotonic() - live.start) * self.place.gpus
             self.home.search.set_user_attr("gpu_seconds", round(self.gpu_seconds, 1))
-        result = live.last
+        result, behind = live.last, None
         if "interrupted" in result or "halt" in result or (self.stopping and not result.get("finished")):
             self.board.interrupted(live.label)
             return  # it stays RUNNING, and the next start takes it up
@@ -321,7 +321,8 @@ class Trials:
         elif result["finished"]:
             state, value = TrialState.COMPLETE, result.get("value", result["best"])
         else:
-            state, value = TrialState.PRUNED, None
+            state, value, behind = TrialState.PRUNED, None, self._behind(live)
+            live.trial.set_user_attr("why", behind)
         if result.get("copies") and "memorised" not in result["diagnoses"]:
             result["diagnoses"] = [*result["diagnoses"], "memorised"]  # the reason for its rank, whatever has begun yet
         for name in ("seconds", "diagnoses", "copies"):
@@ -333,7 +334,20 @@ class Trials:
             self.save_time()
         with self.home.still():
             results.write(self.home)
-            self.board.ended(live.label, state, value, why, result.get("diagnoses", []))
+            self.board.ended(live.label, state, value, why or behind, result.get("diagnoses", []))
+
+    def _behind(self, live: Live) -> str:
+        """Return which trial had the lowest metric by the epoch at which one was stopped."""
+        own, epoch = live.trial.number, max(live.seen, default=0)
+        found = [
+            (min(scores), trial.number)
+            for trial in self.home.trials()
+            if trial.number != own and (scores := [one for at, one in trial.intermediate_values.items() if at <= epoch])
+        ]
+        if not found:
+            return "stopped by the pruner"
+        lowest, number = min(found)
+        return f"trial {number} had {show.number(lowest)} by epoch {epoch}"
 
     def _keep_picture(self, live: Live) -> None:
         """Let the dashboard show the images of a trial's best epoch."""
