@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from test_search import RATE, planned, run, tiny
+from test_search import RATE, planned, quick, run, tiny
 
 from gantool import engine
 from gantool.errors import RunError
@@ -311,6 +311,36 @@ def test_the_winner_and_the_recipe_go_on_to_the_full_length_from_where_they_stoo
     )
     again = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
     assert len(again.finishes()) == 2, "nothing is trained twice"
+
+
+def test_after_a_finish_it_goes_on_to_more_epochs_or_more_trials(data_dir, tmp_path):
+    def plan(number, seed):
+        return 9.0 - number + seed / 1e8
+
+    settings = {"train__epochs": 9, "tune__trials": 3}
+    home = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
+    assert [(one.user_attrs["of"], one.last_step) for one in home.finishes()] == [(0, 4), (2, 4)]
+    home = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings)
+    assert [(one.user_attrs["of"], one.last_step) for one in home.finishes()] == [(0, 4), (2, 4), (0, 9), (2, 9)]
+    assert (home.is_done(), home.best_run(2).epochs) == (True, 9)
+    home = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings | {"tune__trials": 5})
+    assert home.winner().number == 4
+    assert [(one.user_attrs["of"], one.last_step) for one in home.finishes()][4:] == [(4, 9)]
+    assert home.is_done()
+
+
+def test_a_training_to_the_full_length_that_fails_is_not_tried_again(data_dir, tmp_path):
+    def objective(config, interrupted):
+        if config["label"].endswith("to the end"):
+            yield {"why": "diverged"}
+        else:
+            yield from quick(lambda recipe, epoch: 1 / epoch)(config, interrupted)
+
+    chosen = tiny(tune__trials=2, tune__finish="full", train__epochs=8, tune__pruner="none")
+    for _ in range(2):
+        home = run(chosen, tmp_path / "s", data_dir, objective)
+        assert {one.state.name for one in home.finishes()} == {"FAIL"}
+        assert (len(home.finishes()), home.is_done()) == (1, True)
 
 
 def test_finish_null_ends_with_the_verdict(data_dir, tmp_path):

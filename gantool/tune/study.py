@@ -325,9 +325,11 @@ class Study:
             numbers.append(verdict.number)
         found = [(number, self.best_run(number)) for number in numbers]
         full = self.full_epochs
-        over = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.finishes() if run.state in ENDED}
+        failed = {
+            (run.user_attrs["of"], run.user_attrs["seed"]) for run in self.finishes() if run.state == TrialState.FAIL
+        }
         wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < full]
-        return [pair for pair in wanted if pair not in over]
+        return [pair for pair in wanted if pair not in failed]
 
     def replan(self, tune: Tune) -> None:
         """Change what may change while a study goes on, on disk too."""

@@ -196,7 +196,11 @@ class Trials:
             return []
         if self.plan and not self.unfinished:
             self.home.full_epochs = self.plan.full_epochs(self._epoch_seconds())
-        there = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.home.finishes()}
+        there = {
+            (run.user_attrs["of"], run.user_attrs["seed"])
+            for run in self.home.finishes()
+            if run.state == TrialState.RUNNING
+        }
         return [pair for pair in self.home.to_finish() if pair not in there]
 
     def _epoch_seconds(self) -> float:
