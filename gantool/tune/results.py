@@ -160,7 +160,7 @@ def compare(home: Study) -> Path | None:
         best = home.best_run(one)
         if best is not None and (best.folder / "checkpoints" / "best.pt").is_file():
             caption = "your recipe" if label == OWN else label
-            named[f"{caption}: {number(best.value)}"] = Trained(Run(best.folder), "best", "cpu")
+            named[f"{caption}: {home.recipe.metric} {number(best.value)}"] = Trained(Run(best.folder), "best", "cpu")
             lengths.add(best.epochs)
     if len(named) < 2 or len(lengths) > 1:  # a longer training beside a shorter one would mislead
         return None
