@@ -26,7 +26,7 @@ def old(tmp_path, monkeypatch):
 def test_a_run_of_version_0_1_0_samples_resumes_and_is_measured(old, gantool):  # noqa: F811
     assert gantool("sample", "run", "-o", "grid.png", "--seeds", "0-3")[0] == 0
     before = Image.open(old / "grid.png").tobytes()
-    code, out, err = gantool("train", "run", "--resume", "--set", "train.epochs=5")
+    code, _, err = gantool("train", "run", "--resume", "--set", "train.epochs=5")
     assert code == 0, err
     assert len((old / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()) >= 5
     assert gantool("sample", "run", "-o", "later.png", "--seeds", "0-3", "--checkpoint", "last")[0] == 0
