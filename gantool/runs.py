@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gantool.errors import DiskError, RunError
-from gantool.locks import alone
+from gantool.files import alone
 
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
 

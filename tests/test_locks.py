@@ -15,14 +15,14 @@ import pytest
 
 import gantool
 from gantool.errors import ResourceError, RunError
-from gantool.locks import BusyError, alone
+from gantool.files import BusyError, alone
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from gantool.locks import alone
+from gantool.files import alone
 with alone(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -30,7 +30,7 @@ with alone(Path(sys.argv[1])):
 COUNT = """
 import sys
 from pathlib import Path
-from gantool.locks import alone
+from gantool.files import alone
 number = Path(sys.argv[2])
 for _ in range(50):
     with alone(Path(sys.argv[1]), wait=30):

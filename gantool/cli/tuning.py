@@ -166,7 +166,7 @@ def status(
 ) -> None:
     """Say how a search stands, while it runs or afterwards."""
     from gantool import show
-    from gantool.locks import held
+    from gantool.files import held
     from gantool.tune import results
     from gantool.tune.board import Board
 

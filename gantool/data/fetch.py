@@ -22,7 +22,7 @@ from typing import Any
 
 from gantool.data.transport import ADVICE, TryError, ask, blocks, checked_url, refusal
 from gantool.errors import GantoolError, NetworkError, ResourceError
-from gantool.locks import BusyError, alone
+from gantool.files import BusyError, alone
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, total bytes or None
 Notes = dict[str, Any]  # of a part: url, etag, modified, total; None for what the server did not say

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from gantool import checkpoints
 from gantool.devices import one_thread, randomness, seeded
 from gantool.errors import CheckpointError
-from gantool.locks import alone
+from gantool.files import alone
 from gantool.metrics.features import FEATURES, LARGE, clamped
 from gantool.models.blocks import ConvolutionalClassifier
 from gantool.runs import disk

@@ -16,7 +16,7 @@ from gantool import devices, engine
 from gantool.data.store import Store
 from gantool.engine import Materials
 from gantool.errors import DataError, GantoolError, TrainingError
-from gantool.locks import alone
+from gantool.files import alone
 from gantool.recipe import Recipe
 from gantool.show import several
 from gantool.tune import cluster, inline, results
