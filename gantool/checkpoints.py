@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import torch
 
 from gantool.errors import CheckpointError
-from gantool.runs import replacing
+from gantool.files import replacing
 
 _MAGIC = b"gantool checkpoint 1\n"
 _KIND = b"gantool checkpoint "

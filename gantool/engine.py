@@ -21,11 +21,12 @@ from gantool.data.store import Store
 from gantool.data.stream import rows_of
 from gantool.data.tables import Table
 from gantool.errors import ResourceError, RunError, ShapeError
+from gantool.files import write
 from gantool.metrics.evaluate import FEW, Ask, Evaluator, Reality, learn
 from gantool.metrics.exam import Exam
 from gantool.models.base import Generative
 from gantool.recipe import Recipe
-from gantool.runs import Run, write
+from gantool.runs import Run
 from gantool.training import Report, Training
 
 KINDS: Mapping[str, recipes.Find] = {"model": models.find, "loss": losses.find}

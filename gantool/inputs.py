@@ -18,9 +18,9 @@ from gantool.batches import DataSpec
 from gantool.data import decode
 from gantool.data.tables import encode
 from gantool.errors import DataError, GantoolError, RunError
+from gantool.files import disk, write
 from gantool.metrics.evaluate import Ask, numbers
 from gantool.models.base import Prompt, Translator
-from gantool.runs import disk, write
 from gantool.sampling import Trained
 
 SMALLEST = 8  # pixels on a side below which the padding inside of a network has nothing to mirror

@@ -18,7 +18,7 @@ from pydantic import Discriminator, Field, Tag
 from gantool import strict_yaml
 from gantool.batches import Examples
 from gantool.errors import GantoolError, RecipeError, unknown
-from gantool.runs import is_file
+from gantool.files import is_file
 from gantool.schema import Block, Count, Fraction, Mismatch, Problem, Size, check, plain, signature
 from gantool.strict_yaml import Place
 

@@ -1,56 +1,20 @@
-"""A run's directory: files that are whole or absent, and a log of one object a line."""
+"""A run's directory: its files, and a log of one object a line."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from gantool.errors import DiskError, RunError
-from gantool.files import alone
+from gantool.errors import RunError
+from gantool.files import alone, disk, is_file, write
 
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a place to write a file aside; when the block ends well it is synced and takes the name `path`.
-
-    Whatever happens, `path` holds either all of the old file or all of the new one.
-
-    Raises:
-        DiskError: the disk is full, or the folder is gone or cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise disk(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def is_file(path: Path) -> bool:
-    """Tell whether a file is there; a name that the system refuses, such as one too long, is none."""
-    return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises on such a name
-
-
-def write(path: Path, text: str) -> None:
-    """Write a small text file so that it is whole or absent."""
-    with replacing(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
 
 
 class Run:
@@ -226,45 +190,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def alive(pid: int) -> bool:
-    """Tell whether a process with this number runs on this machine."""
-    if pid <= 0:
-        return False
-    if sys.platform == "win32":  # where os.kill(pid, 0) would end it
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
-        if not handle:
-            return bool(ctypes.windll.kernel32.GetLastError() == 5)  # access denied: it runs as somebody else
-        ended = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
-        ctypes.windll.kernel32.CloseHandle(handle)
-        return not ended
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _number(path: Path) -> int:
     """Give NNN of a directory called <name>-<NNN>, else 0."""
     digits = path.name.rpartition("-")[2]
     return int(digits) if digits.isdecimal() and len(digits) < 9 else 0
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def disk(path: Path, error: OSError) -> DiskError:
-    """Say why a file or folder cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskError(f"{path}: the disk is full; make room and start again, a run with --resume")
-    return DiskError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")

@@ -22,13 +22,14 @@ from gantool.data.prepare import prepare
 from gantool.data.store import Store
 from gantool.data.stream import rows_of, split, tensor
 from gantool.errors import DataError, GantoolError, unknown
+from gantool.files import replacing
 from gantool.metrics import distances, pictures
 from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn, numbers, pixels, probabilities
 from gantool.metrics.exam import Exam
 from gantool.metrics.inception import Inception
 from gantool.models.base import Classifier
 from gantool.recipe import Data
-from gantool.runs import Run, replacing
+from gantool.runs import Run
 from gantool.sampling import Trained
 
 SOME = 100  # images of a folder that decide at which size they are compared

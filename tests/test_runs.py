@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from gantool import runs
+from gantool import files
 from gantool.errors import ResourceError, RunError
-from gantool.runs import Run, alive, environment, find_directory, make_directory, replacing, write
+from gantool.files import alive, replacing, write
+from gantool.runs import Run, environment, find_directory, make_directory
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 OLD = "the old text\n" * 100
@@ -89,7 +90,7 @@ def test_a_disk_that_fills_up_keeps_the_old_file_and_leaves_nothing(tmp_path):
         import resource, signal, sys
         from pathlib import Path
         from gantool.errors import ResourceError
-        from gantool.runs import write
+        from gantool.files import write
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -318,6 +319,6 @@ def test_a_process_that_runs_is_alive():
 
 
 def test_a_name_that_no_system_takes_is_no_file(tmp_path):
-    assert not runs.is_file(tmp_path / ("x" * 5000))
-    assert not runs.is_file(tmp_path)
-    assert not runs.is_file(Path("a\0b"))
+    assert not files.is_file(tmp_path / ("x" * 5000))
+    assert not files.is_file(tmp_path)
+    assert not files.is_file(Path("a\0b"))

@@ -86,8 +86,9 @@ def tune(
     """Search a recipe's space with Ray and Optuna. Ctrl-C loses nothing, and the same command goes on."""
     from gantool import show
     from gantool.engine import open_recipe
+    from gantool.files import is_file
     from gantool.recipe import parse_changes, shipped
-    from gantool.runs import STUDY, is_file
+    from gantool.runs import STUDY
     from gantool.tune import results
     from gantool.tune.board import Board
     from gantool.tune.search import Way, search
@@ -247,7 +248,7 @@ def export(
     """Write all trials as a table, or the best recipe."""
     from gantool import recipe as recipes
     from gantool import show
-    from gantool.runs import write
+    from gantool.files import write
     from gantool.tune import results
 
     home = _open(study)
@@ -317,7 +318,8 @@ def simulate(
 
 
 def _open(name: str | None) -> Study:
-    from gantool.runs import STUDY, find_directory, is_file
+    from gantool.files import is_file
+    from gantool.runs import STUDY, find_directory
     from gantool.tune.study import Study
 
     for path in (Path(name), Path("runs") / name) if name else ():

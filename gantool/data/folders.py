@@ -11,7 +11,7 @@ from pathlib import Path
 from gantool.data.picture import Picture
 from gantool.data.unpack import complete, unpack
 from gantool.errors import DataError, unknown
-from gantool.runs import is_file
+from gantool.files import is_file
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FETCHED = "fetched"  # folder of the data directory where `data fetch URL --name NAME` unpacks to

@@ -18,7 +18,7 @@ from gantool.data.fetch import Progress, Remote, download, sha256
 from gantool.data.picture import SIDES, Picture
 from gantool.data.unpack import MARK, complete, unpack
 from gantool.errors import DataError
-from gantool.runs import replacing
+from gantool.files import replacing
 
 __all__ = ["SOURCES", "Picture", "Source"]
 

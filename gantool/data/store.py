@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gantool.batches import DataSpec
 from gantool.errors import DataError
-from gantool.runs import alive, disk, write
+from gantool.files import alive, disk, write
 
 
 class Item(NamedTuple):

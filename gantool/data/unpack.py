@@ -32,7 +32,7 @@ from typing import IO, Any, NoReturn, cast
 
 from gantool.data.fetch import disk
 from gantool.errors import DataError
-from gantool.runs import alive
+from gantool.files import alive
 
 MARK = ".complete"  # the file in an unpacked folder that says it is whole
 CHUNK = 1 << 18  # bytes read at once

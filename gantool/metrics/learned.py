@@ -19,10 +19,9 @@ from torch.nn.functional import cross_entropy
 from gantool import checkpoints
 from gantool.devices import one_thread, randomness, seeded
 from gantool.errors import CheckpointError
-from gantool.files import alone
+from gantool.files import alone, disk
 from gantool.metrics.features import FEATURES, LARGE, clamped
 from gantool.models.blocks import ConvolutionalClassifier
-from gantool.runs import disk
 
 STEPS, BATCH, RATE, NOISE = 200, 64, 2e-3, 0.05  # of training; noise as a deviation, pictures being -1 to 1
 MANY = 250  # training images from which each feature has a scale of its own

@@ -12,7 +12,8 @@ import gantool
 from gantool import engine
 from gantool import recipe as recipes
 from gantool.errors import GantoolError, ResourceError
-from gantool.runs import STUDY, disk
+from gantool.files import disk
+from gantool.runs import STUDY
 from gantool.tune.cluster import Node
 from gantool.tune.study import Study
 from gantool.tune.trials import Place

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gantool.runs import disk, replacing, write
+from gantool.files import disk, replacing, write
 from gantool.tune.findings import Findings
 from gantool.tune.page import page
 

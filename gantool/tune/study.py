@@ -25,8 +25,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from gantool import engine
 from gantool import recipe as recipes
 from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceError, RunError
+from gantool.files import write
 from gantool.recipe import Recipe, Tune
-from gantool.runs import STUDY, environment, make_directory, write
+from gantool.runs import STUDY, environment, make_directory
 from gantool.schema import plain
 from gantool.tune.findings import Confirmed, disqualified
 from gantool.tune.race import SELECTION, Outcome, Race, race

@@ -13,10 +13,11 @@ from gantool import engine, health, recipe
 from gantool.data.store import open_store
 from gantool.engine import Materials
 from gantool.errors import DiskError, TrainingError
+from gantool.files import write
 from gantool.metrics.evaluate import Ask, pixels
 from gantool.metrics.exam import Exam
 from gantool.recipe import Recipe
-from gantool.runs import Run, write
+from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.training import Report
 
