@@ -12,8 +12,9 @@ from torch import Tensor
 
 from gantool import images
 from gantool.batches import Labeled, RowSpec
+from gantool.images import to_float, to_uint8
 from gantool.metrics import answers
-from gantool.metrics.evaluate import Ask, Evaluator, numbers, pixels
+from gantool.metrics.evaluate import Ask, Evaluator
 from gantool.metrics.exam import Exam
 from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt
 
@@ -97,7 +98,7 @@ class Gallery(Assessment):
     def look(self) -> tuple[Image.Image, dict[str, Any]]:
         """Draw the same few pictures, translations beside their sources, and tell whether they vary."""
         made = self._make(self.shown).cpu()
-        written = numbers(pixels(made))
+        written = to_float(to_uint8(made))
         seen = {
             "contrast": float(written.std()) / max(self.evaluator.deviation, 1e-6),
             "saturated": float((written.abs() > 0.99).float().mean()),
@@ -125,7 +126,7 @@ class Gallery(Assessment):
         found = []
         with torch.no_grad():
             for pictures, own in parts:
-                batch = Labeled(numbers(pictures[:SCORED]).to(self.device), own[:SCORED].to(self.device))
+                batch = Labeled(to_float(pictures[:SCORED]).to(self.device), own[:SCORED].to(self.device))
                 found.append(float(model.scores(batch).mean()) if len(own) else None)
         model.train()
         return found[0], found[1], found[2]
@@ -158,7 +159,7 @@ class Answers(Assessment):
         found = self._answer(inputs)
         if inputs.dtype == torch.uint8:
             first = slice(None, GRID)
-            pictures = numbers(inputs[first])
+            pictures = to_float(inputs[first])
             return answers.answered_pictures(pictures, found[first], labels[first], self.model.data.classes)
         return answers.confusion(labels, found.argmax(1), self.model.data.classes)
 
@@ -166,7 +167,7 @@ class Answers(Assessment):
     def _answer(self, inputs: Tensor) -> Tensor:
         self.model.eval()
         try:
-            given = numbers(inputs) if inputs.dtype == torch.uint8 else inputs
+            given = to_float(inputs) if inputs.dtype == torch.uint8 else inputs
             return self.model.answer(given.to(self.device)).cpu()
         finally:
             self.model.train()
@@ -175,7 +176,7 @@ class Answers(Assessment):
 def prompt_of(model: Generative, ask: Ask) -> Prompt:
     """Give what a model makes the images from that are asked for."""
     if ask.sources is not None:
-        return Prompt(numbers(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
+        return Prompt(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
     assert isinstance(model, FromNoise)
     return model.prompt(ask.seeds, ask.labels)
 
@@ -197,7 +198,7 @@ def sheet(ask: Ask, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
     """
     if ask.sources is None:
         return images.grid(made)
-    parts = [numbers(ask.sources), made] + ([] if ask.targets is None else [numbers(ask.targets)])
+    parts = [to_float(ask.sources), made] + ([] if ask.targets is None else [to_float(ask.targets)])
     captions: list[str] = []
     for label in ask.labels:
         paired = ask.targets is not None

@@ -11,11 +11,15 @@ import hashlib
 import io
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
+from gantool import batches
+from gantool.batches import Spec
 from gantool.errors import CheckpointError
 from gantool.files import replacing
 
@@ -73,6 +77,30 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             f"{path}: holds something that is not tensors; use another checkpoint of the run"
         ) from None
     return content
+
+
+def fit(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+    """Load weights into a model.
+
+    Raises:
+        CheckpointError: a weight is missing, has another shape or is not finite; the first such one is named.
+    """
+    own = model.state_dict()
+    for name in dict.fromkeys([*own, *state]):
+        if name not in own or name not in state:
+            who = "the model" if name not in own else "the checkpoint"
+            raise CheckpointError(f"{file}: of another model: {who} has no {name}")
+        if own[name].shape != state[name].shape:
+            shape, wanted = list(state[name].shape), list(own[name].shape)
+            raise CheckpointError(f"{file}: of another model: {name} is {shape}, but the recipe makes it {wanted}")
+        if not bool(state[name].isfinite().all()):
+            raise CheckpointError(f"{file}: {name} is not finite; use another checkpoint of the run")
+    model.load_state_dict(state)
+
+
+def spec_of(state: Mapping[str, Any]) -> Spec:
+    """Give what the data were like that a checkpoint was trained on."""
+    return batches.spec_of(state["spec"], tuple(state["classes"]))
 
 
 class _Hashing(io.RawIOBase):

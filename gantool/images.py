@@ -14,16 +14,15 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from gantool.errors import GantoolError, ResourceError, RunError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 STILL: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG", "compress_level": 1},
@@ -36,7 +35,17 @@ STILL: dict[str, dict[str, Any]] = {
 _SPELLED = str.maketrans({"×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "≤": "<=", "≥": ">=", "ß": "ss"})
 
 
-def to_uint8(images: Tensor) -> npt.NDArray[np.uint8]:
+def to_float(images: Tensor) -> Tensor:
+    """Scale uint8 images to -1 to 1."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Round images of -1 to 1 to the 8 bits that are written; what is not a number becomes black."""
+    return ((images + 1) * 127.5 + 0.5).floor().nan_to_num(0).clamp(0, 255).to(torch.uint8).cpu()
+
+
+def to_pixels(images: Tensor) -> npt.NDArray[np.uint8]:
     """Turn a model's numbers into pixels.
 
     Args:
@@ -91,7 +100,7 @@ def grid(
     inset = (column - padding - wide) // 2
 
     pixels = np.full((rows * columns, height, width, channels), 255, np.uint8)
-    pixels[:count] = to_uint8(images)
+    pixels[:count] = to_pixels(images)
     sheet = np.full((padding + rows * row, padding + columns * column, channels), 255, np.uint8)
     # Views of the sheet, whose axes split without a copy: one assignment enlarges and places every tile.
     cells = sheet[padding:, padding:].reshape(rows, row, columns, column, channels)
@@ -178,7 +187,7 @@ def save_each(images: Tensor, folder: Path, names: Sequence[str]) -> list[Path]:
     if len(names) != len(images) or len(set(names)) != len(names):
         raise ValueError(f"names: {len(set(names))} different ones for {len(images)} images; give one for each")
     paths = [folder / f"{name}.png" for name in names]
-    for path, pixels in zip(paths, to_uint8(images), strict=True):
+    for path, pixels in zip(paths, to_pixels(images), strict=True):
         save(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), path)
     return paths
 

@@ -19,7 +19,8 @@ from gantool.data import decode
 from gantool.data.tables import encode
 from gantool.errors import DataError, GantoolError, RunError
 from gantool.files import disk, write
-from gantool.metrics.evaluate import Ask, numbers
+from gantool.images import to_float
+from gantool.metrics.evaluate import Ask
 from gantool.models.base import Prompt, Translator
 from gantool.sampling import Trained
 
@@ -129,7 +130,7 @@ def answers(trained: Trained, given: Path | None) -> list[Answer]:
     else:
         array, texts = encode(trained.data, given)
         inputs = torch.from_numpy(array)
-    chances = trained.answer(numbers(inputs) if inputs.dtype == torch.uint8 else inputs)
+    chances = trained.answer(to_float(inputs) if inputs.dtype == torch.uint8 else inputs)
     best = chances.max(1)
     found = [trained.data.classes[index] for index in best.indices.tolist()]
     return [Answer(*row) for row in zip(texts, found, best.values.tolist(), right or [""] * len(texts), strict=True)]
@@ -167,10 +168,10 @@ def _translated(trained: Trained, pixels: NDArray[np.uint8], label: int, seed: i
     array = decode.convert(Image.fromarray(pixels), channels=model.data.channels, height=height, width=width)
     margins = [_margins(side, model.stride) for side in (height, width)]
     padded = np.pad(array, ((0, 0), *margins), mode="reflect")
-    source = numbers(torch.from_numpy(padded)[None])
+    source = to_float(torch.from_numpy(padded)[None])
     made = trained.render(Prompt(source, torch.tensor([label]), torch.tensor([seed])))
     (top, _), (left, _) = margins
-    found = images.to_uint8(made[:, :, top : top + height, left : left + width])[0]
+    found = images.to_pixels(made[:, :, top : top + height, left : left + width])[0]
     return Image.fromarray(found[..., 0] if found.shape[-1] == 1 else found)
 
 

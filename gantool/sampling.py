@@ -14,12 +14,12 @@ from torch import Tensor
 from gantool import animation, checkpoints, devices, images, models
 from gantool import recipe as recipes
 from gantool.assessment import prompt_of
+from gantool.checkpoints import fit, spec_of
 from gantool.engine import KINDS
 from gantool.errors import CheckpointError, RunError, unknown
 from gantool.metrics.evaluate import Ask
 from gantool.models.base import Classifier, FromNoise, Generative, Prompt
 from gantool.runs import Run
-from gantool.training import fit, spec_of
 
 BATCH = 64
 FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly

@@ -23,8 +23,9 @@ from gantool.data.store import Store
 from gantool.data.stream import rows_of, split, tensor
 from gantool.errors import DataError, GantoolError, unknown
 from gantool.files import replacing
+from gantool.images import to_float, to_uint8
 from gantool.metrics import distances, pictures
-from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn, numbers, pixels, probabilities
+from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn, probabilities
 from gantool.metrics.exam import Exam
 from gantool.metrics.inception import Inception
 from gantool.models.base import Classifier
@@ -287,7 +288,7 @@ def _values(
         rows["fd"] += [Value(f"fd_{name}", found[f"fd_{name}"], perfect["fd"]) for name in evaluator.extractors]
 
     def wasserstein() -> list[Value]:
-        some = [numbers(part[:count]) for part in (evaluator.reality.train, fake)]
+        some = [to_float(part[:count]) for part in (evaluator.reality.train, fake)]
         return [Value("sliced_wasserstein", pictures.sliced_wasserstein(some[0], some[1]))]
 
     def inception_score() -> list[Value]:
@@ -343,7 +344,7 @@ def _paired(folder: Path, against: Path, fake: Store, real: Store, names: Sequen
             f"folders; leave it out, or name other --metrics"
         )
     compare = {"l1": pictures.l1, "psnr": pictures.psnr, "ssim": pictures.ssim}
-    images_of = [numbers(tensor(store.images)) for store in (fake, real)]
+    images_of = [to_float(tensor(store.images)) for store in (fake, real)]
     return [Value(name, compare[name](*images_of)) for name in names]
 
 
@@ -452,7 +453,7 @@ def side_by_side(named: Mapping[str, Trained], columns: int = 8, width: int = 12
 
 def _line(name: str, trained: Trained, columns: int) -> tuple[str, Tensor, Tensor | None]:
     asked = trained.asked(range(columns))
-    sources = None if asked is None or asked.sources is None else numbers(asked.sources)
+    sources = None if asked is None or asked.sources is None else to_float(asked.sources)
     return name, trained.sample(range(columns)), sources
 
 
@@ -492,13 +493,13 @@ def nearest(
         rows = rows + 1  # what is made is of the targets' kind
     seen = tensor(store.images)
     tell(f"looking through {len(rows):,} training pictures")
-    known = torch.cat([extractor(numbers(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])
+    known = torch.cat([extractor(to_float(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])
     made = trained.sample(range(ROWS))
-    apart = torch.cdist(extractor(numbers(pixels(made))), known)
+    apart = torch.cdist(extractor(to_float(to_uint8(made))), known)
     near = apart.topk(min(NEIGHBOURS, len(rows)), largest=False)
     tiles, captions = [], []
     for index in range(ROWS):
-        tiles += [made[index : index + 1], numbers(seen[rows[near.indices[index].numpy()]])]
+        tiles += [made[index : index + 1], to_float(seen[rows[near.indices[index].numpy()]])]
         captions += [f"seed {index}", *(f"{value:.1f}" for value in near.values[index].tolist())]
     images.save(images.grid(torch.cat(tiles), columns=1 + near.indices.shape[1], captions=captions), path)
     found = evaluator.measure(evaluator.generate(trained.pictures)).metrics

@@ -15,7 +15,8 @@ from torch import Tensor
 from gantool import batches, checkpoints, devices, images, models, schedule, shapes
 from gantool import recipe as recipes
 from gantool.assessment import Assessment
-from gantool.batches import Batch, Spec
+from gantool.batches import Batch
+from gantool.checkpoints import fit
 from gantool.data.store import Store
 from gantool.data.stream import Rows, Stream, rows_of
 from gantool.data.tables import Table
@@ -401,25 +402,6 @@ class Training:
         torch.set_num_threads(state.get("threads", torch.get_num_threads()))
 
 
-def fit(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
-    """Load weights into a model.
-
-    Raises:
-        CheckpointError: a weight is missing, has another shape or is not finite; the first such one is named.
-    """
-    own = model.state_dict()
-    for name in dict.fromkeys([*own, *state]):
-        if name not in own or name not in state:
-            who = "the model" if name not in own else "the checkpoint"
-            raise CheckpointError(f"{file}: of another model: {who} has no {name}")
-        if own[name].shape != state[name].shape:
-            shape, wanted = list(state[name].shape), list(own[name].shape)
-            raise CheckpointError(f"{file}: of another model: {name} is {shape}, but the recipe makes it {wanted}")
-        if not bool(state[name].isfinite().all()):
-            raise CheckpointError(f"{file}: {name} is not finite; use another checkpoint of the run")
-    model.load_state_dict(state)
-
-
 def stream_of(recipe: Recipe, store: Store | Table, device: torch.device, kind: type[Batch]) -> Stream | Rows:
     """Give the batches that training makes of its data."""
     size, seed = recipe.train.batch_size, recipe.train.seed
@@ -428,8 +410,3 @@ def stream_of(recipe: Recipe, store: Store | Table, device: torch.device, kind: 
     block = recipe.data
     rows = rows_of(store.labels, block.held_out, kind).train
     return Stream(store, size, seed, device, rows, kind, flip=block.flip, jitter=block.jitter)
-
-
-def spec_of(state: Mapping[str, Any]) -> Spec:
-    """Give what the data were like that a checkpoint was trained on."""
-    return batches.spec_of(state["spec"], tuple(state["classes"]))

@@ -38,8 +38,9 @@ from torchvision import datasets, transforms
 from gantool import devices, engine
 from gantool.data.eggs import render
 from gantool.data.prepare import prepare
+from gantool.images import to_float
 from gantool.metrics import distances
-from gantool.metrics.evaluate import features, numbers
+from gantool.metrics.evaluate import features
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_views
 from gantool.metrics.pictures import sliced_wasserstein
@@ -229,7 +230,7 @@ def measuring() -> bool:
     for shape, goals in METRICS.items():
         real = torch.randint(256, (1000, *shape), generator=generator, dtype=torch.uint8)
         fake = torch.randint(256, (1000, *shape), generator=generator, dtype=torch.uint8)
-        rand = RandomFeatures.fit([numbers(real)])
+        rand = RandomFeatures.fit([to_float(real)])
         learned = learn_views(real[:250], real[250:300])
         name = "x".join(map(str, shape))
         rows += [
@@ -242,7 +243,7 @@ def measuring() -> bool:
             ),
             (
                 f"{name} sliced Wasserstein",
-                milliseconds(lambda real=real, fake=fake: sliced_wasserstein(numbers(real), numbers(fake)), 1),
+                milliseconds(lambda real=real, fake=fake: sliced_wasserstein(to_float(real), to_float(fake)), 1),
                 goals["sliced Wasserstein"],
             ),
         ]

@@ -25,8 +25,9 @@ from gantool import devices, engine, models
 from gantool.data.eggs import factors, render
 from gantool.data.prepare import prepare
 from gantool.data.stream import Stream, split
+from gantool.images import to_float, to_uint8
 from gantool.metrics import distances, pictures
-from gantool.metrics.evaluate import Evaluator, Reality, combined, features, numbers, pixels
+from gantool.metrics.evaluate import Evaluator, Reality, combined, features
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_labels, learn_views
 from gantool.models.base import Prompt
@@ -83,7 +84,7 @@ def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
                     with torch.no_grad():
                         made = model.sample(Prompt(*(part.to(device) for part in model.prompt(range(FAKES)))))
                     model.train()
-                    kept[str(step)] = pixels(made).numpy()
+                    kept[str(step)] = to_uint8(made).numpy()
                     recent = losses[-50:] or [[0.0, 0.0]]
                     kept[f"losses-{step}"] = np.mean(recent, axis=0)
                 with devices.randomness(device, trainer.randomness):
@@ -136,7 +137,7 @@ def gold_features() -> Callable[[Tensor], Tensor]:
     losses = []
     for _ in range(GOLD_STEPS):
         rows = torch.randint(len(images), (64,))
-        kind, background, length = network(numbers(images[rows]) + 0.05 * torch.randn(64, 3, 64, 64))
+        kind, background, length = network(to_float(images[rows]) + 0.05 * torch.randn(64, 3, 64, 64))
         parts = (
             F.cross_entropy(kind, kinds[rows]),
             F.cross_entropy(background, backgrounds[rows]),
@@ -151,7 +152,7 @@ def gold_features() -> Callable[[Tensor], Tensor]:
 
     @torch.no_grad()
     def features(images: Tensor) -> Tensor:
-        return torch.cat([network.body(numbers(part)) for part in images.split(256)])
+        return torch.cat([network.body(to_float(part)) for part in images.split(256)])
 
     return features
 
@@ -177,7 +178,7 @@ def scores(folder: Path, data_dir: Path) -> dict[str, list[float]]:
             int(kinds.max()) + 1,
         )
         extractors = {
-            "rand": RandomFeatures.fit([numbers(reality.train)]),
+            "rand": RandomFeatures.fit([to_float(reality.train)]),
             "texture": TextureFeatures(),
             "pretext": learn_views(reality.train, reality.held_out),
             "judge": by_kind,
@@ -215,7 +216,7 @@ def _row(evaluator: Evaluator, reality: Reality, fake: Tensor) -> dict[str, floa
         "1-NN rand": found["nearest_neighbour"],
         "coverage rand": -found["coverage"],
         "density rand": -distances.density_coverage(real[:count], made[:count]).density,
-        "sliced Wasserstein": pictures.sliced_wasserstein(numbers(reality.train[:count]), numbers(fake[:count])),
+        "sliced Wasserstein": pictures.sliced_wasserstein(to_float(reality.train[:count]), to_float(fake[:count])),
     }
 
 

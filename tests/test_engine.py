@@ -203,8 +203,8 @@ def test_a_kept_checkpoint_holds_both_networks_and_both_optimizers(tmp_path, dat
     assert set(state["trainer"]["optimizers"]) == {"generator", "discriminator"}
     assert all(adam["state"] for adam in state["trainer"]["optimizers"].values())
     assert {name.partition(".")[0] for name in state["model"]} == {"generator", "discriminator"}
-    assert training.spec_of(state).shape == (1, 14, 14)
-    assert training.spec_of(state).classes == ("3", "5")
+    assert checkpoints.spec_of(state).shape == (1, 14, 14)
+    assert checkpoints.spec_of(state).classes == ("3", "5")
 
 
 def test_a_trial_of_a_search_keeps_no_checkpoint_of_its_end(tmp_path, data_dir, monkeypatch):
@@ -408,7 +408,7 @@ def test_weights_that_do_not_fit_are_told_by_name(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(2, 3))
     file = tmp_path / "some.pt"
     good = {name: value.clone() for name, value in model.state_dict().items()}
-    training.fit(model, good, file)
+    checkpoints.fit(model, good, file)
     for state, told in (
         ({"0.weight": good["0.weight"]}, "of another model: the checkpoint has no 0.bias"),
         ({**good, "1.bias": torch.zeros(1)}, "of another model: the model has no 1.bias"),
@@ -416,7 +416,7 @@ def test_weights_that_do_not_fit_are_told_by_name(tmp_path):
         ({**good, "0.bias": torch.full((3,), math.nan)}, "0.bias is not finite; use another checkpoint of the run"),
     ):
         with pytest.raises(CheckpointError) as error:
-            training.fit(model, state, file)
+            checkpoints.fit(model, state, file)
         assert str(error.value) == f"{file}: {told}"
 
 

@@ -16,8 +16,9 @@ from gantool.data.eggs import render
 from gantool.data.store import Store
 from gantool.data.stream import Split, rows_of, split
 from gantool.errors import RecipeError
+from gantool.images import to_float, to_uint8
 from gantool.metrics import distances
-from gantool.metrics.evaluate import SEED, Ask, Evaluator, Reality, _at_most, learn, numbers, pixels
+from gantool.metrics.evaluate import SEED, Ask, Evaluator, Reality, _at_most, learn
 
 
 def store(count=300, classes=3, shape=(1, 8, 8)):
@@ -39,7 +40,7 @@ def evaluator(data, count, share=0.2, **rest):
 
 def replay(data):
     """A generator that gives back the store's own images."""
-    return lambda ask: numbers(torch.from_numpy(data.images))[[seed % len(data) for seed in ask.seeds]]
+    return lambda ask: to_float(torch.from_numpy(data.images))[[seed % len(data) for seed in ask.seeds]]
 
 
 def noise(ask):
@@ -58,7 +59,7 @@ def digits():
 
     found = load_digits()
     small = torch.tensor(found.images / 16 * 2 - 1, dtype=torch.float32)[:, None]
-    images = pixels(torch.nn.functional.interpolate(small, (14, 14), mode="bilinear", antialias=True)).numpy()
+    images = to_uint8(torch.nn.functional.interpolate(small, (14, 14), mode="bilinear", antialias=True)).numpy()
     names = tuple(map(str, range(10)))
     return Store(Path("nowhere"), images, found.target.astype(np.int64), DataSpec(1, 14, 14, names), {"skipped": []})
 
@@ -188,7 +189,7 @@ def test_of_three_images_there_is_no_floor_and_distances_have_their_own_units():
 
 
 def features_of(evaluate, sample):
-    return evaluate.extractors["rand"](numbers(evaluate.generate(sample)))
+    return evaluate.extractors["rand"](to_float(evaluate.generate(sample)))
 
 
 def test_the_deviation_is_that_of_fd_over_other_draws_of_the_images():
@@ -373,7 +374,7 @@ def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_fa
     evaluate = Evaluator(reality, learn(reality, ["rand", "texture", "pretext"], folder, source), 120)
     new, labels = reality.held_out[:300], reality.held_out_labels[:300]
     if ladder in LADDERS:
-        steps = [pixels(LADDERS[ladder](numbers(new), degree)) for degree in range(1, 7)]
+        steps = [to_uint8(LADDERS[ladder](to_float(new), degree)) for degree in range(1, 7)]
         steps.insert(0, new)
     elif ladder == "classes":
         counts = range(len(reality.classes), 0, -3) if len(reality.classes) > 2 else (2, 1)
@@ -497,22 +498,22 @@ def test_translations_of_pairs_differ_from_targets_and_sources_as_closed_forms_s
     apart = float((sources - targets).abs().mean()) / 127.5
     assert evaluate.change == pytest.approx(apart, rel=1e-5)
 
-    brighter = evaluate(lambda ask: numbers(ask.targets + 51)).metrics  # 51 of 255 are 0.4 of -1 to 1
+    brighter = evaluate(lambda ask: to_float(ask.targets + 51)).metrics  # 51 of 255 are 0.4 of -1 to 1
     assert brighter["l1"] == pytest.approx(0.4, rel=1e-5)
     assert brighter["psnr"] == pytest.approx(10 * math.log10(4 / 0.4**2), rel=1e-5)
     assert brighter["change"] == pytest.approx(float((targets + 51 - sources).abs().mean()) / 127.5, rel=1e-5)
 
-    right = evaluate(lambda ask: numbers(ask.targets)).metrics
+    right = evaluate(lambda ask: to_float(ask.targets)).metrics
     assert (right["l1"], right["psnr"], right["ssim"]) == (0, 99, pytest.approx(1))
     assert right["change"] == pytest.approx(apart, rel=1e-5)
-    idle = evaluate(lambda ask: numbers(ask.sources)).metrics
+    idle = evaluate(lambda ask: to_float(ask.sources)).metrics
     assert (idle["change"], idle["l1"]) == (0, pytest.approx(apart, rel=1e-5))
 
 
 def test_without_targets_only_the_change_is_known():
     evaluate, asked = translating(two_kinds(), Unpaired)
-    metrics = evaluate(lambda ask: -numbers(ask.sources)).metrics
-    assert metrics["change"] == pytest.approx(2 * float(numbers(asked.sources).abs().mean()), rel=1e-5)
+    metrics = evaluate(lambda ask: -to_float(ask.sources)).metrics
+    assert metrics["change"] == pytest.approx(2 * float(to_float(asked.sources).abs().mean()), rel=1e-5)
     assert evaluate.change is None
     assert metrics.keys().isdisjoint({"l1", "psnr", "ssim"})
 
@@ -521,14 +522,14 @@ def test_each_direction_is_measured_by_itself_so_that_giving_back_the_source_is_
     data = two_kinds()
     evaluate, asked = translating(data, Unpaired)
     assert evaluate.about["within_classes"]
-    negative = evaluate(lambda ask: -numbers(ask.sources)).metrics["fd"]
-    idle = evaluate(lambda ask: numbers(ask.sources)).metrics["fd"]
+    negative = evaluate(lambda ask: -to_float(ask.sources)).metrics["fd"]
+    idle = evaluate(lambda ask: to_float(ask.sources)).metrics["fd"]
     assert idle > 20 * negative
     pooled = Evaluator(evaluate.reality, evaluate.extractors, asked)
-    assert pooled(lambda ask: numbers(ask.sources)).metrics["fd"] < idle / 20
-    fake, labels = pixels(-numbers(asked.sources)), torch.tensor(asked.labels)
+    assert pooled(lambda ask: to_float(ask.sources)).metrics["fd"] < idle / 20
+    fake, labels = to_uint8(-to_float(asked.sources)), torch.tensor(asked.labels)
     real, real_labels = evaluate.real["rand"], evaluate.reality.train_labels
-    found = evaluate.extractors["rand"](numbers(fake))
+    found = evaluate.extractors["rand"](to_float(fake))
     parts = [distances.frechet_distance(real[real_labels == one], found[labels == one]) for one in (0, 1)]
     assert negative * evaluate.floor.units["rand"] == pytest.approx(np.mean(parts), rel=1e-4)
 
@@ -539,4 +540,4 @@ def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_devia
     reality = Reality.of(data, rows_of(data.labels, 0.0, Paired), Paired)
     evaluate = Evaluator(reality, learn(reality, ["rand"], Path("nowhere"), "key"), asked)
     assert rows_in(data, evaluate.asked.sources) == [18, 18]
-    assert evaluate(lambda ask: numbers(ask.targets)).metrics["l1"] == 0
+    assert evaluate(lambda ask: to_float(ask.targets)).metrics["l1"] == 0

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gantool.animation import animate
 from gantool.errors import GantoolError, ResourceError, RunError
-from gantool.images import caption, grid, save, save_each, to_uint8
+from gantool.images import caption, grid, save, save_each, to_pixels
 
 
 def flat(*values: int, channels: int = 1, height: int = 2, width: int = 3) -> torch.Tensor:
@@ -53,12 +53,12 @@ def listing(folder) -> list[str]:
 )
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_values(value, pixel, kind):
-    assert to_uint8(torch.full((1, 1, 1, 1), value, dtype=kind)).item() == pixel
+    assert to_pixels(torch.full((1, 1, 1, 1), value, dtype=kind)).item() == pixel
 
 
 def test_every_pixel_value_survives():
     values = torch.arange(256)
-    found = to_uint8((values / 127.5 - 1).view(1, 1, 16, 16))
+    found = to_pixels((values / 127.5 - 1).view(1, 1, 16, 16))
     assert found.dtype == np.uint8
     assert found.ravel().tolist() == values.tolist()
 
@@ -66,7 +66,7 @@ def test_every_pixel_value_survives():
 def test_channels_go_last_and_the_input_stays():
     images = torch.rand(2, 3, 4, 5, requires_grad=True)
     before = images.detach().clone()
-    found = to_uint8(images)
+    found = to_pixels(images)
     assert found.shape == (2, 4, 5, 3)
     assert found[1, 2, 3, 0] == math.floor((images[1, 0, 2, 3].item() + 1) * 127.5 + 0.5)
     assert torch.equal(images, before)
@@ -74,7 +74,7 @@ def test_channels_go_last_and_the_input_stays():
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_half_precision(kind):
-    assert to_uint8(torch.tensor([-1.0, 0, 1], dtype=kind).view(1, 1, 1, 3)).ravel().tolist() == [0, 128, 255]
+    assert to_pixels(torch.tensor([-1.0, 0, 1], dtype=kind).view(1, 1, 1, 3)).ravel().tolist() == [0, 128, 255]
 
 
 # grid
@@ -92,13 +92,13 @@ def test_layout_is_exact():
 def test_enlargement_repeats_pixels():
     image = torch.rand(1, 3, 2, 3) * 2 - 1
     found = np.asarray(grid(image, padding=0, scale=4))
-    assert np.array_equal(found, to_uint8(image)[0].repeat(4, 0).repeat(4, 1))
+    assert np.array_equal(found, to_pixels(image)[0].repeat(4, 0).repeat(4, 1))
 
 
 def test_tiles_are_in_reading_order():
     images = torch.rand(6, 3, 4, 4) * 2 - 1
     found = np.asarray(grid(images, columns=3, padding=0, scale=1))
-    for index, tile in enumerate(to_uint8(images)):
+    for index, tile in enumerate(to_pixels(images)):
         row, column = divmod(index, 3)
         assert np.array_equal(found[row * 4 : row * 4 + 4, column * 4 : column * 4 + 4], tile)
 
@@ -302,7 +302,7 @@ def test_save_each(channels, tmp_path):
     images = torch.rand(3, channels, 4, 5) * 2 - 1
     paths = save_each(images, tmp_path / "out", ["a", "b.2", "cat/c"])
     assert paths == [tmp_path / "out" / name for name in ("a.png", "b.2.png", "cat/c.png")]
-    for path, wanted in zip(paths, to_uint8(images), strict=True):
+    for path, wanted in zip(paths, to_pixels(images), strict=True):
         with Image.open(path) as found:
             assert found.mode == ("L" if channels == 1 else "RGB")
             assert np.array_equal(np.asarray(found).reshape(4, 5, channels), wanted)

@@ -13,7 +13,7 @@ from PIL import Image
 from gantool import checkpoints, devices, engine, load, models
 from gantool.batches import DataSpec
 from gantool.errors import CheckpointError, GantoolError, RunError
-from gantool.images import to_uint8
+from gantool.images import to_pixels
 from gantool.models.base import FromNoise, Prompt
 from gantool.recipe import dump, shipped
 from gantool.runs import Run
@@ -57,10 +57,10 @@ def foods(tmp_path_factory):
 def test_a_seed_is_the_same_picture_alone_and_in_any_company(name, tmp_path):
     trained = Trained(untrained(tmp_path / "run", name), device="cpu")
     single = trained.data.classes[0] if trained.model.conditional else None
-    alone = to_uint8(trained.sample([7], single))
+    alone = to_pixels(trained.sample([7], single))
     assert alone.shape == (1, trained.data.height, trained.data.width, trained.data.channels)
     for seeds in (range(10), [7, 7, 3], range(70), [*range(90, 20, -1), 7]):
-        many = to_uint8(trained.sample(seeds, single))
+        many = to_pixels(trained.sample(seeds, single))
         assert np.array_equal(many[list(seeds).index(7)], alone[0])
 
 
@@ -76,12 +76,12 @@ def test_pictures_are_single_precision_from_minus_one_to_one(name, tmp_path):
 
 def test_the_same_picture_comes_whatever_the_threads_and_the_callers_random_numbers(tmp_path):
     run = untrained(tmp_path / "run", "dcgan14")
-    first = to_uint8(load(run.path, device="cpu").sample([3]))
+    first = to_pixels(load(run.path, device="cpu").sample([3]))
     threads = torch.get_num_threads()
     before = torch.get_rng_state()
     try:
         torch.set_num_threads(1)
-        assert np.array_equal(first, to_uint8(load(run.path, device="cpu").sample([3])))
+        assert np.array_equal(first, to_pixels(load(run.path, device="cpu").sample([3])))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(before, torch.get_rng_state())
@@ -107,7 +107,7 @@ def test_without_a_class_they_take_turns(foods):
     trained = load(foods.path, device="cpu")
     mixed = trained.sample(range(6))
     for index, name in enumerate(["Egg", "Rice", "Soup", "Egg", "Rice", "Soup"]):
-        assert np.array_equal(to_uint8(mixed[index : index + 1]), to_uint8(trained.sample([index], name)))
+        assert np.array_equal(to_pixels(mixed[index : index + 1]), to_pixels(trained.sample([index], name)))
 
 
 def test_a_class_that_there_is_not_is_refused_with_the_nearest(foods):
@@ -191,10 +191,10 @@ def test_the_way_between_equal_or_opposite_latents_is_straight():
 
 def test_a_walk_comes_by_its_seeds_and_loops(foods):
     trained = load(foods.path, device="cpu")
-    frames = [to_uint8(frame) for frame in trained.walk([3, 4, 9], 5, "Soup")]
+    frames = [to_pixels(frame) for frame in trained.walk([3, 4, 9], 5, "Soup")]
     assert len(frames) == 15
     for index, seed in enumerate((3, 4, 9)):
-        assert np.array_equal(frames[5 * index], to_uint8(trained.sample([seed], "Soup")))
+        assert np.array_equal(frames[5 * index], to_pixels(trained.sample([seed], "Soup")))
     apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, [*frames[1:], frames[0]], strict=True)]
     assert max(apart) < 4 * np.median(apart) + 2  # no jump, at the end neither
 
@@ -202,7 +202,7 @@ def test_a_walk_comes_by_its_seeds_and_loops(foods):
 def test_a_walk_without_a_class_is_of_the_first(foods):
     trained = load(foods.path, device="cpu")
     (first, *_) = trained.walk([3], 2)
-    assert np.array_equal(to_uint8(first), to_uint8(trained.sample([3], "Egg")))
+    assert np.array_equal(to_pixels(first), to_pixels(trained.sample([3], "Egg")))
 
 
 def test_a_prompt_of_your_own_is_rendered(foods):

@@ -14,7 +14,7 @@ from small import small
 
 from gantool import cli, engine, images, load, scoring
 from gantool.data.eggs import render
-from gantool.metrics.evaluate import numbers
+from gantool.images import to_float
 from gantool.recipe import dump
 from gantool.runs import Run
 
@@ -243,8 +243,8 @@ def test_translations_are_compared_below_their_sources_which_runs_of_the_same_da
     path = tmp_path / "sheet.png"
     rows = scoring.compare(pair, path, device="cpu", data_dir=data_dir, tell=lambda _: None, columns=3)
     best = [load(row.run, device="cpu") for row in rows]
-    sources = numbers(best[0].shown.sources[:3])
-    assert torch.equal(sources, numbers(best[1].shown.sources[:3]))
+    sources = to_float(best[0].shown.sources[:3])
+    assert torch.equal(sources, to_float(best[1].shown.sources[:3]))
     lines = [("source", sources), *((row.name, one.sample(range(3))) for row, one in zip(rows, best, strict=True))]
     captions = [text for name, _ in lines for text in (name, "", "")]
     expected = images.grid(torch.cat([line for _, line in lines]), columns=3, captions=captions)

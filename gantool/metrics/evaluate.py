@@ -19,6 +19,7 @@ from gantool.data.store import Store
 from gantool.data.stream import Split
 from gantool.devices import one_thread
 from gantool.errors import RecipeError
+from gantool.images import to_float, to_uint8
 from gantool.metrics import distances, pictures
 from gantool.metrics.distances import FrechetTerms
 from gantool.metrics.features import Extractor, RandomFeatures, TextureFeatures
@@ -230,7 +231,7 @@ def learn(
 
 @one_thread()
 def _random_features(images: Tensor) -> RandomFeatures:
-    return RandomFeatures.fit([numbers(part) for part in torch.split(images, BATCH)])
+    return RandomFeatures.fit([to_float(part) for part in torch.split(images, BATCH)])
 
 
 class Evaluator:
@@ -273,7 +274,7 @@ class Evaluator:
         # How much of the images a perfect translator changes, where that is known.
         self.change: float | None = None
         if self.asked.sources is not None and self.asked.targets is not None:
-            self.change = pictures.l1(numbers(self.asked.sources), numbers(self.asked.targets))
+            self.change = pictures.l1(to_float(self.asked.sources), to_float(self.asked.targets))
         judge = self.extractors.get("judge")
         self.judge = judge if isinstance(judge, Judge) else None
         self.expected: list[float] = []  # how often the judge sees each class among the real images
@@ -304,7 +305,7 @@ class Evaluator:
     def generate(self, sample: Sample) -> Tensor:
         """Make the images of a measurement, in 8 bits as `sample` writes them: uint8 [N, C, H, W]."""
         parts = range(0, len(self.asked), BATCH)
-        return torch.cat([pixels(sample(self.asked.part(start, start + BATCH))) for start in parts])
+        return torch.cat([to_uint8(sample(self.asked.part(start, start + BATCH))) for start in parts])
 
     def measure(self, fake: Tensor, labels: Sequence[int] | None = None) -> Measured:
         """Measure generated images.
@@ -399,10 +400,10 @@ class Evaluator:
         sources, targets = self.asked.sources, self.asked.targets
         if sources is None or len(fake) != len(sources):
             return {}
-        made = numbers(fake)
-        found = {"change": pictures.l1(made, numbers(sources))}
+        made = to_float(fake)
+        found = {"change": pictures.l1(made, to_float(sources))}
         if targets is not None:
-            wanted = numbers(targets)
+            wanted = to_float(targets)
             equal = 99.0  # decibels, in place of the infinite ratio of equal images, which JSON cannot hold
             found |= {
                 "l1": pictures.l1(made, wanted),
@@ -457,23 +458,13 @@ def features(extractor: Extractor, images: Tensor) -> Tensor:
     """Give the features of uint8 images: [N, C, H, W] -> [N, D], on the CPU."""
     if not len(images):
         return torch.empty(0, 0)
-    return torch.cat([extractor(numbers(part)) for part in torch.split(images, BATCH)])
+    return torch.cat([extractor(to_float(part)) for part in torch.split(images, BATCH)])
 
 
 @one_thread()
 def probabilities(judge: Judge, images: Tensor) -> Tensor:
     """Give what a judge sees in uint8 images: [N, C, H, W] -> [N, classes]."""
-    return torch.cat([judge.probabilities(numbers(part)) for part in torch.split(images, BATCH)])
-
-
-def numbers(images: Tensor) -> Tensor:
-    """Scale uint8 images to -1 to 1."""
-    return images.float().div_(127.5).sub_(1)
-
-
-def pixels(images: Tensor) -> Tensor:
-    """Round images of -1 to 1 to the 8 bits that are written; what is not a number becomes black."""
-    return ((images + 1) * 127.5 + 0.5).floor().nan_to_num(0).clamp(0, 255).to(torch.uint8).cpu()
+    return torch.cat([judge.probabilities(to_float(part)) for part in torch.split(images, BATCH)])
 
 
 def combined(distances_by_name: Mapping[str, float]) -> float:
@@ -491,7 +482,7 @@ def combined(distances_by_name: Mapping[str, float]) -> float:
 @one_thread()
 def _contrast(images: Tensor) -> tuple[float, float]:
     """Give the deviation of all pixels, and the share of black and white ones."""
-    some = numbers(images[:GUARD])
+    some = to_float(images[:GUARD])
     return float(some.std()), float((some.abs() > 0.99).float().mean())
 
 

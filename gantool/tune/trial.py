@@ -14,7 +14,8 @@ from gantool.data.store import open_store
 from gantool.engine import Materials
 from gantool.errors import DiskError, TrainingError
 from gantool.files import write
-from gantool.metrics.evaluate import Ask, pixels
+from gantool.images import to_uint8
+from gantool.metrics.evaluate import Ask
 from gantool.metrics.exam import Exam
 from gantool.recipe import Recipe
 from gantool.runs import Run
@@ -162,7 +163,7 @@ def _judged(
     if isinstance(evaluator, Exam) or evaluator.asked.sources is not None:
         return {**result, "value": result["best"]}
     asked = Ask([seed + NEW_LATENTS for seed in evaluator.asked.seeds], evaluator.asked.labels)
-    fake = pixels(Trained(run, "best", config["device"]).pictures(asked))
+    fake = to_uint8(Trained(run, "best", config["device"]).pictures(asked))
     return {**result, "value": evaluator.measure(fake, asked.labels).metrics[chosen.metric]}
 
 
