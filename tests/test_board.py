@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from test_search import BETA, RATE, bowl, made, planned, quick, rows, run, tiny
 
-from gantool import show
+from gantool import terminal as show
 from gantool.tune.board import Board, Row, sparkline
 from gantool.tune.study import Study
 from gantool.tune.trials import Place, Trials

@@ -260,11 +260,11 @@ def test_sources_that_differ_are_drawn_for_each_run_and_none_for_pictures_from_n
 
 
 def test_a_comparison_fits_a_narrow_terminal_and_names_what_runs_ended_with(data_dir, tmp_path, capsys, monkeypatch):
-    from gantool import show
+    from gantool import terminal
 
     changes = {"train__optimizer__lr": 0.3, "train__epochs": 8, "train__evaluate_every": 1}
     run = trained(tmp_path / "dcgan28-017", data_dir, **changes)
-    monkeypatch.setattr(show.out, "width", 80)
+    monkeypatch.setattr(terminal.out, "width", 80)
     sheet = tmp_path / "sheet.png"
     assert gantool("compare", run.path, run.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out.splitlines()

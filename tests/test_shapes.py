@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from gantool import cli, engine, losses, models, shapes, show
+from gantool import cli, engine, losses, models, shapes, terminal
 from gantool.batches import DataSpec, Labeled
 from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models.base import NoiseModel
@@ -213,7 +213,7 @@ def test_height_and_width_are_shown_apart_where_they_differ():
 
 
 def test_a_pipe_has_lines_as_long_as_they_have_to_be(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(show, "out", Console(width=80, highlight=False, soft_wrap=True, color_system=None))
+    monkeypatch.setattr(terminal, "out", Console(width=80, highlight=False, soft_wrap=True, color_system=None))
     with pytest.raises(SystemExit):
         cli.main(["shapes", "pix2pix_facades", "--data-dir", str(tmp_path)])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -222,7 +222,7 @@ def test_a_pipe_has_lines_as_long_as_they_have_to_be(tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("name", shipped())
 def test_the_printed_table_is_the_golden_one(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(show, "out", Console(width=140, highlight=False, soft_wrap=True, color_system=None))
+    monkeypatch.setattr(terminal, "out", Console(width=140, highlight=False, soft_wrap=True, color_system=None))
     with pytest.raises(SystemExit) as end:
         cli.main(["shapes", name, "--data-dir", str(tmp_path)])
     assert end.value.code in (0, None)

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from rich.console import Console
 
-from gantool import engine, show
+from gantool import engine, terminal
 from gantool.errors import CheckpointError, ResourceError, RunError
 from gantool.tune import insight, results
 from gantool.tune.board import WIDE, Board, sparkline
@@ -263,7 +263,7 @@ def test_the_table_of_a_confirmed_study_fits_a_terminal(columns, tmp_path, monke
         again = study.begin(study.confirmation, study.trials()[number].params, of=number, seed=seed)
         study.confirmation.tell(again, study.trials()[number].value + seed / 1e5)
     console = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
-    monkeypatch.setattr(show, "out", console)
+    monkeypatch.setattr(terminal, "out", console)
     board = Board(recipe)
     board.begin(study)
     board.finish(interrupted=False, over="")

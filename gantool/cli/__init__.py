@@ -48,9 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
             if sys.stdout:  # None where it was closed before the start
                 sys.stdout.flush()
     except GantoolError as error:
-        from gantool import show
+        from gantool import terminal
 
-        show.error(str(error))
+        terminal.error(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

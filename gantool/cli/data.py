@@ -27,27 +27,27 @@ def fetch(
     data_dir: DataDir = None,
 ) -> None:
     """Fetch a dataset, and say how to use it."""
-    from gantool import show
+    from gantool import terminal
     from gantool.data.prepare import fetch as get
 
-    with show.Downloads() as progress:
-        source = get(_source_of(what), name, data_root(data_dir), tell=show.tell, progress=progress)
+    with terminal.Downloads() as progress:
+        source = get(_source_of(what), name, data_root(data_dir), tell=terminal.tell, progress=progress)
     if source == "inception":
-        show.result("the weights of Inception are here; use them with: gantool score RUN --metrics fid")
+        terminal.result("the weights of Inception are here; use them with: gantool score RUN --metrics fid")
     else:
-        show.result(f"{source} is here; use it with: --set data.source={source}")
+        terminal.result(f"{source} is here; use it with: --set data.source={source}")
 
 
 @data_app.command("list")
 def list_sources(data_dir: DataDir = None) -> None:
     """Say which datasets are here and which can be had."""
-    from gantool import show
+    from gantool import terminal
     from gantool.data.prepare import available
 
     root = data_root(data_dir)
     rows = [(name, "here" if here else "", summary) for name, here, summary in available(root)]
-    show.out.print(show.table("", ("source", "", "what it is"), rows))
-    show.out.print(f"data directory: {root}")
+    terminal.out.print(terminal.table("", ("source", "", "what it is"), rows))
+    terminal.out.print(f"data directory: {root}")
 
 
 @data_app.command("show")
@@ -63,7 +63,7 @@ def show_source(
     --set data.size, data.classes and data.folder choose.
     Name a recipe to see its data as its model does, such as pairs.
     """
-    from gantool import show
+    from gantool import terminal
     from gantool.batches import Examples, Paired
     from gantool.data.prepare import prepare, table
     from gantool.data.sheet import PAIRS, contact_sheet, pair_sheet
@@ -82,19 +82,19 @@ def show_source(
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
     if kind is Examples:
-        show.examples(table(data, root, tell=show.tell))
+        terminal.examples(table(data, root, tell=terminal.tell))
         return
-    store = prepare(data, root, kind, tell=show.tell)
+    store = prepare(data, root, kind, tell=terminal.tell)
     refuse_old(path, overwrite)
     if kind is Paired:
         pair_sheet(store, path)
         count = len(store) // 2
-        show.result(f"{path}: {min(PAIRS, count)} of {show.several(count, 'pair')}")
+        terminal.result(f"{path}: {min(PAIRS, count)} of {terminal.several(count, 'pair')}")
         return
     rendered = data.source in SOURCES and SOURCES[data.source].rendered
     contact_sheet(store, path, rendered=rendered)
-    pictures, classes = show.several(len(store), "picture"), show.several(len(store.spec.classes), "class")
-    show.result(f"{path}: {pictures} in {classes}")
+    pictures, classes = terminal.several(len(store), "picture"), terminal.several(len(store.spec.classes), "class")
+    terminal.result(f"{path}: {pictures} in {classes}")
 
 
 def _kind(what: str) -> type[Batch]:

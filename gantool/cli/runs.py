@@ -63,41 +63,41 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
     Raises:
         TrainingError: a loss is no longer finite, or the run ended diverged, with all that it made kept.
     """
-    from gantool import show
+    from gantool import terminal
     from gantool.engine import train as training
 
-    show.tell(f"run {run.path}")
+    terminal.tell(f"run {run.path}")
     report = None
     with (
         _taken_back(run, new=new),
         stopping(lambda: report is not None) as stopped,
-        show.Training(chosen.train.epochs) as line,
-        contextlib.closing(training(chosen, run, data_dir=data_dir, device=device, tell=show.tell)) as reports,
+        terminal.Training(chosen.train.epochs) as line,
+        contextlib.closing(training(chosen, run, data_dir=data_dir, device=device, tell=terminal.tell)) as reports,
     ):
         for report in reports:
             line.update(report)
             if stopped:
                 break
     if stopped and not (report and report.finished and report.epoch == chosen.train.epochs):
-        show.result(f"stopped in epoch {report.epoch if report else 1}; go on with:")
-        show.hint(f"gantool train {typed(run.path)} --resume")
+        terminal.result(f"stopped in epoch {report.epoch if report else 1}; go on with:")
+        terminal.hint(f"gantool train {typed(run.path)} --resume")
         raise typer.Exit(128 + stopped[0])
     if report is None:
-        show.result(f"{run.path} has all of its {chosen.train.epochs} epochs; more with: --set train.epochs=N")
+        terminal.result(f"{run.path} has all of its {chosen.train.epochs} epochs; more with: --set train.epochs=N")
         return
     line.summary()
-    accuracy = f" (accuracy {show.number(1 - report.best)})" if chosen.metric == "error" else ""
+    accuracy = f" (accuracy {terminal.number(1 - report.best)})" if chosen.metric == "error" else ""
     found = next((entry for entry in run.entries() if entry.get(f"metrics/{chosen.metric}") == report.best), {})
-    value = show.spread(report.best, found.get(f"metrics/{chosen.metric}_deviation"))
+    value = terminal.spread(report.best, found.get(f"metrics/{chosen.metric}_deviation"))
     best = f"best {chosen.metric} {value}{accuracy}"
-    show.result(f"{run.path}: {best}, {show.duration(report.seconds)}")
+    terminal.result(f"{run.path}: {best}, {terminal.duration(report.seconds)}")
     if "diverged" in report.diagnoses:
         raise TrainingError(
             f"{run.path}: the run ended diverged; start a new run with a lower train.optimizer.lr than "
             f"{chosen.train.optimizer.lr:g} (gantool explain diverged)"
         )
-    show.hint(f"gantool sample {typed(run.path)}")
-    show.hint(f"gantool animate {typed(run.path)}")
+    terminal.hint(f"gantool sample {typed(run.path)}")
+    terminal.hint(f"gantool animate {typed(run.path)}")
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def sample(
     A model that translates pictures shows examples, or translates --input; one that answers prints its answers, or
     writes them to -o FILE.csv.
     """
-    from gantool import load, show
+    from gantool import load, terminal
 
     found = find_run(run)
     trained = load(found.path, checkpoint, device)
@@ -154,8 +154,8 @@ def sample(
         path = output or found.path / "sample.png"
         refuse_old(path, overwrite or output is None)
         images.save(sheet(shown, trained.pictures(shown), trained.data.classes), path)
-        show.result(f"{path}: {show.several(len(shown), 'example')}, as translated in epoch {trained.epoch}")
-        show.hint(f"gantool sample {typed(found.path)} --input FILE")
+        terminal.result(f"{path}: {terminal.several(len(shown), 'example')}, as translated in epoch {trained.epoch}")
+        terminal.hint(f"gantool sample {typed(found.path)} --input FILE")
         return
     seeds = "0-15" if seeds is None else seeds
     numbers = read_seeds(seeds)
@@ -167,17 +167,17 @@ def sample(
     if path.suffix:
         drawn = images.grid(pictures) if asked is None else sheet(asked, pictures, trained.data.classes)
         images.save(drawn, path)
-        show.result(f"{path}: {show.several(len(numbers), 'picture')} of epoch {trained.epoch}")
+        terminal.result(f"{path}: {terminal.several(len(numbers), 'picture')} of epoch {trained.epoch}")
     else:
         images.save_each(pictures, path, names)
-        show.result(f"{path}{os.sep}: {show.several(len(numbers), 'picture')} of epoch {trained.epoch}")
+        terminal.result(f"{path}{os.sep}: {terminal.several(len(numbers), 'picture')} of epoch {trained.epoch}")
 
 
 def _translate(
     run: Run, trained: Trained, given: Path, output: Path | None, seeds: list[int], class_name: str | None, over: bool
 ) -> None:
     """Translate the pictures of a file or folder, each into one file a seed."""
-    from gantool import show
+    from gantool import terminal
     from gantool.inputs import targets, translate
 
     files = targets(trained, given, output or run.path / "translated", seeds, single=output is not None)
@@ -185,31 +185,31 @@ def _translate(
         refuse_old(target, over or output is None)
     skipped = list(translate(trained, files, class_name))
     for name, reason in skipped:
-        show.tell(f"{name}: skipped ({reason})")
+        terminal.tell(f"{name}: skipped ({reason})")
     made = len(files) - len(skipped)
     if not made:
         raise DataError(f"--input {given}: none of its {len(files)} files can be read as a picture")
     place = files[0][2] if len(files) == 1 else f"{files[0][2].parent}{os.sep}"
     way = f" into {class_name or trained.data.classes[-1]}" if trained.generator.conditional else ""
-    show.result(f"{place}: {show.several(made, 'picture')}, translated{way} in epoch {trained.epoch}")
+    terminal.result(f"{place}: {terminal.several(made, 'picture')}, translated{way} in epoch {trained.epoch}")
 
 
 def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None, over: bool) -> None:
     """Tell the answers to a file, a folder of pictures, or the examples that the run keeps; a CSV file with -o."""
-    from gantool import show
+    from gantool import terminal
     from gantool.inputs import answers, write_answers
 
     if output is not None and output.suffix.lower() != ".csv":
         raise GantoolError(f"-o {output}: {trained.name}'s answers are a table; name a file that ends in .csv")
     rows = answers(trained, given)
     if output is None:
-        show.predictions(rows)
+        terminal.predictions(rows)
         if given is None:
-            show.hint(f"gantool sample {typed(run.path)} --input FILE")
+            terminal.hint(f"gantool sample {typed(run.path)} --input FILE")
         return
     refuse_old(output, over)
     write_answers(rows, output)
-    show.result(f"{output}: {show.several(len(rows), 'answer')} of epoch {trained.epoch}")
+    terminal.result(f"{output}: {terminal.several(len(rows), 'answer')} of epoch {trained.epoch}")
 
 
 def animate(
@@ -225,7 +225,7 @@ def animate(
     overwrite: Overwrite = False,
 ) -> None:
     """Animate the training of a run, or a walk through its latent space; GIF, WebP or MP4 by the file's ending."""
-    from gantool import show
+    from gantool import terminal
     from gantool.sampling import animate_training, animate_walk
 
     found = find_run(run)
@@ -236,7 +236,7 @@ def animate(
         count = animate_walk(found, path, read_seeds(seeds), frames, class_name, checkpoint)
     else:
         count = animate_training(found, path)
-    show.result(f"{path}: {show.several(count, 'frame')}")
+    terminal.result(f"{path}: {terminal.several(count, 'frame')}")
 
 
 def score(
@@ -255,14 +255,14 @@ def score(
     data_dir: DataDir = None,
 ) -> None:
     """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
-    from gantool import scoring, show
+    from gantool import scoring, terminal
 
     names = scoring.chosen(metrics)
     root = data_root(data_dir)
     if what is not None and against is not None and _holds_images(what):
         if count is not None:
             raise GantoolError(f"--images {count}: a folder is measured with all of its images; leave it out")
-        found = scoring.score_folder(Path(what), against, names, data_dir=root, tell=show.tell)
+        found = scoring.score_folder(Path(what), against, names, data_dir=root, tell=terminal.tell)
     else:
         found = scoring.score_run(
             find_run(what),
@@ -272,12 +272,12 @@ def score(
             checkpoint=checkpoint,
             device=device,
             data_dir=root,
-            tell=show.tell,
+            tell=terminal.tell,
         )
     if as_json:
-        show.as_json(found.entry())
+        terminal.as_json(found.entry())
     else:
-        show.score(found)
+        terminal.score(found)
 
 
 def _holds_images(place: str) -> bool:
@@ -295,7 +295,7 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure runs alike: one table, and one sheet of what each makes of the same seeds."""
-    from gantool import scoring, show
+    from gantool import scoring, terminal
 
     if len(runs) < 2:
         raise RunError(f"compare: {len(runs)} run given; name two or more")
@@ -303,9 +303,9 @@ def compare(
     if output:
         refuse_old(path, overwrite)
     found = [find_run(name) for name in runs]
-    rows = scoring.compare(found, path, count=count, device=device, data_dir=data_root(data_dir), tell=show.tell)
-    show.comparison(rows)
-    show.result(f"{path}: the same 8 seeds or sources, a row a run")
+    rows = scoring.compare(found, path, count=count, device=device, data_dir=data_root(data_dir), tell=terminal.tell)
+    terminal.comparison(rows)
+    terminal.result(f"{path}: the same 8 seeds or sources, a row a run")
 
 
 def nearest(
@@ -317,17 +317,17 @@ def nearest(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw generated pictures beside the training pictures that are nearest to them: does it copy?"""
-    from gantool import scoring, show
+    from gantool import scoring, terminal
 
     found = find_run(run)
     path = output or found.path / "nearest.png"
     if output:
         refuse_old(path, overwrite)
     numbers = scoring.nearest(
-        found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir), tell=show.tell
+        found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir), tell=terminal.tell
     )
-    show.copying(numbers)
-    show.result(
+    terminal.copying(numbers)
+    terminal.result(
         f"{path}: generated pictures on the left, the nearest training pictures beside each, with their distances"
     )
 
@@ -336,12 +336,12 @@ def explain(
     code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A diagnosis, such as mode-collapse.")] = None,
 ) -> None:
     """Explain a diagnosis: what was seen, why it happens, what to try. Without a code, list them."""
-    from gantool import health, show
+    from gantool import health, terminal
 
     if code is None:
-        show.out.print(show.table("", ("code", "what it says"), health.SUMMARIES.items()))
+        terminal.out.print(terminal.table("", ("code", "what it says"), health.SUMMARIES.items()))
     else:
-        show.result(health.explain(code))
+        terminal.result(health.explain(code))
 
 
 def shapes(
@@ -353,13 +353,13 @@ def shapes(
     """Show every layer's size and the arithmetic behind it. Needs no data, no GPU and no memory for weights."""
     from dataclasses import asdict
 
-    from gantool import show
+    from gantool import terminal
     from gantool.engine import open_recipe
     from gantool.engine import shapes as trace
     from gantool.recipe import parse_changes
 
     layers = trace(open_recipe(recipe, parse_changes(changes or [])), data_root(data_dir))
     if as_json:
-        show.as_json([asdict(layer) for layer in layers])
+        terminal.as_json([asdict(layer) for layer in layers])
     else:
-        show.layers(layers)
+        terminal.layers(layers)

@@ -84,7 +84,7 @@ def tune(
     data_dir: DataDir = None,
 ) -> None:
     """Search a recipe's space with Ray and Optuna. Ctrl-C loses nothing, and the same command goes on."""
-    from gantool import show
+    from gantool import terminal
     from gantool.engine import open_recipe
     from gantool.files import is_file
     from gantool.recipe import parse_changes, shipped
@@ -110,40 +110,40 @@ def tune(
         )
     if stopped:
         if not as_json:
-            show.result("stopped; go on with:")
-            show.hint(f"gantool tune {typed(study.shown)}{_options(address, engine, device)}")
+            terminal.result("stopped; go on with:")
+            terminal.hint(f"gantool tune {typed(study.shown)}{_options(address, engine, device)}")
         raise typer.Exit(128 + stopped[0])
     if as_json or not (study.path / "best.yaml").is_file():
         return
     _tell_result(study)
-    show.result(f"its recipe: {study.shown / 'best.yaml'}   its images: {study.shown / 'best.png'}")
+    terminal.result(f"its recipe: {study.shown / 'best.yaml'}   its images: {study.shown / 'best.png'}")
     if (study.path / results.COMPARISON).is_file():
-        show.result(f"beside your recipe's own: {study.shown / results.COMPARISON}")
-    show.hint(f"gantool sample {typed(study.shown)}")
-    show.hint(f"gantool study report {typed(study.shown)}")
+        terminal.result(f"beside your recipe's own: {study.shown / results.COMPARISON}")
+    terminal.hint(f"gantool sample {typed(study.shown)}")
+    terminal.hint(f"gantool study report {typed(study.shown)}")
 
 
 def _tell_result(study: Study) -> None:
     """Show the verdict, and what would decide where it is open."""
-    from gantool import show
+    from gantool import terminal
     from gantool.tune import insight, results
 
-    show.result(results.sentence(study))
+    terminal.result(results.sentence(study))
     edge = insight.at_an_edge(results.findings(study))
     if edge:
-        show.result(edge)
+        terminal.result(edge)
     advice = results.advice(study)
     if advice.startswith("--"):
         option, value, effect = advice.split(" ", 2)
-        show.result(f"this {effect}:")
-        show.hint(f"gantool tune {typed(study.shown)} {option} {value}")
+        terminal.result(f"this {effect}:")
+        terminal.hint(f"gantool tune {typed(study.shown)} {option} {value}")
     elif advice:
-        show.result(advice)
+        terminal.result(advice)
 
 
 def _tune_there(recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, way: Way) -> None:
     """Search on a cluster that is reached through Ray's client."""
-    from gantool import show
+    from gantool import terminal
     from gantool.tune.remote import search_there
 
     begun = [False]
@@ -153,11 +153,11 @@ def _tune_there(recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | 
             recipe, out=out, fresh=fresh, data_dir=data_dir, as_json=as_json, stopped=stopped, way=way
         )
     if stopped:
-        show.result("stopped; the same command goes on")
+        terminal.result("stopped; the same command goes on")
         raise typer.Exit(128 + stopped[0])
     if not as_json:
-        show.result(outcome.crowned)
-        show.result(f"on the cluster: {outcome.study}/best.yaml")
+        terminal.result(outcome.crowned)
+        terminal.result(f"on the cluster: {outcome.study}/best.yaml")
 
 
 @study_app.command()
@@ -166,14 +166,14 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
 ) -> None:
     """Say how a search stands, while it runs or afterwards."""
-    from gantool import show
+    from gantool import terminal
     from gantool.files import held
     from gantool.tune import results
     from gantool.tune.board import Board
 
     home = _open(study)
     if as_json:
-        show.as_json(results.summary(home))
+        terminal.as_json(results.summary(home))
         return
     board = Board(home.recipe)
     board.begin(home)
@@ -181,7 +181,7 @@ def status(
     if not held(home.path / "lock") and not home.is_done():
         labels = home.unended()
         what = f"interrupted: trial {', '.join(labels)}" if labels else "not over yet"
-        show.result(f"{what}; go on with: gantool tune {typed(home.shown)}")
+        terminal.result(f"{what}; go on with: gantool tune {typed(home.shown)}")
     if home.winner():
         _tell_result(home)
 
@@ -189,7 +189,7 @@ def status(
 @study_app.command()
 def report(study: StudyName = None, output: Picture = None) -> None:
     """Say and draw what a search has found: which settings matter, how it went, one page to look at."""
-    from gantool import show
+    from gantool import terminal
     from gantool.tune import insight, plots, results
 
     home = _open(study)
@@ -200,10 +200,10 @@ def report(study: StudyName = None, output: Picture = None) -> None:
     told = insight.sentences(findings, weights)
     folder = output or home.path / "report"
     for sentence in told:
-        show.result(sentence)
+        terminal.result(sentence)
     plots.draw(findings, weights, told, folder)
     shown = home.shown / "report" if output is None else output
-    show.result(f"{shown / 'index.html'}: one page, with all plots beside it")
+    terminal.result(f"{shown / 'index.html'}: one page, with all plots beside it")
 
 
 @study_app.command()
@@ -247,7 +247,7 @@ def export(
 ) -> None:
     """Write all trials as a table, or the best recipe."""
     from gantool import recipe as recipes
-    from gantool import show
+    from gantool import terminal
     from gantool.files import write
     from gantool.tune import results
 
@@ -264,7 +264,7 @@ def export(
         write(output, recipes.dump(results.recipe_of(home, winner.number)))
     else:
         raise GantoolError(f"{output}: expected a name that ends in .csv, .json or .yaml")
-    show.result(
+    terminal.result(
         f"{output}: {'the best recipe' if output.suffix in {'.yaml', '.yml'} else 'all trials'} of {home.shown}"
     )
 
@@ -275,16 +275,16 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="One array, for programs.")] = False,
 ) -> None:
     """Set searches side by side: the lowest metric over time, verdicts, and whether they tried the same values."""
-    from gantool import show
+    from gantool import terminal
     from gantool.tune import results
 
     if len(studies) < 2:
         raise RunError(f"study compare: {len(studies)} study given; name two or more")
     rows = results.side_by_side_of([_open(name) for name in studies])
     if as_json:
-        show.as_json(rows)
+        terminal.as_json(rows)
     else:
-        show.searches(rows)
+        terminal.searches(rows)
 
 
 @study_app.command()
@@ -302,7 +302,7 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
 ) -> None:
     """Replay searches on a table of trainings: what a sampler, a pruner and a budget are worth."""
-    from gantool import show
+    from gantool import terminal
     from gantool.engine import open_recipe
     from gantool.recipe import parse_changes
     from gantool.tune import simulate as simulation
@@ -312,9 +312,9 @@ def simulate(
     found = simulation.summary(list(simulation.replays(chosen, known, repeats, rival_trials)))
     found["table"] = simulation.about(known)
     if as_json:
-        show.as_json(found)
+        terminal.as_json(found)
     else:
-        show.simulation(chosen, found)
+        terminal.simulation(chosen, found)
 
 
 def _open(name: str | None) -> Study:

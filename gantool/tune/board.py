@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gantool import show
+from gantool import terminal
 from gantool.recipe import Recipe
 from gantool.tune import results
 from gantool.tune.findings import Confirmed, names
@@ -95,7 +95,7 @@ class Board:
         self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended in this search
         self.quicker = ""
         self._metric = recipe.metric
-        self.live = Live(get_renderable=self._picture, console=show.err, refresh_per_second=4, transient=True)
+        self.live = Live(get_renderable=self._picture, console=terminal.err, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         return self
@@ -105,11 +105,11 @@ class Board:
 
     @property
     def _terminal(self) -> bool:
-        return show.err.is_terminal
+        return terminal.err.is_terminal
 
     def tell(self, sentence: str) -> None:
         """Say what is being done."""
-        show.tell(sentence)
+        terminal.tell(sentence)
 
     def begin(self, home: Study, trials: Trials | None = None) -> None:
         """Start to show a study, with the trials that it already has; without `trials` none will run."""
@@ -197,7 +197,7 @@ class Board:
             "ended", trial=label, state=row.state, epoch=row.epoch, **metric, why=why, diagnoses=list(diagnoses)
         )
         if not self._terminal and not self.as_json:
-            score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else ""
+            score = f"{self._metric} {terminal.number(row.best)}" if math.isfinite(row.best) else ""
             told = "; ".join(part for part in (score, row.why) if part)
             self.tell(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {'; '.join(self._header())}")
 
@@ -206,8 +206,8 @@ class Board:
         alone = sum(seconds for seconds, _ in self.spent)
         if self.spent and 1.2 * alone < seconds:
             self.quicker = (
-                f"too short a search for workers: it took {show.duration(seconds)}, and would have taken about "
-                f"{show.duration(alone)} with --engine inline"
+                f"too short a search for workers: it took {terminal.duration(seconds)}, and would have taken about "
+                f"{terminal.duration(alone)} with --engine inline"
             )
 
     def finish(self, *, interrupted: bool, over: str) -> None:
@@ -239,10 +239,10 @@ class Board:
             self._send({"event": what, **told})
 
     def _print(self, table: Table) -> None:
-        show.wide(table)
+        terminal.wide(table)
 
     def _send(self, event: dict[str, Any]) -> None:
-        show.event(event)
+        terminal.event(event)
 
     def _picture(self) -> Group:
         stopping = "stopping: trials save where they stand; " if self.trials and self.trials.stopping else ""
@@ -253,7 +253,7 @@ class Board:
             table = Table.grid(padding=(0, 2))
             for row in running:
                 reached = row.reached()
-                score = f"{self._metric} {show.number(row.best)}" if math.isfinite(row.best) else ""
+                score = f"{self._metric} {terminal.number(row.best)}" if math.isfinite(row.best) else ""
                 bar = ProgressBar(row.epochs, reached, width=24)
                 table.add_row(f"trial {row.label}", bar, f"{reached}/{row.epochs}", score, sparkline(row.scores))
             parts += [Text(), table]
@@ -267,8 +267,8 @@ class Board:
         where = counts or "0"
         where += "" if planned or self.home is None else f" of {self.wanted}"
         if self.reseeded or any(" seed " in label for label in self.rows):
-            where += f"; {show.several(self.reseeded, 'training')} with new seeds done"
-        parts = [f"{show.duration(time.monotonic() - self.start)} so far{self._left()}"]
+            where += f"; {terminal.several(self.reseeded, 'training')} with new seeds done"
+        parts = [f"{terminal.duration(time.monotonic() - self.start)} so far{self._left()}"]
         if self.trials and self.trials.place.gpus:
             parts.append(f"{self.trials.gpu_hours():.2f} GPU hours")
         if self.standing:
@@ -283,7 +283,7 @@ class Board:
         running = [max(0, row.epochs - row.reached()) for row in self.rows.values() if row.state == "running"]
         epochs = max((self.todo + sum(running)) / self.trials.place.slots, *running, 0)
         left = epochs * sum(seconds for seconds, _ in self.spent) / trained
-        return f", about {show.duration(min(left, self.trials.allowed_seconds()))} left"
+        return f", about {terminal.duration(min(left, self.trials.allowed_seconds()))} left"
 
     def _table(self, rows: list[Row] | None) -> Table:
         ended = [row for row in self.rows.values() if row.state != "running" and not row.again]
@@ -292,7 +292,7 @@ class Board:
         keys = list(self.tune.space) if self.tune else []
         confirmed = self.confirmed
         seeds = ["new seeds"] if confirmed else []
-        console = show.err if rows is None else show.out
+        console = terminal.err if rows is None else terminal.out
         wide = console.width >= WIDE or (rows is not None and not console.is_terminal)
         spare = ("epoch", "") if wide else ()  # the last is the sparkline
         for heading in ("trial", self._metric, *seeds, *spare, *names(keys).values(), "state"):
@@ -313,7 +313,7 @@ class Board:
             spread = [f"{one or ''}{count}"] if confirmed else []
             table.add_row(
                 row.label,
-                show.number(row.best) if math.isfinite(row.best) else "",
+                terminal.number(row.best) if math.isfinite(row.best) else "",
                 *spread,
                 *((f"{row.reached()}/{row.epochs}", sparkline(row.scores)) if wide else ()),
                 *(_value(row.values.get(key, "")) for key in keys),

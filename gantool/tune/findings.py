@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool import show
+from gantool import terminal
 from gantool.tune.verdict import Verdict, shown
 
 COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
@@ -49,7 +49,7 @@ class Confirmed:
         if not all(map(math.isfinite, self.values)):
             return shown(self.values)
         if not self.deviation:
-            return show.number(self.mean)
+            return terminal.number(self.mean)
         digits = min(8, max(0, 1 - math.floor(math.log10(self.deviation))))
         return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
 

@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gantool import show
+from gantool import terminal
 from gantool.tune.findings import (
     COMPLEMENT,
     Confirmed,
@@ -120,7 +120,7 @@ def _history(findings: Findings) -> str | None:
     if not findings.ranked:
         return f"none of {ended} trials finished" if ended > 1 else None
     lowest = findings.ranked[0]
-    told = f"{findings.metric} {show.number(result(lowest))}"
+    told = f"{findings.metric} {terminal.number(result(lowest))}"
     if any(result(trial) < result(lowest) for trial in findings.finished):
         told += "; copies of training images left out"
     later = sum(trial.number > lowest.number for trial in findings.ended)
@@ -273,4 +273,4 @@ def _stopped(findings: Findings) -> str | None:
 
 
 def _about(seconds: float) -> str:
-    return f"{round(seconds / 60)}m" if 60 <= seconds < 3600 else show.duration(seconds)
+    return f"{round(seconds / 60)}m" if 60 <= seconds < 3600 else terminal.duration(seconds)

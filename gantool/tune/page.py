@@ -10,7 +10,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool import show
+from gantool import terminal
 from gantool.tune.findings import Findings, figure, names, result, score
 
 STATES = {
@@ -71,7 +71,7 @@ def _picture(path: Path, what: str) -> str:
 def _table(findings: Findings) -> str:
     called = names(findings.keys)
     again = {
-        one.number: f"{one} ({show.several(len(one.values), 'seed')})" if math.isfinite(one.mean) else str(one)
+        one.number: f"{one} ({terminal.several(len(one.values), 'seed')})" if math.isfinite(one.mean) else str(one)
         for one in findings.confirmed
     }
     numbers = ("trial", findings.metric, "epoch", "seconds")
@@ -111,7 +111,7 @@ def _rank(trial: FrozenTrial, findings: Findings) -> tuple[bool, bool, bool, boo
 
 
 def _score(trial: FrozenTrial) -> str:
-    return show.number(score(trial)) if math.isfinite(score(trial)) else ""
+    return terminal.number(score(trial)) if math.isfinite(score(trial)) else ""
 
 
 def _seen(trial: FrozenTrial, findings: Findings) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gantool import devices, models, show
+from gantool import devices, models, terminal
 from gantool.assessment import Assessment
 from gantool.engine import Materials
 from gantool.recipe import Recipe
@@ -115,12 +115,13 @@ class Plan:
         epochs = _trial_epochs(self.recipe)
         trials = max(1, int(search * self.slots / (KEPT * self.training_seconds(epochs, self.epoch))))
         parts = [
-            f"about {show.several(trials, 'trial')} of up to {show.several(epochs, 'epoch')} in {show.duration(search)}"
+            f"about {terminal.several(trials, 'trial')} of up to {terminal.several(epochs, 'epoch')} in "
+            f"{terminal.duration(search)}"
         ]
         if tune.confirm is not None:
-            parts.append(f"up to {show.several(tune.confirm.seeds, 'new seed')} in {show.duration(confirm)}")
+            parts.append(f"up to {terminal.several(tune.confirm.seeds, 'new seed')} in {terminal.duration(confirm)}")
         if finish:
-            parts.append(f"the winner trained on for {show.duration(finish)}")
+            parts.append(f"the winner trained on for {terminal.duration(finish)}")
         return f"plan: {', '.join(parts)}"
 
 

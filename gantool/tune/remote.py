@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from gantool import engine, errors, show
+from gantool import engine, errors, terminal
 from gantool import recipe as recipes
 from gantool.errors import GantoolError, NetworkError
 from gantool.recipe import Recipe
@@ -50,7 +50,7 @@ class Relay(Board):
 
     def _print(self, table: Table) -> None:
         text = io.StringIO()
-        Console(file=text, width=show.PIPED, highlight=False, emoji=False).print(table)
+        Console(file=text, width=terminal.PIPED, highlight=False, emoji=False).print(table)
         self.told.append(("result", "\n".join(line.rstrip() for line in text.getvalue().splitlines())))
 
     def _send(self, event: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def search_there(
     with cluster.connected(way.address, verbose=way.verbose):
         import ray
 
-        show.tell(f"searching on the cluster at {way.address}")
+        terminal.tell(f"searching on the cluster at {way.address}")
         try:
             kind = ray.remote(Driver).options(num_cpus=0, max_concurrency=4)
             driver: Any = kind.remote(recipes.dump(recipe), recipe.name, as_json)
@@ -151,6 +151,10 @@ def search_there(
 
 def _pass_on(news: list[tuple[str, Any]]) -> int:
     for way, what in news:
-        ways: dict[str, Callable[[Any], None]] = {"tell": show.tell, "result": show.result, "event": show.event}
+        ways: dict[str, Callable[[Any], None]] = {
+            "tell": terminal.tell,
+            "result": terminal.result,
+            "event": terminal.event,
+        }
         ways[way](what)
     return len(news)

@@ -20,7 +20,7 @@ from gantool.recipe import Recipe
 from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.scoring import side_by_side
-from gantool.show import duration, number, several
+from gantool.terminal import duration, number, several
 from gantool.tune.findings import Findings
 from gantool.tune.study import ENDED, MADE_WITH, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, shown

@@ -18,7 +18,7 @@ from gantool.engine import Materials
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.files import alone
 from gantool.recipe import Recipe
-from gantool.show import several
+from gantool.terminal import several
 from gantool.tune import cluster, inline, results
 from gantool.tune.board import Board
 from gantool.tune.earlier import begin_with, take_over

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from gantool import engine, show
+from gantool import engine, terminal
 from gantool import recipe as recipes
 from gantool.errors import ResourceError
 from gantool.tune import results
@@ -351,7 +351,7 @@ class Trials:
         if not found:
             return "stopped by the pruner"
         lowest, number = min(found)
-        return f"trial {number} had {show.number(lowest)} by epoch {epoch}"
+        return f"trial {number} had {terminal.number(lowest)} by epoch {epoch}"
 
     def _keep_picture(self, live: Live) -> None:
         """Let the dashboard show the images of a trial's best epoch."""

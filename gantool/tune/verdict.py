@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from gantool import show
+from gantool import terminal
 
 LEVEL = 0.95  # of the intervals
 LEAST_SEEDS = 4  # with three of each the interval at this level is infinite
@@ -70,7 +70,7 @@ class Verdict:
             return f"the recipe's own values have not finished; trial {self.number} reached {self.told(self.values)}"
         own = shown(self.own) if math.isfinite(mean(self.values)) else self.told(self.own)
         numbers = f"{self.told(self.values)} against {own}"
-        seeds = show.several(len(self.values), "seed")
+        seeds = terminal.several(len(self.values), "seed")
         if self.copies:
             return f"trial {self.number} copies its training images, so keep your recipe: {numbers}, {seeds} each"
         if self.kind == "keep":
@@ -216,5 +216,5 @@ def shown(values: Sequence[float]) -> str:
     ('4.000', '2.000 (1 of 3 failed)', 'no result (2 of 2 failed)')
     """
     failed = sum(not math.isfinite(value) for value in values)
-    told = show.number(mean(values)) if math.isfinite(mean(values)) else "no result"
+    told = terminal.number(mean(values)) if math.isfinite(mean(values)) else "no result"
     return f"{told} ({failed} of {len(values)} failed)" if failed else told
