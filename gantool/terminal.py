@@ -217,12 +217,14 @@ def _short(value: float, digits: int = 3, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}" if abs(value) < 10_000 else f"{value:{sign}.1e}"
 
 
-def score(found: Score) -> None:
-    """Draw the table of `gantool score`."""
-    from gantool.metrics.evaluate import FEW
-    from gantool.scoring import METRICS, PARTS
+def score(found: Score, meanings: Mapping[str, str], few: int) -> None:
+    """Draw the table of `gantool score`.
 
-    meanings = METRICS | PARTS
+    Args:
+        found: what was measured.
+        meanings: of each metric, in a few words.
+        few: real images below which `fd` is no measure of quality.
+    """
     rows = []
     for row in found.values:
         best = "" if row.perfect is None else number(row.perfect)
@@ -242,8 +244,8 @@ def score(found: Score) -> None:
     if any(row.name == "fd" for row in found.values):
         if about["floor_deviation"] is not None:
             out.print("± is one standard deviation over other draws of the images; differences below two are noise")
-        if about["real"] + about["held_out"] < FEW:
-            out.print(f"with fewer than {FEW} real pictures fd ranks generators, and is no measure of quality")
+        if about["real"] + about["held_out"] < few:
+            out.print(f"with fewer than {few} real pictures fd ranks generators, and is no measure of quality")
     if found.missing:
         out.print(f"not measured, for want of classes or pictures: {', '.join(found.missing)}")
 

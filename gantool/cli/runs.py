@@ -256,6 +256,7 @@ def score(
 ) -> None:
     """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
     from gantool import scoring, terminal
+    from gantool.metrics.evaluate import FEW
 
     names = scoring.chosen(metrics)
     root = data_root(data_dir)
@@ -277,7 +278,7 @@ def score(
     if as_json:
         terminal.as_json(found.entry())
     else:
-        terminal.score(found)
+        terminal.score(found, scoring.METRICS | scoring.PARTS, FEW)
 
 
 def _holds_images(place: str) -> bool:
