@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gantool import devices, losses, models, schema
-from gantool import recipe as recipes
+from gantool import devices, losses, models
 from gantool import shapes as tracing
 from gantool.batches import DataSpec, Examples, Labeled, Paired
 from gantool.data.prepare import describe, prepare, table
@@ -25,7 +24,9 @@ from gantool.files import write
 from gantool.metrics.evaluate import FEW, Ask, Evaluator, Reality, learn
 from gantool.metrics.exam import Exam
 from gantool.models.base import Generative
-from gantool.recipe import Recipe
+from gantool.recipe import load as recipes
+from gantool.recipe import schema
+from gantool.recipe.load import Recipe
 from gantool.runs import Run
 from gantool.training import Report, Training
 

@@ -19,7 +19,7 @@ from torch.nn.functional import relu, softplus
 
 from gantool.augment import Augmentation, augmented
 from gantool.errors import RecipeError, unknown
-from gantool.schema import Weight
+from gantool.recipe.schema import Weight
 
 
 class LossFunction(Protocol):

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from gantool import batches, checkpoints, devices, images, models, schedule, shapes
-from gantool import recipe as recipes
 from gantool.assessment import Assessment
 from gantool.batches import Batch
 from gantool.checkpoints import fit
@@ -25,7 +24,8 @@ from gantool.health import Diagnosis, Health, Observation
 from gantool.metrics.evaluate import Evaluator
 from gantool.metrics.exam import Exam
 from gantool.models.base import Generative, Model
-from gantool.recipe import Recipe
+from gantool.recipe import load as recipes
+from gantool.recipe.load import Recipe
 from gantool.runs import Run
 from gantool.trainer import Trainer
 

@@ -26,7 +26,7 @@ from gantool import devices, engine, models
 from gantool.assessment import Gallery
 from gantool.engine import Materials
 from gantool.metrics.evaluate import Ask
-from gantool.recipe import Recipe
+from gantool.recipe.load import Recipe
 from gantool.trainer import Trainer
 from gantool.training import stream_of
 from gantool.tune.space import Space
@@ -127,7 +127,7 @@ def main() -> None:
     fixed = {"data.source": told.source, "train.epochs": told.epochs}
     recipe = engine.open_recipe(told.recipe, fixed)
     plain = told.work / "recipe.yaml"
-    from gantool import recipe as recipes
+    from gantool.recipe import load as recipes
 
     plain.write_text(recipes.dump(recipe), encoding="utf-8")
     jobs = [

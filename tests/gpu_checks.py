@@ -33,7 +33,7 @@ from gantool import checkpoints, devices, engine, models, training
 from gantool.batches import Labeled, Paired, Unpaired
 from gantool.data.sources import SOURCES
 from gantool.models import blocks
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.trainer import Trainer

@@ -12,7 +12,7 @@ from gantool.data.prepare import describe
 from gantool.data.sources import SOURCES
 from gantool.errors import GantoolError
 from gantool.models.base import Classifier
-from gantool.recipe import shipped
+from gantool.recipe.load import shipped
 
 RECIPES = list(shipped())
 NARROW = {"width": 4, "discriminator_width": 4, "levels": 3, "blocks": 1}

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from gantool import cli, engine
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 
 QUICK = {

@@ -25,7 +25,7 @@ from gantool.errors import (
     ShapeError,
     TrainingError,
 )
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 
 SMALL = {

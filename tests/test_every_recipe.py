@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gantool import checkpoints, engine, load, training
 from gantool.cli import app
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.trainer import Trainer
 

@@ -18,7 +18,7 @@ from gantool.cli import app
 from gantool.data.tables import TABLES
 from gantool.data.tables import load as load_table
 from gantool.errors import GantoolError
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import torch
 
 from gantool import engine, load
 from gantool.data.prepare import prepare
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 
 

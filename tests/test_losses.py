@@ -13,7 +13,7 @@ from gantool import losses
 from gantool.augment import augmented
 from gantool.errors import RecipeError
 from gantool.losses import Adversarial, gradient_penalty, r1_penalty
-from gantool.schema import Mismatch, check, signature
+from gantool.recipe.schema import Mismatch, check, signature
 
 NAMES = ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein")  # whose two sides are apart
 ALL = (*NAMES, "relativistic")

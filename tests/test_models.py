@@ -16,7 +16,7 @@ from gantool.batches import DataSpec, Labeled
 from gantool.errors import RecipeError
 from gantool.models.base import Turn
 from gantool.models.dcgan_tf import DCGANTF
-from gantool.recipe import shipped
+from gantool.recipe.load import shipped
 
 FOODS = ("Bread", "Dairy", "Dessert", "Egg", "Fried", "Meat", "Noodles", "Rice", "Seafood", "Soup", "Vegetable")
 COUNTS = {

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gantool import recipe as recipes
 from gantool.engine import KINDS, change, open_recipe
 from gantool.errors import RecipeError
-from gantool.recipe import Choice, Data, Optimizer, Recipe, find, load, parse_changes, shipped
-from gantool.strict_yaml import parse
+from gantool.recipe import load as recipes
+from gantool.recipe.load import Choice, Data, Optimizer, Recipe, find, load, parse_changes, shipped
+from gantool.recipe.strict_yaml import parse
 
 TEXT = """\
 model:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from small import offline, small, spec
 
-from gantool import models, recipe
+from gantool import models
 from gantool.data.prepare import find
 from gantool.data.sources import SOURCES
 from gantool.data.tables import TABLES
 from gantool.engine import KINDS, change, open_recipe
-from gantool.recipe import Range, shipped
-from gantool.strict_yaml import parse
+from gantool.recipe import load as recipes
+from gantool.recipe.load import Range, shipped
+from gantool.recipe.strict_yaml import parse
 
 NAMES = sorted(shipped())
 each = pytest.mark.parametrize("name", NAMES)
@@ -31,10 +32,10 @@ def test_it_loads_by_bare_name_and_by_path(name):
 @each
 def test_it_dumps_and_loads_again_equal(name):
     loaded = open_recipe(name)
-    text = recipe.dump(loaded)
+    text = recipes.dump(loaded)
 
-    assert recipe.parse(text, "again.yaml", KINDS) == loaded
-    assert recipe.dump(recipe.parse(text, "again.yaml", KINDS)) == text
+    assert recipes.parse(text, "again.yaml", KINDS) == loaded
+    assert recipes.dump(recipes.parse(text, "again.yaml", KINDS)) == text
 
 
 @each

@@ -13,7 +13,7 @@ import torch
 
 from gantool import checkpoints, engine, training
 from gantool.errors import CheckpointError, DataError
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 
 QUICK = {

@@ -15,7 +15,7 @@ from gantool.batches import DataSpec
 from gantool.errors import CheckpointError, GantoolError, RunError
 from gantool.images import to_pixels
 from gantool.models.base import FromNoise, Prompt
-from gantool.recipe import dump, shipped
+from gantool.recipe.load import dump, shipped
 from gantool.runs import Run
 from gantool.sampling import Trained, animate_training, animate_walk, slerp
 

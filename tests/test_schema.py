@@ -6,7 +6,19 @@ from typing import Annotated, Any, Literal
 import pytest
 from annotated_types import MinLen
 
-from gantool.schema import Block, Count, Fraction, Mismatch, Problem, Size, Weight, arguments, check, plain, signature
+from gantool.recipe.schema import (
+    Block,
+    Count,
+    Fraction,
+    Mismatch,
+    Problem,
+    Size,
+    Weight,
+    arguments,
+    check,
+    plain,
+    signature,
+)
 
 
 class Inner(Block):

@@ -15,7 +15,7 @@ from small import small
 from gantool import cli, engine, images, load, scoring
 from gantool.data.eggs import render
 from gantool.images import to_float
-from gantool.recipe import dump
+from gantool.recipe.load import dump
 from gantool.runs import Run
 
 DIGITS = {

@@ -14,8 +14,8 @@ import pytest
 from optuna.trial import TrialState
 
 from gantool import engine
-from gantool import recipe as recipes
 from gantool.errors import ResourceError, TrainingError
+from gantool.recipe import load as recipes
 from gantool.schedule import measured_epochs
 from gantool.tune.board import Board
 from gantool.tune.search import Way, search

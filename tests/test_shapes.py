@@ -19,7 +19,7 @@ from gantool.batches import DataSpec, Labeled
 from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models.base import NoiseModel
 from gantool.models.dcgan import DCGAN
-from gantool.recipe import shipped
+from gantool.recipe.load import shipped
 
 GOLDEN = Path(__file__).parent / "golden"
 NON_SATURATING = losses.find("non_saturating")()

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from gantool import strict_yaml
 from gantool.errors import RecipeError
-from gantool.strict_yaml import DEEPEST, LARGEST, dump, parse, scalar
+from gantool.recipe import strict_yaml
+from gantool.recipe.strict_yaml import DEEPEST, LARGEST, dump, parse, scalar
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from test_search import BETA, RATE, TINY, made, planned, run, tiny
 
 from gantool import engine
 from gantool.cli import main
-from gantool.recipe import parse_changes
+from gantool.recipe.load import parse_changes
 from gantool.runs import Run
 from gantool.tune import results
 from gantool.tune.study import Study

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from gantool import checkpoints, engine, training
-from gantool import recipe as recipes
+from gantool.recipe import load as recipes
 from gantool.runs import Run
 from gantool.tune.trial import run_trial
 

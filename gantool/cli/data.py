@@ -68,8 +68,8 @@ def show_source(
     from gantool.data.prepare import prepare, table
     from gantool.data.sheet import PAIRS, contact_sheet, pair_sheet
     from gantool.data.sources import SOURCES
-    from gantool.recipe import Data, parse_changes
-    from gantool.schema import Mismatch, check
+    from gantool.recipe.load import Data, parse_changes
+    from gantool.recipe.schema import Mismatch, check
 
     root = data_root(data_dir)
     path = output or Path("sheet.png")
@@ -124,11 +124,11 @@ def _data_block(what: str) -> dict[str, Any] | None:
     """Give the data block of what may be a recipe's name or path."""
     from gantool.data.sources import SOURCES
     from gantool.data.tables import TABLES
-    from gantool.recipe import shipped
+    from gantool.recipe.load import shipped
 
     if what in SOURCES or what in TABLES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
         return None
     from gantool.engine import open_recipe
-    from gantool.schema import plain
+    from gantool.recipe.schema import plain
 
     return plain(open_recipe(what).data)

@@ -33,7 +33,7 @@ from gantool.cli.options import (
 from gantool.errors import DataError, GantoolError, RunError, TrainingError
 
 if TYPE_CHECKING:
-    from gantool.recipe import Recipe
+    from gantool.recipe.load import Recipe
     from gantool.runs import Run
     from gantool.sampling import Trained
 
@@ -51,7 +51,7 @@ def train(
 ) -> None:
     """Train a recipe. Ctrl-C saves and says how to go on."""
     from gantool.engine import begin
-    from gantool.recipe import parse_changes
+    from gantool.recipe.load import parse_changes
 
     chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
     follow(chosen, run, new=not resume, device=device, data_dir=data_root(data_dir))
@@ -357,7 +357,7 @@ def shapes(
     from gantool import terminal
     from gantool.engine import open_recipe
     from gantool.engine import shapes as trace
-    from gantool.recipe import parse_changes
+    from gantool.recipe.load import parse_changes
 
     layers = trace(open_recipe(recipe, parse_changes(changes or [])), data_root(data_dir))
     if as_json:

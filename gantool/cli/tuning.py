@@ -25,7 +25,7 @@ from gantool.cli.runs import follow
 from gantool.errors import GantoolError, RunError
 
 if TYPE_CHECKING:
-    from gantool.recipe import Recipe
+    from gantool.recipe.load import Recipe
     from gantool.tune.search import Way
     from gantool.tune.study import Study
 
@@ -87,7 +87,7 @@ def tune(
     from gantool import terminal
     from gantool.engine import open_recipe
     from gantool.files import is_file
-    from gantool.recipe import parse_changes, shipped
+    from gantool.recipe.load import parse_changes, shipped
     from gantool.runs import STUDY
     from gantool.tune import results
     from gantool.tune.board import Board
@@ -219,8 +219,8 @@ def promote(
 ) -> None:
     """Train the winner for the recipe's full length, as a new run."""
     from gantool import engine
-    from gantool import recipe as recipes
-    from gantool.recipe import parse_changes
+    from gantool.recipe import load as recipes
+    from gantool.recipe.load import parse_changes
     from gantool.runs import Run
     from gantool.tune import results
 
@@ -246,9 +246,9 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write all trials as a table, or the best recipe."""
-    from gantool import recipe as recipes
     from gantool import terminal
     from gantool.files import write
+    from gantool.recipe import load as recipes
     from gantool.tune import results
 
     home = _open(study)
@@ -304,7 +304,7 @@ def simulate(
     """Replay searches on a table of trainings: what a sampler, a pruner and a budget are worth."""
     from gantool import terminal
     from gantool.engine import open_recipe
-    from gantool.recipe import parse_changes
+    from gantool.recipe.load import parse_changes
     from gantool.tune import simulate as simulation
 
     chosen = open_recipe(recipe, parse_changes(changes or []))

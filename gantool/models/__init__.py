@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from gantool import losses
 from gantool.errors import RecipeError, unknown
-from gantool.schema import arguments, check, signature
+from gantool.recipe.schema import arguments, check, signature
 
 if TYPE_CHECKING:
     from gantool.batches import Spec
     from gantool.models.base import Model
-    from gantool.recipe import Recipe
+    from gantool.recipe.load import Recipe
 
 _SHARED = {"base", "blocks"}  # what models are made of
 

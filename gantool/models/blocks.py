@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, fold, linear, unfold
 
 from gantool.batches import DataSpec, RowSpec, Spec, TextSpec
 from gantool.errors import RecipeError
-from gantool.schema import Count
+from gantool.recipe.schema import Count
 
 Padding = Annotated[int, Interval(ge=0, le=64)]
 Convolution = tuple[Count, Count, Count, Padding]

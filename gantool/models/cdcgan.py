@@ -9,7 +9,7 @@ from gantool.batches import DataSpec
 from gantool.losses import Adversarial
 from gantool.models.base import ConditionalModel
 from gantool.models.blocks import Convolution, Convolutions, grow, refuse_ends, shrink, start
-from gantool.schema import Count, Fraction
+from gantool.recipe.schema import Count, Fraction
 
 
 class CDCGAN(ConditionalModel):

@@ -9,7 +9,7 @@ from gantool.batches import DataSpec
 from gantool.losses import Adversarial
 from gantool.models.base import ConditionalModel
 from gantool.models.blocks import class_linear
-from gantool.schema import Count
+from gantool.recipe.schema import Count
 
 
 class CGAN(ConditionalModel):

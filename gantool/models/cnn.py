@@ -12,7 +12,7 @@ from gantool.batches import DataSpec, Labeled, Spec
 from gantool.errors import RecipeError
 from gantool.models.base import Classifier
 from gantool.models.blocks import Convolution, ConvolutionalClassifier, Convolutions, expect
-from gantool.schema import Count
+from gantool.recipe.schema import Count
 
 POOL = 2  # pixels on a side of which max-pooling keeps the largest
 

@@ -16,7 +16,7 @@ from gantool.errors import RecipeError
 from gantool.losses import Adversarial
 from gantool.models.base import Prompt, Translator, Turn
 from gantool.models.blocks import PatchGAN, PatchLayers, normal_start
-from gantool.schema import Count, Weight
+from gantool.recipe.schema import Count, Weight
 
 Length = Annotated[int, Interval(ge=0, le=10_000)]
 

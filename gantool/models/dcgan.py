@@ -8,7 +8,7 @@ from gantool.batches import DataSpec
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel
 from gantool.models.blocks import Convolutions, grow, refuse_ends, shrink, start
-from gantool.schema import Count, Fraction
+from gantool.recipe.schema import Count, Fraction
 
 
 class DCGAN(NoiseModel):

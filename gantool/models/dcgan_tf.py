@@ -16,7 +16,7 @@ from gantool.errors import RecipeError
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel, Turn
 from gantool.models.blocks import Conv2d, ConvTranspose2d, Dropout
-from gantool.schema import Count, Fraction
+from gantool.recipe.schema import Count, Fraction
 
 SLOPE = 0.3  # of Keras' LeakyReLU
 SMALL = 400  # pixels up to which a CPU convolves by way of the Fourier transform

@@ -12,7 +12,7 @@ from gantool.batches import Examples, RowSpec, Spec
 from gantool.errors import RecipeError
 from gantool.models.base import Classifier
 from gantool.models.blocks import expect
-from gantool.schema import Count
+from gantool.recipe.schema import Count
 
 
 class Dense(Classifier):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from gantool.batches import Examples, Spec, TextSpec
 from gantool.models.base import Classifier
 from gantool.models.blocks import expect
-from gantool.schema import Count
+from gantool.recipe.schema import Count
 
 
 class LSTM(Classifier):

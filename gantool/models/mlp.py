@@ -13,7 +13,7 @@ from gantool.batches import DataSpec
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel
 from gantool.models.blocks import Dropout
-from gantool.schema import Count, Fraction
+from gantool.recipe.schema import Count, Fraction
 
 Widths = Annotated[list[Count], MinLen(1)]
 

@@ -10,7 +10,7 @@ from gantool.batches import Batch, DataSpec, Labeled
 from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel, Turn
 from gantool.models.blocks import Convolutions, grow, refuse_ends, shrink, start
-from gantool.schema import Count
+from gantool.recipe.schema import Count
 
 
 class WGANGP(NoiseModel):

@@ -11,9 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import engine
-from gantool.recipe import Recipe
+from gantool.recipe.load import Recipe
+from gantool.recipe.schema import plain
 from gantool.runs import environment
-from gantool.schema import plain
 from gantool.tune.study import DATA, FIRST_POINTS, TAKEN, Study
 
 POINTS = 3  # of an earlier study that are tried first

@@ -10,9 +10,9 @@ from typing import Any
 
 import gantool
 from gantool import engine
-from gantool import recipe as recipes
 from gantool.errors import GantoolError, ResourceError
 from gantool.files import disk
+from gantool.recipe import load as recipes
 from gantool.runs import STUDY
 from gantool.tune.cluster import Node
 from gantool.tune.study import Study

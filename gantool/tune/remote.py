@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from gantool import engine, errors, terminal
-from gantool import recipe as recipes
 from gantool.errors import GantoolError, NetworkError
-from gantool.recipe import Recipe
+from gantool.recipe import load as recipes
+from gantool.recipe.load import Recipe
 from gantool.tune import cluster, results
 from gantool.tune.board import Board
 from gantool.tune.search import Way, search

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from gantool import engine, images, models
-from gantool import recipe as recipes
 from gantool.files import replacing
 from gantool.files import write as write_file
 from gantool.models.base import Generative
-from gantool.recipe import Recipe
+from gantool.recipe import load as recipes
+from gantool.recipe.load import Recipe
 from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.scoring import side_by_side

@@ -23,12 +23,12 @@ from sqlalchemy import QueuePool, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gantool import engine
-from gantool import recipe as recipes
 from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceError, RunError
 from gantool.files import write
-from gantool.recipe import Recipe, Tune
+from gantool.recipe import load as recipes
+from gantool.recipe.load import Recipe, Tune
+from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment, make_directory
-from gantool.schema import plain
 from gantool.tune.findings import Confirmed, disqualified
 from gantool.tune.race import SELECTION, Outcome, Race, race
 from gantool.tune.samplers import derived, pruner, sampler

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gantool import engine, health, recipe
+from gantool import engine, health
 from gantool.data.store import open_store
 from gantool.engine import Materials
 from gantool.errors import DiskError, TrainingError
@@ -17,7 +17,8 @@ from gantool.files import write
 from gantool.images import to_uint8
 from gantool.metrics.evaluate import Ask
 from gantool.metrics.exam import Exam
-from gantool.recipe import Recipe
+from gantool.recipe import load as recipes
+from gantool.recipe.load import Recipe
 from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.training import Report
@@ -46,7 +47,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
         last perhaps `why`, `halt` or `interrupted`.
     """
     try:
-        chosen = recipe.parse(config["recipe"], f"trial {config['label']}", engine.KINDS)
+        chosen = recipes.parse(config["recipe"], f"trial {config['label']}", engine.KINDS)
         run = _run(chosen, config)
         materials = _gathered(chosen, config)
         training = engine.train(

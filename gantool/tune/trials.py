@@ -13,8 +13,8 @@ import optuna
 from optuna.trial import TrialState
 
 from gantool import engine, terminal
-from gantool import recipe as recipes
 from gantool.errors import ResourceError
+from gantool.recipe import load as recipes
 from gantool.tune import results
 from gantool.tune.plan import Plan
 from gantool.tune.race import most

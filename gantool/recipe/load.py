@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval, MinLen
 from pydantic import Discriminator, Field, Tag
 
-from gantool import strict_yaml
 from gantool.batches import Examples
 from gantool.errors import GantoolError, RecipeError, unknown
 from gantool.files import is_file
-from gantool.schema import Block, Count, Fraction, Mismatch, Problem, Size, check, plain, signature
-from gantool.strict_yaml import Place
+from gantool.recipe import strict_yaml
+from gantool.recipe.schema import Block, Count, Fraction, Mismatch, Problem, Size, check, plain, signature
+from gantool.recipe.strict_yaml import Place
 
 Find = Callable[[str], Callable[..., Any]]
 """Gives what a `name:` stands for; its keyword-only parameters are the schema of the rest of the block."""
@@ -276,8 +276,8 @@ class Recipe(Block):
 
 def shipped() -> dict[str, Path]:
     """Give the recipes that come with gantool, by name."""
-    inside = Path(__file__).parent / "recipes"  # in an installed package
-    folder = inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"  # in a checkout
+    inside = Path(__file__).parents[1] / "recipes"  # in an installed package
+    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"  # in a checkout
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

@@ -1,0 +1,1 @@
+"""A recipe: everything that decides a run, in one strict YAML file."""
