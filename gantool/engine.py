@@ -26,7 +26,7 @@ from gantool.metrics.exam import Exam
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
 from gantool.recipe import schema
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.training import Report, Training
 

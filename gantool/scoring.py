@@ -29,7 +29,7 @@ from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn,
 from gantool.metrics.exam import Exam
 from gantool.metrics.inception import Inception
 from gantool.models.base import Classifier
-from gantool.recipe.load import Data
+from gantool.recipe.blocks import Data
 from gantool.runs import Run
 from gantool.sampling import Trained
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gantool.data.tables import Table as Examples
-    from gantool.recipe.load import Recipe
+    from gantool.recipe.blocks import Recipe
     from gantool.scoring import Row, Score
     from gantool.shapes import Layer
     from gantool.training import Report

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gantool import devices
 from gantool.batches import Batch
 from gantool.models.base import Model, Turn
-from gantool.recipe.load import Optimizer, Train
+from gantool.recipe.blocks import Optimizer, Train
 
 LOOK_EVERY = 10  # steps between looks at the gradients: each one reads all of them once more
 

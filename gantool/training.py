@@ -25,7 +25,7 @@ from gantool.metrics.evaluate import Evaluator
 from gantool.metrics.exam import Exam
 from gantool.models.base import Generative, Model
 from gantool.recipe import load as recipes
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.trainer import Trainer
 

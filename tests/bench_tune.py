@@ -18,7 +18,7 @@ import torch
 from bench import RACES, prepared, rival_of
 
 from gantool import engine
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.tune.board import Board
 from gantool.tune.inline import Objective
 from gantool.tune.results import sentence

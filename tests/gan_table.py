@@ -26,7 +26,7 @@ from gantool import devices, engine, models
 from gantool.assessment import Gallery
 from gantool.engine import Materials
 from gantool.metrics.evaluate import Ask
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.trainer import Trainer
 from gantool.training import stream_of
 from gantool.tune.space import Space

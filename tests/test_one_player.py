@@ -16,7 +16,7 @@ from gantool.models.blocks import ConvolutionalClassifier
 from gantool.models.cnn import CNN
 from gantool.models.dense import Dense
 from gantool.models.lstm import LSTM
-from gantool.recipe.load import Optimizer, Train
+from gantool.recipe.blocks import Optimizer, Train
 from gantool.trainer import Trainer
 
 CPU = torch.device("cpu")

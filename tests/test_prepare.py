@@ -25,7 +25,7 @@ from gantool.data.sources import SOURCES
 from gantool.data.tables import TABLES
 from gantool.errors import DataError
 from gantool.metrics import inception
-from gantool.recipe.load import Data
+from gantool.recipe.blocks import Data
 
 posix = pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
 
@@ -269,7 +269,7 @@ def test_two_processes_that_prepare_the_same_data_both_get_it(tmp_path):
         import sys
         from pathlib import Path
         from gantool.data.prepare import prepare
-        from gantool.recipe.load import Data
+        from gantool.recipe.blocks import Data
 
         print("ready", flush=True)
         sys.stdin.readline()

@@ -8,7 +8,8 @@ import pytest
 from gantool.engine import KINDS, change, open_recipe
 from gantool.errors import RecipeError
 from gantool.recipe import load as recipes
-from gantool.recipe.load import Choice, Data, Optimizer, Recipe, find, load, parse_changes, shipped
+from gantool.recipe.blocks import Choice, Data, Optimizer, Recipe
+from gantool.recipe.load import find, load, parse_changes, shipped
 from gantool.recipe.strict_yaml import parse
 
 TEXT = """\

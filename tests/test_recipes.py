@@ -11,7 +11,8 @@ from gantool.data.sources import SOURCES
 from gantool.data.tables import TABLES
 from gantool.engine import KINDS, change, open_recipe
 from gantool.recipe import load as recipes
-from gantool.recipe.load import Range, shipped
+from gantool.recipe.blocks import Range
+from gantool.recipe.load import shipped
 from gantool.recipe.strict_yaml import parse
 
 NAMES = sorted(shipped())

@@ -16,7 +16,7 @@ from gantool.data.prepare import available, prepare
 from gantool.data.sources import SOURCES
 from gantool.data.tables import TABLES
 from gantool.errors import DataError, NetworkError
-from gantool.recipe.load import Data
+from gantool.recipe.blocks import Data
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 

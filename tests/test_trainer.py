@@ -15,7 +15,7 @@ from gantool.losses import Adversarial
 from gantool.models.base import Generative, Turn
 from gantool.models.dcgan_tf import DCGANTF
 from gantool.models.mlp import MLP
-from gantool.recipe.load import Optimizer, PlayerOptimizer, Train
+from gantool.recipe.blocks import Optimizer, PlayerOptimizer, Train
 from gantool.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -68,7 +68,8 @@ def show_source(
     from gantool.data.prepare import prepare, table
     from gantool.data.sheet import PAIRS, contact_sheet, pair_sheet
     from gantool.data.sources import SOURCES
-    from gantool.recipe.load import Data, parse_changes
+    from gantool.recipe.blocks import Data
+    from gantool.recipe.load import parse_changes
     from gantool.recipe.schema import Mismatch, check
 
     root = data_root(data_dir)

@@ -33,7 +33,7 @@ from gantool.cli.options import (
 from gantool.errors import DataError, GantoolError, RunError, TrainingError
 
 if TYPE_CHECKING:
-    from gantool.recipe.load import Recipe
+    from gantool.recipe.blocks import Recipe
     from gantool.runs import Run
     from gantool.sampling import Trained
 

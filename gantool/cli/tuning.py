@@ -25,7 +25,7 @@ from gantool.cli.runs import follow
 from gantool.errors import GantoolError, RunError
 
 if TYPE_CHECKING:
-    from gantool.recipe.load import Recipe
+    from gantool.recipe.blocks import Recipe
     from gantool.tune.search import Way
     from gantool.tune.study import Study
 

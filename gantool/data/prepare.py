@@ -24,7 +24,7 @@ from gantool.data.tables import TABLES, Table, TableSource, load
 from gantool.data.unpack import complete, unpack
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.metrics import inception
-from gantool.recipe.load import Data
+from gantool.recipe.blocks import Data
 
 RULE = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
 LISTED = 20  # pictures without a partner that are named one by one

@@ -14,7 +14,7 @@ from gantool.recipe.schema import arguments, check, signature
 if TYPE_CHECKING:
     from gantool.batches import Spec
     from gantool.models.base import Model
-    from gantool.recipe.load import Recipe
+    from gantool.recipe.blocks import Recipe
 
 _SHARED = {"base", "blocks"}  # what models are made of
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gantool import terminal
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.tune import results
 from gantool.tune.findings import Confirmed, names
 from gantool.tune.study import lowest

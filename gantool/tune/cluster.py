@@ -22,7 +22,7 @@ from typing import Any
 
 from gantool.devices import available_cores
 from gantool.errors import GantoolError, NetworkError, ResourceError
-from gantool.recipe.load import Tune
+from gantool.recipe.blocks import Tune
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import engine
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
 from gantool.runs import environment
 from gantool.tune.study import DATA, FIRST_POINTS, TAKEN, Study

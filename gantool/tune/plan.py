@@ -10,7 +10,7 @@ import torch
 from gantool import devices, models, terminal
 from gantool.assessment import Assessment
 from gantool.engine import Materials
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.schedule import trial_epochs
 from gantool.trainer import Trainer
 from gantool.training import stream_of

@@ -13,7 +13,7 @@ from rich.table import Table
 from gantool import engine, errors, terminal
 from gantool.errors import GantoolError, NetworkError
 from gantool.recipe import load as recipes
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.tune import cluster, results
 from gantool.tune.board import Board
 from gantool.tune.search import Way, search

@@ -16,7 +16,7 @@ from gantool.files import replacing
 from gantool.files import write as write_file
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.scoring import side_by_side

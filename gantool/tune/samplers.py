@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from gantool.errors import RecipeError
-from gantool.recipe.load import Tune
+from gantool.recipe.blocks import Tune
 
 STARTUP = 5  # trials at random before a sampler learns from them
 ETA = 3  # one of three goes on, at each rung

@@ -17,7 +17,7 @@ from gantool.data.store import Store
 from gantool.engine import Materials
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.files import alone
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.terminal import several
 from gantool.tune import cluster, inline, results
 from gantool.tune.board import Board

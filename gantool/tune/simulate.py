@@ -23,7 +23,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from gantool.errors import DataError, RecipeError
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.schedule import trial_epochs
 from gantool.tune.samplers import derived, pruner, sampler
 from gantool.tune.space import Space

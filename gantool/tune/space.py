@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from gantool import engine
 from gantool.errors import GantoolError, RecipeError
-from gantool.recipe.load import Choice, Range, Recipe
+from gantool.recipe.blocks import Choice, Range, Recipe
 from gantool.recipe.schema import plain
 from gantool.tune.findings import COMPLEMENT
 

@@ -26,7 +26,7 @@ from gantool import engine
 from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceError, RunError
 from gantool.files import write
 from gantool.recipe import load as recipes
-from gantool.recipe.load import Recipe, Tune
+from gantool.recipe.blocks import Recipe, Tune
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment, make_directory
 from gantool.tune.findings import Confirmed, disqualified

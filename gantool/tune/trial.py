@@ -18,7 +18,7 @@ from gantool.images import to_uint8
 from gantool.metrics.evaluate import Ask
 from gantool.metrics.exam import Exam
 from gantool.recipe import load as recipes
-from gantool.recipe.load import Recipe
+from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.training import Report
