@@ -17,10 +17,10 @@ from torch.nn.functional import interpolate
 from gantool import engine, images
 from gantool.batches import Paired
 from gantool.data import decode
-from gantool.data.folders import Folder
+from gantool.data.loader import rows_of, split, tensor
 from gantool.data.prepare import prepare
+from gantool.data.sources.folders import Folder
 from gantool.data.store import Store
-from gantool.data.stream import rows_of, split, tensor
 from gantool.errors import DataError, GantoolError, unknown
 from gantool.files import replacing
 from gantool.images import to_float, to_uint8

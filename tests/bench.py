@@ -36,8 +36,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import datasets, transforms
 
 from gantool import devices, engine
-from gantool.data.eggs import render
 from gantool.data.prepare import prepare
+from gantool.data.sources.eggs import render
 from gantool.images import to_float
 from gantool.metrics import distances
 from gantool.metrics.evaluate import features

@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from gantool import checkpoints, devices, engine, models, training
 from gantool.batches import Labeled, Paired, Unpaired
-from gantool.data.sources import SOURCES
+from gantool.data.sources.catalog import SOURCES
 from gantool.models import blocks
 from gantool.recipe.load import dump
 from gantool.runs import Run

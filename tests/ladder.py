@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from gantool.data.eggs import factors, render
+from gantool.data.sources.eggs import factors, render
 from gantool.metrics import distances
 from gantool.metrics.evaluate import Evaluator, Reality, combined, features, learn
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gantool import devices, engine, models
-from gantool.data.eggs import factors, render
+from gantool.data.loader import Stream, split
 from gantool.data.prepare import prepare
-from gantool.data.stream import Stream, split
+from gantool.data.sources.eggs import factors, render
 from gantool.images import to_float, to_uint8
 from gantool.metrics import distances, pictures
 from gantool.metrics.evaluate import Evaluator, Reality, combined, features

@@ -9,7 +9,7 @@ from pathlib import Path
 from gantool import engine, models, shapes
 from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
 from gantool.data.prepare import describe
-from gantool.data.sources import SOURCES
+from gantool.data.sources.catalog import SOURCES
 from gantool.errors import GantoolError
 from gantool.models.base import Classifier
 from gantool.recipe.load import shipped

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from gantool.data import eggs
+from gantool.data.sources import eggs
 from gantool.errors import DataError
 
 

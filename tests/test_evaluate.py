@@ -12,9 +12,9 @@ import torch
 from scipy.stats import binom, spearmanr
 
 from gantool.batches import DataSpec, Paired, Unpaired
-from gantool.data.eggs import render
+from gantool.data.loader import Split, rows_of, split
+from gantool.data.sources.eggs import render
 from gantool.data.store import Store
-from gantool.data.stream import Split, rows_of, split
 from gantool.errors import RecipeError
 from gantool.images import to_float, to_uint8
 from gantool.metrics import distances

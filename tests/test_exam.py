@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from gantool.batches import DataSpec
-from gantool.data import tables
+from gantool.data.loader import Split
+from gantool.data.sources import tables
 from gantool.data.store import Store
-from gantool.data.stream import Split
 from gantool.metrics import answers, exam
 from gantool.metrics.answers import answered_pictures, confusion, decision_map
 from gantool.metrics.exam import Exam, Questions

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from gantool.data import fetch, transport
-from gantool.data.fetch import Remote, disk, download, sha256
+from gantool.data import download as fetch
+from gantool.data import transport
+from gantool.data.download import Remote, disk, download, sha256
 from gantool.data.transport import checked_url, shown
 from gantool.errors import GantoolError, NetworkError, ResourceError
 
@@ -671,7 +672,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 
 
 def child(code, *arguments, **options):
-    code = "import sys, time\nfrom pathlib import Path\nfrom gantool.data.fetch import *\n" + code
+    code = "import sys, time\nfrom pathlib import Path\nfrom gantool.data.download import *\n" + code
     root = Path(fetch.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", code, *map(str, arguments)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gantool.data.folders import ARCHIVES, Folder, keep, locate
+from gantool.data.sources.folders import ARCHIVES, Folder, keep, locate
 from gantool.errors import DataError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")

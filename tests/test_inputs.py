@@ -15,8 +15,8 @@ from gantool import batches, checkpoints, devices, engine, inputs, load, models
 from gantool.assessment import sheet
 from gantool.batches import DataSpec
 from gantool.cli import app
-from gantool.data.tables import TABLES
-from gantool.data.tables import load as load_table
+from gantool.data.sources.tables import TABLES
+from gantool.data.sources.tables import load as load_table
 from gantool.errors import GantoolError
 from gantool.recipe.load import dump
 from gantool.runs import Run

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
 from gantool import checkpoints
-from gantool.data import eggs
+from gantool.data.sources import eggs
 from gantool.errors import ResourceError
 from gantool.metrics import learned as module
 from gantool.metrics.distances import frechet_distance

@@ -9,7 +9,7 @@ import torch
 
 from gantool import devices, engine, models, shapes
 from gantool.batches import Column, DataSpec, Examples, Labeled, RowSpec, TextSpec
-from gantool.data import tables
+from gantool.data.sources import tables
 from gantool.errors import RecipeError
 from gantool.models.base import Classifier
 from gantool.models.blocks import ConvolutionalClassifier

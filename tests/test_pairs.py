@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from gantool.batches import Labeled, Paired, Unpaired
-from gantool.data import eggs, sources
-from gantool.data.fetch import Remote, download
-from gantool.data.pairs import Pairs
-from gantool.data.sources import SOURCES
-from gantool.data.unpack import MARK
+from gantool.data.archive import MARK
+from gantool.data.download import Remote, download
+from gantool.data.sources import catalog, eggs
+from gantool.data.sources.catalog import SOURCES
+from gantool.data.sources.pairs import Pairs
 from gantool.errors import DataError
 
 
@@ -482,7 +482,7 @@ def serve(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    monkeypatch.setattr(sources, "download", functools.partial(download, allow_http=True, timeout=5.0, pause=0.001))
+    monkeypatch.setattr(catalog, "download", functools.partial(download, allow_http=True, timeout=5.0, pause=0.001))
 
     def give(name, content, digest=None):
         ((folder, remote),) = SOURCES[name].remotes

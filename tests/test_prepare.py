@@ -21,8 +21,8 @@ from PIL import Image
 from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
 from gantool.data import prepare as prepare_module
 from gantool.data.prepare import LISTED, describe, fetch, find, prepare, table
-from gantool.data.sources import SOURCES
-from gantool.data.tables import TABLES
+from gantool.data.sources.catalog import SOURCES
+from gantool.data.sources.tables import TABLES
 from gantool.errors import DataError
 from gantool.metrics import inception
 from gantool.recipe.blocks import Data

@@ -7,8 +7,8 @@ from small import offline, small, spec
 
 from gantool import models
 from gantool.data.prepare import find
-from gantool.data.sources import SOURCES
-from gantool.data.tables import TABLES
+from gantool.data.sources.catalog import SOURCES
+from gantool.data.sources.tables import TABLES
 from gantool.engine import KINDS, change, open_recipe
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Range

@@ -13,7 +13,7 @@ from PIL import Image
 from small import small
 
 from gantool import cli, engine, images, load, scoring
-from gantool.data.eggs import render
+from gantool.data.sources.eggs import render
 from gantool.images import to_float
 from gantool.recipe.load import dump
 from gantool.runs import Run

@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from gantool.data.fetch import Remote
+from gantool.data.download import Remote
 from gantool.data.prepare import available, prepare
-from gantool.data.sources import SOURCES
-from gantool.data.tables import TABLES
+from gantool.data.sources.catalog import SOURCES
+from gantool.data.sources.tables import TABLES
 from gantool.errors import DataError, NetworkError
 from gantool.recipe.blocks import Data
 

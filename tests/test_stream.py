@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from gantool.batches import DataSpec, Labeled, Paired, Unpaired
+from gantool.data.loader import Rows, Stream, rows_of, split
 from gantool.data.store import Store, open_store
-from gantool.data.stream import Rows, Stream, rows_of, split
 
 CPU = torch.device("cpu")
 

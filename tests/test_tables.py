@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gantool.batches import Column, RowSpec, TextSpec
-from gantool.data import tables
-from gantool.data.fetch import Remote, download
-from gantool.data.tables import TABLES, chance, encode, load
+from gantool.data.download import Remote, download
+from gantool.data.sources import tables
+from gantool.data.sources.tables import TABLES, chance, encode, load
 from gantool.errors import DataError, NetworkError
 
 COLUMNS = [column.name for column in TABLES["income"].spec.columns]

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from gantool.data import fetch
-from gantool.data import unpack as module
-from gantool.data.unpack import Limits, complete, unpack
+from gantool.data import archive as module
+from gantool.data import download
+from gantool.data.archive import Limits, complete, unpack
 from gantool.errors import DataError, ResourceError
 
 FILES = {"cats/1.png": b"one", "cats/2.png": b"two" * 1000, "개/삼.png": b"", "top.txt": b"text"}
@@ -494,13 +494,13 @@ def test_a_zip_that_lies_about_its_size_does_not_write_more(tmp_path):
 RUN = """
 import sys, time
 from pathlib import Path
-from gantool.data import unpack as module
+from gantool.data import archive as module
 from gantool.errors import ResourceError
 """
 
 
 def child(code, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(Path(fetch.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
     command = [sys.executable, "-c", RUN + code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

@@ -67,7 +67,7 @@ def show_source(
     from gantool.batches import Examples, Paired
     from gantool.data.prepare import prepare, table
     from gantool.data.sheet import PAIRS, contact_sheet, pair_sheet
-    from gantool.data.sources import SOURCES
+    from gantool.data.sources.catalog import SOURCES
     from gantool.recipe.blocks import Data
     from gantool.recipe.load import parse_changes
     from gantool.recipe.schema import Mismatch, check
@@ -101,8 +101,8 @@ def show_source(
 def _kind(what: str) -> type[Batch]:
     """Give what a source holds, or what the model of a recipe learns from."""
     from gantool.batches import Examples, Labeled
-    from gantool.data.sources import SOURCES
-    from gantool.data.tables import TABLES
+    from gantool.data.sources.catalog import SOURCES
+    from gantool.data.sources.tables import TABLES
 
     if what in TABLES:
         return Examples
@@ -123,8 +123,8 @@ def _source_of(what: str) -> str:
 
 def _data_block(what: str) -> dict[str, Any] | None:
     """Give the data block of what may be a recipe's name or path."""
-    from gantool.data.sources import SOURCES
-    from gantool.data.tables import TABLES
+    from gantool.data.sources.catalog import SOURCES
+    from gantool.data.sources.tables import TABLES
     from gantool.recipe.load import shipped
 
     if what in SOURCES or what in TABLES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):

@@ -14,14 +14,14 @@ from PIL import Image
 
 from gantool.batches import Batch, DataSpec, Examples, Labeled, Paired, Spec, Unpaired
 from gantool.data import decode
-from gantool.data.fetch import Progress, Remote, download
-from gantool.data.folders import FETCHED, Folder, keep, locate
-from gantool.data.pairs import Pairs
-from gantool.data.picture import Picture
-from gantool.data.sources import SOURCES, Source
+from gantool.data.archive import complete, unpack
+from gantool.data.download import Progress, Remote, download
+from gantool.data.sources.catalog import SOURCES, Source
+from gantool.data.sources.folders import FETCHED, Folder, keep, locate
+from gantool.data.sources.images import Picture
+from gantool.data.sources.pairs import Pairs
+from gantool.data.sources.tables import TABLES, Table, TableSource, load
 from gantool.data.store import Item, Store, build_store, open_store
-from gantool.data.tables import TABLES, Table, TableSource, load
-from gantool.data.unpack import complete, unpack
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.metrics import inception
 from gantool.recipe.blocks import Data

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gantool.batches import Batch, Labeled, Paired
 from gantool.data.decode import RESIZE
+from gantool.data.loader import Split
 from gantool.data.store import Store
-from gantool.data.stream import Split
 from gantool.devices import one_thread
 from gantool.errors import RecipeError
 from gantool.images import to_float, to_uint8
@@ -75,7 +75,7 @@ class Ask:
 
         Args:
             store: the images.
-            rows: see `stream.rows_of`.
+            rows: see `loader.rows_of`.
             kind: Paired, or Unpaired, of which either kind is asked for from the other.
             most: images.
         """
@@ -132,7 +132,7 @@ class Reality:
         held_out_labels: of `held_out`, [N].
         classes: their names.
         shares: of each class in all that training sees.
-        split: share of all images that is held out, see `stream.split`.
+        split: share of all images that is held out, see `loader.split`.
     """
 
     train: Tensor
@@ -149,7 +149,7 @@ class Reality:
 
         Args:
             store: the decoded dataset.
-            rows: see `stream.rows_of`.
+            rows: see `loader.rows_of`.
             kind: of the batches that training makes of it.
         """
         labels, classes = store.labels, store.spec.classes

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantool.data.fetch import Remote
+from gantool.data.download import Remote
 from gantool.devices import randomness, seeded
 from gantool.errors import DataError, GantoolError
 

@@ -23,7 +23,7 @@ class Data(Block):
         classes: names of the classes to keep, in the order of their labels; null for all. Of pictures that are
             translated, the kind to translate from and the kind to translate to.
         folder: look in this folder of the source only, such as `valid`.
-        held_out: share of the pictures that training never sees, at least 12 of them; `stream.split` says which.
+        held_out: share of the pictures that training never sees, at least 12 of them; `loader.split` says which.
         flip: mirror half of the pictures, left to right, in training.
         jitter: pixels by which pictures are enlarged in training, before a window of their size is cut at random.
     """

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from gantool.data.fetch import disk
+from gantool.data.download import disk
 from gantool.errors import DataError
 from gantool.files import alive
 

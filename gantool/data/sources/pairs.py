@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gantool.data import decode
-from gantool.data.folders import digest, explore, keep
-from gantool.data.picture import SIDES, Picture, side_by_side
+from gantool.data.sources.folders import digest, explore, keep
+from gantool.data.sources.images import SIDES, Picture, side_by_side
 from gantool.errors import FEW, DataError
 
 NAMED = 3  # files that the refusal of a folder names

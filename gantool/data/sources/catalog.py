@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantool.batches import Batch, Labeled, Paired, Unpaired
-from gantool.data import eggs as rendered
-from gantool.data import translations
-from gantool.data.fetch import Progress, Remote, download, sha256
-from gantool.data.picture import SIDES, Picture
-from gantool.data.unpack import MARK, complete, unpack
+from gantool.data.archive import MARK, complete, unpack
+from gantool.data.download import Progress, Remote, download, sha256
+from gantool.data.sources import eggs as rendered
+from gantool.data.sources import translations
+from gantool.data.sources.images import SIDES, Picture
 from gantool.errors import DataError
 from gantool.files import replacing
 

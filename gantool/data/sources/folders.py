@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gantool.data.picture import Picture
-from gantool.data.unpack import complete, unpack
+from gantool.data.archive import complete, unpack
+from gantool.data.sources.images import Picture
 from gantool.errors import DataError, unknown
 from gantool.files import is_file
 

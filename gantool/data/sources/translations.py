@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gantool.data import eggs
-from gantool.data.picture import Picture, side_by_side
+from gantool.data.sources import eggs
+from gantool.data.sources.images import Picture, side_by_side
 from gantool.errors import DataError
 
 Pictures = Callable[[Path, Sequence[str]], Iterator[Picture]]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantool.batches import Column, RowSpec, TextSpec
-from gantool.data.fetch import Progress, Remote, download
+from gantool.data.download import Progress, Remote, download
 from gantool.errors import DataError, unknown
 
 Inputs = NDArray[np.float32] | NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Where data come from: what can be had by name, and files of one's own."""
