@@ -20,10 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from gantool.data import download as fetch
-from gantool.data import transport
-from gantool.data.download import Remote, disk, download, sha256
-from gantool.data.transport import checked_url, shown
+from gantool.data import download as module
+from gantool.data.download import Remote, checked_url, disk, download, sha256, shown
 from gantool.errors import GantoolError, NetworkError, ResourceError
 
 FILE = bytes(range(256)) * 1200  # 300 KiB
@@ -507,7 +505,7 @@ def test_a_name_look_up_that_hangs_is_given_up(tmp_path, monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "too late")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    monkeypatch.setattr(transport, "CONNECT", 0.1)
+    monkeypatch.setattr(module, "CONNECT", 0.1)
     with pytest.raises(NetworkError, match=r"one.example/a.zip: no answer within 0\.1 s"):
         download(Remote("a.zip", ("https://one.example/a.zip",)), tmp_path)
     end.set()
@@ -673,7 +671,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 
 def child(code, *arguments, **options):
     code = "import sys, time\nfrom pathlib import Path\nfrom gantool.data.download import *\n" + code
-    root = Path(fetch.__file__).parents[2]
+    root = Path(module.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
