@@ -17,8 +17,8 @@ from gantool.data.loader import rows_of
 from gantool.data.prepare import describe, prepare, table
 from gantool.data.sheet import pair_sheet
 from gantool.data.sources.catalog import SOURCES
-from gantool.data.sources.tables import Table
 from gantool.data.store import Store
+from gantool.data.tables import Table
 from gantool.errors import ResourceError, RunError, ShapeError
 from gantool.files import write
 from gantool.metrics.evaluate import FEW, Ask, Evaluator, Reality, learn

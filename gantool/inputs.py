@@ -16,7 +16,7 @@ from PIL import Image
 from gantool import images
 from gantool.batches import DataSpec
 from gantool.data import decode
-from gantool.data.sources.tables import encode
+from gantool.data.tables import encode
 from gantool.errors import DataError, GantoolError, RunError
 from gantool.files import disk, write
 from gantool.images import to_float

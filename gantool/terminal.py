@@ -24,7 +24,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from gantool.data.sources.tables import Table as Examples
+    from gantool.data.tables import Table as Examples
     from gantool.recipe.blocks import Recipe
     from gantool.scoring import Row, Score
     from gantool.shapes import Layer

@@ -17,8 +17,8 @@ from gantool.assessment import Assessment
 from gantool.batches import Batch
 from gantool.checkpoints import fit
 from gantool.data.loader import Rows, Stream, rows_of
-from gantool.data.sources.tables import Table
 from gantool.data.store import Store
+from gantool.data.tables import Table
 from gantool.errors import CheckpointError, DataError, TrainingError
 from gantool.health import Diagnosis, Health, Observation
 from gantool.metrics.evaluate import Evaluator

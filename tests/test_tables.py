@@ -13,7 +13,8 @@ import pytest
 from gantool.batches import Column, RowSpec, TextSpec
 from gantool.data.download import Remote, download
 from gantool.data.sources import tables
-from gantool.data.sources.tables import TABLES, chance, encode, load
+from gantool.data.sources.tables import TABLES, chance, load
+from gantool.data.tables import encode
 from gantool.errors import DataError, NetworkError
 
 COLUMNS = [column.name for column in TABLES["income"].spec.columns]

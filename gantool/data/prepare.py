@@ -20,8 +20,9 @@ from gantool.data.sources.catalog import SOURCES, Source
 from gantool.data.sources.folders import FETCHED, Folder, keep, locate
 from gantool.data.sources.images import Picture
 from gantool.data.sources.pairs import Pairs
-from gantool.data.sources.tables import TABLES, Table, TableSource, load
+from gantool.data.sources.tables import TABLES, TableSource, load
 from gantool.data.store import Item, Store, build_store, open_store
+from gantool.data.tables import Table
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.metrics import inception
 from gantool.recipe.blocks import Data

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gantool.data.loader import Split
-from gantool.data.sources.tables import Table
 from gantool.data.store import Store
+from gantool.data.tables import Table
 
 TRAIN, HELD_OUT = 5000, 10_000  # examples of either kind that are looked at, at the most
 CHUNK = 1000  # of them at a time

@@ -1,8 +1,7 @@
-"""The tables and sentences that can be had by name, and files of new rows and sentences to predict for.
+"""The tables and sentences that can be had by name.
 
-A table's row is a number a column. A category is its index in a list in which like stands beside like, because that
-index is all that a network sees of it. Every column is brought to mean 0 and deviation 1 over the rows that are learned
-from, but those of truth tables are left as they are.
+Every column is brought to mean 0 and deviation 1 over the rows that are learned from, but those of truth tables are
+left as they are.
 
 `income` is made up, not a census: its people are drawn at random, and who earns how much follows `chance`. `adult` is
 the real table that it is modelled on, and has to be downloaded.
@@ -10,54 +9,28 @@ the real table that it is modelled on, and has to be downloaded.
 
 from __future__ import annotations
 
-import csv
-import difflib
-import hashlib
-import io
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gantool.batches import Column, RowSpec, TextSpec
 from gantool.data.download import Progress, Remote, download
+from gantool.data.tables import (
+    Cells,
+    Table,
+    _check_width,
+    _csv,
+    _fitted,
+    _numbered,
+    _shown,
+    _standardised,
+    _values,
+    _words,
+)
 from gantool.errors import DataError, unknown
-
-Inputs = NDArray[np.float32] | NDArray[np.int64]
-Cells = tuple[str, list[str]]  # a line of a file: what messages call it, and what it holds
-
-LARGEST = 1e30  # a number in a file: a float of 32 bits holds it, and what becomes of it
-OTHER_WORD, FIRST_WORD = 1, 2  # numbers of words; 0 is none
-
-
-class Table(NamedTuple):
-    """Rows that a one-player model learns from, ready for it.
-
-    Args:
-        name: the source that it comes from.
-        spec: what the model is told about it.
-        inputs: float32 [N, D], a row's columns, or int64 [N, L], a sentence's words.
-        labels: the class of each row, [N].
-        train: the rows that are learned from, sorted.
-        held_out: the rows that training never sees, sorted; there may be none.
-        texts: how each row is shown to a person.
-    """
-
-    name: str
-    spec: RowSpec | TextSpec
-    inputs: Inputs
-    labels: NDArray[np.int64]
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    texts: tuple[str, ...]
-
-    def digest(self) -> str:
-        """Return what identifies the rows and their labels, by SHA-256."""
-        return hashlib.sha256(np.ascontiguousarray(self.inputs).tobytes() + self.labels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -109,137 +82,6 @@ def load(name: str, root: Path, share: float) -> Table:
     return TABLES[name].load(root, share)
 
 
-def encode(spec: RowSpec | TextSpec, file: Path) -> tuple[Inputs, list[str]]:
-    """Give what a model is fed of a new file, encoded as what it learned from, and how each row is shown.
-
-    Args:
-        spec: what the model was told. Of a table, the file is CSV: a head that names the columns, in any order, and
-            rows; columns that the model does not know, such as the class, are left out. Of sentences, it is text with
-            one on a line; blank lines are left out. A sentence longer than any that was learned from is cut to its
-            last words: the verdict tends to come late.
-        file: in UTF-8.
-
-    Raises:
-        DataError: the file cannot be read, is empty, or does not hold what the model learned from.
-    """
-    if isinstance(spec, TextSpec):
-        sentences = [line.strip() for line in _text(file).split("\n") if line.strip()]
-        if not sentences:
-            raise DataError(f"{file}: no sentence in it; write one on a line")
-        return _numbered(spec, sentences), sentences
-    rows = _ordered(spec.columns, file)
-    return _standardised(spec.columns, _values(spec.columns, rows)), _shown(spec.columns, rows)
-
-
-# --- files ----------------------------------------------------------------------------------------------------
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{file}: cannot be read ({reason}); give a file that is there and may be read") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from None
-
-
-def _csv(file: Path, advice: str) -> Iterator[Cells]:
-    """Give the lines that are not blank."""
-    reader = csv.reader(io.StringIO(_text(file)), skipinitialspace=True, strict=True)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield f"{file}: line {reader.line_num}", [cell.strip() for cell in cells]
-    except csv.Error as error:
-        raise DataError(f"{file}: line {reader.line_num}: not CSV ({error}); {advice}") from None
-
-
-def _ordered(columns: Sequence[Column], file: Path) -> list[Cells]:
-    """Give the rows of a file that has a head, their cells in the order of `columns`."""
-    wanted = [column.name for column in columns]
-    lines = _csv(file, "quote texts with commas in them, and nothing else")
-    where, head = next(lines, ("", []))
-    if not head:
-        raise DataError(f"{file}: empty; its first line names the columns: {','.join(wanted)}")
-    for name in wanted:
-        if name not in head:
-            near = difflib.get_close_matches(name, [other for other in head if other not in wanted], 1, 0.6)
-            mend = f"is it {near[0]!r}? rename that" if near else f"the head needs: {','.join(wanted)}"
-            raise DataError(f"{where}: no column {name!r}; {mend}")
-        if head.count(name) > 1:
-            raise DataError(f"{where}: {head.count(name)} columns {name!r}; leave one")
-    places = [head.index(name) for name in wanted]
-    rows = []
-    for where, cells in lines:
-        _check_width(where, cells, len(head), "give each column of the head one")
-        rows.append((where, [cells[place] for place in places]))
-    if not rows:
-        raise DataError(f"{file}: no row below its head; add one")
-    return rows
-
-
-def _check_width(where: str, cells: list[str], expected: int, advice: str) -> None:
-    if len(cells) != expected:
-        raise DataError(f"{where}: expected {expected} values, got {len(cells)}; {advice}")
-
-
-# --- rows -----------------------------------------------------------------------------------------------------
-
-
-def _values(columns: Sequence[Column], rows: Iterable[Cells], advice: str = "") -> NDArray[np.float64]:
-    """Give the numbers that cells stand for: [N, D].
-
-    Raises:
-        DataError: a cell holds none; says `advice`, or without any how to mend the cell.
-    """
-    indices = [{name: float(index) for index, name in enumerate(column.categories)} for column in columns]
-    values = []
-    for where, cells in rows:
-        for column, index, cell in zip(columns, indices, cells, strict=True):
-            value = index.get(cell) if index else _number(cell)
-            if value is None:
-                what, _, mend = _problem(column, cell).rpartition("; ")
-                raise DataError(f"{where}: {what}; {advice or mend}")
-            values.append(value)
-    return np.array(values).reshape(-1, len(columns))
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if -LARGEST < value < LARGEST else None  # a NaN is not
-
-
-def _problem(column: Column, cell: str) -> str:
-    cell = cell if len(cell) <= 40 else cell[:39] + "…"
-    if column.categories:
-        return unknown(column.name, cell, column.categories)
-    return f"{column.name} {cell!r} is not a finite number; write one, such as 40"
-
-
-def _fitted(columns: Sequence[Column], values: NDArray[np.float64]) -> tuple[Column, ...]:
-    """Give the columns with the mean and the deviation of `values`."""
-    moments = zip(columns, values.mean(0).tolist(), values.std(0).tolist(), strict=True)
-    # The deviation of a column that never changes is 0: it may as well become 0 everywhere.
-    return tuple(column._replace(mean=mean, deviation=deviation or 1.0) for column, mean, deviation in moments)
-
-
-def _standardised(columns: Sequence[Column], values: NDArray[np.float64]) -> NDArray[np.float32]:
-    means, deviations = ([getattr(column, name) for column in columns] for name in ("mean", "deviation"))
-    standardised: NDArray[np.float32] = ((values - means) / deviations).astype(np.float32)
-    return standardised
-
-
-def _shown(columns: Sequence[Column], rows: Iterable[Cells]) -> list[str]:
-    """Give what a person is told of each row: the columns that say most, or all where none is known to."""
-    names = [column.name for column in columns]
-    places = [names.index(name) for name in _MAIN if name in names] or range(len(names))
-    return [" ".join(cells[place] for place in places) for _, cells in rows]
-
-
 # --- truth tables ---------------------------------------------------------------------------------------------
 
 _TRUTH = RowSpec((Column("a"), Column("b")), ("0", "1"))
@@ -279,26 +121,11 @@ _TESTS = (
 )
 
 
-def _words(sentence: str) -> list[str]:
-    """Give the words of a sentence: letters and the apostrophes between them, in lower case."""
-    return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", sentence.lower().replace("\u2019", "'"))
-
-
 def _text_spec(learned: Sequence[str]) -> TextSpec:
     """Describe sentences: every word of those that are learned from has a number, in order of appearance."""
     split = [_words(sentence) for sentence in learned]
     words = dict.fromkeys(word for sentence in split for word in sentence)
     return TextSpec(tuple(words), max(map(len, split)), ("negative", "positive"))
-
-
-def _numbered(spec: TextSpec, sentences: Sequence[str]) -> NDArray[np.int64]:
-    """Give the numbers of the words: [N, L]. A sentence without a word has one that is not known: none is empty."""
-    numbers = {word: number for number, word in enumerate(spec.words, FIRST_WORD)}
-    inputs = np.zeros((len(sentences), spec.length), np.int64)
-    for row, sentence in zip(inputs, sentences, strict=True):
-        found = [numbers.get(word, OTHER_WORD) for word in _words(sentence)][-spec.length :] or [OTHER_WORD]
-        row[: len(found)] = found
-    return inputs
 
 
 _SENTIMENT = _text_spec([sentence for _, sentence in _LEARNED])
@@ -347,7 +174,6 @@ _PEOPLE = RowSpec(  # Adult's names, its spelling mistakes included; `?` is what
     ),
     ("<=50K", ">50K"),
 )  # fmt: skip
-_MAIN = ("age", "education", "marital-status", "occupation", "hours-per-week")
 _MARRIED = 6  # Married-civ-spouse
 COUNT, SEED = 4000, 1994
 
