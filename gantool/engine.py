@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gantool import devices, losses, models
-from gantool import shapes as tracing
+from gantool import devices, models
 from gantool.batches import DataSpec, Examples, Labeled, Paired
 from gantool.data.loader import rows_of
 from gantool.data.prepare import describe, prepare, table
@@ -23,6 +22,8 @@ from gantool.errors import ResourceError, RunError, ShapeError
 from gantool.files import write
 from gantool.metrics.evaluate import FEW, Ask, Evaluator, Reality, learn
 from gantool.metrics.exam import Exam
+from gantool.models import losses
+from gantool.models import shapes as tracing
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
 from gantool.recipe import schema

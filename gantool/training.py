@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantool import batches, checkpoints, devices, images, models, schedule, shapes
+from gantool import batches, checkpoints, devices, images, models, schedule
 from gantool.assessment import Assessment
 from gantool.batches import Batch
 from gantool.checkpoints import fit
@@ -23,6 +23,7 @@ from gantool.errors import CheckpointError, DataError, TrainingError
 from gantool.health import Diagnosis, Health, Observation
 from gantool.metrics.evaluate import Evaluator
 from gantool.metrics.exam import Exam
+from gantool.models import shapes
 from gantool.models.base import Generative, Model
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe

@@ -6,11 +6,12 @@ import functools
 import inspect
 from pathlib import Path
 
-from gantool import engine, models, shapes
+from gantool import engine, models
 from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
 from gantool.data.prepare import describe
 from gantool.data.sources.catalog import SOURCES
 from gantool.errors import GantoolError
+from gantool.models import shapes
 from gantool.models.base import Classifier
 from gantool.recipe.load import shipped
 

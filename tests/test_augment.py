@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from gantool import losses
-from gantool.augment import augmented, brightened, color, contrasted, cut, cutout, moved, saturated, translation
 from gantool.batches import DataSpec, Labeled
+from gantool.models import losses
+from gantool.models.augment import augmented, brightened, color, contrasted, cut, cutout, moved, saturated, translation
 from gantool.models.dcgan import DCGAN
 
 KINDS = {"color": color, "translation": translation, "cutout": cutout}

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, softplus
 
-from gantool import losses
-from gantool.augment import augmented
 from gantool.errors import RecipeError
-from gantool.losses import Adversarial, gradient_penalty, r1_penalty
+from gantool.models import losses
+from gantool.models.augment import augmented
+from gantool.models.losses import Adversarial, gradient_penalty, r1_penalty
 from gantool.recipe.schema import Mismatch, check, signature
 
 NAMES = ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein")  # whose two sides are apart

@@ -11,9 +11,10 @@ from small import spec
 from torch import nn
 from torch.nn.functional import conv2d, pad
 
-from gantool import engine, losses, models
+from gantool import engine, models
 from gantool.batches import DataSpec, Labeled
 from gantool.errors import RecipeError
+from gantool.models import losses
 from gantool.models.base import Turn
 from gantool.models.dcgan_tf import DCGANTF
 from gantool.recipe.load import shipped

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gantool import engine, losses, models
+from gantool import engine, models
 from gantool.batches import DataSpec, Labeled
 from gantool.errors import RecipeError
+from gantool.models import losses
 from gantool.models.cdcgan import CDCGAN
 from gantool.models.wgan_gp import WGANGP
 

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from gantool import devices, engine, models, shapes
+from gantool import devices, engine, models
 from gantool.batches import Column, DataSpec, Examples, Labeled, RowSpec, TextSpec
 from gantool.data.sources import tables
 from gantool.errors import RecipeError
+from gantool.models import shapes
 from gantool.models.base import Classifier
 from gantool.models.blocks import ConvolutionalClassifier
 from gantool.models.cnn import CNN

@@ -8,8 +8,9 @@ from small import RECIPES, of, offline
 from small import spec as spec_of_recipe
 from torch import nn
 
-from gantool import engine, losses, models, schedule, shapes
+from gantool import engine, models, schedule
 from gantool.batches import DataSpec
+from gantool.models import losses, shapes
 from gantool.models.base import Classifier, NoiseModel
 from gantool.schedule import Work, allowed, measured_epochs, measurement_seconds, training_seconds
 

@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from gantool import cli, engine, losses, models, shapes, terminal
+from gantool import cli, engine, models, terminal
 from gantool.batches import DataSpec, Labeled
 from gantool.errors import GantoolError, RecipeError, ShapeError
+from gantool.models import losses, shapes
 from gantool.models.base import NoiseModel
 from gantool.models.dcgan import DCGAN
 from gantool.recipe.load import shipped

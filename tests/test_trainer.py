@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from gantool import devices, losses
+from gantool import devices
 from gantool.batches import DataSpec, Labeled
-from gantool.losses import Adversarial
+from gantool.models import losses
 from gantool.models.base import Generative, Turn
 from gantool.models.dcgan_tf import DCGANTF
+from gantool.models.losses import Adversarial
 from gantool.models.mlp import MLP
 from gantool.recipe.blocks import Optimizer, PlayerOptimizer, Train
 from gantool.trainer import Trainer

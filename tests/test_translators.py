@@ -11,14 +11,15 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from gantool import devices, engine, losses, models
+from gantool import devices, engine, models
 from gantool.batches import DataSpec, Paired, Unpaired
 from gantool.errors import RecipeError, ShapeError
+from gantool.models import losses
 from gantool.models.base import Prompt
 from gantool.models.blocks import PatchGAN
 from gantool.models.cyclegan import CycleGAN, History, Residual, ResNet
 from gantool.models.pix2pix import DropoutNoise, Pix2Pix, UNet
-from gantool.shapes import _layer, trace
+from gantool.models.shapes import _layer, trace
 from gantool.trainer import Trainer
 
 CPU = torch.device("cpu")

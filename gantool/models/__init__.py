@@ -7,8 +7,8 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gantool import losses
 from gantool.errors import RecipeError, unknown
+from gantool.models import losses
 from gantool.recipe.schema import arguments, check, signature
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gantool.models.base import Model
     from gantool.recipe.blocks import Recipe
 
-_SHARED = {"base", "blocks"}  # what models are made of
+_SHARED = {"base", "blocks", "losses", "augment", "shapes"}  # what models are made of
 
 
 def names() -> list[str]:

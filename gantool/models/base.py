@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gantool.batches import Batch, DataSpec, Examples, Labeled, Paired, RowSpec, Spec, TextSpec, Unpaired
 from gantool.errors import RecipeError, ShapeError
-from gantool.losses import Adversarial
+from gantool.models.losses import Adversarial
 
 
 class Turn(NamedTuple):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gantool.batches import DataSpec
-from gantool.losses import Adversarial
 from gantool.models.base import ConditionalModel
 from gantool.models.blocks import Convolution, Convolutions, grow, refuse_ends, shrink, start
+from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 

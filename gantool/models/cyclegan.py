@@ -13,9 +13,9 @@ from torch.nn.functional import l1_loss
 
 from gantool.batches import Batch, DataSpec, Unpaired
 from gantool.errors import RecipeError
-from gantool.losses import Adversarial
 from gantool.models.base import Prompt, Translator, Turn
 from gantool.models.blocks import PatchGAN, PatchLayers, normal_start
+from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Weight
 
 Length = Annotated[int, Interval(ge=0, le=10_000)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from gantool.batches import DataSpec
-from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel
 from gantool.models.blocks import Convolutions, grow, refuse_ends, shrink, start
+from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 

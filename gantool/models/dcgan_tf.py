@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from gantool.batches import Batch, DataSpec, Labeled
 from gantool.errors import RecipeError
-from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel, Turn
 from gantool.models.blocks import Conv2d, ConvTranspose2d, Dropout
+from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 SLOPE = 0.3  # of Keras' LeakyReLU

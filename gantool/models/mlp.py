@@ -10,9 +10,9 @@ from annotated_types import MinLen
 from torch import nn
 
 from gantool.batches import DataSpec
-from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel
 from gantool.models.blocks import Dropout
+from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 Widths = Annotated[list[Count], MinLen(1)]

@@ -13,9 +13,9 @@ from torch.nn.functional import dropout, l1_loss
 
 from gantool.batches import Batch, DataSpec, Paired
 from gantool.errors import RecipeError
-from gantool.losses import Adversarial
 from gantool.models.base import Prompt, Translator, Turn
 from gantool.models.blocks import ConvTranspose2d, Norm, PatchGAN, PatchLayers, has_bias, normal_start, normalisation
+from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction, Weight
 
 Levels = Annotated[int, Interval(ge=1, le=12)]

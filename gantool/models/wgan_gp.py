@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from torch import nn
 
 from gantool.batches import Batch, DataSpec, Labeled
-from gantool.losses import Adversarial
 from gantool.models.base import NoiseModel, Turn
 from gantool.models.blocks import Convolutions, grow, refuse_ends, shrink, start
+from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.nn.functional import relu, softplus
 
-from gantool.augment import Augmentation, augmented
 from gantool.errors import RecipeError, unknown
+from gantool.models.augment import Augmentation, augmented
 from gantool.recipe.schema import Weight
 
 
