@@ -22,7 +22,7 @@ from gantool.errors import ResourceError, RunError, ShapeError
 from gantool.files import write
 from gantool.metrics.evaluate import FEW, Ask, Evaluator, Reality, learn
 from gantool.metrics.exam import Exam
-from gantool.models import losses
+from gantool.models import KINDS
 from gantool.models import shapes as tracing
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
@@ -31,7 +31,6 @@ from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.training import Report, Training
 
-KINDS: Mapping[str, recipes.Find] = {"model": models.find, "loss": losses.find}
 PAIRS = "pairs.png"  # in a run's directory: the first pairs that it learns from
 FREE = {
     "name",

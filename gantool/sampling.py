@@ -14,9 +14,9 @@ from torch import Tensor
 from gantool import animation, checkpoints, devices, images, models
 from gantool.assessment import prompt_of
 from gantool.checkpoints import fit, spec_of
-from gantool.engine import KINDS
 from gantool.errors import CheckpointError, RunError, unknown
 from gantool.metrics.evaluate import Ask
+from gantool.models import KINDS
 from gantool.models.base import Classifier, FromNoise, Generative, Prompt
 from gantool.recipe import load as recipes
 from gantool.runs import Run

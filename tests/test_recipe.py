@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gantool.engine import KINDS, change, open_recipe
+from gantool.engine import change, open_recipe
 from gantool.errors import RecipeError
+from gantool.models import KINDS
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Choice, Data, Optimizer, Recipe
 from gantool.recipe.load import find, load, parse_changes, shipped

@@ -9,7 +9,8 @@ from gantool import models
 from gantool.data.prepare import find
 from gantool.data.sources.catalog import SOURCES
 from gantool.data.sources.tables import TABLES
-from gantool.engine import KINDS, change, open_recipe
+from gantool.engine import change, open_recipe
+from gantool.models import KINDS
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Range
 from gantool.recipe.load import shipped

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from gantool import engine
+from gantool import engine, models
 from gantool.errors import ResourceError, TrainingError
 from gantool.recipe import load as recipes
 from gantool.schedule import measured_epochs
@@ -53,7 +53,7 @@ def quick(score, diagnoses=lambda recipe: []):
     """What measures `score(recipe, epoch)` in place of training, after the epochs that a trial is measured after."""
 
     def objective(config, interrupted):
-        recipe = recipes.parse(config["recipe"], "trial", engine.KINDS)
+        recipe = recipes.parse(config["recipe"], "trial", models.KINDS)
         last = recipe.train.epochs
         Path(config["folder"]).mkdir(exist_ok=True)
         best, best_epoch = math.inf, 0
@@ -89,7 +89,7 @@ def planned(plan):
 
     def objective(config, interrupted):
         number = int(config["label"].partition(" ")[0])
-        value, *codes = plan(number, recipes.parse(config["recipe"], "trial", engine.KINDS).train.seed)
+        value, *codes = plan(number, recipes.parse(config["recipe"], "trial", models.KINDS).train.seed)
         if isinstance(value, str):
             yield {"why": value}
         else:

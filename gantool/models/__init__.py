@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gantool.batches import Spec
     from gantool.models.base import Model
     from gantool.recipe.blocks import Recipe
+    from gantool.recipe.load import Find
 
 _SHARED = {"base", "blocks", "losses", "augment", "shapes"}  # what models are made of
 
@@ -41,6 +42,9 @@ def find(name: str) -> type[Model]:
         if isinstance(value, type) and issubclass(value, Model) and value.__module__ == module.__name__
     ]
     return model
+
+
+KINDS: Mapping[str, Find] = {"model": find, "loss": losses.find}
 
 
 def build(recipe: Recipe, data: Spec) -> Model:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gantool
-from gantool import engine
+from gantool import engine, models
 from gantool.errors import GantoolError, ResourceError
 from gantool.files import disk
 from gantool.recipe import load as recipes
@@ -114,7 +114,7 @@ def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
     from gantool.models import build
     from gantool.trainer import Trainer
 
-    recipe = recipes.parse(text, "the largest trial", engine.KINDS)
+    recipe = recipes.parse(text, "the largest trial", models.KINDS)
     opened = open_store(Path(store)) if store else None
     spec = opened.spec if opened else engine.gather(recipe, Path(data_dir)).store.spec
     device = torch.device("cuda")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from gantool import engine, errors, terminal
+from gantool import errors, models, terminal
 from gantool.errors import GantoolError, NetworkError
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
@@ -67,7 +67,7 @@ class Driver:
     """
 
     def __init__(self, text: str, name: str, as_json: bool) -> None:
-        self.recipe = recipes.parse(text, name, engine.KINDS)
+        self.recipe = recipes.parse(text, name, models.KINDS)
         self.board = Relay(self.recipe, as_json=as_json)
         self.stopped: list[int] = []
 

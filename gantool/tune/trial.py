@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gantool import engine, health
+from gantool import engine, health, models
 from gantool.data.store import open_store
 from gantool.engine import Materials
 from gantool.errors import DiskError, TrainingError
@@ -47,7 +47,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
         last perhaps `why`, `halt` or `interrupted`.
     """
     try:
-        chosen = recipes.parse(config["recipe"], f"trial {config['label']}", engine.KINDS)
+        chosen = recipes.parse(config["recipe"], f"trial {config['label']}", models.KINDS)
         run = _run(chosen, config)
         materials = _gathered(chosen, config)
         training = engine.train(
