@@ -13,9 +13,9 @@ from torch import Tensor
 from gantool import images
 from gantool.batches import Labeled, RowSpec
 from gantool.images import to_float, to_uint8
-from gantool.metrics import answers
+from gantool.metrics import drawings
+from gantool.metrics.classification import Exam
 from gantool.metrics.evaluate import Ask, Evaluator
-from gantool.metrics.exam import Exam
 from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt
 
 GRID = 16  # fixed latents, or examples, whose pictures are kept each epoch
@@ -155,13 +155,13 @@ class Answers(Assessment):
         inputs, labels, _ = self.exam.shown
         spec = self.model.data
         if isinstance(spec, RowSpec) and (len(spec.columns), len(spec.classes)) == (2, 2):
-            return answers.decision_map(self._answer, inputs, labels, self.model.data.classes)
+            return drawings.decision_map(self._answer, inputs, labels, self.model.data.classes)
         found = self._answer(inputs)
         if inputs.dtype == torch.uint8:
             first = slice(None, GRID)
             pictures = to_float(inputs[first])
-            return answers.answered_pictures(pictures, found[first], labels[first], self.model.data.classes)
-        return answers.confusion(labels, found.argmax(1), self.model.data.classes)
+            return drawings.answered_pictures(pictures, found[first], labels[first], self.model.data.classes)
+        return drawings.confusion(labels, found.argmax(1), self.model.data.classes)
 
     @torch.no_grad()
     def _answer(self, inputs: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, unknown
 from gantool.files import replacing
 from gantool.images import to_float, to_uint8
-from gantool.metrics import distances, pictures
+from gantool.metrics import distances, pixels
+from gantool.metrics.classification import Exam
 from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn, probabilities
-from gantool.metrics.exam import Exam
 from gantool.metrics.inception import Inception
 from gantool.models.base import Classifier
 from gantool.recipe.blocks import Data
@@ -289,7 +289,7 @@ def _values(
 
     def wasserstein() -> list[Value]:
         some = [to_float(part[:count]) for part in (evaluator.reality.train, fake)]
-        return [Value("sliced_wasserstein", pictures.sliced_wasserstein(some[0], some[1]))]
+        return [Value("sliced_wasserstein", pixels.sliced_wasserstein(some[0], some[1]))]
 
     def inception_score() -> list[Value]:
         sets = [probabilities(judge, part) for part in (fake, evaluator.reality.train)] if judge else []
@@ -343,7 +343,7 @@ def _paired(folder: Path, against: Path, fake: Store, real: Store, names: Sequen
             f"{folder}: {', '.join(names)} compare images of the same name, but {lone[0]!r} has no partner in both "
             f"folders; leave it out, or name other --metrics"
         )
-    compare = {"l1": pictures.l1, "psnr": pictures.psnr, "ssim": pictures.ssim}
+    compare = {"l1": pixels.l1, "psnr": pixels.psnr, "ssim": pixels.ssim}
     images_of = [to_float(tensor(store.images)) for store in (fake, real)]
     return [Value(name, compare[name](*images_of)) for name in names]
 

@@ -21,8 +21,8 @@ from gantool.data.store import Store
 from gantool.data.tables import Table
 from gantool.errors import CheckpointError, DataError, TrainingError
 from gantool.health import Diagnosis, Health, Observation
+from gantool.metrics.classification import Exam
 from gantool.metrics.evaluate import Evaluator
-from gantool.metrics.exam import Exam
 from gantool.models import shapes
 from gantool.models.base import Generative, Model
 from gantool.recipe import load as recipes

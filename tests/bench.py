@@ -43,7 +43,7 @@ from gantool.metrics import distances
 from gantool.metrics.evaluate import features
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_views
-from gantool.metrics.pictures import sliced_wasserstein
+from gantool.metrics.pixels import sliced_wasserstein
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.load import dump
 from gantool.runs import Run

@@ -13,9 +13,9 @@ from gantool.batches import DataSpec
 from gantool.data.loader import Split
 from gantool.data.sources import tables
 from gantool.data.store import Store
-from gantool.metrics import answers, exam
-from gantool.metrics.answers import answered_pictures, confusion, decision_map
-from gantool.metrics.exam import Exam, Questions
+from gantool.metrics import classification, drawings
+from gantool.metrics.classification import Exam, Questions
+from gantool.metrics.drawings import answered_pictures, confusion, decision_map
 
 CLASSES = ("a", "b", "c")
 
@@ -71,7 +71,7 @@ def test_without_held_out_examples_it_asks_about_those_of_training():
 def test_a_certain_mistake_has_a_finite_loss_and_a_class_without_examples_does_not_count():
     asked = Questions(torch.zeros(2, 1), torch.tensor([0, 0]))
     found = Exam(asked, asked, CLASSES).measure(lambda inputs: torch.tensor([[0.0, 1, 0]]).repeat(len(inputs), 1))
-    assert found["cross_entropy"] == pytest.approx(-math.log(exam.LEAST))
+    assert found["cross_entropy"] == pytest.approx(-math.log(classification.LEAST))
     assert found["balanced_accuracy"] == 0
 
 
@@ -103,7 +103,7 @@ def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
 
 
 def test_of_pictures_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
-    monkeypatch.setattr(exam, "TRAIN", 20)
+    monkeypatch.setattr(classification, "TRAIN", 20)
     images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
     labels = np.repeat(np.arange(3), 20)
     store = Store(tmp_path, images, labels, DataSpec(1, 1, 1, CLASSES), {})
@@ -133,14 +133,14 @@ def right_of_a_half(inputs):
 def test_a_map_has_each_classs_colour_where_it_is_answered_and_a_line_between():
     picture = decision_map(right_of_a_half, SQUARE, torch.tensor([0, 0, 1, 1]), ("no", "yes"))
     assert (picture.size, picture.mode) == ((320, 330), "RGB")
-    soft = [tuple(round(255 + answers.SOFT * (one - 255)) for one in colour) for colour in answers.CLASSES]
-    middle = answers.HEAD + answers.SIDE // 2
-    assert picture.getpixel((answers.EDGE + 40, middle)) == soft[0]
-    assert picture.getpixel((answers.EDGE + 240, middle)) == soft[1]
-    assert sum(picture.getpixel((answers.EDGE + answers.SIDE // 2, middle))) < 300
+    soft = [tuple(round(255 + drawings.SOFT * (one - 255)) for one in colour) for colour in drawings.CLASSES]
+    middle = drawings.HEAD + drawings.SIDE // 2
+    assert picture.getpixel((drawings.EDGE + 40, middle)) == soft[0]
+    assert picture.getpixel((drawings.EDGE + 240, middle)) == soft[1]
+    assert sum(picture.getpixel((drawings.EDGE + drawings.SIDE // 2, middle))) < 300
     for right, up, colour in ((70, 70, 0), (70, 210, 0), (210, 70, 1), (210, 210, 1)):  # the four examples
-        place = (answers.EDGE + right, answers.HEAD + answers.SIDE - up)
-        assert picture.getpixel(place) == answers.CLASSES[colour]
+        place = (drawings.EDGE + right, drawings.HEAD + drawings.SIDE - up)
+        assert picture.getpixel(place) == drawings.CLASSES[colour]
 
 
 def test_a_map_shows_the_second_number_upwards_and_asks_about_twice_the_examples_span():
@@ -154,14 +154,14 @@ def test_a_map_shows_the_second_number_upwards_and_asks_about_twice_the_examples
     (plane,) = asked
     assert plane.min(0).values.tolist() == pytest.approx([-0.5, -0.5], abs=0.02)
     assert plane.max(0).values.tolist() == pytest.approx([1.5, 1.5], abs=0.02)
-    top, bottom = (picture.getpixel((160, answers.HEAD + y)) for y in (10, answers.SIDE - 10))
+    top, bottom = (picture.getpixel((160, drawings.HEAD + y)) for y in (10, drawings.SIDE - 10))
     assert top[0] > top[2]  # orange
     assert bottom[2] > bottom[0]  # blue
 
 
 def test_a_map_of_answers_that_are_all_open_is_white_and_has_no_line():
     picture = decision_map(lambda inputs: torch.full((len(inputs), 2), 0.5), SQUARE, torch.zeros(4).long(), ("n", "y"))
-    assert np.asarray(picture)[answers.HEAD + 130 : answers.HEAD + 150, 30:290].min() == 255
+    assert np.asarray(picture)[drawings.HEAD + 130 : drawings.HEAD + 150, 30:290].min() == 255
 
 
 def test_a_map_of_one_example_is_drawn():
@@ -175,7 +175,7 @@ def test_pictures_that_are_taken_for_others_stand_on_red():
     height, width = picture.shape[:2]
     corners = [picture[8 + dy, 8 + dx].tolist() for dy in (0, height // 2) for dx in (0, width // 2)]
     assert corners[:3] == [[255, 255, 255]] * 3
-    assert corners[3] == [round((one + 1) * 127.5) for one in answers.WRONG]
+    assert corners[3] == [round((one + 1) * 127.5) for one in drawings.WRONG]
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 64, 64), (1, 28, 20), (3, 200, 180)])
@@ -194,12 +194,12 @@ def test_answered_pictures_are_of_one_size_whatever_is_answered(shape):
 def test_a_matrix_is_dark_where_a_class_is_answered_rows_being_classes():
     labels, said = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 2, 2, 2, 2])
     picture = confusion(labels, said, CLASSES)
-    _, (left, top), cell = answers._matrix(CLASSES)
+    _, (left, top), cell = drawings._matrix(CLASSES)
 
     def colour(row, column):
         return picture.getpixel((left + column * cell + 3, top + row * cell + 3))
 
-    full, empty = answers.CLASSES[0], (245, 245, 245)
+    full, empty = drawings.CLASSES[0], (245, 245, 245)
     assert [[colour(row, column) for column in range(3)] for row in range(3)] == [
         [full, empty, empty],
         [empty, empty, full],

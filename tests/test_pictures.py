@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from gantool.metrics import pictures
-from gantool.metrics.pictures import l1, psnr, sliced_wasserstein, ssim
+from gantool.metrics import pixels
+from gantool.metrics.pixels import l1, psnr, sliced_wasserstein, ssim
 
 
 def noise(seed, *shape):
@@ -91,7 +91,7 @@ def test_a_set_is_at_no_distance_from_itself(size):
 )
 def test_a_pyramid_ends_at_16_pixels_and_adds_up(size, levels):
     images = noise(1, 2, 3, *size)
-    pyramid = pictures._pyramid(images)
+    pyramid = pixels._pyramid(images)
     assert [tuple(level.shape[-2:]) for level in pyramid] == levels
     rebuilt = pyramid[-1]
     for level in reversed(pyramid[:-1]):
@@ -105,7 +105,7 @@ def test_a_pyramid_ends_at_16_pixels_and_adds_up(size, levels):
 
 
 def test_a_plain_picture_has_nothing_on_the_finer_levels():
-    *finer, last = pictures._pyramid(torch.full((1, 1, 65, 64), 0.7, dtype=torch.float64))
+    *finer, last = pixels._pyramid(torch.full((1, 1, 65, 64), 0.7, dtype=torch.float64))
     assert all(level.abs().max() < 1e-12 for level in finer)
     assert torch.allclose(last, torch.tensor(0.7, dtype=torch.float64))
 
@@ -114,7 +114,7 @@ def test_a_worse_blur_is_further_away():
     real, held_out = noise(1, 100, 1, 32, 32), noise(2, 100, 1, 32, 32)
     values = [sliced_wasserstein(real, held_out)]
     for _ in range(3):
-        held_out = pictures._smooth(held_out, pictures.BINOMIAL)
+        held_out = pixels._smooth(held_out, pixels.BINOMIAL)
         values.append(sliced_wasserstein(real, held_out))
     assert values == sorted(values)
     assert values[1] > 5 * values[0]
@@ -136,13 +136,13 @@ def test_a_seed_says_which_patches_and_directions():
 
 def test_patches_lie_at_random_places_the_same_for_one_seed():
     places = torch.arange(28 * 28, dtype=torch.float64).view(1, 1, 28, 28).repeat(100, 1, 1, 1)
-    (patches,) = pictures._patches(places, 1)
+    (patches,) = pixels._patches(places, 1)
     assert patches.shape == (1600, 1, 7, 7)
     corners = patches[:, 0, 0, 0]
     assert torch.equal(patches[:, 0], corners.view(-1, 1, 1) + places[0, 0, :7, :7])
     assert len(corners.unique()) == pytest.approx(22 * 22 * (1 - math.exp(-1600 / 22**2)), rel=0.05)
-    assert torch.equal(patches, pictures._patches(places, 1)[0])
-    assert not torch.equal(patches, pictures._patches(places, 2)[0])
+    assert torch.equal(patches, pixels._patches(places, 1)[0])
+    assert not torch.equal(patches, pixels._patches(places, 2)[0])
 
 
 def test_a_constant_channel_of_real_pictures_does_not_divide_by_0():
@@ -197,8 +197,8 @@ def test_ssim_is_that_of_torchmetrics(shape, strength):
 @pytest.mark.parametrize(("size", "window"), [((1, 1), 1), ((2, 9), 1), ((3, 12), 3), ((10, 10), 9), ((8, 64), 7)])
 def test_ssim_of_small_pictures_has_a_smaller_window(size, window, monkeypatch):
     seen = []
-    gaussian = pictures._gaussian
-    monkeypatch.setattr(pictures, "_gaussian", lambda size: seen.append(size) or gaussian(size))
+    gaussian = pixels._gaussian
+    monkeypatch.setattr(pixels, "_gaussian", lambda size: seen.append(size) or gaussian(size))
     image, target = noise(1, 3, 1, *size), noise(2, 3, 1, *size)
     assert ssim(image, image) == pytest.approx(1)
     assert -1 <= ssim(image, target) < 0.9
@@ -206,7 +206,7 @@ def test_ssim_of_small_pictures_has_a_smaller_window(size, window, monkeypatch):
 
 
 def test_a_window_adds_up_to_one_and_is_even():
-    window = pictures._gaussian(11)
+    window = pixels._gaussian(11)
     assert sum(window) == pytest.approx(1)
     assert window == window[::-1]
     assert window[4] / window[5] == pytest.approx(math.exp(-1 / (2 * 1.5**2)))

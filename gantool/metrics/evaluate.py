@@ -20,7 +20,7 @@ from gantool.data.store import Store
 from gantool.devices import one_thread
 from gantool.errors import RecipeError
 from gantool.images import to_float, to_uint8
-from gantool.metrics import distances, pictures
+from gantool.metrics import distances, pixels
 from gantool.metrics.distances import FrechetTerms
 from gantool.metrics.features import Extractor, RandomFeatures, TextureFeatures
 from gantool.metrics.learned import Judge, learn_labels, learn_views, remembered
@@ -274,7 +274,7 @@ class Evaluator:
         # How much of the images a perfect translator changes, where that is known.
         self.change: float | None = None
         if self.asked.sources is not None and self.asked.targets is not None:
-            self.change = pictures.l1(to_float(self.asked.sources), to_float(self.asked.targets))
+            self.change = pixels.l1(to_float(self.asked.sources), to_float(self.asked.targets))
         judge = self.extractors.get("judge")
         self.judge = judge if isinstance(judge, Judge) else None
         self.expected: list[float] = []  # how often the judge sees each class among the real images
@@ -401,14 +401,14 @@ class Evaluator:
         if sources is None or len(fake) != len(sources):
             return {}
         made = to_float(fake)
-        found = {"change": pictures.l1(made, to_float(sources))}
+        found = {"change": pixels.l1(made, to_float(sources))}
         if targets is not None:
             wanted = to_float(targets)
             equal = 99.0  # decibels, in place of the infinite ratio of equal images, which JSON cannot hold
             found |= {
-                "l1": pictures.l1(made, wanted),
-                "psnr": min(equal, pictures.psnr(made, wanted)),
-                "ssim": pictures.ssim(made, wanted),
+                "l1": pixels.l1(made, wanted),
+                "psnr": min(equal, pixels.psnr(made, wanted)),
+                "ssim": pixels.ssim(made, wanted),
             }
         return found
 

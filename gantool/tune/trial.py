@@ -15,8 +15,8 @@ from gantool.engine import Materials
 from gantool.errors import DiskError, TrainingError
 from gantool.files import write
 from gantool.images import to_uint8
+from gantool.metrics.classification import Exam
 from gantool.metrics.evaluate import Ask
-from gantool.metrics.exam import Exam
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
