@@ -21,7 +21,8 @@ from gantool.data.tables import Table
 from gantool.errors import ResourceError, RunError, ShapeError
 from gantool.files import write
 from gantool.metrics.classification import Exam
-from gantool.metrics.evaluate import FEW, Ask, Evaluator, Reality, learn
+from gantool.metrics.evaluate import Ask, Evaluator
+from gantool.metrics.reference import FEW, Reality, learn
 from gantool.models import KINDS
 from gantool.models import shapes as tracing
 from gantool.models.base import Generative

@@ -26,8 +26,9 @@ from gantool.files import replacing
 from gantool.images import to_float, to_uint8
 from gantool.metrics import distances, pixels
 from gantool.metrics.classification import Exam
-from gantool.metrics.evaluate import GUARD, Evaluator, Reality, features, learn, probabilities
+from gantool.metrics.evaluate import GUARD, Evaluator, features, probabilities
 from gantool.metrics.inception import Inception
+from gantool.metrics.reference import Reality, learn
 from gantool.models.base import Classifier
 from gantool.recipe.blocks import Data
 from gantool.runs import Run

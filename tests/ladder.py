@@ -24,7 +24,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from gantool.data.sources.eggs import factors, render
 from gantool.metrics import distances
-from gantool.metrics.evaluate import Evaluator, Reality, combined, features, learn
+from gantool.metrics.evaluate import Evaluator, combined, features
+from gantool.metrics.reference import Reality, learn
 
 Images = NDArray[np.uint8]  # [N, C, H, W]
 Labels = NDArray[np.int64]  # [N]

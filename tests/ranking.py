@@ -27,9 +27,10 @@ from gantool.data.prepare import prepare
 from gantool.data.sources.eggs import factors, render
 from gantool.images import to_float, to_uint8
 from gantool.metrics import distances, pixels
-from gantool.metrics.evaluate import Evaluator, Reality, combined, features
+from gantool.metrics.evaluate import Evaluator, combined, features
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_labels, learn_views
+from gantool.metrics.reference import Reality
 from gantool.models.base import Prompt
 from gantool.trainer import Trainer
 

@@ -18,7 +18,8 @@ from gantool.data.store import Store
 from gantool.errors import RecipeError
 from gantool.images import to_float, to_uint8
 from gantool.metrics import distances
-from gantool.metrics.evaluate import SEED, Ask, Evaluator, Reality, _at_most, learn
+from gantool.metrics.evaluate import Ask, Evaluator, _at_most
+from gantool.metrics.reference import SEED, Reality, learn
 
 
 def store(count=300, classes=3, shape=(1, 8, 8)):

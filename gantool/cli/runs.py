@@ -256,7 +256,7 @@ def score(
 ) -> None:
     """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
     from gantool import scoring, terminal
-    from gantool.metrics.evaluate import FEW
+    from gantool.metrics.reference import FEW
 
     names = scoring.chosen(metrics)
     root = data_root(data_dir)

@@ -1,0 +1,145 @@
+"""The real images that generated ones are compared with, and the extractors that are fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gantool.batches import Batch, Labeled, Paired
+from gantool.data.loader import Split
+from gantool.data.store import Store
+from gantool.devices import one_thread
+from gantool.errors import RecipeError
+from gantool.images import to_float
+from gantool.metrics.features import Extractor, RandomFeatures, TextureFeatures
+from gantool.metrics.learned import learn_labels, learn_views, remembered
+
+REAL = 5000  # real images that a measurement compares with, at the most
+HELD_OUT = 1000  # held-out images that it looks at, at the most
+SEED = 20_240_805  # of the evaluation's own random numbers, the same in every run
+FEW = 60  # images below which nothing is learned from them: `rand` alone
+LABELLED = 250  # images from which a judge learns their classes
+BATCH = 256
+WEIGHTS = {"rand": 4, "texture": 1, "pretext": 2, "judge": 2}
+"""Of each extractor's distance in `fd`, a weighted geometric mean. Chosen by `nox -s ranking` and `nox -s ladder`: with
+more weight on `texture` the ranking of generators by their content suffers, with less noise and JPEG blocks are lost in
+the deviation of the others."""
+
+
+@dataclass(frozen=True)
+class Reality:
+    """The real images that a generator is measured against, as uint8 tensors [N, C, H, W].
+
+    Args:
+        train: what training sees, in no order, at most `REAL`.
+        held_out: what it never sees, at most `HELD_OUT`.
+        train_labels: of `train`, [N].
+        held_out_labels: of `held_out`, [N].
+        classes: their names.
+        shares: of each class in all that training sees.
+        split: share of all images that is held out, see `loader.split`.
+    """
+
+    train: Tensor
+    held_out: Tensor
+    train_labels: Tensor
+    held_out_labels: Tensor
+    classes: tuple[str, ...]
+    shares: Tensor
+    split: float
+
+    @classmethod
+    def of(cls, store: Store, rows: Split, kind: type[Batch] = Labeled) -> Reality:
+        """Take the images of a store; of pairs, the targets.
+
+        Args:
+            store: the decoded dataset.
+            rows: see `loader.rows_of`.
+            kind: of the batches that training makes of it.
+        """
+        labels, classes = store.labels, store.spec.classes
+        if kind is Paired:
+            rows, labels, classes = Split(rows.train + 1, rows.held_out + 1), np.zeros_like(labels), classes[1:]
+        generator = torch.Generator().manual_seed(SEED)
+        train, held_out = (
+            part[torch.randperm(len(part), generator=generator)[:most].numpy()]
+            for part, most in ((rows.train, REAL), (rows.held_out, HELD_OUT))
+        )
+        train = np.tile(train, 2) if len(train) == 1 else train  # one image has no deviation
+        counts = np.bincount(labels[rows.train], minlength=len(classes))
+        return cls(
+            train=torch.from_numpy(store.images[train]),
+            held_out=torch.from_numpy(store.images[held_out]),
+            train_labels=torch.from_numpy(labels[train]),
+            held_out_labels=torch.from_numpy(labels[held_out]),
+            classes=classes,
+            shares=torch.from_numpy(counts / counts.sum()),
+            split=len(rows.held_out) / (len(rows.train) + len(rows.held_out)),
+        )
+
+
+def learn(
+    reality: Reality,
+    wanted: Literal["auto"] | Sequence[str],
+    folder: Path,
+    key: str,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Extractor]:
+    """Give the extractors for these images, by name, the ones that make up `fd` first.
+
+    `auto` is `rand` and `texture` and, from 60 images on and where it can tell the views apart, `pretext`; from 250
+    images of two classes on, a `judge` too.
+
+    Args:
+        reality: what they are fitted to.
+        wanted: their names.
+        folder: where learned ones are kept.
+        key: names the images and their split in that folder.
+        tell: is told when one is learned.
+
+    Raises:
+        RecipeError: a judge is wanted of one class.
+    """
+    count = len(reality.train) + len(reality.held_out)
+    if wanted == "auto":
+        learned = ["pretext"] if count >= FEW else []
+        learned += ["judge"] if count >= LABELLED and len(reality.classes) > 1 else []
+        names = ["rand", "texture", *learned]
+    else:
+        names = [name for name in WEIGHTS if name in wanted]
+        if "judge" in names and len(reality.classes) < 2:
+            raise RecipeError(
+                f"train.extractors: judge learns to tell classes apart, but there is only {reality.classes[0]!r}; use "
+                "rand or pretext"
+            )
+    found: dict[str, Extractor] = {}
+    for name in names:
+        if name == "rand":
+            found[name] = _random_features(reality.train)
+            continue
+        if name == "texture":
+            found[name] = TextureFeatures()
+            continue
+
+        def make(name: str = name) -> Any:
+            tell(f"learning the features of `{name}` from the pictures, once")
+            if name == "pretext":
+                return learn_views(reality.train, reality.held_out)
+            labels = (reality.train_labels, reality.held_out_labels)
+            return learn_labels(reality.train, labels[0], reality.held_out, labels[1], len(reality.classes))
+
+        extractor = remembered(folder, f"{key}-{name}", make)
+        if extractor.usable or wanted != "auto":
+            found[name] = extractor
+    return found
+
+
+@one_thread()
+def _random_features(images: Tensor) -> RandomFeatures:
+    return RandomFeatures.fit([to_float(part) for part in torch.split(images, BATCH)])
