@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from gantool.data.sources import catalog
 from gantool.errors import DataError, GantoolError
 from gantool.metrics import inception
 from gantool.metrics.inception import Inception
@@ -19,7 +20,7 @@ FOUND = "delete it and run: gantool data fetch inception"
 
 
 def written(root, content):
-    path = root / "inception" / inception.WEIGHTS.name
+    path = root / "inception" / catalog.INCEPTION_WEIGHTS.name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     return path
@@ -48,7 +49,7 @@ def opened(weights, tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     written(root, weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inception, "HASH", hashlib.sha256(weights).hexdigest())
+        patch.setattr(inception, "INCEPTION_HASH", hashlib.sha256(weights).hexdigest())
         state = torch.get_rng_state()
         network = Inception.open(root)
         assert torch.equal(state, torch.get_rng_state()), "opening drew random numbers"
@@ -60,11 +61,11 @@ def pictures(count, channels):
 
 
 def test_the_file_is_the_one_that_everybody_uses():
-    (url,) = inception.WEIGHTS.urls
-    assert url.endswith(f"/{inception.WEIGHTS.name}")
-    assert inception.WEIGHTS.sha256 == inception.HASH
-    assert inception.HASH.startswith("6726825d")
-    assert len(inception.HASH) == 64
+    (url,) = catalog.INCEPTION_WEIGHTS.urls
+    assert url.endswith(f"/{catalog.INCEPTION_WEIGHTS.name}")
+    assert catalog.INCEPTION_WEIGHTS.sha256 == catalog.INCEPTION_HASH
+    assert catalog.INCEPTION_HASH.startswith("6726825d")
+    assert len(catalog.INCEPTION_HASH) == 64
 
 
 def test_an_image_has_2048_features_that_torch_fidelity_gives_for_its_8_bits(opened, weights, monkeypatch):
@@ -103,7 +104,7 @@ def test_a_missing_file_is_told_with_its_place(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path):
-    path = tmp_path / "inception" / inception.WEIGHTS.name
+    path = tmp_path / "inception" / catalog.INCEPTION_WEIGHTS.name
     path.mkdir(parents=True)
     with pytest.raises(DataError, match=r": cannot be read \((Is a directory|Permission denied)\); check its perm"):
         Inception.open(tmp_path)

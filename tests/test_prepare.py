@@ -21,10 +21,10 @@ from PIL import Image
 from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
 from gantool.data import prepare as prepare_module
 from gantool.data.prepare import LISTED, describe, fetch, find, prepare, table
+from gantool.data.sources import catalog
 from gantool.data.sources.catalog import SOURCES
 from gantool.data.sources.tables import TABLES
 from gantool.errors import DataError
-from gantool.metrics import inception
 from gantool.recipe.blocks import Data
 
 posix = pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
@@ -396,7 +396,7 @@ def test_the_weights_of_inception_are_fetched_to_where_score_looks_for_them(tmp_
     asked = []
     monkeypatch.setattr(prepare_module, "download", lambda remote, folder, **_: asked.append((remote, folder)))
     assert fetch("inception", None, tmp_path, tell=lambda _: None) == "inception"
-    assert asked == [(inception.WEIGHTS, tmp_path / inception.FOLDER)]
+    assert asked == [(catalog.INCEPTION_WEIGHTS, tmp_path / catalog.INCEPTION_FOLDER)]
 
 
 def test_what_was_fetched_is_not_fetched_again(tmp_path):

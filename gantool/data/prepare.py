@@ -16,7 +16,7 @@ from gantool.batches import Batch, DataSpec, Examples, Labeled, Paired, Spec, Un
 from gantool.data import decode
 from gantool.data.archive import complete, unpack
 from gantool.data.download import Progress, Remote, download
-from gantool.data.sources.catalog import SOURCES, Source
+from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_WEIGHTS, SOURCES, Source
 from gantool.data.sources.folders import FETCHED, Folder, keep, locate
 from gantool.data.sources.images import Picture
 from gantool.data.sources.pairs import Pairs
@@ -24,7 +24,6 @@ from gantool.data.sources.tables import TABLES, TableSource, load
 from gantool.data.store import Item, Store, build_store, open_store
 from gantool.data.tables import Table
 from gantool.errors import DataError, NetworkError, unknown
-from gantool.metrics import inception
 from gantool.recipe.blocks import Data
 
 RULE = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
@@ -139,9 +138,9 @@ def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Prog
     Returns:
         what `data.source` calls it.
     """
-    if what == inception.FOLDER:
-        tell(f"fetching {inception.WEIGHTS.name}")
-        download(inception.WEIGHTS, root / inception.FOLDER, progress=progress)
+    if what == INCEPTION_FOLDER:
+        tell(f"fetching {INCEPTION_WEIGHTS.name}")
+        download(INCEPTION_WEIGHTS, root / INCEPTION_FOLDER, progress=progress)
         return what
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", what):
         kind = Examples if what in TABLES else SOURCES[what].kind if what in SOURCES else Labeled

@@ -11,17 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantool.data.download import Remote
+from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_HASH, INCEPTION_WEIGHTS
 from gantool.devices import randomness, seeded
 from gantool.errors import DataError, GantoolError
 
-FOLDER = "inception"  # of the data directory
-HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-WEIGHTS = Remote(
-    "weights-inception-2015-12-05-6726825d.pth",
-    ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",),
-    HASH,
-)
 CHUNK = 32  # images computed at a time, which are 299x299 inside of the network
 
 
@@ -54,7 +47,7 @@ class Inception:
             raise GantoolError(
                 "inception: needs torch-fidelity; install it with: pip install 'gantool[inception]'"
             ) from None
-        path = root / FOLDER / WEIGHTS.name
+        path = root / INCEPTION_FOLDER / INCEPTION_WEIGHTS.name
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -62,9 +55,9 @@ class Inception:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
         found = hashlib.sha256(content).hexdigest()
-        if found != HASH:
+        if found != INCEPTION_HASH:
             raise DataError(
-                f"{path}: has SHA-256 {found[:8]} instead of {HASH[:8]}; "
+                f"{path}: has SHA-256 {found[:8]} instead of {INCEPTION_HASH[:8]}; "
                 "delete it and run: gantool data fetch inception"
             )
         cpu = torch.device("cpu")

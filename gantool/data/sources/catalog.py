@@ -176,6 +176,15 @@ def _berkeley(name: str, summary: str, kind: type[Batch], size: int = 256, diges
     )
 
 
+INCEPTION_FOLDER = "inception"  # of the data directory
+INCEPTION_HASH = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+INCEPTION_WEIGHTS = Remote(
+    "weights-inception-2015-12-05-6726825d.pth",
+    ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",),
+    INCEPTION_HASH,
+)
+
+
 _TEN = "0 1 2 3 4 5 6 7 8 9"
 SOURCES: dict[str, Source] = {
     source.name: source
