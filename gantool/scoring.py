@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gantool import engine, images
+from gantool import images
 from gantool.batches import Paired
 from gantool.data import decode
 from gantool.data.loader import rows_of, split, tensor
@@ -33,6 +33,7 @@ from gantool.models.base import Classifier
 from gantool.recipe.blocks import Data
 from gantool.runs import Run
 from gantool.sampling import Trained
+from gantool.training import engine
 
 SOME = 100  # images of a folder that decide at which size they are compared
 LARGEST = 256  # pixels on a side at which folders are compared, at the most

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gantool.models.shapes import Layer
     from gantool.recipe.blocks import Recipe
     from gantool.scoring import Row, Score
-    from gantool.training import Report
+    from gantool.training.loop import Report
 
 
 class _Console(Console):

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import datasets, transforms
 
-from gantool import devices, engine
+from gantool import devices
 from gantool.data.prepare import prepare
 from gantool.data.sources.eggs import render
 from gantool.images import to_float
@@ -47,6 +47,7 @@ from gantool.metrics.pixels import sliced_wasserstein
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.load import dump
 from gantool.runs import Run
+from gantool.training import engine
 
 
 class Race(NamedTuple):

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from bench import RACES, prepared, rival_of
 
-from gantool import engine
 from gantool.recipe.blocks import Recipe
+from gantool.training import engine
 from gantool.tune.board import Board
 from gantool.tune.inline import Objective
 from gantool.tune.results import sentence

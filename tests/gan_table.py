@@ -22,13 +22,14 @@ from typing import Any
 import optuna
 import torch
 
-from gantool import devices, engine, models
-from gantool.assessment import Gallery
-from gantool.engine import Materials
+from gantool import devices, models
 from gantool.metrics.evaluate import Ask
 from gantool.recipe.blocks import Recipe
-from gantool.trainer import Trainer
-from gantool.training import stream_of
+from gantool.training import engine
+from gantool.training.engine import Materials
+from gantool.training.loop import stream_of
+from gantool.training.monitor import Gallery
+from gantool.training.trainer import Trainer
 from gantool.tune.space import Space
 
 METRICS = ("fd", "fd_rand", "fd_texture", "fd_pretext", "fd_judge", "coverage", "support", "copied")

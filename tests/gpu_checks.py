@@ -29,14 +29,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from gantool import checkpoints, devices, engine, models, training
+from gantool import checkpoints, devices, models
 from gantool.batches import Labeled, Paired, Unpaired
 from gantool.data.sources.catalog import SOURCES
 from gantool.models import blocks
 from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.sampling import Trained
-from gantool.trainer import Trainer
+from gantool.training import engine, loop
+from gantool.training.trainer import Trainer
 
 SCRIPT = Path(__file__).with_name("gpu.py")
 CPU = torch.device("cpu")
@@ -401,7 +402,7 @@ def train_alone(child, device):
     """Train a run to its end in this process, and print each epoch."""
     folder, data_dir, way = child
     torch.use_deterministic_algorithms(way == "deterministic", warn_only=True)
-    training.PATIENCE = 0.0  # a report after every step, so that a kill can come after any
+    loop.PATIENCE = 0.0  # a report after every step, so that a kill can come after any
     recipe = engine.open_recipe(str(Path(folder) / "recipe.yaml"))
     for report in engine.train(recipe, Run(Path(folder)), data_dir=Path(data_dir), device=device):
         if report.finished:
@@ -463,7 +464,7 @@ def wait_for(device):
 
 
 def stream(recipe, store, device):
-    return training.stream_of(recipe, store, device, models.find(recipe.model["name"]).consumes)
+    return loop.stream_of(recipe, store, device, models.find(recipe.model["name"]).consumes)
 
 
 def forever(source):

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gantool import devices, engine, models
+from gantool import devices, models
 from gantool.data.loader import Stream, split
 from gantool.data.prepare import prepare
 from gantool.data.sources.eggs import factors, render
@@ -32,7 +32,8 @@ from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_labels, learn_views
 from gantool.metrics.reference import Reality
 from gantool.models.base import Prompt
-from gantool.trainer import Trainer
+from gantool.training import engine
+from gantool.training.trainer import Trainer
 
 MOMENTS = (0, 100, 250, 500, 1000)  # training steps at which pictures are kept
 CONFIGURATIONS = 20

@@ -6,7 +6,7 @@ import functools
 import inspect
 from pathlib import Path
 
-from gantool import engine, models
+from gantool import models
 from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
 from gantool.data.prepare import describe
 from gantool.data.sources.catalog import SOURCES
@@ -14,6 +14,7 @@ from gantool.errors import GantoolError
 from gantool.models import shapes
 from gantool.models.base import Classifier
 from gantool.recipe.load import shipped
+from gantool.training import engine
 
 RECIPES = list(shipped())
 NARROW = {"width": 4, "discriminator_width": 4, "levels": 3, "blocks": 1}

@@ -21,11 +21,11 @@ from PIL import Image
 from test_interrupts import SEARCH, Driver, checkpoint, epochs_done
 from test_tune import TINY, environment, gantool, table, trials
 
-from gantool import engine
 from gantool.cli import main
 from gantool.devices import available_cores
 from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
+from gantool.training import engine
 from gantool.tune import cluster as clusters
 from gantool.tune import nodes
 from gantool.tune.study import Study

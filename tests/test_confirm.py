@@ -14,9 +14,9 @@ import pytest
 from optuna.trial import TrialState
 from test_search import RATE, planned, quick, run, tiny
 
-from gantool import engine
 from gantool.errors import RunError
 from gantool.runs import Run
+from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.study import Study
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from small import RECIPES, kind, of, small, spec
 
-from gantool import devices, engine, models
+from gantool import devices, models
 from gantool.models import losses, shapes
 from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt, Translator, Turn
-from gantool.trainer import Trainer
+from gantool.training import engine
+from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 PENALISED = {"loss.gradient_penalty": 10.0, "loss.r1": 1.0, "loss.r2": 1.0}
@@ -122,7 +123,7 @@ def waits(function):
 @pytest.mark.parametrize(
     "file",
     [
-        "trainer.py",
+        "training/trainer.py",
         *(f"models/{name}.py" for name in [*models.names(), "base", "losses", "augment"]),
     ],
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from gantool import cli, engine
+from gantool import cli
 from gantool.recipe.load import dump
 from gantool.runs import Run
+from gantool.training import engine
 
 QUICK = {
     "data.source": "digits",

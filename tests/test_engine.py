@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gantool import checkpoints, engine, load, schedule, training
+from gantool import checkpoints, load, schedule
 from gantool.data.prepare import prepare
 from gantool.errors import (
     CheckpointError,
@@ -27,6 +27,7 @@ from gantool.errors import (
 )
 from gantool.recipe.load import dump
 from gantool.runs import Run
+from gantool.training import engine, loop
 
 SMALL = {
     "data.source": "digits",
@@ -55,14 +56,14 @@ def train(recipe, run, data_dir, **rest):
 @pytest.fixture
 def every_step(monkeypatch):
     """Reports after every step."""
-    monkeypatch.setattr(training, "PATIENCE", 0.0)
+    monkeypatch.setattr(loop, "PATIENCE", 0.0)
 
 
 def training_of(recipe, run, data_dir):
     """A run before its first step."""
     store = prepare(recipe.data, data_dir)
     evaluator = engine.evaluator_of(recipe, store, data_dir)
-    return training.Training(recipe, run, store, evaluator, torch.device("cpu"), passing=False)
+    return loop.Training(recipe, run, store, evaluator, torch.device("cpu"), passing=False)
 
 
 def names(folder):
@@ -90,7 +91,7 @@ def test_reports_tell_every_step_and_every_epochs_end(tmp_path, data_dir):
 
 
 def test_without_hurry_an_epoch_is_two_reports(tmp_path, data_dir, monkeypatch):
-    monkeypatch.setattr(training, "PATIENCE", 1e9)
+    monkeypatch.setattr(loop, "PATIENCE", 1e9)
     reports = train(recipe_of(), run_in(tmp_path / "run", recipe_of()), data_dir)
     assert [report.finished for report in reports] == [False, True] * 3
 
@@ -208,7 +209,7 @@ def test_a_kept_checkpoint_holds_both_networks_and_both_optimizers(tmp_path, dat
 
 
 def test_a_trial_of_a_search_keeps_no_checkpoint_of_its_end(tmp_path, data_dir, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINTS", 1e-9)  # no share of the time is worth one
+    monkeypatch.setattr(loop, "CHECKPOINTS", 1e-9)  # no share of the time is worth one
     run = run_in(tmp_path / "run", recipe_of())
     train(recipe_of(), run, data_dir, passing=True)
     assert names(run.checkpoints) == {"best.pt"}
@@ -238,7 +239,7 @@ def test_how_often_is_measured_or_reported_or_saved_does_not_change_what_is_lear
     for index, (patience, changes) in enumerate(
         [(0.5, {}), (0.0, {"train__evaluate_every": 2, "train__evaluate_images": 20, "train__checkpoint_every": 3})]
     ):
-        monkeypatch.setattr(training, "PATIENCE", patience)
+        monkeypatch.setattr(loop, "PATIENCE", patience)
         recipe = recipe_of(**changes)
         run = run_in(tmp_path / str(index), recipe)
         train(recipe, run, data_dir)
@@ -437,7 +438,7 @@ def test_a_report_without_metrics_has_no_metric_in_its_line(tmp_path, data_dir):
 def test_the_step_at_which_something_stopped_to_be_finite_is_named_though_many_are_read_at_once(
     tmp_path, data_dir, monkeypatch
 ):
-    monkeypatch.setattr(training, "PATIENCE", 1e9)
+    monkeypatch.setattr(loop, "PATIENCE", 1e9)
     recipe = recipe_of(train__epochs=1)
     run = run_in(tmp_path / "run", recipe)
     course = training_of(recipe, run, data_dir)
@@ -463,7 +464,7 @@ def course_of(path, data_dir, monkeypatch, recipe, step=0.0, measurement=0.0):
 
     run = run_in(path, recipe)
     with monkeypatch.context() as patch:
-        patch.setattr(training.time, "perf_counter", lambda: clock)
+        patch.setattr(loop.time, "perf_counter", lambda: clock)
         course = training_of(recipe, run, data_dir)
         trained, measured = course.trainer.step, course.assess.measure
         patch.setattr(course.trainer, "step", lambda *given: (tick(step), trained(*given))[1])

@@ -12,11 +12,12 @@ from PIL import Image
 from small import RECIPES, offline, small
 from typer.testing import CliRunner
 
-from gantool import checkpoints, engine, load, training
+from gantool import checkpoints, load
 from gantool.cli import app
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.trainer import Trainer
+from gantool.training import engine, loop
+from gantool.training.trainer import Trainer
 
 each = pytest.mark.parametrize("name", RECIPES)
 STEPS = 3  # in an epoch, about
@@ -32,9 +33,7 @@ def quick(name, **more):
 def steps_of(recipe, data_dir):
     """Give the recipe with batches so large that an epoch has about `STEPS`."""
     store = engine.data_of(recipe, data_dir)
-    count = training.stream_of(
-        recipe, store, torch.device("cpu"), engine.models.find(recipe.model["name"]).consumes
-    ).count
+    count = loop.stream_of(recipe, store, torch.device("cpu"), engine.models.find(recipe.model["name"]).consumes).count
     return engine.change(recipe, {"train.batch_size": max(1, count // STEPS)})
 
 
@@ -90,7 +89,7 @@ def test_a_run_killed_or_stopped_inside_of_an_epoch_and_resumed_ends_bit_for_bit
     name, trained, tmp_path, data_dir, monkeypatch
 ):
     whole = trained(name)
-    monkeypatch.setattr(training, "PATIENCE", 0.0)  # a report after every step
+    monkeypatch.setattr(loop, "PATIENCE", 0.0)  # a report after every step
     recipe = steps_of(quick(name), data_dir)
     stopped = Run.create(dump(recipe), name=name, out=tmp_path / "stopped")
     reports = engine.train(recipe, stopped, data_dir=data_dir, device="cpu")
@@ -179,7 +178,7 @@ def test_learning_rates_stay_and_then_fall_evenly_to_nothing(data_dir):
     recipe = engine.change(quick("gan14"), {"train.epochs": 4, "train.decay_after": 2})
     store = engine.data_of(recipe, data_dir)
     trainer = Trainer(engine.models.build(recipe, store.spec), recipe.train, torch.device("cpu"))
-    stream = training.stream_of(recipe, store, torch.device("cpu"), trainer.model.consumes)
+    stream = loop.stream_of(recipe, store, torch.device("cpu"), trainer.model.consumes)
     batch = next(iter(stream.epoch(1)))
     found = []
     for epochs in (0.0, 1.9, 2.0, 3.0, 3.5, 4.0):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gantool.trainer import Trainer
+from gantool.training.trainer import Trainer
 
 QUICK = ["--device", "cpu", "--steps", "3", "--checks"]
 SCRIPT = Path(gpu.__file__)

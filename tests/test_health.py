@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gantool import checkpoints, health
+from gantool import checkpoints
 from gantool.errors import RunError
-from gantool.health import CODES, SUMMARIES, Diagnosis, Health, Observation, explain
+from gantool.training import diagnoses as health
+from gantool.training.diagnoses import CODES, SUMMARIES, Diagnosis, Health, Observation, explain
 
 HEALTHY = Observation(
     epoch=1,

@@ -11,8 +11,7 @@ from PIL import Image
 from small import small
 from typer.testing import CliRunner
 
-from gantool import batches, checkpoints, devices, engine, inputs, load, models
-from gantool.assessment import sheet
+from gantool import batches, checkpoints, devices, inputs, load, models
 from gantool.batches import DataSpec
 from gantool.cli import app
 from gantool.data.sources.tables import TABLES
@@ -20,6 +19,8 @@ from gantool.data.sources.tables import load as load_table
 from gantool.errors import GantoolError
 from gantool.recipe.load import dump
 from gantool.runs import Run
+from gantool.training import engine
+from gantool.training.monitor import sheet
 
 CPU = torch.device("cpu")
 COLOURS = torch.tensor([[[200]], [[30]], [[90]]], dtype=torch.uint8)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gantool import engine, load
+from gantool import load
 from gantool.data.prepare import prepare
 from gantool.recipe.load import dump
 from gantool.runs import Run
+from gantool.training import engine
 
 
 @pytest.mark.parametrize(

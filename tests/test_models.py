@@ -11,13 +11,14 @@ from small import spec
 from torch import nn
 from torch.nn.functional import conv2d, pad
 
-from gantool import engine, models
+from gantool import models
 from gantool.batches import DataSpec, Labeled
 from gantool.errors import RecipeError
 from gantool.models import losses
 from gantool.models.base import Turn
 from gantool.models.dcgan_tf import DCGANTF
 from gantool.recipe.load import shipped
+from gantool.training import engine
 
 FOODS = ("Bread", "Dairy", "Dessert", "Egg", "Fried", "Meat", "Noodles", "Rice", "Seafood", "Soup", "Vegetable")
 COUNTS = {

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gantool import engine, models
+from gantool import models
 from gantool.batches import DataSpec, Labeled
 from gantool.errors import RecipeError
 from gantool.models import losses
 from gantool.models.cdcgan import CDCGAN
 from gantool.models.wgan_gp import WGANGP
+from gantool.training import engine
 
 SMALL = {"generator": [[8, 4, 1, 0], [1, 4, 2, 1]], "discriminator": [[8, 4, 2, 1], [8, 3, 1, 1], [1, 4, 1, 0]]}
 GREY = DataSpec(1, 8, 8, ("0", "1", "2"))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gantool import devices, engine, models
+from gantool import devices, models
 from gantool.batches import Column, DataSpec, Examples, Labeled, RowSpec, TextSpec
 from gantool.data.sources import tables
 from gantool.errors import RecipeError
@@ -18,7 +18,8 @@ from gantool.models.cnn import CNN
 from gantool.models.dense import Dense
 from gantool.models.lstm import LSTM
 from gantool.recipe.blocks import Optimizer, Train
-from gantool.trainer import Trainer
+from gantool.training import engine
+from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 PICTURES = DataSpec(1, 16, 16, tuple("0123456789"))

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from gantool import devices, engine, models
+from gantool import devices, models
 from gantool.batches import DataSpec, Labeled
-from gantool.trainer import Trainer
+from gantool.training import engine
+from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SEED = 11

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from gantool.engine import change, open_recipe
 from gantool.errors import RecipeError
 from gantool.models import KINDS
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Choice, Data, Optimizer, Recipe
 from gantool.recipe.load import find, load, parse_changes, shipped
 from gantool.recipe.strict_yaml import parse
+from gantool.training.engine import change, open_recipe
 
 TEXT = """\
 model:

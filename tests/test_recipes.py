@@ -9,12 +9,12 @@ from gantool import models
 from gantool.data.prepare import find
 from gantool.data.sources.catalog import SOURCES
 from gantool.data.sources.tables import TABLES
-from gantool.engine import change, open_recipe
 from gantool.models import KINDS
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Range
 from gantool.recipe.load import shipped
 from gantool.recipe.strict_yaml import parse
+from gantool.training.engine import change, open_recipe
 
 NAMES = sorted(shipped())
 each = pytest.mark.parametrize("name", NAMES)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gantool import checkpoints, engine, training
+from gantool import checkpoints
 from gantool.errors import CheckpointError, DataError
 from gantool.recipe.load import dump
 from gantool.runs import Run
+from gantool.training import engine, loop
 
 QUICK = {
     "data.held_out": 0.0,
@@ -39,7 +40,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def every_step(monkeypatch):
     """Reports after every step, so that a test can stop at any."""
-    monkeypatch.setattr(training, "PATIENCE", 0.0)
+    monkeypatch.setattr(loop, "PATIENCE", 0.0)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,9 +12,9 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from test_search import BETA, RATE, bowl, quick, reseeded, rows, run, states, tiny
 
-from gantool import engine
 from gantool.errors import RecipeError
 from gantool.schedule import measured_epochs
+from gantool.training import engine
 from gantool.tune import samplers
 from gantool.tune.study import Study
 

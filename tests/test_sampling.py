@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gantool import checkpoints, devices, engine, load, models
+from gantool import checkpoints, devices, load, models
 from gantool.batches import DataSpec
 from gantool.errors import CheckpointError, GantoolError, RunError
 from gantool.images import to_pixels
@@ -18,6 +18,7 @@ from gantool.models.base import FromNoise, Prompt
 from gantool.recipe.load import dump, shipped
 from gantool.runs import Run
 from gantool.sampling import Trained, animate_training, animate_walk, slerp
+from gantool.training import engine
 
 CPU = torch.device("cpu")
 FROM_NOISE = [name for name in shipped() if issubclass(models.find(engine.open_recipe(name).model["name"]), FromNoise)]

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from small import small
 
-from gantool import cli, engine, images, load, scoring
+from gantool import cli, images, load, scoring
 from gantool.data.sources.eggs import render
 from gantool.images import to_float
 from gantool.recipe.load import dump
 from gantool.runs import Run
+from gantool.training import engine
 
 DIGITS = {
     "data.source": "digits",
@@ -342,11 +343,11 @@ def test_what_cannot_be_measured_is_said_in_one_line(arguments, code, message, r
 
 
 def test_every_diagnosis_is_listed_and_explained(capsys):
-    from gantool import health
+    from gantool.training import diagnoses
 
     assert gantool("explain") == 0
     listed = capsys.readouterr().out
-    for code in health.CODES:
+    for code in diagnoses.CODES:
         assert code in listed
         assert gantool("explain", code) == 0
-        assert capsys.readouterr().out.strip() == health.explain(code)
+        assert capsys.readouterr().out.strip() == diagnoses.explain(code)

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from gantool import engine, models
+from gantool import models
 from gantool.errors import ResourceError, TrainingError
 from gantool.recipe import load as recipes
 from gantool.schedule import measured_epochs
+from gantool.training import engine
 from gantool.tune.board import Board
 from gantool.tune.search import Way, search
 from gantool.tune.study import Study

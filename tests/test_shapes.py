@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from gantool import cli, engine, models, terminal
+from gantool import cli, models, terminal
 from gantool.batches import DataSpec, Labeled
 from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models import losses, shapes
 from gantool.models.base import NoiseModel
 from gantool.models.dcgan import DCGAN
 from gantool.recipe.load import shipped
+from gantool.training import engine
 
 GOLDEN = Path(__file__).parent / "golden"
 NON_SATURATING = losses.find("non_saturating")()

@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from gantool import engine
 from gantool.errors import RecipeError, ShapeError
+from gantool.training import engine
 from gantool.tune.space import Space
 
 

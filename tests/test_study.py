@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, tiny
 
-from gantool import engine
 from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
 from gantool.runs import environment
+from gantool.training import engine
 from gantool.tune import page, results
 from gantool.tune.board import Board
 from gantool.tune.race import CLEARLY, SELECTION

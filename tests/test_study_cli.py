@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from test_search import BETA, RATE, TINY, made, planned, run, tiny
 
-from gantool import engine
 from gantool.cli import main
 from gantool.recipe.load import parse_changes
 from gantool.runs import Run
+from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.study import Study
 

@@ -17,7 +17,7 @@ from gantool.models.dcgan_tf import DCGANTF
 from gantool.models.losses import Adversarial
 from gantool.models.mlp import MLP
 from gantool.recipe.blocks import Optimizer, PlayerOptimizer, Train
-from gantool.trainer import Trainer
+from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 DATA = DataSpec(1, 4, 4)

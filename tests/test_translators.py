@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from gantool import devices, engine, models
+from gantool import devices, models
 from gantool.batches import DataSpec, Paired, Unpaired
 from gantool.errors import RecipeError, ShapeError
 from gantool.models import losses
@@ -20,7 +20,8 @@ from gantool.models.blocks import PatchGAN
 from gantool.models.cyclegan import CycleGAN, History, Residual, ResNet
 from gantool.models.pix2pix import DropoutNoise, Pix2Pix, UNet
 from gantool.models.shapes import _layer, trace
-from gantool.trainer import Trainer
+from gantool.training import engine
+from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 NON_SATURATING = losses.find("non_saturating")()

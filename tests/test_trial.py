@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 
-from gantool import checkpoints, engine, training
+from gantool import checkpoints
 from gantool.recipe import load as recipes
 from gantool.runs import Run
+from gantool.training import engine, loop
 from gantool.tune.trial import run_trial
 
 EPOCHS = 6
@@ -17,7 +18,7 @@ EPOCHS = 6
 @pytest.fixture(autouse=True)
 def every_epoch(monkeypatch):
     """A checkpoint to go on from at the end of every epoch, whatever it costs."""
-    monkeypatch.setattr(training, "CHECKPOINTS", 1e9)
+    monkeypatch.setattr(loop, "CHECKPOINTS", 1e9)
 
 
 def config(folder, data_dir, **changes):

@@ -19,8 +19,9 @@ from optuna.trial import TrialState
 from PIL import Image
 from rich.console import Console
 
-from gantool import engine, terminal
+from gantool import terminal
 from gantool.errors import CheckpointError, ResourceError, RunError
+from gantool.training import engine
 from gantool.tune import insight, results
 from gantool.tune.board import WIDE, Board, sparkline
 from gantool.tune.cluster import Node, Slots, share

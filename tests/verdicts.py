@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from gantool import engine
+from gantool.training import engine
 from gantool.tune.board import Board
 from gantool.tune.race import SELECTION, Outcome, Race, race
 from gantool.tune.search import Way, search

@@ -111,7 +111,7 @@ def _kind(what: str) -> type[Batch]:
     if _data_block(what) is None:
         return Labeled
     from gantool import models
-    from gantool.engine import open_recipe
+    from gantool.training.engine import open_recipe
 
     return models.find(open_recipe(what).model["name"]).consumes
 
@@ -129,7 +129,7 @@ def _data_block(what: str) -> dict[str, Any] | None:
 
     if what in SOURCES or what in TABLES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
         return None
-    from gantool.engine import open_recipe
     from gantool.recipe.schema import plain
+    from gantool.training.engine import open_recipe
 
     return plain(open_recipe(what).data)

@@ -50,8 +50,8 @@ def train(
     data_dir: DataDir = None,
 ) -> None:
     """Train a recipe. Ctrl-C saves and says how to go on."""
-    from gantool.engine import begin
     from gantool.recipe.load import parse_changes
+    from gantool.training.engine import begin
 
     chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
     follow(chosen, run, new=not resume, device=device, data_dir=data_root(data_dir))
@@ -64,7 +64,7 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
         TrainingError: a loss is no longer finite, or the run ended diverged, with all that it made kept.
     """
     from gantool import terminal
-    from gantool.engine import train as training
+    from gantool.training.engine import train as training
 
     terminal.tell(f"run {run.path}")
     report = None
@@ -147,7 +147,7 @@ def sample(
         _translate(found, trained, given, output, read_seeds("0" if seeds is None else seeds), class_name, overwrite)
         return
     from gantool import images
-    from gantool.assessment import sheet
+    from gantool.training.monitor import sheet
 
     shown = trained.shown
     if shown is not None and seeds is None and class_name is None:
@@ -337,12 +337,13 @@ def explain(
     code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="A diagnosis, such as mode-collapse.")] = None,
 ) -> None:
     """Explain a diagnosis: what was seen, why it happens, what to try. Without a code, list them."""
-    from gantool import health, terminal
+    from gantool import terminal
+    from gantool.training import diagnoses
 
     if code is None:
-        terminal.out.print(terminal.table("", ("code", "what it says"), health.SUMMARIES.items()))
+        terminal.out.print(terminal.table("", ("code", "what it says"), diagnoses.SUMMARIES.items()))
     else:
-        terminal.result(health.explain(code))
+        terminal.result(diagnoses.explain(code))
 
 
 def shapes(
@@ -355,9 +356,9 @@ def shapes(
     from dataclasses import asdict
 
     from gantool import terminal
-    from gantool.engine import open_recipe
-    from gantool.engine import shapes as trace
     from gantool.recipe.load import parse_changes
+    from gantool.training.engine import open_recipe
+    from gantool.training.engine import shapes as trace
 
     layers = trace(open_recipe(recipe, parse_changes(changes or [])), data_root(data_dir))
     if as_json:

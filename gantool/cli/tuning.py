@@ -85,10 +85,10 @@ def tune(
 ) -> None:
     """Search a recipe's space with Ray and Optuna. Ctrl-C loses nothing, and the same command goes on."""
     from gantool import terminal
-    from gantool.engine import open_recipe
     from gantool.files import is_file
     from gantool.recipe.load import parse_changes, shipped
     from gantool.runs import STUDY
+    from gantool.training.engine import open_recipe
     from gantool.tune import results
     from gantool.tune.board import Board
     from gantool.tune.search import Way, search
@@ -218,10 +218,10 @@ def promote(
     data_dir: DataDir = None,
 ) -> None:
     """Train the winner for the recipe's full length, as a new run."""
-    from gantool import engine
     from gantool.recipe import load as recipes
     from gantool.recipe.load import parse_changes
     from gantool.runs import Run
+    from gantool.training import engine
     from gantool.tune import results
 
     home = _open(study)
@@ -303,8 +303,8 @@ def simulate(
 ) -> None:
     """Replay searches on a table of trainings: what a sampler, a pruner and a budget are worth."""
     from gantool import terminal
-    from gantool.engine import open_recipe
     from gantool.recipe.load import parse_changes
+    from gantool.training.engine import open_recipe
     from gantool.tune import simulate as simulation
 
     chosen = open_recipe(recipe, parse_changes(changes or []))

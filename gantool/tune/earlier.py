@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool import engine
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
 from gantool.runs import environment
+from gantool.training import engine
 from gantool.tune.study import DATA, FIRST_POINTS, TAKEN, Study
 
 POINTS = 3  # of an earlier study that are tried first

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import gantool
-from gantool import engine, models
+from gantool import models
 from gantool.errors import GantoolError, ResourceError
 from gantool.files import disk
 from gantool.recipe import load as recipes
 from gantool.runs import STUDY
+from gantool.training import engine
 from gantool.tune.cluster import Node
 from gantool.tune.study import Study
 from gantool.tune.trials import Place
@@ -112,7 +113,7 @@ def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
 
     from gantool.data.store import open_store
     from gantool.models import build
-    from gantool.trainer import Trainer
+    from gantool.training.trainer import Trainer
 
     recipe = recipes.parse(text, "the largest trial", models.KINDS)
     opened = open_store(Path(store)) if store else None

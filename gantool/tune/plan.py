@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from gantool import devices, models, terminal
-from gantool.assessment import Assessment
-from gantool.engine import Materials
 from gantool.recipe.blocks import Recipe
 from gantool.schedule import trial_epochs
-from gantool.trainer import Trainer
-from gantool.training import stream_of
+from gantool.training.engine import Materials
+from gantool.training.loop import stream_of
+from gantool.training.monitor import Assessment
+from gantool.training.trainer import Trainer
 from gantool.tune.race import LOOK, SELECTION
 from gantool.tune.study import finish_epochs
 from gantool.tune.verdict import LEAST_SEEDS

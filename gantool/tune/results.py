@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gantool import engine, images, models
+from gantool import images, models
 from gantool.files import replacing
 from gantool.files import write as write_file
 from gantool.models.base import Generative
@@ -21,6 +21,7 @@ from gantool.runs import Run
 from gantool.sampling import Trained
 from gantool.scoring import side_by_side
 from gantool.terminal import duration, number, several
+from gantool.training import engine
 from gantool.tune.findings import Findings
 from gantool.tune.study import ENDED, MADE_WITH, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, shown

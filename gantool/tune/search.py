@@ -12,13 +12,14 @@ from typing import Literal
 
 from optuna.trial import TrialState
 
-from gantool import devices, engine
+from gantool import devices
 from gantool.data.store import Store
-from gantool.engine import Materials
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.files import alone
 from gantool.recipe.blocks import Recipe
 from gantool.terminal import several
+from gantool.training import engine
+from gantool.training.engine import Materials
 from gantool.tune import cluster, inline, results
 from gantool.tune.board import Board
 from gantool.tune.earlier import begin_with, take_over

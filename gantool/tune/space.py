@@ -11,10 +11,10 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from gantool import engine
 from gantool.errors import GantoolError, RecipeError
 from gantool.recipe.blocks import Choice, Range, Recipe
 from gantool.recipe.schema import plain
+from gantool.training import engine
 from gantool.tune.findings import COMPLEMENT
 
 ALIKE = (

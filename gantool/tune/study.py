@@ -22,13 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import QueuePool, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from gantool import engine
 from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceError, RunError
 from gantool.files import write
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe, Tune
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment, make_directory
+from gantool.training import engine
 from gantool.tune.findings import Confirmed, disqualified
 from gantool.tune.race import SELECTION, Outcome, Race, race
 from gantool.tune.samplers import derived, pruner, sampler

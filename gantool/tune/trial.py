@@ -9,9 +9,8 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gantool import engine, health, models
+from gantool import models
 from gantool.data.store import open_store
-from gantool.engine import Materials
 from gantool.errors import DiskError, TrainingError
 from gantool.files import write
 from gantool.images import to_uint8
@@ -21,7 +20,9 @@ from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.sampling import Trained
-from gantool.training import Report
+from gantool.training import diagnoses, engine
+from gantool.training.engine import Materials
+from gantool.training.loop import Report
 
 NEW_LATENTS = 1_000_000  # added to the seeds of a measurement's latents, for latents that chose nothing
 WAIT = 60.0  # seconds for a worker of a search that was killed to let go of a trial that this one takes up
@@ -139,7 +140,7 @@ def _measurement(chosen: Recipe, report: Report, begun: int) -> dict[str, Any]:
         "epoch": report.epoch,
         "seconds": round(report.seconds, 3),
         "diagnoses": list(report.diagnoses),
-        "copies": health.copies(report.metrics, report.measured_with.get("held_out", 0)),
+        "copies": diagnoses.copies(report.metrics, report.measured_with.get("held_out", 0)),
         "finished": report.epoch == chosen.train.epochs,
         "resumed": begun,
     }
@@ -148,7 +149,7 @@ def _measurement(chosen: Recipe, report: Report, begun: int) -> dict[str, Any]:
 def _copies(entry: Mapping[str, Any]) -> bool:
     """Return whether the measurement of a line of the log says that the images are copies."""
     metrics = {name.removeprefix("metrics/"): value for name, value in entry.items() if name.startswith("metrics/")}
-    return health.copies(metrics, entry.get("measured_with", {}).get("held_out", 0))
+    return diagnoses.copies(metrics, entry.get("measured_with", {}).get("held_out", 0))
 
 
 def _judged(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from gantool import engine, terminal
+from gantool import terminal
 from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
+from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.plan import Plan
 from gantool.tune.race import most

@@ -30,7 +30,7 @@ from gantool.recipe import load as recipes
 from gantool.recipe import schema
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
-from gantool.training import Report, Training
+from gantool.training.loop import Report, Training
 
 PAIRS = "pairs.png"  # in a run's directory: the first pairs that it learns from
 FREE = {

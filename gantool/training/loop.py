@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from gantool import batches, checkpoints, devices, images, models, schedule
-from gantool.assessment import Assessment
 from gantool.batches import Batch
 from gantool.checkpoints import fit
 from gantool.data.loader import Rows, Stream, rows_of
 from gantool.data.store import Store
 from gantool.data.tables import Table
 from gantool.errors import CheckpointError, DataError, TrainingError
-from gantool.health import Diagnosis, Health, Observation
 from gantool.metrics.classification import Exam
 from gantool.metrics.evaluate import Evaluator
 from gantool.models import shapes
@@ -28,7 +26,9 @@ from gantool.models.base import Generative, Model
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
-from gantool.trainer import Trainer
+from gantool.training.diagnoses import Diagnosis, Health, Observation
+from gantool.training.monitor import Assessment
+from gantool.training.trainer import Trainer
 
 PATIENCE = 0.5  # seconds between reports inside of an epoch
 POSITION = (
@@ -56,7 +56,7 @@ class Report:
         metrics: such as `fd`, in the epochs in which they are measured.
         best: the lowest value so far of the metric that decides; infinite before the first.
         measured_with: what the metrics were measured with; empty where there are none.
-        diagnoses: what is wrong with the run at the moment, by code; see `health`.
+        diagnoses: what is wrong with the run at the moment, by code; see `diagnoses`.
         news: diagnoses that began or ended with this report.
         measured_seconds: of `seconds`, what measurements took.
     """

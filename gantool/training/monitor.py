@@ -47,7 +47,7 @@ class Assessment(ABC):
 
     @abstractmethod
     def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Give its metrics by name, and what a diagnosis needs besides, as `health.Observation` takes it."""
+        """Give its metrics by name, and what a diagnosis needs besides, as `diagnoses.Observation` takes it."""
 
     @abstractmethod
     def look(self) -> tuple[Image.Image, dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Training: the step, the loop, its reports, measurements and diagnoses."""
