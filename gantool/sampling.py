@@ -14,12 +14,11 @@ from torch import Tensor
 from gantool import animation, checkpoints, devices, images, models
 from gantool.checkpoints import fit, spec_of
 from gantool.errors import CheckpointError, RunError, unknown
-from gantool.metrics.evaluate import Ask
+from gantool.metrics.evaluate import Ask, prompt_of
 from gantool.models import KINDS
 from gantool.models.base import Classifier, FromNoise, Generative, Prompt
 from gantool.recipe import load as recipes
 from gantool.runs import Run
-from gantool.training.monitor import prompt_of
 
 BATCH = 64
 FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly

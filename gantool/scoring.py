@@ -33,7 +33,7 @@ from gantool.models.base import Classifier
 from gantool.recipe.blocks import Data
 from gantool.runs import Run
 from gantool.sampling import Trained
-from gantool.training import engine
+from gantool.training import engine, setup
 
 SOME = 100  # images of a folder that decide at which size they are compared
 LARGEST = 256  # pixels on a side at which folders are compared, at the most
@@ -212,7 +212,7 @@ def _answers(
         raise GantoolError(f"--against {against}: compares pictures, but {trained.name} makes none; leave it out")
     if count is not None:
         raise GantoolError(f"--images {count}: counts generated pictures, but {trained.name} makes none; leave it out")
-    exam = engine.gather(trained.recipe, data_dir, tell=tell).evaluator
+    exam = setup.gather(trained.recipe, data_dir, tell=tell).evaluator
     assert isinstance(exam, Exam)
     found = exam.measure(trained.answer)
     return [Value(name, found[name]) for name in wanted if name in found], exam.about
@@ -249,7 +249,7 @@ def evaluator_of(
     count = count or recipe.train.evaluate_images
     if against is None:
         recipe = engine.change(recipe, {"train.evaluate_images": count})
-        evaluator = engine.evaluator_of(recipe, engine.data_of(recipe, data_dir, tell=tell), data_dir, tell=tell)
+        evaluator = setup.evaluator_of(recipe, setup.data_of(recipe, data_dir, tell=tell), data_dir, tell=tell)
         assert isinstance(evaluator, Evaluator)
         return evaluator
     if trained.shown is not None:
@@ -487,7 +487,7 @@ def nearest(
     """
     trained = Trained(run, checkpoint, device)
     evaluator = evaluator_of(trained, None, None, data_dir, tell)
-    store = engine.data_of(trained.recipe, data_dir, tell=tell)
+    store = setup.data_of(trained.recipe, data_dir, tell=tell)
     assert isinstance(store, Store)
     extractor = evaluator.extractors[evaluator.guard]
     rows = rows_of(store.labels, trained.recipe.data.held_out, trained.model.consumes).train

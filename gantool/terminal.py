@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gantool.models.shapes import Layer
     from gantool.recipe.blocks import Recipe
     from gantool.scoring import Row, Score
-    from gantool.training.loop import Report
+    from gantool.training.report import Report
 
 
 class _Console(Console):

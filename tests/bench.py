@@ -47,7 +47,7 @@ from gantool.metrics.pixels import sliced_wasserstein
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.training import engine
+from gantool.training import engine, setup
 
 
 class Race(NamedTuple):
@@ -159,7 +159,7 @@ def race(name: str, pictures: int, epochs: int) -> tuple[Clock, Clock, float]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         dataset, recipe = prepared(engine.open_recipe(name, {"train.epochs": epochs}), pictures, folder)
-        materials = engine.gather(recipe, folder)
+        materials = setup.gather(recipe, folder)
         run = Run.create(dump(recipe), name=name, out=folder / "run")
         reports = []
 

@@ -18,7 +18,7 @@ import torch
 from bench import RACES, prepared, rival_of
 
 from gantool.recipe.blocks import Recipe
-from gantool.training import engine
+from gantool.training import engine, setup
 from gantool.tune.board import Board
 from gantool.tune.inline import Objective
 from gantool.tune.results import sentence
@@ -121,7 +121,7 @@ def worth(seconds: float) -> bool:
         with Silent(recipe) as board:
             home = search(recipe, out=folder / "study", fresh=False, data_dir=folder / "data", board=board, stopped=[])
         took = time.perf_counter() - start
-        materials = engine.gather(recipe, folder / "data")
+        materials = setup.gather(recipe, folder / "data")
         learned = len(materials.evaluator.reality.train)
         notebook = recipe.train.epochs * learned / pace
         verdict, said = home.verdict(), sentence(home)

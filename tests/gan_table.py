@@ -25,10 +25,10 @@ import torch
 from gantool import devices, models
 from gantool.metrics.evaluate import Ask
 from gantool.recipe.blocks import Recipe
-from gantool.training import engine
-from gantool.training.engine import Materials
+from gantool.training import engine, setup
 from gantool.training.loop import stream_of
 from gantool.training.monitor import Gallery
+from gantool.training.setup import Materials
 from gantool.training.trainer import Trainer
 from gantool.tune.space import Space
 
@@ -48,7 +48,7 @@ def configurations(recipe: Recipe, count: int) -> list[dict[str, Any]]:
 
 @cache
 def _materials(recipe_text: str, data_dir: str) -> Materials:
-    return engine.gather(engine.open_recipe(recipe_text), Path(data_dir))
+    return setup.gather(engine.open_recipe(recipe_text), Path(data_dir))
 
 
 def curve(recipe: Recipe, materials: Materials, every: int) -> Iterator[dict[str, Any]]:
@@ -140,7 +140,7 @@ def main() -> None:
         for number, values in enumerate(configurations(recipe, told.configurations))
         if (number, seed) not in there
     ]
-    engine.gather(recipe, told.work / "data")  # once, before two processes want it
+    setup.gather(recipe, told.work / "data")  # once, before two processes want it
     start = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(told.processes) as pool, kept.open("a", encoding="utf-8") as file:
         for count, job in enumerate(pool.imap_unordered(train, jobs), 1):

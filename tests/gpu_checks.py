@@ -36,7 +36,7 @@ from gantool.models import blocks
 from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.sampling import Trained
-from gantool.training import engine, loop
+from gantool.training import engine, loop, setup
 from gantool.training.trainer import Trainer
 
 SCRIPT = Path(__file__).with_name("gpu.py")
@@ -160,7 +160,7 @@ class Bench:
         return self.recipe(name, **small.small(name), **{"train.batch_size": batch})
 
     def store(self, recipe):
-        return engine.data_of(recipe, self.data_dir)
+        return setup.data_of(recipe, self.data_dir)
 
     def trained(self, name):
         """Train by the recipe for the steps that are asked for; raises where anything is not finite."""

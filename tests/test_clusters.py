@@ -25,7 +25,7 @@ from gantool.cli import main
 from gantool.devices import available_cores
 from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
-from gantool.training import engine
+from gantool.training import engine, setup
 from gantool.tune import cluster as clusters
 from gantool.tune import nodes
 from gantool.tune.study import Study
@@ -238,7 +238,7 @@ def test_data_that_only_the_driver_sees_are_copied_into_the_study_and_trained_on
     more = {"train.evaluate_images": 64, "train.extractors": ["rand", "pretext"], "train.epochs": 2}
     recipe = engine.open_recipe("gan14", {**changes, **more})
     own = tmp_path / "own"
-    store = engine.gather(recipe, own).store.path
+    store = setup.gather(recipe, own).store.path
     learned = names(own / "extractors")
     assert learned
     (tmp_path / "s").mkdir()

@@ -27,7 +27,7 @@ from gantool.errors import (
 )
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.training import engine, loop
+from gantool.training import engine, loop, resume, setup
 
 SMALL = {
     "data.source": "digits",
@@ -62,7 +62,7 @@ def every_step(monkeypatch):
 def training_of(recipe, run, data_dir):
     """A run before its first step."""
     store = prepare(recipe.data, data_dir)
-    evaluator = engine.evaluator_of(recipe, store, data_dir)
+    evaluator = setup.evaluator_of(recipe, store, data_dir)
     return loop.Training(recipe, run, store, evaluator, torch.device("cpu"), passing=False)
 
 
@@ -374,7 +374,7 @@ def test_a_run_goes_on_with_more_epochs_and_other_frequencies_but_no_other_setti
     run = run_in(tmp_path / "run", recipe)
     train(recipe, run, data_dir)
     free = {"train.epochs": 4, "train.evaluate_every": 2, "train.checkpoint_every": 2, "train.keep_every": 4}
-    wanted = engine.resumed(run, None, free)
+    wanted = resume.resumed(run, None, free)
     assert wanted.train.epochs == 4
     assert engine.open_recipe(str(run.path)) == wanted
     train(wanted, run, data_dir)
@@ -389,7 +389,7 @@ def test_a_run_goes_on_with_more_epochs_and_other_frequencies_but_no_other_setti
         ("train.batch_size", 32, 64),
     ):
         with pytest.raises(RunError) as error:
-            engine.resumed(run, None, {key: value})
+            resume.resumed(run, None, {key: value})
         assert str(error.value) == (
             f"{run.path}: was started with {key}={before}, not {value}; start a new run for that"
         )
@@ -399,10 +399,10 @@ def test_a_run_goes_on_with_more_epochs_and_other_frequencies_but_no_other_setti
 def test_a_whole_recipe_may_be_named_if_it_is_the_runs_own(tmp_path):
     recipe = recipe_of()
     run = run_in(tmp_path / "run", recipe)
-    assert engine.resumed(run, recipe_of(train__epochs=9), {}).train.epochs == 9
-    assert engine.resumed(run, recipe.model_copy(update={"name": "other"}), {}).name == "gan14"
+    assert resume.resumed(run, recipe_of(train__epochs=9), {}).train.epochs == 9
+    assert resume.resumed(run, recipe.model_copy(update={"name": "other"}), {}).name == "gan14"
     with pytest.raises(RunError, match=r"was started with model\.discriminator=\[256\], not \[\[32, 3, 2, 1\]"):
-        engine.resumed(run, engine.open_recipe("dcgan14", SMALL), {})
+        resume.resumed(run, engine.open_recipe("dcgan14", SMALL), {})
 
 
 def test_weights_that_do_not_fit_are_told_by_name(tmp_path):
@@ -506,7 +506,7 @@ def test_a_run_that_is_prolonged_follows_the_schedule_of_its_new_length(tmp_path
     run = run_in(tmp_path / "run", recipe)
     train(recipe, run, data_dir)
     before = [entry["epoch"] for entry in run.entries() if "metrics/fd" in entry]
-    longer = engine.resumed(run, None, {"train.epochs": 40})
+    longer = resume.resumed(run, None, {"train.epochs": 40})
     expected = training_of(longer, run_in(tmp_path / "other", longer), data_dir).measured
     train(longer, run, data_dir)
     after = [entry["epoch"] for entry in run.entries() if "metrics/fd" in entry]
@@ -520,7 +520,7 @@ def test_a_position_of_an_older_version_has_more_names_which_are_left_out(tmp_pa
     state = checkpoints.load(run.checkpoints / "last.pt")
     state["position"] |= {"trained_seconds": 1.0, "last_cost": 2.0}
     checkpoints.save(run.checkpoints / "last.pt", state)
-    longer = engine.resumed(run, None, {"train.epochs": 2})
+    longer = resume.resumed(run, None, {"train.epochs": 2})
     course = training_of(longer, run, data_dir)
     course.restore(lambda _: None)
     assert course.epoch == 2
@@ -567,7 +567,7 @@ def test_one_picture_is_no_pictures(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")
     recipe = engine.open_recipe("gan14", {"data.source": str(tmp_path / "one"), "data.classes": None})
-    told = engine.counted(recipe, prepare(recipe.data, tmp_path / "data"))
+    told = setup.counted(recipe, prepare(recipe.data, tmp_path / "data"))
     assert told.startswith(
         "learning from 1 picture; none are held out, so that copying cannot be told; with fewer than"
     )

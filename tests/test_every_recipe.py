@@ -16,7 +16,7 @@ from gantool import checkpoints, load
 from gantool.cli import app
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.training import engine, loop
+from gantool.training import engine, loop, setup
 from gantool.training.trainer import Trainer
 
 each = pytest.mark.parametrize("name", RECIPES)
@@ -32,7 +32,7 @@ def quick(name, **more):
 
 def steps_of(recipe, data_dir):
     """Give the recipe with batches so large that an epoch has about `STEPS`."""
-    store = engine.data_of(recipe, data_dir)
+    store = setup.data_of(recipe, data_dir)
     count = loop.stream_of(recipe, store, torch.device("cpu"), engine.models.find(recipe.model["name"]).consumes).count
     return engine.change(recipe, {"train.batch_size": max(1, count // STEPS)})
 
@@ -176,7 +176,7 @@ def test_the_mean_of_a_generators_weights_makes_the_pictures_and_is_not_what_mov
 
 def test_learning_rates_stay_and_then_fall_evenly_to_nothing(data_dir):
     recipe = engine.change(quick("gan14"), {"train.epochs": 4, "train.decay_after": 2})
-    store = engine.data_of(recipe, data_dir)
+    store = setup.data_of(recipe, data_dir)
     trainer = Trainer(engine.models.build(recipe, store.spec), recipe.train, torch.device("cpu"))
     stream = loop.stream_of(recipe, store, torch.device("cpu"), trainer.model.consumes)
     batch = next(iter(stream.epoch(1)))

@@ -15,8 +15,10 @@ import pytest
 
 from gantool import checkpoints
 from gantool.errors import RunError
-from gantool.training import diagnoses as health
-from gantool.training.diagnoses import CODES, SUMMARIES, Diagnosis, Health, Observation, explain
+from gantool.training import diagnoses as rules
+from gantool.training import health
+from gantool.training.diagnoses import CODES, SUMMARIES, Diagnosis, Observation, explain
+from gantool.training.health import Health
 
 HEALTHY = Observation(
     epoch=1,
@@ -637,11 +639,14 @@ def test_an_unknown_code_names_the_nearest_or_all(code, message):
 
 
 def test_health_needs_nothing_but_python():
-    tree = ast.parse(Path(health.__file__).read_text(encoding="utf-8"))
-    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    nodes = [node for file in (rules, health) for node in ast.walk(ast.parse(Path(file.__file__).read_text("utf-8")))]
+    names = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
 
-    assert {name for name in names if name not in sys.stdlib_module_names | {"collections.abc"}} == {"gantool.errors"}
+    assert {name for name in names if name not in sys.stdlib_module_names | {"collections.abc"}} == {
+        "gantool.errors",
+        "gantool.training.diagnoses",
+    }
 
 
 @pytest.mark.parametrize(

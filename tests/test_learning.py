@@ -9,7 +9,7 @@ from gantool import load
 from gantool.data.prepare import prepare
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.training import engine
+from gantool.training import engine, setup
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_generator_comes_nearer_to_real_digits_and_the_best_of_it_is_what_is_s
 
     # What `sample` gives is what was measured, and different seeds are different pictures.
     trained = load(run.path, device="cpu")
-    evaluate = engine.evaluator_of(recipe, prepare(recipe.data, data_dir), data_dir)
+    evaluate = setup.evaluator_of(recipe, prepare(recipe.data, data_dir), data_dir)
     again = evaluate(trained.pictures).metrics
     assert again["fd"] == pytest.approx(min(distances), rel=1e-2)
     pictures = trained.sample(range(16)).flatten(1)

@@ -15,7 +15,7 @@ from gantool import checkpoints
 from gantool.errors import CheckpointError, DataError
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.training import engine, loop
+from gantool.training import engine, loop, resume
 
 QUICK = {
     "data.held_out": 0.0,
@@ -146,7 +146,7 @@ def test_a_run_prolonged_equals_one_that_was_as_long_from_the_start(straight, tm
     short = recipe_of("gan14", epochs=2)
     run = run_in(tmp_path / "run", short)
     train(short, run, data_dir)
-    longer = engine.resumed(run, None, {"train.epochs": 3})
+    longer = resume.resumed(run, None, {"train.epochs": 3})
     train(longer, run, data_dir)
     assert_same_end(run, straight("gan14"))
 

@@ -51,7 +51,7 @@ def train(
 ) -> None:
     """Train a recipe. Ctrl-C saves and says how to go on."""
     from gantool.recipe.load import parse_changes
-    from gantool.training.engine import begin
+    from gantool.training.resume import begin
 
     chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
     follow(chosen, run, new=not resume, device=device, data_dir=data_root(data_dir))

@@ -23,6 +23,7 @@ from gantool.metrics.distances import FrechetTerms
 from gantool.metrics.features import Extractor
 from gantool.metrics.learned import Judge
 from gantool.metrics.reference import BATCH, SEED, WEIGHTS, Reality
+from gantool.models.base import FromNoise, Generative, Prompt
 
 GUARD = 500  # images of either kind for what compares all with all
 PER_CLASS = 50  # images of either kind from which a class has a distance of its own
@@ -81,6 +82,16 @@ class Ask:
 
 
 Sample = Callable[[Ask], Tensor]
+
+
+def prompt_of(model: Generative, ask: Ask) -> Prompt:
+    """Give what a model makes the images from that are asked for."""
+    if ask.sources is not None:
+        return Prompt(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
+    assert isinstance(model, FromNoise)
+    return model.prompt(ask.seeds, ask.labels)
+
+
 """Makes the images that are asked for: [N, C, H, W], -1 to 1."""
 
 

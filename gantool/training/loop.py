@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,10 @@ from gantool.models.base import Generative, Model
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
-from gantool.training.diagnoses import Diagnosis, Health, Observation
+from gantool.training.diagnoses import Diagnosis, Observation
+from gantool.training.health import Health
 from gantool.training.monitor import Assessment
+from gantool.training.report import Report
 from gantool.training.trainer import Trainer
 
 PATIENCE = 0.5  # seconds between reports inside of an epoch
@@ -38,58 +39,6 @@ POSITION = (
 START = 50  # steps whose gradients later ones are compared with
 CHECKPOINTS = 0.05  # of a trial's time that its checkpoints may take
 DISK = 100e6  # bytes a second, until a checkpoint has been timed
-
-
-@dataclass(frozen=True)
-class Report:
-    """How training stands.
-
-    Args:
-        epoch: the epoch that is running, or has just ended; from 1.
-        finished: whether it has ended; only then are there metrics, and only then is the log written.
-        share: of the epoch that is done, 0 to 1.
-        images: real images shown so far, in all epochs.
-        seconds: spent on training so far, before an interruption too.
-        images_per_second: in this epoch.
-        losses: means over this epoch, as `generator/<name>` and `discriminator/<name>`.
-        scores: D(x) as `scores/real` and D(G(z)) as `scores/fake`, means over this epoch.
-        metrics: such as `fd`, in the epochs in which they are measured.
-        best: the lowest value so far of the metric that decides; infinite before the first.
-        measured_with: what the metrics were measured with; empty where there are none.
-        diagnoses: what is wrong with the run at the moment, by code; see `diagnoses`.
-        news: diagnoses that began or ended with this report.
-        measured_seconds: of `seconds`, what measurements took.
-    """
-
-    epoch: int
-    finished: bool
-    share: float
-    images: int
-    seconds: float
-    images_per_second: float
-    losses: dict[str, float]
-    scores: dict[str, float]
-    metrics: dict[str, float]
-    best: float
-    measured_with: Mapping[str, Any] = field(default_factory=dict)
-    diagnoses: tuple[str, ...] = ()
-    news: tuple[Diagnosis, ...] = ()
-    measured_seconds: float = 0.0
-
-    def entry(self) -> dict[str, Any]:
-        """Give the line of the log."""
-        return {
-            "epoch": self.epoch,
-            "images": self.images,
-            "seconds": round(self.seconds, 3),
-            "measured_seconds": round(self.measured_seconds, 3),
-            "images_per_second": round(self.images_per_second, 1),
-            **self.losses,
-            **self.scores,
-            **{f"metrics/{name}": value for name, value in self.metrics.items()},
-            **({"measured_with": dict(self.measured_with)} if self.metrics else {}),
-            "diagnoses": list(self.diagnoses),
-        }
 
 
 class Training:

@@ -15,7 +15,7 @@ from gantool.batches import Labeled, RowSpec
 from gantool.images import to_float, to_uint8
 from gantool.metrics import drawings
 from gantool.metrics.classification import Exam
-from gantool.metrics.evaluate import Ask, Evaluator
+from gantool.metrics.evaluate import Ask, Evaluator, prompt_of
 from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt
 
 GRID = 16  # fixed latents, or examples, whose pictures are kept each epoch
@@ -171,14 +171,6 @@ class Answers(Assessment):
             return self.model.answer(given.to(self.device)).cpu()
         finally:
             self.model.train()
-
-
-def prompt_of(model: Generative, ask: Ask) -> Prompt:
-    """Give what a model makes the images from that are asked for."""
-    if ask.sources is not None:
-        return Prompt(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
-    assert isinstance(model, FromNoise)
-    return model.prompt(ask.seeds, ask.labels)
 
 
 def some(ask: Ask) -> Ask:

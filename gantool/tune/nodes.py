@@ -14,7 +14,7 @@ from gantool.errors import GantoolError, ResourceError
 from gantool.files import disk
 from gantool.recipe import load as recipes
 from gantool.runs import STUDY
-from gantool.training import engine
+from gantool.training import setup
 from gantool.tune.cluster import Node
 from gantool.tune.study import Study
 from gantool.tune.trials import Place
@@ -117,7 +117,7 @@ def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
 
     recipe = recipes.parse(text, "the largest trial", models.KINDS)
     opened = open_store(Path(store)) if store else None
-    spec = opened.spec if opened else engine.gather(recipe, Path(data_dir)).store.spec
+    spec = opened.spec if opened else setup.gather(recipe, Path(data_dir)).store.spec
     device = torch.device("cuda")
     model = build(recipe, spec).to(device)
     trainer = Trainer(model, recipe.train, device)

@@ -10,9 +10,9 @@ import torch
 from gantool import devices, models, terminal
 from gantool.recipe.blocks import Recipe
 from gantool.schedule import trial_epochs
-from gantool.training.engine import Materials
 from gantool.training.loop import stream_of
 from gantool.training.monitor import Assessment
+from gantool.training.setup import Materials
 from gantool.training.trainer import Trainer
 from gantool.tune.race import LOOK, SELECTION
 from gantool.tune.study import finish_epochs

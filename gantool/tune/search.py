@@ -18,8 +18,8 @@ from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.files import alone
 from gantool.recipe.blocks import Recipe
 from gantool.terminal import several
-from gantool.training import engine
-from gantool.training.engine import Materials
+from gantool.training import setup
+from gantool.training.setup import Materials
 from gantool.tune import cluster, inline, results
 from gantool.tune.board import Board
 from gantool.tune.earlier import begin_with, take_over
@@ -135,7 +135,7 @@ def _search(
     objective: Objective,
 ) -> Trials:
     recipe = home.recipe
-    materials = engine.gather(recipe, data_dir, tell=board.tell)  # what is made once, before all trials need it
+    materials = setup.gather(recipe, data_dir, tell=board.tell)  # what is made once, before all trials need it
     decoded = materials.store if isinstance(materials.store, Store) else None
     if decoded and len(decoded) < LEAST:
         raise DataError(

@@ -20,9 +20,9 @@ from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.sampling import Trained
-from gantool.training import diagnoses, engine
-from gantool.training.engine import Materials
-from gantool.training.loop import Report
+from gantool.training import diagnoses, engine, setup
+from gantool.training.report import Report
+from gantool.training.setup import Materials
 
 NEW_LATENTS = 1_000_000  # added to the seeds of a measurement's latents, for latents that chose nothing
 WAIT = 60.0  # seconds for a worker of a search that was killed to let go of a trial that this one takes up
@@ -107,7 +107,7 @@ def _gathered(chosen: Recipe, config: dict[str, Any]) -> Materials:
     key = repr((blocks, config["store"], config["data_dir"]))
     if key not in _materials:
         store = open_store(Path(config["store"])) if config["store"] else None
-        made = engine.gather(chosen, Path(config["data_dir"]), store=store)
+        made = setup.gather(chosen, Path(config["data_dir"]), store=store)
         _materials.clear()
         _materials[key] = made
     return _materials[key]

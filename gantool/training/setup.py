@@ -1,0 +1,84 @@
+"""What training needs besides a recipe: the decoded data, and what measures models of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from gantool import models
+from gantool.batches import Examples, Labeled, Paired
+from gantool.data.loader import rows_of
+from gantool.data.prepare import prepare, table
+from gantool.data.store import Store
+from gantool.data.tables import Table
+from gantool.metrics.classification import Exam
+from gantool.metrics.evaluate import Ask, Evaluator
+from gantool.metrics.reference import FEW, Reality, learn
+from gantool.models.base import Generative
+from gantool.recipe.blocks import Recipe
+
+
+class Materials(NamedTuple):
+    """What training needs besides a recipe: the decoded data, and what measures models of them."""
+
+    store: Store | Table
+    evaluator: Evaluator | Exam
+
+
+def gather(
+    recipe: Recipe, data_dir: Path, *, store: Store | Table | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Materials:
+    """Give what training a recipe needs, found or made once in the data directory.
+
+    Args:
+        recipe: what is to be trained.
+        data_dir: where fetched and decoded data, and learned extractors, are.
+        store: the recipe's decoded data, where they are open already.
+        tell: is told what happens.
+    """
+    if store is None:
+        store = data_of(recipe, data_dir, tell=tell)
+    tell(counted(recipe, store))
+    return Materials(store, evaluator_of(recipe, store, data_dir, tell=tell))
+
+
+def data_of(recipe: Recipe, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None) -> Store | Table:
+    """Give the decoded data that a recipe's model learns from: pictures, or a table."""
+    kind = models.find(recipe.model["name"]).consumes
+    return (
+        table(recipe.data, data_dir, tell=tell) if kind is Examples else prepare(recipe.data, data_dir, kind, tell=tell)
+    )
+
+
+def evaluator_of(
+    recipe: Recipe, store: Store | Table, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None
+) -> Evaluator | Exam:
+    """Give what measures a recipe's models; extractors that are learned from the pictures are learned once."""
+    model, share = models.find(recipe.model["name"]), recipe.data.held_out
+    if isinstance(store, Table):
+        return Exam.of_table(store)
+    rows = rows_of(store.labels, share, model.consumes)
+    if not issubclass(model, Generative):
+        return Exam.of_pictures(store, rows)
+    reality = Reality.of(store, rows, model.consumes)
+    folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
+    extractors = learn(reality, recipe.train.extractors, folder, key, tell)
+    asked: int | Ask = recipe.train.evaluate_images
+    if model.consumes is not Labeled:
+        asked = Ask.translations(store, rows, model.consumes, recipe.train.evaluate_images)
+    return Evaluator(reality, extractors, asked, conditional=model.conditional)
+
+
+def counted(recipe: Recipe, store: Store | Table) -> str:
+    """Say how much is learned from, and what little means."""
+    if isinstance(store, Table):
+        kept = f"{len(store.held_out):,} more are held out" if len(store.held_out) else "none are held out"
+        return f"learning from {len(store.train):,} rows; {kept}"
+    kind = models.find(recipe.model["name"]).consumes
+    train, held_out = map(len, rows_of(store.labels, recipe.data.held_out, kind))
+    thing = "pair" if kind is Paired else "picture"
+    what = f"{thing}s"
+    kept = f"{held_out:,} more are held out" if held_out else "none are held out, so that copying cannot be told"
+    few = f"; with fewer than {FEW} {what} fd ranks settings, and is no measure of quality"
+    return f"learning from {train:,} {thing if train == 1 else what}; {kept}{few if train + held_out < FEW else ''}"
