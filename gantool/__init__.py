@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gantool.sampling import Trained
+    from gantool.inference.sampling import Trained
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ def load(run: str | Path | None = None, checkpoint: str = "best", device: str = 
         checkpoint: `best`, `last`, or the number of an epoch that was kept.
         device: `auto`, `cpu`, `cuda` or `mps`.
     """
+    from gantool.inference.sampling import Trained
     from gantool.runs import Run
-    from gantool.sampling import Trained
 
     return Trained(Run.open(None if run is None else str(run)), checkpoint, device)

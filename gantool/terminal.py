@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gantool.data.tables import Table as Examples
+    from gantool.inference.scoring import Row, Score
     from gantool.models.shapes import Layer
     from gantool.recipe.blocks import Recipe
-    from gantool.scoring import Row, Score
     from gantool.training.report import Report
 
 

@@ -32,10 +32,10 @@ from torch.overrides import TorchFunctionMode
 from gantool import checkpoints, devices, models
 from gantool.batches import Labeled, Paired, Unpaired
 from gantool.data.sources.catalog import SOURCES
+from gantool.inference.sampling import Trained
 from gantool.models import blocks
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.sampling import Trained
 from gantool.training import engine, loop, setup
 from gantool.training.trainer import Trainer
 

@@ -379,7 +379,7 @@ def test_a_study_is_usable_as_the_run_of_its_winner(real):
     assert [entry["epoch"] for entry in chosen.entries()] == [1, 2, 3]
     assert (chosen.checkpoints / "last.pt").is_file()
     assert (real.path / "best.png").read_bytes()
-    from gantool.sampling import Trained
+    from gantool.inference.sampling import Trained
 
     assert Trained(chosen, "best", "cpu").sample([0, 1]).shape == (2, 1, 8, 8)
 

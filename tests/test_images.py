@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gantool.animation import animate
 from gantool.errors import GantoolError, ResourceError, RunError
 from gantool.images import caption, grid, save, save_each, to_pixels
+from gantool.inference.animation import animate
 
 
 def flat(*values: int, channels: int = 1, height: int = 2, width: int = 3) -> torch.Tensor:

@@ -11,12 +11,13 @@ from PIL import Image
 from small import small
 from typer.testing import CliRunner
 
-from gantool import batches, checkpoints, devices, inputs, load, models
+from gantool import batches, checkpoints, devices, load, models
 from gantool.batches import DataSpec
 from gantool.cli import app
 from gantool.data.sources.tables import TABLES
 from gantool.data.sources.tables import load as load_table
 from gantool.errors import GantoolError
+from gantool.inference import inputs
 from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.training import engine

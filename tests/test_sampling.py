@@ -14,10 +14,10 @@ from gantool import checkpoints, devices, load, models
 from gantool.batches import DataSpec
 from gantool.errors import CheckpointError, GantoolError, RunError
 from gantool.images import to_pixels
+from gantool.inference.sampling import Trained, animate_training, animate_walk, slerp
 from gantool.models.base import FromNoise, Prompt
 from gantool.recipe.load import dump, shipped
 from gantool.runs import Run
-from gantool.sampling import Trained, animate_training, animate_walk, slerp
 from gantool.training import engine
 
 CPU = torch.device("cpu")

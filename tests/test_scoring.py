@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from small import small
 
-from gantool import cli, images, load, scoring
+from gantool import cli, images, load
 from gantool.data.sources.eggs import render
 from gantool.images import to_float
+from gantool.inference import scoring
 from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.training import engine

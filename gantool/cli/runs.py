@@ -33,9 +33,9 @@ from gantool.cli.options import (
 from gantool.errors import DataError, GantoolError, RunError, TrainingError
 
 if TYPE_CHECKING:
+    from gantool.inference.sampling import Trained
     from gantool.recipe.blocks import Recipe
     from gantool.runs import Run
-    from gantool.sampling import Trained
 
 
 def train(
@@ -178,7 +178,7 @@ def _translate(
 ) -> None:
     """Translate the pictures of a file or folder, each into one file a seed."""
     from gantool import terminal
-    from gantool.inputs import targets, translate
+    from gantool.inference.inputs import targets, translate
 
     files = targets(trained, given, output or run.path / "translated", seeds, single=output is not None)
     for _, _, target in files:
@@ -197,7 +197,7 @@ def _translate(
 def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None, over: bool) -> None:
     """Tell the answers to a file, a folder of pictures, or the examples that the run keeps; a CSV file with -o."""
     from gantool import terminal
-    from gantool.inputs import answers, write_answers
+    from gantool.inference.inputs import answers, write_answers
 
     if output is not None and output.suffix.lower() != ".csv":
         raise GantoolError(f"-o {output}: {trained.name}'s answers are a table; name a file that ends in .csv")
@@ -226,7 +226,7 @@ def animate(
 ) -> None:
     """Animate the training of a run, or a walk through its latent space; GIF, WebP or MP4 by the file's ending."""
     from gantool import terminal
-    from gantool.sampling import animate_training, animate_walk
+    from gantool.inference.sampling import animate_training, animate_walk
 
     found = find_run(run)
     path = output or found.path / ("walk.gif" if walk else "training.gif")
@@ -255,7 +255,8 @@ def score(
     data_dir: DataDir = None,
 ) -> None:
     """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
-    from gantool import scoring, terminal
+    from gantool import terminal
+    from gantool.inference import scoring
     from gantool.metrics.reference import FEW
 
     names = scoring.chosen(metrics)
@@ -296,7 +297,8 @@ def compare(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure runs alike: one table, and one sheet of what each makes of the same seeds."""
-    from gantool import scoring, terminal
+    from gantool import terminal
+    from gantool.inference import scoring
 
     if len(runs) < 2:
         raise RunError(f"compare: {len(runs)} run given; name two or more")
@@ -318,7 +320,8 @@ def nearest(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw generated pictures beside the training pictures that are nearest to them: does it copy?"""
-    from gantool import scoring, terminal
+    from gantool import terminal
+    from gantool.inference import scoring
 
     found = find_run(run)
     path = output or found.path / "nearest.png"

@@ -14,12 +14,12 @@ from typing import Any
 from gantool import images, models
 from gantool.files import replacing
 from gantool.files import write as write_file
+from gantool.inference.sampling import Trained
+from gantool.inference.scoring import side_by_side
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
-from gantool.sampling import Trained
-from gantool.scoring import side_by_side
 from gantool.terminal import duration, number, several
 from gantool.training import engine
 from gantool.tune.findings import Findings

@@ -14,12 +14,12 @@ from gantool.data.store import open_store
 from gantool.errors import DiskError, TrainingError
 from gantool.files import write
 from gantool.images import to_uint8
+from gantool.inference.sampling import Trained
 from gantool.metrics.classification import Exam
 from gantool.metrics.evaluate import Ask
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
-from gantool.sampling import Trained
 from gantool.training import diagnoses, engine, setup
 from gantool.training.report import Report
 from gantool.training.setup import Materials

@@ -20,9 +20,9 @@ from gantool.data.tables import encode
 from gantool.errors import DataError, GantoolError, RunError
 from gantool.files import disk, write
 from gantool.images import to_float
+from gantool.inference.sampling import Trained
 from gantool.metrics.evaluate import Ask
 from gantool.models.base import Prompt, Translator
-from gantool.sampling import Trained
 
 SMALLEST = 8  # pixels on a side below which the padding inside of a network has nothing to mirror
 

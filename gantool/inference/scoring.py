@@ -24,6 +24,7 @@ from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, unknown
 from gantool.files import replacing
 from gantool.images import to_float, to_uint8
+from gantool.inference.sampling import Trained
 from gantool.metrics import distances, pixels
 from gantool.metrics.classification import Exam
 from gantool.metrics.evaluate import GUARD, Evaluator, features, probabilities
@@ -32,7 +33,6 @@ from gantool.metrics.reference import Reality, learn
 from gantool.models.base import Classifier
 from gantool.recipe.blocks import Data
 from gantool.runs import Run
-from gantool.sampling import Trained
 from gantool.training import engine, setup
 
 SOME = 100  # images of a folder that decide at which size they are compared

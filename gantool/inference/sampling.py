@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gantool import animation, checkpoints, devices, images, models
+from gantool import checkpoints, devices, images, models
 from gantool.checkpoints import fit, spec_of
 from gantool.errors import CheckpointError, RunError, unknown
+from gantool.inference import animation
 from gantool.metrics.evaluate import Ask, prompt_of
 from gantool.models import KINDS
 from gantool.models.base import Classifier, FromNoise, Generative, Prompt
