@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gantool.data.tables import Table as Examples
-    from gantool.inference.scoring import Row, Score
+    from gantool.inference.compare import Row
+    from gantool.inference.scoring import Score
     from gantool.models.shapes import Layer
     from gantool.recipe.blocks import Recipe
     from gantool.training.report import Report

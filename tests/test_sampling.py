@@ -14,7 +14,8 @@ from gantool import checkpoints, devices, load, models
 from gantool.batches import DataSpec
 from gantool.errors import CheckpointError, GantoolError, RunError
 from gantool.images import to_pixels
-from gantool.inference.sampling import Trained, animate_training, animate_walk, slerp
+from gantool.inference.animate import animate_training, animate_walk
+from gantool.inference.sampling import Trained, slerp
 from gantool.models.base import FromNoise, Prompt
 from gantool.recipe.load import dump, shipped
 from gantool.runs import Run

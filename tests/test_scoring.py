@@ -15,7 +15,7 @@ from small import small
 from gantool import cli, images, load
 from gantool.data.sources.eggs import render
 from gantool.images import to_float
-from gantool.inference import scoring
+from gantool.inference import compare
 from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.training import engine
@@ -87,7 +87,7 @@ def test_train_score_and_compare_tell_one_number_of_one_checkpoint(runs, data_di
     logged = min(entry["metrics/fd"] for entry in run.entries() if "metrics/fd" in entry)
     assert gantool("score", run.path, "--metrics", "fd", "--data-dir", data_dir, "--json", "--device", "cpu") == 0
     found = json.loads(capsys.readouterr().out)
-    rows = scoring.compare(runs, tmp_path / "sheet.png", device="cpu", data_dir=data_dir, tell=lambda _: None)
+    rows = compare.compare(runs, tmp_path / "sheet.png", device="cpu", data_dir=data_dir, tell=lambda _: None)
     compared = next(row for row in rows if row.run == str(run.path))
     # `sample` computes in double precision, so that a pixel in a million is rounded the other way.
     assert found["values"]["fd"] == pytest.approx(logged, rel=1e-3)
@@ -243,7 +243,7 @@ def test_translations_are_compared_below_their_sources_which_runs_of_the_same_da
         for seed in (1, 2)
     ]
     path = tmp_path / "sheet.png"
-    rows = scoring.compare(pair, path, device="cpu", data_dir=data_dir, tell=lambda _: None, columns=3)
+    rows = compare.compare(pair, path, device="cpu", data_dir=data_dir, tell=lambda _: None, columns=3)
     best = [load(row.run, device="cpu") for row in rows]
     sources = to_float(best[0].shown.sources[:3])
     assert torch.equal(sources, to_float(best[1].shown.sources[:3]))
@@ -257,7 +257,7 @@ def test_translations_are_compared_below_their_sources_which_runs_of_the_same_da
 def test_sources_that_differ_are_drawn_for_each_run_and_none_for_pictures_from_noise():
     one, other = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     runs = [("a", one, one), ("b", one, one), ("c", one, other), ("d", one, None), ("e", one, other)]
-    found = [name for name, _ in scoring._lines(runs)]
+    found = [name for name, _ in compare._lines(runs)]
     assert found == ["source", "a", "b", "source", "c", "d", "source", "e"]
 
 

@@ -226,7 +226,7 @@ def animate(
 ) -> None:
     """Animate the training of a run, or a walk through its latent space; GIF, WebP or MP4 by the file's ending."""
     from gantool import terminal
-    from gantool.inference.sampling import animate_training, animate_walk
+    from gantool.inference.animate import animate_training, animate_walk
 
     found = find_run(run)
     path = output or found.path / ("walk.gif" if walk else "training.gif")
@@ -298,7 +298,7 @@ def compare(
 ) -> None:
     """Measure runs alike: one table, and one sheet of what each makes of the same seeds."""
     from gantool import terminal
-    from gantool.inference import scoring
+    from gantool.inference import compare as comparison
 
     if len(runs) < 2:
         raise RunError(f"compare: {len(runs)} run given; name two or more")
@@ -306,7 +306,7 @@ def compare(
     if output:
         refuse_old(path, overwrite)
     found = [find_run(name) for name in runs]
-    rows = scoring.compare(found, path, count=count, device=device, data_dir=data_root(data_dir), tell=terminal.tell)
+    rows = comparison.compare(found, path, count=count, device=device, data_dir=data_root(data_dir), tell=terminal.tell)
     terminal.comparison(rows)
     terminal.result(f"{path}: the same 8 seeds or sources, a row a run")
 
@@ -321,13 +321,13 @@ def nearest(
 ) -> None:
     """Draw generated pictures beside the training pictures that are nearest to them: does it copy?"""
     from gantool import terminal
-    from gantool.inference import scoring
+    from gantool.inference import compare as comparison
 
     found = find_run(run)
     path = output or found.path / "nearest.png"
     if output:
         refuse_old(path, overwrite)
-    numbers = scoring.nearest(
+    numbers = comparison.nearest(
         found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir), tell=terminal.tell
     )
     terminal.copying(numbers)

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from gantool import checkpoints, devices, images, models
+from gantool import checkpoints, devices, models
 from gantool.checkpoints import fit, spec_of
 from gantool.errors import CheckpointError, RunError, unknown
-from gantool.inference import animation
 from gantool.metrics.evaluate import Ask, prompt_of
 from gantool.models import KINDS
 from gantool.models.base import Classifier, FromNoise, Generative, Prompt
@@ -22,7 +20,6 @@ from gantool.recipe import load as recipes
 from gantool.runs import Run
 
 BATCH = 64
-FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly
 
 
 class Trained:
@@ -177,42 +174,6 @@ class Trained:
             raise RunError(f"{self.file.parent.parent}: {self.name} makes pictures, and answers nothing")
         with devices.full_precision():
             return torch.cat([self.model.answer(part.to(self.device)).cpu() for part in torch.split(inputs, BATCH)])
-
-
-def animate_training(run: Run, path: Path) -> int:
-    """Animate the grids that a run saved, each with its epoch; gives the number of frames.
-
-    Raises:
-        RunError: the run has no grids yet.
-    """
-    files = list(_by_epoch(run.samples, ".png").values())
-    if not files:
-        raise RunError(f"{run.path}: no grids yet; train it first: gantool train {run.path} --resume")
-    chosen = [files[round(index * (len(files) - 1) / (FRAMES - 1))] for index in range(FRAMES)]
-    files = files if len(files) <= FRAMES else chosen
-
-    def frames() -> Iterator[Image.Image]:
-        for file in [*files, *files[-1:] * (len(files) // 5)]:  # the end stands still for a moment
-            with Image.open(file) as grid:
-                yield images.caption(grid.convert(grid.mode), f"epoch {int(file.stem[6:])}")
-
-    animation.animate(frames(), path, seconds_per_frame=min(0.5, max(0.05, 8 / len(files))))
-    return len(files)
-
-
-def animate_walk(
-    run: Run, path: Path, seeds: Sequence[int], frames: int, class_name: str | None, checkpoint: str
-) -> int:
-    """Animate a walk through latent space from seed to seed, captioned with the epoch; gives the number of frames."""
-    trained = Trained(run, checkpoint)
-    scale = max(1, round(256 / trained.generator.data.width))
-    text = f"epoch {trained.epoch}" + (f", {class_name}" if class_name else "")
-    pictures = (
-        images.caption(images.grid(picture, padding=0, scale=scale), text)
-        for picture in trained.walk(seeds, frames, class_name)
-    )
-    animation.animate(pictures, path, seconds_per_frame=0.06)
-    return len(seeds) * frames
 
 
 def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:

@@ -1,29 +1,25 @@
-"""Finished generators and folders of images, measured: `score`, `compare` and `nearest`."""
+"""Finished generators and folders of images, measured: `score`."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from gantool import images
-from gantool.batches import Paired
 from gantool.data import decode
-from gantool.data.loader import rows_of, split, tensor
+from gantool.data.loader import split, tensor
 from gantool.data.prepare import prepare
 from gantool.data.sources.folders import Folder
 from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, unknown
 from gantool.files import replacing
-from gantool.images import to_float, to_uint8
+from gantool.images import to_float
 from gantool.inference.sampling import Trained
 from gantool.metrics import distances, pixels
 from gantool.metrics.classification import Exam
@@ -38,7 +34,6 @@ from gantool.training import engine, setup
 SOME = 100  # images of a folder that decide at which size they are compared
 LARGEST = 256  # pixels on a side at which folders are compared, at the most
 PER_CLASS = 50  # real images of a class from which its own distance means something
-ROWS, NEIGHBOURS = 8, 4  # of the sheet of nearest images: generated images, and real ones beside each
 
 METRICS = {
     "fd": "Fréchet distance on gantool's own features: lower is better, 1 is what real images get",
@@ -375,141 +370,3 @@ def _native(folder: Path) -> tuple[int, int]:
     if not sides:
         raise DataError(f"{folder}: no readable pictures in it; a folder of images is what score compares")
     return max(1, min(LARGEST, int(statistics.median(sides)))), 1 if channels.count(1) > len(sides) / 2 else 3
-
-
-class Row(NamedTuple):
-    """A run in a comparison.
-
-    Args:
-        run: its directory.
-        name: the last part of it.
-        model: its model's name.
-        epoch: of the checkpoint.
-        values: its numbers by metric.
-        fakes: generated images.
-        diagnoses: what was wrong when it ended.
-        same: whether it was measured against the same pictures, and with as many, as the first run.
-    """
-
-    run: str
-    name: str
-    model: str
-    epoch: int
-    values: dict[str, float]
-    fakes: int
-    diagnoses: list[str]
-    same: bool
-
-
-def compare(
-    runs: Sequence[Run],
-    path: Path,
-    *,
-    device: str,
-    data_dir: Path,
-    tell: Callable[[str], None],
-    count: int | None = None,
-    columns: int = 8,
-) -> list[Row]:
-    """Measure several runs alike, and draw what each makes of the same seeds, a row a run, translations below sources.
-
-    Args:
-        runs: two or more.
-        path: the picture to write.
-        device: see `devices.choose`.
-        data_dir: where fetched and decoded data are.
-        tell: is told what is prepared.
-        count: generated images of each, in place of each recipe's `train.evaluate_images`.
-        columns: pictures of each run.
-    """
-    rows, lines = [], []
-    first: Evaluator | None = None
-    for run in runs:
-        trained = Trained(run, "best", device)
-        evaluator = evaluator_of(trained, None, count, data_dir, tell)
-        first = first or evaluator
-        alike = all(evaluator.about[name] == first.about[name] for name in ("extractors", "fake", "within_classes"))
-        same = alike and torch.equal(evaluator.reality.train, first.reality.train)
-        found = evaluator(trained.pictures).metrics
-        last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
-        name, fakes = trained.recipe.model["name"], len(evaluator.asked)
-        rows.append(Row(str(run.path), run.title, name, trained.epoch, found, fakes, last[0] if last else [], same))
-        lines.append(_line(run.title, trained, columns))
-    # The best first, in the table and on the sheet; what cannot be compared last.
-    order = sorted(range(len(rows)), key=lambda index: (not rows[index].same, rows[index].values["fd"]))
-    images.save(_sheet([lines[index] for index in order], columns), path)
-    return [rows[index] for index in order]
-
-
-def side_by_side(named: Mapping[str, Trained], columns: int = 8, width: int = 120) -> Image.Image:
-    """Draw what several models make of the same seeds, a row a model, translations below their sources.
-
-    Args:
-        named: the models, by the caption of their row.
-        columns: images of each.
-        width: pixels to which small images are enlarged, at least.
-    """
-    lines = [_line(name, trained, columns) for name, trained in named.items()]
-    return _sheet(lines, columns, max(1, math.ceil(width / lines[0][1].shape[-1])))
-
-
-def _line(name: str, trained: Trained, columns: int) -> tuple[str, Tensor, Tensor | None]:
-    asked = trained.asked(range(columns))
-    sources = None if asked is None or asked.sources is None else to_float(asked.sources)
-    return name, trained.sample(range(columns)), sources
-
-
-def _sheet(runs: Sequence[tuple[str, Tensor, Tensor | None]], columns: int, scale: int | None = None) -> Image.Image:
-    lines = _lines(runs)
-    captions = [text for name, _ in lines for text in (name, *[""] * (columns - 1))]
-    return images.grid(torch.cat(_alike([line for _, line in lines])), columns=columns, captions=captions, scale=scale)
-
-
-def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:
-    """Put each run's pictures below their sources, where it has any, once for neighbours that share them."""
-    found = []
-    above: Tensor | None = None
-    for name, made, sources in runs:
-        if sources is not None and (above is None or not torch.equal(sources, above)):
-            found.append(("source", sources))
-        above = sources
-        found.append((name, made))
-    return found
-
-
-def nearest(
-    run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Path, tell: Callable[[str], None]
-) -> dict[str, float]:
-    """Draw generated images, each beside the training images that are nearest to it.
-
-    Returns:
-        `copying`, where images were held out, and `copied`; see `Evaluator`.
-    """
-    trained = Trained(run, checkpoint, device)
-    evaluator = evaluator_of(trained, None, None, data_dir, tell)
-    store = setup.data_of(trained.recipe, data_dir, tell=tell)
-    assert isinstance(store, Store)
-    extractor = evaluator.extractors[evaluator.guard]
-    rows = rows_of(store.labels, trained.recipe.data.held_out, trained.model.consumes).train
-    if trained.model.consumes is Paired:
-        rows = rows + 1  # what is made is of the targets' kind
-    seen = tensor(store.images)
-    tell(f"looking through {len(rows):,} training pictures")
-    known = torch.cat([extractor(to_float(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])
-    made = trained.sample(range(ROWS))
-    apart = torch.cdist(extractor(to_float(to_uint8(made))), known)
-    near = apart.topk(min(NEIGHBOURS, len(rows)), largest=False)
-    tiles, captions = [], []
-    for index in range(ROWS):
-        tiles += [made[index : index + 1], to_float(seen[rows[near.indices[index].numpy()]])]
-        captions += [f"seed {index}", *(f"{value:.1f}" for value in near.values[index].tolist())]
-    images.save(images.grid(torch.cat(tiles), columns=1 + near.indices.shape[1], captions=captions), path)
-    found = evaluator.measure(evaluator.generate(trained.pictures)).metrics
-    return {name: found[name] for name in ("copying", "copied") if name in found}
-
-
-def _alike(sheets: Sequence[Tensor]) -> list[Tensor]:
-    """Enlarge pictures to the largest size, and make grey ones colour where any is: for one sheet."""
-    height, width = (max(sheet.shape[axis] for sheet in sheets) for axis in (2, 3))
-    channels = max(sheet.shape[1] for sheet in sheets)
-    return [interpolate(sheet, (height, width)).expand(-1, channels, -1, -1) for sheet in sheets]

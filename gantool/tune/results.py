@@ -14,8 +14,8 @@ from typing import Any
 from gantool import images, models
 from gantool.files import replacing
 from gantool.files import write as write_file
+from gantool.inference.compare import side_by_side
 from gantool.inference.sampling import Trained
-from gantool.inference.scoring import side_by_side
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
