@@ -26,8 +26,8 @@ from gantool.devices import available_cores
 from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
 from gantool.training import engine, setup
-from gantool.tune import cluster as clusters
-from gantool.tune import nodes
+from gantool.tune.cluster import connect as clusters
+from gantool.tune.cluster import nodes
 from gantool.tune.study import Study
 from gantool.tune.trial import run_trial
 from gantool.tune.trials import Place
@@ -291,9 +291,9 @@ def test_its_folder_is_its_owners_alone_its_token_is_random_and_nothing_of_it_is
 
 LISTENING = """
 import os, pathlib
-from gantool.tune import cluster
+from gantool.tune.cluster import connect
 
-with cluster.connected("local") as nodes:
+with connect.connected("local") as nodes:
     session = os.path.basename(__import__("ray")._private.worker._global_node.get_session_dir_path())
     print("node", nodes[0].name)
     sockets = set()

@@ -24,7 +24,7 @@ from gantool.errors import CheckpointError, ResourceError, RunError
 from gantool.training import engine
 from gantool.tune import insight, results
 from gantool.tune.board import WIDE, Board, sparkline
-from gantool.tune.cluster import Node, Slots, share
+from gantool.tune.cluster.connect import Node, Slots, share
 from gantool.tune.study import Study, find_study
 
 TINY = [

@@ -14,8 +14,9 @@ from gantool import errors, models, terminal
 from gantool.errors import GantoolError, NetworkError
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
-from gantool.tune import cluster, results
+from gantool.tune import results
 from gantool.tune.board import Board
+from gantool.tune.cluster import connect
 from gantool.tune.search import Way, search
 
 POLL = 0.5  # seconds between two looks at what there is to tell
@@ -73,7 +74,7 @@ class Driver:
 
     def run(self, out: str, data_dir: str, fresh: bool, device: str, verbose: bool) -> tuple[str, str]:
         """Search; gives the study and its winner, or the name and the message of what went wrong."""
-        way = Way("ray", cluster.HERE, device, verbose)
+        way = Way("ray", connect.HERE, device, verbose)
         try:
             home = search(
                 self.recipe,
@@ -119,8 +120,8 @@ def search_there(
             f"--out {out or ''}: with ray:// the study is on the cluster; name a directory that all of its machines "
             "share, such as /shared/studies/eggs"
         )
-    cluster.reach(way.address)
-    with cluster.connected(way.address, verbose=way.verbose):
+    connect.reach(way.address)
+    with connect.connected(way.address, verbose=way.verbose):
         import ray
 
         terminal.tell(f"searching on the cluster at {way.address}")

@@ -20,8 +20,9 @@ from gantool.recipe.blocks import Recipe
 from gantool.terminal import several
 from gantool.training import setup
 from gantool.training.setup import Materials
-from gantool.tune import cluster, inline, results
+from gantool.tune import inline, results
 from gantool.tune.board import Board
+from gantool.tune.cluster import connect
 from gantool.tune.earlier import begin_with, take_over
 from gantool.tune.inline import Objective
 from gantool.tune.plan import Plan, epoch_seconds
@@ -40,7 +41,7 @@ class Way:
 
     Args:
         engine: `ray`, or `inline` for one trial after the other in this process.
-        address: of the Ray cluster; see `cluster.connected`.
+        address: of the Ray cluster; see `connect.connected`.
         device: see `devices.choose`.
         verbose: let Ray say what it likes.
         minutes: that it may take in all; its trials, seeds and epochs are then planned into them.
@@ -122,7 +123,7 @@ def _check(way: Way) -> None:
         raise GantoolError(f"--device {way.device}: workers know auto, cpu and cuda; use --engine inline for others")
     if way.address == "local":
         devices.choose(way.device)
-    cluster.reach(way.address)
+    connect.reach(way.address)
 
 
 def _search(
@@ -196,23 +197,23 @@ def _on_ray(
     way: Way,
     objective: Objective,
 ) -> Trials:
-    from gantool.tune import nodes
+    from gantool.tune.cluster import nodes
 
     board.home = home  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
-    if way.address != cluster.HERE:
+    if way.address != connect.HERE:
         board.tell("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
-    with cluster.connected(way.address, verbose=way.verbose) as found:
-        from gantool.tune import distributed
+    with connect.connected(way.address, verbose=way.verbose) as found:
+        from gantool.tune.cluster import pool
 
         place = nodes.agreed(found, home, place)
         need = nodes.memory(found, home, place)
-        slots = cluster.share(found, home.tune, place.device, need)
+        slots = connect.share(found, home.tune, place.device, need)
         device = "cuda" if slots.gpus else "cpu"
         place = Place(place.data_dir, place.store, device, slots.gpus, slots.count)
         board.tell(slots.sentence())
         trials = Trials(home, board, place, stopped, _planned(home, materials, place, board, way))
         board.begin(home, trials)
-        distributed.fit(trials, slots, objective)
+        pool.fit(trials, slots, objective)
     return trials
 
 

@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from gantool.errors import ResourceError
-from gantool.tune.cluster import Slots
+from gantool.tune.cluster.connect import Slots
 from gantool.tune.inline import Objective
 from gantool.tune.trials import Trials
 

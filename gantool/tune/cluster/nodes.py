@@ -15,7 +15,7 @@ from gantool.files import disk
 from gantool.recipe import load as recipes
 from gantool.runs import STUDY
 from gantool.training import setup
-from gantool.tune.cluster import Node
+from gantool.tune.cluster.connect import Node
 from gantool.tune.study import Study
 from gantool.tune.trials import Place
 

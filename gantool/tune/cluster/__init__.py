@@ -1,0 +1,1 @@
+"""Ray: a cluster to run trials on, and the search on it."""
