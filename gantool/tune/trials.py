@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -17,14 +17,12 @@ from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
 from gantool.training import engine
 from gantool.tune import results
+from gantool.tune.events import Listener
 from gantool.tune.plan import Plan
 from gantool.tune.race import most
 from gantool.tune.samplers import Blind
 from gantool.tune.study import ENDED, Study, best_epoch_of
 from gantool.tune.trial import finite
-
-if TYPE_CHECKING:
-    from gantool.tune.board import Board
 
 LATE = 0.07  # of a search's time, after which it ends where it stands
 SAVE_TIME = 5.0  # seconds between two notes of how long a search has taken
@@ -84,7 +82,9 @@ class Trials:
         plan: of its time, by which it has as many trials as fit; None where the recipe says how many.
     """
 
-    def __init__(self, home: Study, board: Board, place: Place, stopped: list[int], plan: Plan | None = None) -> None:
+    def __init__(
+        self, home: Study, board: Listener, place: Place, stopped: list[int], plan: Plan | None = None
+    ) -> None:
         self.home, self.board, self.place, self.stopped = home, board, place, stopped
         self.plan, self.searched = plan, False
         self.live: dict[str, Live] = {}
