@@ -18,6 +18,7 @@ from gantool.errors import RunError
 from gantool.runs import Run
 from gantool.training import engine
 from gantool.tune import results
+from gantool.tune.findings import findings
 from gantool.tune.study import Study
 
 OWN_SEED = 7
@@ -56,8 +57,8 @@ def recommended(home):
 def agreed(home):
     """Everything that names the winner; all of it must name the same trial."""
     loaded = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(home.path / 'study.db').as_posix()}")
-    summary, findings = results.summary(home), results.findings(home)
-    numbers = {home.winner().number, summary["best"], findings.best.number, loaded.best_trial.number}
+    summary, found = results.summary(home), findings(home)
+    numbers = {home.winner().number, summary["best"], found.best.number, loaded.best_trial.number}
     numbers |= {trial.number for trial in home.trials() if trial.params[RATE] == pytest.approx(recommended(home))}
     assert first_line(home) == f"# {results.sentence(home)}."
     assert len(numbers) == 1, numbers

@@ -21,7 +21,8 @@ from PIL import Image
 
 from gantool.errors import GantoolError
 from gantool.tune import charts, plots
-from gantool.tune.findings import Confirmed, Findings
+from gantool.tune.findings import Findings
+from gantool.tune.race import Confirmed
 from gantool.tune.scales import TICKS, Scale, metric_scale, scale_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -17,7 +17,7 @@ from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, t
 from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
 from gantool.runs import environment
 from gantool.training import engine
-from gantool.tune import page, results
+from gantool.tune import findings, page, results
 from gantool.tune.board import Board
 from gantool.tune.race import CLEARLY, SELECTION
 from gantool.tune.search import Way
@@ -339,7 +339,7 @@ def test_a_study_says_with_which_versions_and_on_which_machine_it_began(data_dir
     assert results.summary(Study(home.path))["environment"] == known
     assert f"torch {known['packages']['torch']}, ray {known['packages']['ray']}" in home.made_with
     assert home.made_with.endswith(f"; Python {known['python']}, {known['system']}, {known['cores']} cores")
-    assert home.made_with in page.page(results.findings(home), [], [])
+    assert home.made_with in page.page(findings.findings(home), [], [])
     notes = home.search._storage.get_study_system_attrs(home.search._study_id)
     assert home.made_with in notes["dashboard:note_str:0"]
     home.search.set_user_attr("environment", None)

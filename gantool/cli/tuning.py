@@ -127,9 +127,10 @@ def _tell_result(study: Study) -> None:
     """Show the verdict, and what would decide where it is open."""
     from gantool import terminal
     from gantool.tune import insight, results
+    from gantool.tune.findings import findings
 
     terminal.result(results.sentence(study))
-    edge = insight.at_an_edge(results.findings(study))
+    edge = insight.at_an_edge(findings(study))
     if edge:
         terminal.result(edge)
     advice = results.advice(study)
@@ -190,18 +191,19 @@ def status(
 def report(study: StudyName = None, output: Picture = None) -> None:
     """Say and draw what a search has found: which settings matter, how it went, one page to look at."""
     from gantool import terminal
-    from gantool.tune import insight, plots, results
+    from gantool.tune import insight, plots
+    from gantool.tune.findings import findings
 
     home = _open(study)
     if not home.spent():
         raise RunError(f"{home.shown}: no trial has ended yet; wait for one")
-    findings = results.findings(home)
+    found = findings(home)
     weights = insight.importances(home.trials())
-    told = insight.sentences(findings, weights)
+    told = insight.sentences(found, weights)
     folder = output or home.path / "report"
     for sentence in told:
         terminal.result(sentence)
-    plots.draw(findings, weights, told, folder)
+    plots.draw(found, weights, told, folder)
     shown = home.shown / "report" if output is None else output
     terminal.result(f"{shown / 'index.html'}: one page, with all plots beside it")
 

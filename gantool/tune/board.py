@@ -23,7 +23,8 @@ from rich.text import Text
 from gantool import terminal
 from gantool.recipe.blocks import Recipe
 from gantool.tune import results
-from gantool.tune.findings import Confirmed, names
+from gantool.tune.race import Confirmed
+from gantool.tune.space import names
 from gantool.tune.study import lowest
 
 if TYPE_CHECKING:

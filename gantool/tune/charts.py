@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool.tune.findings import Findings, disqualified, names, result, score
+from gantool.tune.findings import Findings, result, score
 from gantool.tune.scales import Scale, metric_scale, scale_of
+from gantool.tune.space import names
+from gantool.tune.study import disqualified
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,57 +1,20 @@
-"""What a search found, in the recipe's own values, and how its names and numbers are written."""
+"""What a search found, in the recipe's own values, and how its numbers are written."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool import terminal
-from gantool.tune.verdict import Verdict, shown
+from gantool.tune.race import Confirmed
+from gantool.tune.space import COMPLEMENT
+from gantool.tune.study import Study, disqualified
+from gantool.tune.verdict import Verdict
 
-COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
 MANY = 20  # measured trials, below which an importance is called a guess: of mere noise one parameter gets half as well
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A trial that was trained again with new seeds.
-
-    Args:
-        number: of the trial.
-        values: the metric, one a seed; infinite where a training failed.
-        copies: whether the images of any of these trainings are copies of training images.
-        epochs: of each training.
-    """
-
-    number: int
-    values: tuple[float, ...]
-    copies: bool = False
-    epochs: int = 0
-
-    @property
-    def mean(self) -> float:
-        """The mean over the seeds."""
-        return statistics.fmean(self.values) if self.values else math.nan
-
-    @property
-    def deviation(self) -> float:
-        """The sample standard deviation over the seeds; 0 for one seed."""
-        if len(self.values) < 2:
-            return 0.0
-        return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
-
-    def __str__(self) -> str:
-        if not all(map(math.isfinite, self.values)):
-            return shown(self.values)
-        if not self.deviation:
-            return terminal.number(self.mean)
-        digits = min(8, max(0, 1 - math.floor(math.log10(self.deviation))))
-        return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -138,15 +101,6 @@ def score(trial: FrozenTrial) -> float:
     return result(trial) if math.isfinite(result(trial)) else min(known, default=math.nan)
 
 
-def disqualified(trial: FrozenTrial) -> bool:
-    """Return whether a trial's metric is no guide, because its images are copies of training images.
-
-    `fd` rewards copies. It does not reward anything else that a diagnosis warns of, so that no other one counts. Trials
-    of version 0.1 have only their diagnoses to tell.
-    """
-    return bool(trial.user_attrs.get("copies", "memorised" in trial.user_attrs.get("diagnoses", ())))
-
-
 def by_key(values: Mapping[str, Any], key: str) -> Any:
     """Return Optuna's value or distribution of a key; of 1 - value it has another name."""
     return values.get(key, values.get(f"{COMPLEMENT}{key}"))
@@ -155,36 +109,6 @@ def by_key(values: Mapping[str, Any], key: str) -> Any:
 def is_number(value: Any) -> bool:
     """Tell whether a recipe's value is a number that can be compared."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def short(key: str) -> str:
-    """Name a dotted key by its end.
-
-    >>> short("train.optimizer.betas.0"), short("model.latent_dim"), short("loss.name")
-    ('betas.0', 'latent_dim', 'loss.name')
-    """
-    parts = key.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() or parts[-1] == "name" else parts[-1]
-
-
-def names(keys: Iterable[str]) -> dict[str, str]:
-    """Name dotted keys by their ends, and by more of them where two have the same end.
-
-    >>> names(["train.optimizer.lr", "train.generator.lr", "model.latent_dim"])
-    {'train.optimizer.lr': 'optimizer.lr', 'train.generator.lr': 'generator.lr', 'model.latent_dim': 'latent_dim'}
-    """
-    given = list(dict.fromkeys(keys))
-
-    def alone(end: str) -> bool:
-        return sum(f".{key}".endswith(f".{end}") for key in given) == 1
-
-    return {key: next(filter(alone, _ends(key)), key) for key in given}
-
-
-def _ends(key: str) -> list[str]:
-    """Give the ends of a dotted key, the short one first."""
-    parts = key.split(".")
-    return [".".join(parts[-count:]) for count in range(short(key).count(".") + 1, len(parts) + 1)]
 
 
 def figure(value: Any, digits: int = 4) -> str:
@@ -203,3 +127,19 @@ def figure(value: Any, digits: int = 4) -> str:
         return text
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
+
+
+def findings(home: Study) -> Findings:
+    """Return a study for `insight` to make sense of."""
+    winner = home.winner()
+    return Findings(
+        home.recipe.metric,
+        home.trials(),
+        [home.space.changes(trial.params) for trial in home.trials()],
+        home.space.logarithmic(),
+        home.space.mirrored(),
+        home.confirmed(),
+        None if winner is None else winner.number,
+        home.verdict(),
+        home.made_with,
+    )

@@ -14,18 +14,9 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gantool import terminal
-from gantool.tune.findings import (
-    COMPLEMENT,
-    Confirmed,
-    Findings,
-    by_key,
-    figure,
-    is_number,
-    names,
-    result,
-    score,
-    short,
-)
+from gantool.tune.findings import Findings, by_key, figure, is_number, result, score
+from gantool.tune.race import Confirmed
+from gantool.tune.space import COMPLEMENT, names, short
 
 __all__ = ["Confirmed", "Findings", "importances", "sentences", "short"]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import terminal
-from gantool.tune.findings import Findings, figure, names, result, score
+from gantool.tune.findings import Findings, figure, result, score
+from gantool.tune.space import names
 
 STATES = {
     TrialState.COMPLETE: "finished",

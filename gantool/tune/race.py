@@ -15,7 +15,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gantool.tune.verdict import Verdict, judge
+from gantool import terminal
+from gantool.tune.verdict import Verdict, judge, shown
 
 SELECTION = 2  # seeds that choose the contender
 CLEARLY = 1.5  # times the best metric, above which a candidate is not trained with the second selection seed
@@ -56,6 +57,43 @@ class Race:
     def over(self) -> bool:
         """Whether no more trainings are wanted."""
         return not self.pending
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A trial that was trained again with new seeds.
+
+    Args:
+        number: of the trial.
+        values: the metric, one a seed; infinite where a training failed.
+        copies: whether the images of any of these trainings are copies of training images.
+        epochs: of each training.
+    """
+
+    number: int
+    values: tuple[float, ...]
+    copies: bool = False
+    epochs: int = 0
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """The sample standard deviation over the seeds; 0 for one seed."""
+        if len(self.values) < 2:
+            return 0.0
+        return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
+
+    def __str__(self) -> str:
+        if not all(map(math.isfinite, self.values)):
+            return shown(self.values)
+        if not self.deviation:
+            return terminal.number(self.mean)
+        digits = min(8, max(0, 1 - math.floor(math.log10(self.deviation))))
+        return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
 
 
 def race(

@@ -22,7 +22,6 @@ from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.terminal import duration, number, several
 from gantool.training import engine
-from gantool.tune.findings import Findings
 from gantool.tune.study import ENDED, MADE_WITH, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, shown
 
@@ -285,22 +284,6 @@ def _lowest_over_time(home: Study) -> list[float | None]:
                 before = found[quarter]
                 found[quarter] = trial.value if before is None else min(before, trial.value)
     return found
-
-
-def findings(home: Study) -> Findings:
-    """Return a study for `insight` to make sense of."""
-    winner = home.winner()
-    return Findings(
-        home.recipe.metric,
-        home.trials(),
-        [home.space.changes(trial.params) for trial in home.trials()],
-        home.space.logarithmic(),
-        home.space.mirrored(),
-        home.confirmed(),
-        None if winner is None else winner.number,
-        home.verdict(),
-        home.made_with,
-    )
 
 
 def rows(home: Study) -> list[dict[str, Any]]:

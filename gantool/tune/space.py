@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from gantool.errors import GantoolError, RecipeError
 from gantool.recipe.blocks import Choice, Range, Recipe
 from gantool.recipe.schema import plain
 from gantool.training import engine
-from gantool.tune.findings import COMPLEMENT
 
 ALIKE = (
     *("name", "tune", "train.epochs", "train.evaluate_every", "train.keep_every"),
     *("train.evaluate_images", "train.extractors"),
     *("data.source", "data.classes", "data.folder", "data.held_out"),
 )  # in every trial of a search: distances are compared on the same pictures, measured alike
+COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
 _NOTHING = object()  # what a recipe has at a key that is not its own
 
 
@@ -296,3 +296,33 @@ def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> A
         )
     assert isinstance(distribution, CategoricalDistribution)
     return trial.suggest_categorical(key, distribution.choices)
+
+
+def short(key: str) -> str:
+    """Name a dotted key by its end.
+
+    >>> short("train.optimizer.betas.0"), short("model.latent_dim"), short("loss.name")
+    ('betas.0', 'latent_dim', 'loss.name')
+    """
+    parts = key.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() or parts[-1] == "name" else parts[-1]
+
+
+def names(keys: Iterable[str]) -> dict[str, str]:
+    """Name dotted keys by their ends, and by more of them where two have the same end.
+
+    >>> names(["train.optimizer.lr", "train.generator.lr", "model.latent_dim"])
+    {'train.optimizer.lr': 'optimizer.lr', 'train.generator.lr': 'generator.lr', 'model.latent_dim': 'latent_dim'}
+    """
+    given = list(dict.fromkeys(keys))
+
+    def alone(end: str) -> bool:
+        return sum(f".{key}".endswith(f".{end}") for key in given) == 1
+
+    return {key: next(filter(alone, _ends(key)), key) for key in given}
+
+
+def _ends(key: str) -> list[str]:
+    """Give the ends of a dotted key, the short one first."""
+    parts = key.split(".")
+    return [".".join(parts[-count:]) for count in range(short(key).count(".") + 1, len(parts) + 1)]

@@ -29,8 +29,7 @@ from gantool.recipe.blocks import Recipe, Tune
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment, make_directory
 from gantool.training import engine
-from gantool.tune.findings import Confirmed, disqualified
-from gantool.tune.race import SELECTION, Outcome, Race, race
+from gantool.tune.race import SELECTION, Confirmed, Outcome, Race, race
 from gantool.tune.samplers import derived, pruner, sampler
 from gantool.tune.space import Space
 from gantool.tune.verdict import Verdict
@@ -544,6 +543,15 @@ def lowest(trial: FrozenTrial) -> float | None:
 def best_epoch_of(trial: FrozenTrial) -> int:
     """Give the epoch in which a trial was best."""
     return min(trial.intermediate_values, key=lambda epoch: (trial.intermediate_values[epoch], epoch))
+
+
+def disqualified(trial: FrozenTrial) -> bool:
+    """Return whether a trial's metric is no guide, because its images are copies of training images.
+
+    `fd` rewards copies. It does not reward anything else that a diagnosis warns of, so that no other one counts. Trials
+    of version 0.1 have only their diagnoses to tell.
+    """
+    return bool(trial.user_attrs.get("copies", "memorised" in trial.user_attrs.get("diagnoses", ())))
 
 
 def differs(path: Path, recipe: Recipe) -> str | None:
