@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 from test_search import RATE, planned, quick, run, tiny
 
 from gantool.errors import RunError
+from gantool.report.findings import findings
 from gantool.runs import Run
 from gantool.training import engine
 from gantool.tune import results
-from gantool.tune.findings import findings
 from gantool.tune.study import Study
 
 OWN_SEED = 7

@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
-from gantool.tune.findings import figure
-from gantool.tune.insight import Confirmed, Findings, at_an_edge, importances, sentences, short
+from gantool.report.findings import figure
+from gantool.report.insight import Confirmed, Findings, at_an_edge, importances, sentences, short
 from gantool.tune.space import names
 from gantool.tune.verdict import Verdict, judge
 

@@ -20,10 +20,10 @@ from optuna.trial import TrialState, create_trial
 from PIL import Image
 
 from gantool.errors import GantoolError
-from gantool.tune import charts, plots
-from gantool.tune.findings import Findings
+from gantool.report import charts, plots
+from gantool.report.findings import Findings
+from gantool.report.scales import TICKS, Scale, metric_scale, scale_of
 from gantool.tune.race import Confirmed
-from gantool.tune.scales import TICKS, Scale, metric_scale, scale_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 LR, BETA, DIM, LOSS, PENALTY = (
@@ -141,7 +141,7 @@ def test_a_users_own_style_is_left_alone_and_pyplot_is_not_loaded(tmp_path):
     code = (
         # matplotlib 3.9 uses what a newer pyparsing deprecates
         "import warnings; warnings.filterwarnings('ignore', category=DeprecationWarning, module=r'matplotlib\\._')\n"
-        "import sys; from gantool.tune import plots, findings; from pathlib import Path\n"
+        "import sys; from gantool.report import plots, findings; from pathlib import Path\n"
         "assert 'matplotlib' not in sys.modules\n"
         "found = findings.Findings('fd', [], [], frozenset(), frozenset(), [])\n"
         "import matplotlib; matplotlib.rcParams['font.size'] = 31\n"

@@ -15,9 +15,10 @@ from PIL import Image
 from test_search import RATE, bowl, drive, made, quick, reseeded, run, states, tiny
 
 from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
+from gantool.report import findings, page
 from gantool.runs import environment
 from gantool.training import engine
-from gantool.tune import findings, page, results
+from gantool.tune import results
 from gantool.tune.board import Board
 from gantool.tune.race import CLEARLY, SELECTION
 from gantool.tune.search import Way

@@ -21,8 +21,9 @@ from rich.console import Console
 
 from gantool import terminal
 from gantool.errors import CheckpointError, ResourceError, RunError
+from gantool.report import insight
 from gantool.training import engine
-from gantool.tune import insight, results
+from gantool.tune import results
 from gantool.tune.board import WIDE, Board, sparkline
 from gantool.tune.cluster.connect import Node, Slots, share
 from gantool.tune.study import Study, find_study

@@ -126,8 +126,9 @@ def tune(
 def _tell_result(study: Study) -> None:
     """Show the verdict, and what would decide where it is open."""
     from gantool import terminal
-    from gantool.tune import insight, results
-    from gantool.tune.findings import findings
+    from gantool.report import insight
+    from gantool.report.findings import findings
+    from gantool.tune import results
 
     terminal.result(results.sentence(study))
     edge = insight.at_an_edge(findings(study))
@@ -191,8 +192,8 @@ def status(
 def report(study: StudyName = None, output: Picture = None) -> None:
     """Say and draw what a search has found: which settings matter, how it went, one page to look at."""
     from gantool import terminal
-    from gantool.tune import insight, plots
-    from gantool.tune.findings import findings
+    from gantool.report import insight, plots
+    from gantool.report.findings import findings
 
     home = _open(study)
     if not home.spent():

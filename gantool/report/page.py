@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import terminal
-from gantool.tune.findings import Findings, figure, result, score
+from gantool.report.findings import Findings, figure, result, score
 from gantool.tune.space import names
 
 STATES = {

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from gantool.tune.findings import Findings, by_key, figure, is_number
+from gantool.report.findings import Findings, by_key, figure, is_number
 
 TICKS = 6  # on an axis at most
 _WIDEST = 18  # letters of a choice

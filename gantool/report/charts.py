@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool.tune.findings import Findings, result, score
-from gantool.tune.scales import Scale, metric_scale, scale_of
+from gantool.report.findings import Findings, result, score
+from gantool.report.scales import Scale, metric_scale, scale_of
 from gantool.tune.space import names
 from gantool.tune.study import disqualified
 

@@ -14,7 +14,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gantool import terminal
-from gantool.tune.findings import Findings, by_key, figure, is_number, result, score
+from gantool.report.findings import Findings, by_key, figure, is_number, result, score
 from gantool.tune.race import Confirmed
 from gantool.tune.space import COMPLEMENT, names, short
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gantool.files import disk, replacing, write
-from gantool.tune.findings import Findings
-from gantool.tune.page import page
+from gantool.report.findings import Findings
+from gantool.report.page import page
 
 _STYLE: dict[str, Any] = {
     "figure.constrained_layout.use": True,
@@ -46,7 +46,7 @@ def draw(findings: Findings, importances: dict[str, float], sentences: Sequence[
     """
     import matplotlib.style
 
-    from gantool.tune import charts
+    from gantool.report import charts
 
     pictures: list[tuple[Path, str]] = []
     try:
