@@ -1,103 +1,140 @@
-"""The rooms of the house: imports only point to a lower level."""
+"""The rooms of the package: who may import whom, as docs/design.md says it in one sentence."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 import gantool
 
 ROOT = Path(gantool.__file__).parent
-LEVELS = [
-    {"errors", "batches"},
-    {"schema", "strict_yaml", "locks", "data.transport"},
-    {"runs", "devices", "data.fetch", "data.decode", "health", "augment", "schedule"},
-    {"recipe", "checkpoints", "data.unpack"}
-    | {"losses", "images", "data.eggs", "data.picture", "data.store", "metrics.distances", "metrics.pictures"}
-    | {"metrics.features", "models.blocks"},
-    {"animation", "models.base", "data.folders", "data.translations", "data.stream", "data.tables"}
-    | {"metrics.learned", "metrics.inception", "metrics.answers"},
-    {"data.sources", "data.sheet", "models.cgan", "models.dcgan", "models.dcgan_tf", "models.mlp", "metrics.evaluate"}
-    | {"models", "trainer", "shapes", "data.pairs"}
-    | {"models.cdcgan", "models.wgan_gp", "models.pix2pix", "models.cyclegan"}
-    | {"models.cnn", "models.dense", "models.lstm", "metrics.exam"},
-    {"data.prepare", "assessment"},
-    {"training"},
-    {"engine"},
-    {"sampling"},
-    {"scoring", "inputs"},
-    {"show"},
-    {"tune"},
-    {"cli"},
-]
-OUTSIDE = {"", "__main__", "data", "metrics"}  # the package itself, and folders whose `__init__` holds nothing
-WHOLE = {"tune", "cli"}  # folders that are one room, whatever their files are called
-ONLY = {"ray": {"tune"}, "optuna": {"tune"}, "typer": {"cli"}, "rich": {"show", "tune"}, "filelock": {"locks"}}
+SENTENCE = (
+    "single files, then recipe, then data and models, then metrics, training, inference, tune, report, cli; "
+    "import only from what stands before"
+)
+SINGLE_FILES, *STEPS = re.split(", then |, ", SENTENCE.partition(";")[0])
+LEVELS = {room: level for level, step in enumerate(STEPS, 1) for room in step.split(" and ")}  # of single files: 0
+ENTRIES = {"", "__main__"}  # the Python interface and `python -m gantool`, which open everything else
+ONLY = {
+    "ray": {"tune"},
+    "optuna": {"tune", "report"},
+    "typer": {"cli"},
+    "rich": {"terminal", "tune"},
+    "filelock": {"files"},
+}
 
 
-def room(file):
-    """Name the room that a file is."""
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return parts[0] if parts[0] in WHOLE else ".".join(part for part in parts if part != "__init__")
+def module(file):
+    """Name a file by what stands below gantool, such as `tune.study`."""
+    return ".".join(part for part in file.relative_to(ROOT).with_suffix("").parts if part != "__init__")
+
+
+def room(name):
+    """Name the room of a module: its folder, or the single file that it is."""
+    return name.partition(".")[0]
 
 
 def level(name):
-    (found,) = [index for index, rooms in enumerate(LEVELS) if name in rooms]
-    return found
+    return LEVELS.get(room(name), 0)
 
 
-def imports(tree):
-    """Give every module that is imported, anywhere but in an `if TYPE_CHECKING` block, with its line."""
+def imports(tree, *, for_types):
+    """Give every module and name that is imported, with its line; in `if TYPE_CHECKING` blocks only `for_types`."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types:
             continue
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            yield from (((alias.name, ""), node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are written in full"
             for alias in node.names:
                 inner = ROOT.joinpath(*f"{node.module}.{alias.name}".split(".")[1:])
                 is_module = node.module.startswith("gantool") and (inner.with_suffix(".py").exists() or inner.is_dir())
-                yield (f"{node.module}.{alias.name}" if is_module else node.module), node.lineno
+                yield (f"{node.module}.{alias.name}", "") if is_module else (node.module, alias.name), node.lineno
         else:
-            yield from imports(node)
+            yield from imports(node, for_types=for_types)
 
 
 FILES = sorted(file for file in ROOT.rglob("*.py") if "recipes" not in file.parts)
-IMPORTS = {file: list(imports(ast.parse(file.read_text(encoding="utf-8")))) for file in FILES}
 
 
-def test_every_room_has_its_level_and_every_level_its_rooms():
-    rooms = {room(file) for file in FILES} - OUTSIDE
-    planned = set().union(*LEVELS)
-
-    assert rooms - planned == set()
-    assert planned - rooms <= {"models.blocks", "tune"}  # rooms that may not be built yet
-    assert sum(map(len, LEVELS)) == len(planned)
+def found(*, for_types=False):
+    """Give file, line, module and name of every import."""
+    for file in FILES:
+        for (name, what), line in imports(ast.parse(file.read_text(encoding="utf-8")), for_types=for_types):
+            yield file, line, name, what
 
 
-def test_imports_only_point_down():
-    wrong = []
-    for file, found in IMPORTS.items():
-        own = room(file)
-        for name, line in found:
-            target = name.removeprefix("gantool").removeprefix(".")
-            target = whole if (whole := target.partition(".")[0]) in WHOLE else target
-            if not name.startswith("gantool") or own in OUTSIDE or target in OUTSIDE or target == own:
-                continue
-            inside_of_package = own == "models" and target.startswith("models.")
-            if not inside_of_package and level(target) >= level(own):
-                wrong.append(f"{file.relative_to(ROOT)}:{line} imports {target}")
+def ours(*, for_types=False):
+    """Give file, line, importing module, imported module and name of the imports within gantool."""
+    for file, line, name, what in found(for_types=for_types):
+        if room(name) == "gantool":
+            yield file, line, module(file), name.removeprefix("gantool").removeprefix("."), what
+
+
+def place(file, line):
+    return f"{file.relative_to(ROOT).as_posix()}:{line}"
+
+
+def test_the_sentence_names_every_folder_and_stands_in_design_and_readme():
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(LEVELS)
+    assert SINGLE_FILES == "single files"
+    assert LEVELS["recipe"] < LEVELS["data"] == LEVELS["models"] < LEVELS["metrics"] < LEVELS["cli"]
+    if not (ROOT.parent / "docs").is_dir():
+        pytest.skip("an installed package has no docs")
+    for text in ("docs/design.md", "README.md"):
+        assert SENTENCE in " ".join((ROOT.parent / text).read_text(encoding="utf-8").split()).lower()
+
+
+def test_imports_name_only_what_stands_before():
+    wrong = [
+        f"{place(file, line)} imports {target}"
+        for file, line, own, target, _ in ours()
+        if own not in ENTRIES and room(own) != room(target) and max(level(own), level(target)) > 0
+        if level(target) >= level(own)
+    ]
+
+    assert wrong == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    known = {module(file): set() for file in FILES}
+    for _, _, own, target, _ in ours():
+        known[own].add(target)
+    for _, _, own, target, _ in ours(for_types=True):
+        if level(own) == level(target):  # they are to be read one after the other, too
+            known[own].add(target)
+
+    def reached(start):
+        seen, left = set(), [start]
+        while left:
+            new = known.get(left.pop(), set()) - seen
+            seen |= new
+            left += new
+        return seen
+
+    assert [name for name in sorted(known.keys() - ENTRIES) if name in reached(name)] == []
+
+
+def test_a_name_with_an_underscore_stays_in_its_room():
+    wrong = [
+        f"{place(file, line)} imports {what} of {target}"
+        for file, line, own, target, what in ours(for_types=True)
+        if what.startswith("_") and not what.startswith("__") and room(own) != room(target)
+    ]
 
     assert wrong == []
 
 
 def test_some_libraries_have_one_room_only():
     wrong = [
-        f"{file.relative_to(ROOT)}:{line} imports {name}"
-        for file, found in IMPORTS.items()
-        for name, line in found
-        if room(file) not in ONLY.get(name.partition(".")[0], {room(file)})
+        f"{place(file, line)} imports {name}"
+        for file, line, name, _ in found()
+        if room(module(file)) not in ONLY.get(room(name), {room(module(file))})
     ]
 
     assert wrong == []
