@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import show
-from gantool.tune.verdict import Verdict, shown
+from gantool.tune.verdict import Verdict
 
 COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
 MANY = 20  # measured trials, below which an importance is called a guess: of mere noise one parameter gets half as well
@@ -46,8 +46,10 @@ class Confirmed:
         return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
     def __str__(self) -> str:
-        if not all(map(math.isfinite, self.values)):
-            return shown(self.values)
+        finite = [value for value in self.values if math.isfinite(value)]
+        if len(finite) < len(self.values):
+            told = show.number(statistics.median(finite)) if finite else "no result"
+            return f"{told} ({len(self.values) - len(finite)} of {len(self.values)} failed)"
         if not self.deviation:
             return show.number(self.mean)
         digits = min(8, max(0, 1 - math.floor(math.log10(self.deviation))))
