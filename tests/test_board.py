@@ -188,7 +188,7 @@ def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp
         time.sleep(0.1)
         return bowl(recipe, epoch)
 
-    run(tiny(tune__trials=3), tmp_path / "s", data_dir, quick(score))
+    run(tiny(tune__trials=3, tune__pruner="none"), tmp_path / "s", data_dir, quick(score))
     text = terminal.getvalue()
     assert "\x1b[" in text
     assert re.search(r"trial 1 +━+ +[1-3]/4 +fd ", text)

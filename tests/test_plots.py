@@ -305,7 +305,7 @@ def test_the_table_has_every_trial_the_best_first(drawn):
     assert [int(row[0]) for row in rows[1 : 1 + len(sound)]] == sound
     assert rows[1 + len(sound)][0] == "1", "copies come after all others that finished"
     seeds = {row[0]: row[4] for row in rows if row[4]}
-    assert seeds == {"0": "205.0 ± 7.1 (2 seeds)", "3": "nan (3 seeds)", "6": "90.00 (1 seed)"}
+    assert seeds == {"0": "205.0 ± 7.1 (2 seeds)", "3": "155.0 (1 of 3 failed)", "6": "90.00 (1 seed)"}
     assert next(row for row in rows if row[0] == "0")[-1] == "the recipe's own values"
     assert next(row for row in rows if row[0] == "4")[-2:] == ["failed", "<script>: & more"]
 

@@ -145,7 +145,7 @@ def test_a_name_is_no_part_of_what_is_searched(tmp_path):
 
 def test_a_study_may_be_kept_in_a_database_elsewhere_that_others_share(data_dir, tmp_path):
     address = f"sqlite:///{(tmp_path / 'shared.db').as_posix()}"
-    chosen = tiny(tune__storage=address, tune__trials=2, tune__confirm={"top": 1, "seeds": 1})
+    chosen = tiny(tune__storage=address, tune__trials=2, tune__pruner="none", tune__confirm={"top": 1, "seeds": 1})
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one = run(chosen, tmp_path / "a" / "s", data_dir)

@@ -74,11 +74,11 @@ def simulated(repeats: int) -> None:
             print(f"| {deviation:.0%} | {factor:g} | {' | '.join(shares)} | {trainings / repeats:.1f} |", flush=True)
 
 
-def real(count: int) -> None:
+def real(count: int, first: int) -> None:
     """Run real searches in which nothing matters, and print the verdict of each and how often it is `better`."""
     kinds: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(count):
+        for seed in range(first, first + count):
             changes: dict[str, Any] = {**NOTHING, "tune.seed": seed, "train.seed": seed}
             recipe, start = engine.open_recipe("gan14", changes), time.monotonic()
             with Quiet(recipe, as_json=False) as board:
@@ -137,9 +137,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--races", type=int, default=2000, help="simulated races of each row")
     parser.add_argument("--searches", type=int, default=20, help="real searches")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first real search; the others follow")
     parser.add_argument("--replays", type=int, default=500, help="replayed searches on the table")
     parser.add_argument("--table", type=Path, default=Path(__file__).parent / "data" / "gan14-digits.csv.gz")
     chosen = parser.parse_args()
-    simulated(chosen.races)
-    warm(chosen.replays, chosen.table)
-    real(chosen.searches)
+    if chosen.races:
+        simulated(chosen.races)
+    if chosen.replays:
+        warm(chosen.replays, chosen.table)
+    real(chosen.searches, chosen.first)

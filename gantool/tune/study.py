@@ -326,7 +326,9 @@ class Study:
         found = [(number, self.best_run(number)) for number in numbers]
         full = self.full_epochs
         failed = {
-            (run.user_attrs["of"], run.user_attrs["seed"]) for run in self.finishes() if run.state == TrialState.FAIL
+            (run.user_attrs["of"], run.user_attrs["seed"])
+            for run in self.finishes()
+            if run.state in (TrialState.FAIL, TrialState.PRUNED)
         }
         wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < full]
         return [pair for pair in wanted if pair not in failed]
