@@ -479,8 +479,8 @@ def test_a_refused_connection_is_told_at_once_and_not_tried_again(tmp_path):
     url = f"https://127.0.0.1:{refused_port()}/a.zip"
     begun = time.monotonic()
     with pytest.raises(NetworkError, match=r"a\.zip: the connection was refused; check the connection"):
-        download(Remote("a.zip", (url,)), tmp_path, pause=5.0)
-    assert time.monotonic() - begun < 4.5
+        download(Remote("a.zip", (url,)), tmp_path, pause=90.0)
+    assert time.monotonic() - begun < 60
 
 
 def test_a_name_that_is_not_found_is_looked_up_once_for_each_address(tmp_path, monkeypatch):
@@ -715,7 +715,7 @@ def size(path):
 
 
 def wait_until(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -119,14 +118,12 @@ def test_a_loop_of_links_ends(tmp_path):
     (tmp_path / "cat" / "up").symlink_to(tmp_path)
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "self").symlink_to("self")
-    start = time.perf_counter()
 
     folder = Folder(tmp_path)
 
     assert folder.classes == ("cat", "dog")
     assert [len(files) for files in folder.files.values()] == [1, 1]
     assert len(folder.fingerprint(folder.classes)) > 60
-    assert time.perf_counter() - start < 2
 
 
 @posix
@@ -135,11 +132,9 @@ def test_dangling_links_and_pipes_are_listed_for_decoding_to_judge(tmp_path):
     (tmp_path / "cat" / "2.png").symlink_to("gone.png")
     os.mkfifo(tmp_path / "cat" / "3.png")
     folder = Folder(tmp_path)
-    start = time.perf_counter()
 
     assert [picture.name for picture in folder.pictures(["cat"])] == ["cat/1.png", "cat/2.png", "cat/3.png"]
     assert folder.fingerprint(["cat"])
-    assert time.perf_counter() - start < 2
 
 
 @posix

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gpu
@@ -155,9 +154,7 @@ def test_a_difference_is_a_share_of_the_largest_weight_and_never_hides_what_is_n
 
 
 def test_digits_are_drawn_without_a_download_each_class_its_own(tmp_path):
-    start = time.monotonic()
     gpu_checks.digits(tmp_path / "digits")
-    assert time.monotonic() - start < 20
     folders = sorted(path.name for path in (tmp_path / "digits").iterdir())
     assert folders == list("0123456789")
     assert all(len(list((tmp_path / "digits" / name).iterdir())) == gpu_checks.DIGITS for name in folders)

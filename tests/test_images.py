@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -132,16 +131,6 @@ def test_small_images_are_enlarged(side, scale):
 
 def test_a_grid_of_very_many_is_not_enlarged():
     assert grid(flat(0, height=28, width=28).expand(10_000, -1, -1, -1)).size == (3002, 3002)
-
-
-def test_a_grid_of_ten_thousand_is_quick(tmp_path):
-    side = torch.linspace(-1, 1, 28)
-    ring = 2 * torch.exp(-(((side[:, None] ** 2 + side**2).sqrt() - 0.6) ** 2) * 40) - 1
-    images = ring.expand(10_000, 1, 28, 28)
-    began = time.perf_counter()
-    save(grid(images), tmp_path / "grid.png")
-    # A fifth of a second on two slow cores; ten times that leaves room for a busy machine.
-    assert time.perf_counter() - began < 2
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 4, 4), (1, 2, 4, 4), (1, 4, 4, 4)])

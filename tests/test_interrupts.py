@@ -261,7 +261,7 @@ def test_a_signal_to_the_whole_group_saves_says_how_to_go_on_and_leaves_no_proce
     assert said.count("stopped; go on with:\n  gantool tune s --device cpu\n") == 1
     assert "Traceback" not in said
     assert " ray" not in said.lower()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + DEADLINE
     while any(process.is_running() for process in family):
         assert time.monotonic() < deadline, family
         time.sleep(0.05)

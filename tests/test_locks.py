@@ -92,7 +92,7 @@ def test_a_waiting_process_has_its_turn(tmp_path):
         begun = time.monotonic()
 
         with alone(tmp_path / "lock", wait=20):
-            assert 0.1 < time.monotonic() - begun < 15
+            assert time.monotonic() - begun > 0.1
 
         ending.join()
 
@@ -103,7 +103,7 @@ def test_waiting_ends(tmp_path):
     with alone(tmp_path / "lock"), pytest.raises(BusyError), alone(tmp_path / "lock", wait=0.2):
         pass
 
-    assert 0.2 <= time.monotonic() - begun < 5
+    assert time.monotonic() - begun >= 0.2
 
 
 @posix

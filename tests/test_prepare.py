@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-import time
 import zipfile
 from pathlib import Path
 
@@ -211,11 +210,9 @@ def test_pipes_and_loops_end(pets, tmp_path):
     (pets / "cat" / "up").symlink_to(pets)
     (pets / "dog" / "self.png").symlink_to("self.png")
     (pets / "dog" / "gone.png").symlink_to("nowhere.png")
-    start = time.perf_counter()
 
     store = prepare(data(pets), tmp_path / "data")
 
-    assert time.perf_counter() - start < 5
     assert len(store) == 5
     assert {Path(name).name for name, _ in store.skipped} == {"x.png", "self.png", "gone.png"}
     assert dict(store.skipped)[str(Path("cat/x.png"))] == "not a file"

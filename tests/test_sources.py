@@ -180,7 +180,7 @@ def test_without_a_network_it_is_said_what_to_use_instead(tmp_path, monkeypatch,
     assert "127.0.0.1" in message
     assert "\n" not in message
     assert told == ["fetching mnist (60,000 handwritten digits; 11 MB)"]
-    assert time.perf_counter() - start < 15
+    assert time.perf_counter() - start < 60
     assert not (tmp_path / "stores").exists()
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
@@ -134,13 +133,15 @@ def test_what_is_no_plain_yaml_is_refused_with_its_line(text, message):
         "[" * 50_000,
     ],
 )
-def test_a_deep_nest_is_refused_at_once(text):
-    start = time.perf_counter()
+def test_a_deep_nest_is_refused_before_the_rest_is_read(text, monkeypatch):
+    read = []
+    fetch = strict_yaml._Loader.fetch_more_tokens
+    monkeypatch.setattr(strict_yaml._Loader, "fetch_more_tokens", lambda self: read.append(self.index) or fetch(self))
 
     with pytest.raises(RecipeError, match=rf"^r.yaml:\d+: blocks are nested too deep; the limit is {DEEPEST}$"):
         parse(text, "r.yaml")
 
-    assert time.perf_counter() - start < 1
+    assert read[-1] < 1100  # to know a key, YAML looks 1,024 characters ahead
 
 
 def test_blocks_may_nest_as_deep_as_the_limit():
@@ -159,13 +160,11 @@ def test_an_alias_bomb_is_refused_at_once():
 
 
 @pytest.mark.parametrize("text", ["#" * 2_000_000, b"x" * (LARGEST + 1), "[" + "1, " * 50_000 + "]"])
-def test_a_large_file_is_refused_at_once(text):
-    start = time.perf_counter()
+def test_a_large_file_is_refused_before_it_is_read(text, monkeypatch):
+    monkeypatch.setattr(strict_yaml, "_Loader", None)
 
     with pytest.raises(RecipeError, match=r"^r.yaml: [\d,]+ bytes is too large for a recipe; the limit is 100,000$"):
         parse(text, "r.yaml")
-
-    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize(
