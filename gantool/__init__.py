@@ -12,12 +12,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gantool.inference.sampling import Trained
+    from gantool.inference.sampling import TrainedModel
 
 __version__ = "0.1.0"
 
 
-def load(run: str | Path | None = None, checkpoint: str = "best", device: str = "auto") -> Trained:
+def load(run: str | Path | None = None, checkpoint: str = "best", device: str = "auto") -> TrainedModel:
     """Load the generator of a run.
 
     >>> gantool.load("runs/cgan_egg-001").sample(seeds=range(4), class_name="Egg")  # doctest: +SKIP
@@ -27,7 +27,7 @@ def load(run: str | Path | None = None, checkpoint: str = "best", device: str = 
         checkpoint: `best`, `last`, or the number of an epoch that was kept.
         device: `auto`, `cpu`, `cuda` or `mps`.
     """
-    from gantool.inference.sampling import Trained
+    from gantool.inference.sampling import TrainedModel
     from gantool.runs import Run
 
-    return Trained(Run.open(None if run is None else str(run)), checkpoint, device)
+    return TrainedModel(Run.open(None if run is None else str(run)), checkpoint, device)

@@ -47,7 +47,7 @@ class Unpaired(NamedTuple):
     b: Tensor
 
 
-class Examples(NamedTuple):
+class TableBatch(NamedTuple):
     """Rows of a table, or sentences, with the index of each one's class.
 
     Shape:
@@ -59,11 +59,11 @@ class Examples(NamedTuple):
     labels: Tensor
 
 
-Batch = Labeled | Paired | Unpaired | Examples
+Batch = Labeled | Paired | Unpaired | TableBatch
 
 
 @dataclass(frozen=True)
-class DataSpec:
+class ImageSpec:
     """What a model is told about its pictures before it sees any.
 
     Args:
@@ -134,7 +134,7 @@ class TextSpec:
     classes: tuple[str, ...]
 
 
-Spec = DataSpec | RowSpec | TextSpec
+Spec = ImageSpec | RowSpec | TextSpec
 
 
 def plain(spec: Spec) -> dict[str, Any]:
@@ -153,4 +153,4 @@ def spec_of(values: Mapping[str, Any], classes: tuple[str, ...]) -> Spec:
         return RowSpec(tuple(columns), classes)
     if "words" in values:
         return TextSpec(tuple(values["words"]), values["length"], classes)
-    return DataSpec(**values, classes=classes)
+    return ImageSpec(**values, classes=classes)

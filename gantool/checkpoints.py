@@ -21,7 +21,7 @@ from torch import Tensor
 from gantool import batches
 from gantool.batches import Spec
 from gantool.errors import CheckpointError
-from gantool.files import replacing
+from gantool.files import atomic_write
 
 _MAGIC = b"gantool checkpoint 1\n"
 _KIND = b"gantool checkpoint "
@@ -35,7 +35,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
         path: the file.
         content: tensors, numbers, texts, lists and mappings of them.
     """
-    with replacing(path) as aside, aside.open("wb") as file:
+    with atomic_write(path) as aside, aside.open("wb") as file:
         writer = _Hashing(file)
         file.write(_MAGIC + b"0" * 64 + b"\n")
         try:
@@ -79,7 +79,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return content
 
 
-def fit(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+def load_weights(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
     """Load weights into a model.
 
     Raises:

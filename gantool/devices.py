@@ -35,7 +35,7 @@ def choose(name: str = "auto") -> torch.device:
 
 
 @contextlib.contextmanager
-def randomness(device: torch.device, states: dict[str, Tensor]) -> Iterator[None]:
+def rng_scope(device: torch.device, states: dict[str, Tensor]) -> Iterator[None]:
     """Run the block on torch's random generators as `states` holds them, and keep there how it leaves them.
 
     The caller's own random numbers are untouched: nothing that happens outside of the block changes what is drawn
@@ -74,8 +74,8 @@ def one_thread() -> contextlib._GeneratorContextManager[None]:
     return threads(1)
 
 
-def seeded(device: torch.device, seed: int) -> dict[str, Tensor]:
-    """Give the generator states that `seed` starts; see `randomness`."""
+def rng_states(device: torch.device, seed: int) -> dict[str, Tensor]:
+    """Give the generator states that `seed` starts; see `rng_scope`."""
     kinds = {"cpu": torch.device("cpu"), device.type: device}
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
 

@@ -28,7 +28,7 @@ class BusyError(RunError):
 
 
 @contextlib.contextmanager
-def alone(path: Path, *, wait: float = 0.0) -> Iterator[None]:
+def exclusive_lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Hold a lock while the block runs; threads of one process keep each other out too.
 
     Args:
@@ -58,7 +58,7 @@ def alone(path: Path, *, wait: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Tell whether a process holds the lock."""
     file = path.with_name(f".{path.name}")
     if not file.exists():
@@ -83,7 +83,7 @@ def _holder(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a place to write a file aside; when the block ends well it is synced and takes the name `path`.
 
     Whatever happens, `path` holds either all of the old file or all of the new one.
@@ -112,7 +112,7 @@ def is_file(path: Path) -> bool:
 
 def write(path: Path, text: str) -> None:
     """Write a small text file so that it is whole or absent."""
-    with replacing(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="\n")
 
 

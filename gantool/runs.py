@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gantool.errors import RunError
-from gantool.files import alone, disk, is_file, write
+from gantool.files import disk, exclusive_lock, is_file, write
 
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
 
@@ -106,8 +106,8 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self, wait: float = 0.0) -> Iterator[None]:
-        """Keep a second process off this run while the block runs, see `alone`; and sweep what a killed one left."""
-        with alone(self.path / "lock", wait=wait):
+        """Hold the run's `exclusive_lock` while the block runs, and remove what a killed process left."""
+        with exclusive_lock(self.path / "lock", wait=wait):
             for folder in (self.path, self.checkpoints):
                 for left in folder.glob(".*.part"):
                     left.unlink(missing_ok=True)

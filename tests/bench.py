@@ -159,7 +159,7 @@ def race(name: str, pictures: int, epochs: int) -> tuple[Clock, Clock, float]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         dataset, recipe = prepared(engine.open_recipe(name, {"train.epochs": epochs}), pictures, folder)
-        materials = setup.gather(recipe, folder)
+        materials = setup.prepare_training(recipe, folder)
         run = Run.create(dump(recipe), name=name, out=folder / "run")
         reports = []
 

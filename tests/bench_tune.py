@@ -22,7 +22,7 @@ from gantool.training import engine, setup
 from gantool.tune.board import Board
 from gantool.tune.inline import Objective
 from gantool.tune.results import sentence
-from gantool.tune.search import Way, search
+from gantool.tune.search import SearchBackend, search
 
 NAP = 0.05  # seconds that a trial sleeps
 WORKERS, TRIALS = 2, 30
@@ -66,7 +66,7 @@ def searched(recipe: Recipe, folder: Path, name: str, objective: Objective) -> f
             data_dir=folder / "data",
             board=board,
             stopped=[],
-            way=Way("ray"),
+            way=SearchBackend("ray"),
             objective=objective,
         )
     return time.perf_counter() - start
@@ -121,7 +121,7 @@ def worth(seconds: float) -> bool:
         with Silent(recipe) as board:
             home = search(recipe, out=folder / "study", fresh=False, data_dir=folder / "data", board=board, stopped=[])
         took = time.perf_counter() - start
-        materials = setup.gather(recipe, folder / "data")
+        materials = setup.prepare_training(recipe, folder / "data")
         learned = len(materials.evaluator.reality.train)
         notebook = recipe.train.epochs * learned / pace
         verdict, said = home.verdict(), sentence(home)

@@ -23,12 +23,12 @@ import optuna
 import torch
 
 from gantool import devices, models
-from gantool.metrics.evaluate import Ask
+from gantool.metrics.evaluate import SampleRequest
 from gantool.recipe.blocks import Recipe
 from gantool.training import engine, setup
-from gantool.training.loop import stream_of
-from gantool.training.monitor import Gallery
-from gantool.training.setup import Materials
+from gantool.training.loop import loader_of
+from gantool.training.monitor import GeneratorMonitor
+from gantool.training.setup import TrainingSetup
 from gantool.training.trainer import Trainer
 from gantool.tune.space import Space
 
@@ -47,11 +47,11 @@ def configurations(recipe: Recipe, count: int) -> list[dict[str, Any]]:
 
 
 @cache
-def _materials(recipe_text: str, data_dir: str) -> Materials:
-    return setup.gather(engine.open_recipe(recipe_text), Path(data_dir))
+def _materials(recipe_text: str, data_dir: str) -> TrainingSetup:
+    return setup.prepare_training(engine.open_recipe(recipe_text), Path(data_dir))
 
 
-def curve(recipe: Recipe, materials: Materials, every: int) -> Iterator[dict[str, Any]]:
+def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict[str, Any]]:
     """Train a recipe, as `gantool train` does, and yield its measurements; it ends early where it is not finite.
 
     `fd_again` is the same as `fd` of images from other latents.
@@ -60,13 +60,13 @@ def curve(recipe: Recipe, materials: Materials, every: int) -> Iterator[dict[str
     device, kind = torch.device("cpu"), models.find(recipe.model["name"])
     torch.manual_seed(recipe.train.seed)
     model = models.build(recipe, store.spec).to(device)
-    stream = stream_of(recipe, store, device, kind.consumes)
-    trainer, gallery = Trainer(model, recipe.train, device), Gallery(evaluator, model, device)
+    stream = loader_of(recipe, store, device, kind.consumes)
+    trainer, gallery = Trainer(model, recipe.train, device), GeneratorMonitor(evaluator, model, device)
     asked, seconds = evaluator.asked, 0.0
-    other = Ask([seed + OTHER_LATENTS for seed in asked.seeds], asked.labels)
+    other = SampleRequest([seed + OTHER_LATENTS for seed in asked.seeds], asked.labels)
     for epoch in range(1, recipe.train.epochs + 1):
         start = time.process_time()
-        with devices.randomness(device, trainer.randomness):
+        with devices.rng_scope(device, trainer.randomness):
             for index, batch in enumerate(stream.epoch(epoch, 0)):
                 trainer.step(batch, epoch - 1 + index / len(stream))
         seconds += time.process_time() - start
@@ -140,7 +140,7 @@ def main() -> None:
         for number, values in enumerate(configurations(recipe, told.configurations))
         if (number, seed) not in there
     ]
-    setup.gather(recipe, told.work / "data")  # once, before two processes want it
+    setup.prepare_training(recipe, told.work / "data")  # once, before two processes want it
     start = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(told.processes) as pool, kept.open("a", encoding="utf-8") as file:
         for count, job in enumerate(pool.imap_unordered(train, jobs), 1):

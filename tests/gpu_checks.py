@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 from gantool import checkpoints, devices, models
 from gantool.batches import Labeled, Paired, Unpaired
 from gantool.data.sources.catalog import SOURCES
-from gantool.inference.sampling import Trained
+from gantool.inference.sampling import TrainedModel
 from gantool.models import blocks
 from gantool.recipe.load import dump
 from gantool.runs import Run
@@ -244,8 +244,8 @@ class Bench:
             self.trained(name)
         own = self.runs[name]
         with as_on_a_gpu(self.device):
-            found = made_by(Trained(own, "last", str(self.device)), self.store)
-        wanted = made_by(Trained(own, "last", "cpu"), self.store)
+            found = made_by(TrainedModel(own, "last", str(self.device)), self.store)
+        wanted = made_by(TrainedModel(own, "last", "cpu"), self.store)
         worst = float((found - wanted).abs().max())
         if not worst <= LEVEL:
             raise WrongError(f"differs by {worst / LEVEL:.2f} levels of 256")
@@ -326,7 +326,7 @@ def compared(recipe, store, device):
     A GAN amplifies rounding: of differences of 1e-16 in each layer, 20 steps in a row of a small CycleGAN make 1e-6.
     Random numbers are drawn on the CPU for both.
     """
-    with torch.random.fork_rng(devices=[]), mock.patch.object(blocks.Dropout, "forward", torch.nn.Dropout.forward):
+    with torch.random.fork_rng(devices=[]), mock.patch.object(blocks.FastDropout, "forward", torch.nn.Dropout.forward):
         torch.manual_seed(recipe.train.seed)
         one, other = (
             Trainer(models.build(recipe, store.spec).double().to(place), recipe.train, place) for place in (CPU, device)
@@ -464,7 +464,7 @@ def wait_for(device):
 
 
 def stream(recipe, store, device):
-    return loop.stream_of(recipe, store, device, models.find(recipe.model["name"]).consumes)
+    return loop.loader_of(recipe, store, device, models.find(recipe.model["name"]).consumes)
 
 
 def forever(source):

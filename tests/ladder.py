@@ -25,7 +25,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from gantool.data.sources.eggs import factors, render
 from gantool.metrics import distances
 from gantool.metrics.evaluate import Evaluator, combined, features
-from gantool.metrics.reference import Reality, learn
+from gantool.metrics.reference import ReferenceSet, learn
 
 Images = NDArray[np.uint8]  # [N, C, H, W]
 Labels = NDArray[np.int64]  # [N]
@@ -239,7 +239,7 @@ class Ladder:
         own = labels if name in LABELLED else np.zeros_like(labels)
         classes = tuple(map(str, range(int(own.max()) + 1)))
         counts = np.bincount(own[:size], minlength=len(classes))
-        reality = Reality(
+        reality = ReferenceSet(
             train=torch.from_numpy(images[:size].copy()),
             held_out=torch.from_numpy(images[size:end].copy()),
             train_labels=torch.from_numpy(own[:size]),

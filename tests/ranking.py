@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gantool import devices, models
-from gantool.data.loader import Stream, split
+from gantool.data.loader import ImageLoader, split
 from gantool.data.prepare import prepare
 from gantool.data.sources.eggs import factors, render
 from gantool.images import to_float, to_uint8
@@ -30,8 +30,8 @@ from gantool.metrics import distances, pixels
 from gantool.metrics.evaluate import Evaluator, combined, features
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_labels, learn_views
-from gantool.metrics.reference import Reality
-from gantool.models.base import Prompt
+from gantool.metrics.reference import ReferenceSet
+from gantool.models.base import GeneratorInput
 from gantool.training import engine
 from gantool.training.trainer import Trainer
 
@@ -72,9 +72,9 @@ def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
         start = time.process_time()
         recipe = engine.open_recipe("dcgan28", {**NETWORKS, **DATA, **changes, "train.batch_size": 16})
         store = prepare(recipe.data, data_dir)
-        stream = Stream(store, 16, number, device, split(store.labels, 0.2).train)
-        random = devices.seeded(device, number)
-        with devices.randomness(device, random):
+        stream = ImageLoader(store, 16, number, device, split(store.labels, 0.2).train)
+        random = devices.rng_states(device, number)
+        with devices.rng_scope(device, random):
             model = models.build(recipe, store.spec).to(device)
         trainer = Trainer(model, recipe.train, device)
         kept, losses, step, epoch = {}, [], 0, 0
@@ -84,12 +84,12 @@ def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
                 if step in MOMENTS:
                     model.eval()
                     with torch.no_grad():
-                        made = model.sample(Prompt(*(part.to(device) for part in model.prompt(range(FAKES)))))
+                        made = model.sample(GeneratorInput(*(part.to(device) for part in model.prompt(range(FAKES)))))
                     model.train()
                     kept[str(step)] = to_uint8(made).numpy()
                     recent = losses[-50:] or [[0.0, 0.0]]
                     kept[f"losses-{step}"] = np.mean(recent, axis=0)
-                with devices.randomness(device, trainer.randomness):
+                with devices.rng_scope(device, trainer.randomness):
                     told = trainer.step(batch)
                 losses.append([float(told["generator/adversarial"]), float(told["discriminator/adversarial"])])
                 step += 1
@@ -170,7 +170,7 @@ def scores(folder: Path, data_dir: Path) -> dict[str, list[float]]:
     measures = {}
     for count in REFERENCES:
         chosen = rows._replace(train=rows.train[np.linspace(0, len(rows.train) - 1, count).astype(int)])
-        reality = Reality.of(store, chosen)
+        reality = ReferenceSet.of(store, chosen)
         reality = replace(reality, classes=tuple(map(str, range(int(kinds.max()) + 1))))
         by_kind = learn_labels(
             torch.from_numpy(store.images[chosen.train]),
@@ -201,7 +201,7 @@ def scores(folder: Path, data_dir: Path) -> dict[str, list[float]]:
     return table
 
 
-def _row(evaluator: Evaluator, reality: Reality, fake: Tensor) -> dict[str, float]:
+def _row(evaluator: Evaluator, reality: ReferenceSet, fake: Tensor) -> dict[str, float]:
     found = evaluator.measure(fake).metrics
     real, made = evaluator.real["rand"], features(evaluator.extractors["rand"], fake)
     count = min(len(real), len(made))

@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 
 from gantool import models
-from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
+from gantool.batches import ImageSpec, Labeled, Paired, TableBatch, Unpaired
 from gantool.data.prepare import describe
 from gantool.data.sources.catalog import SOURCES
 from gantool.errors import GantoolError
@@ -18,7 +18,7 @@ from gantool.training import engine
 
 RECIPES = list(shipped())
 NARROW = {"width": 4, "discriminator_width": 4, "levels": 3, "blocks": 1}
-OFFLINE = {Labeled: "digits", Paired: "egg_edges", Unpaired: "egg_colours", Examples: "income"}
+OFFLINE = {Labeled: "digits", Paired: "egg_edges", Unpaired: "egg_colours", TableBatch: "income"}
 
 
 def kind(name):
@@ -32,9 +32,9 @@ def of(*kinds):
 def spec(recipe):
     """What the recipe's data are like; a folder that is not there has three classes."""
     found = describe(recipe.data, Path("nowhere"), models.find(recipe.model["name"]).consumes)
-    if not isinstance(found, DataSpec) or len(found.classes) > 1 or recipe.data.classes:
+    if not isinstance(found, ImageSpec) or len(found.classes) > 1 or recipe.data.classes:
         return found
-    return DataSpec(found.channels, found.height, found.width, ("class 0", "class 1", "class 2"))
+    return ImageSpec(found.channels, found.height, found.width, ("class 0", "class 1", "class 2"))
 
 
 def small(name, **more):
@@ -75,7 +75,7 @@ def smallest(name):
 def fits(recipe, size):
     data = spec(recipe)
     try:
-        shapes.trace(lambda: models.build(recipe, DataSpec(data.channels, size, size, data.classes)))
+        shapes.trace(lambda: models.build(recipe, ImageSpec(data.channels, size, size, data.classes)))
     except GantoolError:
         return False
     return True

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import ImageSpec, Labeled
 from gantool.models import losses
 from gantool.models.augment import augmented, brightened, color, contrasted, cut, cutout, moved, saturated, translation
 from gantool.models.dcgan import DCGAN
@@ -223,7 +223,7 @@ def test_no_change_asks_for_a_number(kind):
 def test_real_and_fake_images_are_shown_with_changes_of_their_own():
     networks = {"generator": [[1, 8, 1, 0]], "discriminator": [[1, 8, 1, 0]]}
     loss = losses.find("hinge")(augment=["translation", "cutout"])
-    model = DCGAN(DataSpec(1, 8, 8), loss, latent_dim=2, dropout=0.0, **networks)
+    model = DCGAN(ImageSpec(1, 8, 8), loss, latent_dim=2, dropout=0.0, **networks)
     shown = []
     model.discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     same = torch.rand(6, 1, 8, 8)
@@ -236,7 +236,7 @@ def test_real_and_fake_images_are_shown_with_changes_of_their_own():
 def test_the_generator_learns_through_the_changes_and_the_samples_have_none():
     networks = {"generator": [[1, 8, 1, 0]], "discriminator": [[1, 8, 1, 0]]}
     loss = losses.find("relativistic")(r1=1.0, r2=1.0, augment=["color", "translation", "cutout"])
-    model = DCGAN(DataSpec(1, 8, 8), loss, latent_dim=2, dropout=0.0, **networks)
+    model = DCGAN(ImageSpec(1, 8, 8), loss, latent_dim=2, dropout=0.0, **networks)
     torch.manual_seed(0)
     given = Labeled(torch.rand(6, 1, 8, 8), torch.zeros(6, dtype=torch.int64))
     *_, last = model.play(given)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gantool.models.base import frozen
-from gantool.models.blocks import Conv2d, ConvTranspose2d, Dropout, class_linear
+from gantool.models.blocks import FastConv2d, FastConvTranspose2d, FastDropout, class_linear
 
 SETTINGS = [  # kernel, stride, padding, and the sides of the images
     (3, 2, 1, (14, 14)),
@@ -41,7 +41,7 @@ def alike(own, plain, images):
 def test_a_convolution_is_torchs(kernel, stride, padding, sides, channels, bias):
     torch.manual_seed(0)
     plain = nn.Conv2d(channels, 6, kernel, stride, padding, bias=bias).double()
-    own = Conv2d(channels, 6, kernel, stride, padding, bias=bias).double()
+    own = FastConv2d(channels, 6, kernel, stride, padding, bias=bias).double()
     own.load_state_dict(plain.state_dict())
     alike(own, plain, torch.randn(3, channels, *sides, dtype=torch.float64))
 
@@ -56,7 +56,7 @@ def test_a_transposed_convolution_is_torchs(kernel, stride, padding, sides, extr
         extra = 0
     extra = tuple(extra if step > 1 else 0 for step in (stride if isinstance(stride, tuple) else (stride, stride)))
     plain = nn.ConvTranspose2d(5, width, kernel, stride, padding, extra, bias=bias).double()
-    own = ConvTranspose2d(5, width, kernel, stride, padding, extra, bias=bias).double()
+    own = FastConvTranspose2d(5, width, kernel, stride, padding, extra, bias=bias).double()
     own.load_state_dict(plain.state_dict())
     alike(own, plain, torch.randn(3, 5, *sides, dtype=torch.float64))
 
@@ -64,14 +64,14 @@ def test_a_transposed_convolution_is_torchs(kernel, stride, padding, sides, extr
 @pytest.mark.parametrize("settings", [{"dilation": 2}, {"padding_mode": "reflect"}, {"padding": "same", "stride": 1}])
 def test_a_convolution_of_another_kind_is_left_to_torch(settings):
     settings = {"kernel_size": 3, "stride": 2, "padding": 1, **settings}
-    plain, own = nn.Conv2d(1, 2, **settings), Conv2d(1, 2, **settings)
+    plain, own = nn.Conv2d(1, 2, **settings), FastConv2d(1, 2, **settings)
     own.load_state_dict(plain.state_dict())
     images = torch.randn(2, 1, 9, 9)
     torch.testing.assert_close(own(images), plain(images), rtol=0, atol=0)
 
 
 def test_channels_that_do_not_fit_are_refused_as_torch_does():
-    for layer in (Conv2d(1, 2, 3), ConvTranspose2d(1, 2, 3)):
+    for layer in (FastConv2d(1, 2, 3), FastConvTranspose2d(1, 2, 3)):
         with pytest.raises(RuntimeError, match=r"expected input.* to have 1 channels"):
             layer(torch.zeros(1, 2, 5, 5))
 
@@ -82,7 +82,7 @@ def test_channels_that_do_not_fit_are_refused_as_torch_does():
 def test_dropout_drops_its_share_and_scales_the_rest(layout, share, kind):
     torch.manual_seed(0)
     given = torch.ones(40, 25, 10, 11, dtype=kind).to(memory_format=layout).requires_grad_()
-    made = Dropout(share)(given)
+    made = FastDropout(share)(given)
     assert made.is_contiguous(memory_format=layout)
     assert made.dtype == kind
     assert float((made == 0).double().mean().detach()) == pytest.approx(share, abs=0.005)
@@ -94,7 +94,7 @@ def test_dropout_drops_its_share_and_scales_the_rest(layout, share, kind):
 
 def test_dropout_at_rest_changes_nothing():
     given = torch.randn(3, 4)
-    torch.testing.assert_close(Dropout(0.5).eval()(given), given, rtol=0, atol=0)
+    torch.testing.assert_close(FastDropout(0.5).eval()(given), given, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("classes", [1, 3])

@@ -14,7 +14,7 @@ from test_search import BETA, RATE, bowl, made, planned, quick, rows, run, tiny
 from gantool import terminal as show
 from gantool.tune.board import Board, Row, sparkline
 from gantool.tune.study import Study
-from gantool.tune.trials import Place, Trials
+from gantool.tune.trials import TrialEnvironment, Trials
 
 STATE = ["your", "recipe,", "finished"]  # of the first trial
 SEARCH = {"tune__epochs": 2, "tune__pruner": "none"}
@@ -37,7 +37,7 @@ def drawn(board):
 
 def begun(home, data_dir, *, slots=1, gpus=0.0, as_json=False):
     board = Board(home.recipe, as_json=as_json)
-    trials = Trials(home, board, Place(data_dir, "", "cpu", gpus=gpus, slots=slots), [])
+    trials = Trials(home, board, TrialEnvironment(data_dir, "", "cpu", gpus=gpus, slots=slots), [])
     board.begin(home, trials)
     return board, trials
 

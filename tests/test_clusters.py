@@ -30,7 +30,7 @@ from gantool.tune.cluster import connect as clusters
 from gantool.tune.cluster import nodes
 from gantool.tune.study import Study
 from gantool.tune.trial import run_trial
-from gantool.tune.trials import Place
+from gantool.tune.trials import TrialEnvironment
 
 SHORT = (*TINY, "--trials", "2", "--out", "s")
 SEARCHED = ("tune", "gan14", *TINY, "--trials", "2", "--out", "unmeasured")
@@ -238,12 +238,12 @@ def test_data_that_only_the_driver_sees_are_copied_into_the_study_and_trained_on
     more = {"train.evaluate_images": 64, "train.extractors": ["rand", "pretext"], "train.epochs": 2}
     recipe = engine.open_recipe("gan14", {**changes, **more})
     own = tmp_path / "own"
-    store = setup.gather(recipe, own).store.path
+    store = setup.prepare_training(recipe, own).store.path
     learned = names(own / "extractors")
     assert learned
     (tmp_path / "s").mkdir()
     home = Study.create(tmp_path / "s", recipe)
-    place = nodes._copied(home, Place(own, str(store), "cpu"))
+    place = nodes._copied(home, TrialEnvironment(own, str(store), "cpu"))
     assert place.data_dir == home.path / "data"
     assert names(place.data_dir / "extractors") == learned
     shutil.rmtree(own)

@@ -380,9 +380,9 @@ def test_a_study_is_usable_as_the_run_of_its_winner(real):
     assert [entry["epoch"] for entry in chosen.entries()] == [1, 2, 3]
     assert (chosen.checkpoints / "last.pt").is_file()
     assert (real.path / "best.png").read_bytes()
-    from gantool.inference.sampling import Trained
+    from gantool.inference.sampling import TrainedModel
 
-    assert Trained(chosen, "best", "cpu").sample([0, 1]).shape == (2, 1, 8, 8)
+    assert TrainedModel(chosen, "best", "cpu").sample([0, 1]).shape == (2, 1, 8, 8)
 
 
 def test_what_goes_on_to_the_full_length_is_bit_for_bit_a_training_in_one_go(real, tmp_path):

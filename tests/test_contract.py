@@ -14,7 +14,7 @@ from small import RECIPES, kind, of, small, spec
 
 from gantool import devices, models
 from gantool.models import losses, shapes
-from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt, Translator, Turn
+from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel, Model, Translator, Turn
 from gantool.training import engine
 from gantool.training.trainer import Trainer
 
@@ -26,7 +26,7 @@ AUGMENTED = {"loss.augment": ["color", "translation", "cutout"]}
 
 def built(name, changes=None):
     recipe = engine.open_recipe(name, changes or {})
-    with devices.randomness(CPU, devices.seeded(CPU, 0)):
+    with devices.rng_scope(CPU, devices.rng_states(CPU, 0)):
         return recipe, models.build(recipe, spec(recipe))
 
 
@@ -46,11 +46,11 @@ def batch(model, count=4, seed=0, device="cpu"):
 
 def prompt(model, seeds):
     """What the model makes pictures from, one a seed."""
-    if isinstance(model, FromNoise):
+    if isinstance(model, LatentModel):
         return model.prompt(seeds)
     sources = [batch(model, 1, seed)[0] for seed in seeds]
     labels = [seed % len(model.data.classes) for seed in seeds]
-    return Prompt(torch.cat(sources), torch.tensor(labels), torch.tensor(list(seeds)))
+    return GeneratorInput(torch.cat(sources), torch.tensor(labels), torch.tensor(list(seeds)))
 
 
 def turns(model, given):
@@ -99,7 +99,7 @@ def test_every_model_plays_every_loss_with_every_penalty_and_augmentation(name, 
     recipe_name = one_recipe_of(name)
     recipe, model = built(recipe_name, {**small(recipe_name), "loss.name": loss, **PENALISED, **AUGMENTED})
     trainer = Trainer(model, recipe.train, CPU)
-    with devices.randomness(CPU, trainer.randomness):
+    with devices.rng_scope(CPU, trainer.randomness):
         for seed in range(2):
             told = trainer.step(batch(model, seed=seed))
     penalties = {name.partition("/")[2].partition("_a")[0].partition("_b")[0] for name in told}
@@ -207,7 +207,7 @@ def test_samples_are_images_of_the_datas_shape_and_range(name):
             assert bool((made.abs() <= 1).all())
 
 
-@pytest.mark.parametrize("name", of(FromNoise))
+@pytest.mark.parametrize("name", of(LatentModel))
 def test_a_seed_is_one_latent_whatever_the_others_are(name):
     _, model = built(name, small(name))
     many, one = model.prompt(range(10)), model.prompt([7])
@@ -235,7 +235,7 @@ def test_a_translation_depends_on_its_source_its_label_and_its_seed_alone(name):
     with torch.no_grad():
         together = model.sample(given)
         for row in range(6):
-            alone = model.sample(Prompt(*(part[row : row + 1] for part in given)))
+            alone = model.sample(GeneratorInput(*(part[row : row + 1] for part in given)))
             torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-5)
 
 
@@ -245,7 +245,9 @@ def test_a_translator_takes_pictures_whose_sides_are_multiples_of_its_stride(nam
     sides = (max(8, model.stride), 3 * max(8, model.stride))
     source = torch.rand(1, model.data.channels, *sides) * 2 - 1
     with torch.no_grad():
-        made = model.eval().sample(Prompt(source, torch.tensor([1 % len(model.data.classes)]), torch.tensor([0])))
+        made = model.eval().sample(
+            GeneratorInput(source, torch.tensor([1 % len(model.data.classes)]), torch.tensor([0]))
+        )
     assert made.shape == source.shape
 
 
@@ -264,7 +266,7 @@ def test_answers_are_probabilities_and_each_depends_on_its_own_input(name):
 def test_a_state_goes_through_a_file_of_tensors_and_steps_on_bit_for_bit(name):
     recipe, model = built(name, small(name))
     straight = Trainer(model, recipe.train, CPU)
-    with devices.randomness(CPU, straight.randomness):
+    with devices.rng_scope(CPU, straight.randomness):
         straight.step(batch(model, seed=1))
     file = io.BytesIO()
     torch.save(straight.state_dict(), file)
@@ -273,7 +275,7 @@ def test_a_state_goes_through_a_file_of_tensors_and_steps_on_bit_for_bit(name):
     fresh.load_state_dict(torch.load(file, weights_only=True))
     told = []
     for trainer in (straight, fresh):
-        with devices.randomness(CPU, trainer.randomness):
+        with devices.rng_scope(CPU, trainer.randomness):
             told.append(trainer.step(batch(model, seed=2)))
     assert told[0].keys() == told[1].keys()
     assert all(torch.equal(told[0][key], told[1][key]) for key in told[0])

@@ -55,7 +55,7 @@ def test_a_seed_always_starts_the_same_numbers_and_seeding_touches_none_outside(
     before = torch.get_rng_state()
     drawn = []
     for _ in range(2):
-        with devices.randomness(CPU, devices.seeded(CPU, 5)):
+        with devices.rng_scope(CPU, devices.rng_states(CPU, 5)):
             drawn.append(torch.randn(4))
     assert torch.equal(*drawn)
     assert torch.equal(before, torch.get_rng_state())
@@ -65,13 +65,13 @@ def test_a_seed_always_starts_the_same_numbers_and_seeding_touches_none_outside(
 
 
 def test_a_block_goes_on_with_its_own_numbers_whatever_is_drawn_between():
-    states = devices.seeded(CPU, 5)
-    with devices.randomness(CPU, states):
+    states = devices.rng_states(CPU, 5)
+    with devices.rng_scope(CPU, states):
         first = torch.randn(3)
     torch.randn(100)
-    with devices.randomness(CPU, states):
+    with devices.rng_scope(CPU, states):
         second = torch.randn(3)
-    with devices.randomness(CPU, devices.seeded(CPU, 5)):
+    with devices.rng_scope(CPU, devices.rng_states(CPU, 5)):
         # A fresh generator draws vectors of one length alike, in one go or in two.
         assert torch.equal(torch.randn(3), first)
         assert torch.equal(torch.randn(3), second)
@@ -80,11 +80,11 @@ def test_a_block_goes_on_with_its_own_numbers_whatever_is_drawn_between():
 def test_a_block_changes_nothing_outside_even_when_it_fails():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    states = devices.seeded(CPU, 1)
+    states = devices.rng_states(CPU, 1)
     kept = states["cpu"].clone()
 
     def fail():
-        with devices.randomness(CPU, states):
+        with devices.rng_scope(CPU, states):
             torch.randn(3)
             raise ZeroDivisionError
 
@@ -95,7 +95,7 @@ def test_a_block_changes_nothing_outside_even_when_it_fails():
 
 
 def test_large_seeds_are_seeds_too():
-    assert not torch.equal(devices.seeded(CPU, 2**32 - 1)["cpu"], devices.seeded(CPU, 2**32 - 2)["cpu"])
+    assert not torch.equal(devices.rng_states(CPU, 2**32 - 1)["cpu"], devices.rng_states(CPU, 2**32 - 2)["cpu"])
 
 
 def test_convolutions_are_whole_inside_of_the_block_only_even_when_it_fails():
@@ -115,12 +115,12 @@ def test_convolutions_are_whole_inside_of_the_block_only_even_when_it_fails():
 def test_a_cuda_devices_numbers_are_kept_apart_too():
     place = torch.device("cuda")
     outside = torch.cuda.get_rng_state()
-    states = devices.seeded(place, 3)
+    states = devices.rng_states(place, 3)
     assert set(states) == {"cpu", "cuda"}
-    with devices.randomness(place, states):
+    with devices.rng_scope(place, states):
         first = torch.randn(4, device=place)
     assert torch.equal(outside, torch.cuda.get_rng_state())
-    with devices.randomness(place, devices.seeded(place, 3)):
+    with devices.rng_scope(place, devices.rng_states(place, 3)):
         assert torch.equal(torch.randn(4, device=place), first)
 
 

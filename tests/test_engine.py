@@ -409,7 +409,7 @@ def test_weights_that_do_not_fit_are_told_by_name(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(2, 3))
     file = tmp_path / "some.pt"
     good = {name: value.clone() for name, value in model.state_dict().items()}
-    checkpoints.fit(model, good, file)
+    checkpoints.load_weights(model, good, file)
     for state, told in (
         ({"0.weight": good["0.weight"]}, "of another model: the checkpoint has no 0.bias"),
         ({**good, "1.bias": torch.zeros(1)}, "of another model: the model has no 1.bias"),
@@ -417,7 +417,7 @@ def test_weights_that_do_not_fit_are_told_by_name(tmp_path):
         ({**good, "0.bias": torch.full((3,), math.nan)}, "0.bias is not finite; use another checkpoint of the run"),
     ):
         with pytest.raises(CheckpointError) as error:
-            checkpoints.fit(model, state, file)
+            checkpoints.load_weights(model, state, file)
         assert str(error.value) == f"{file}: {told}"
 
 
@@ -567,7 +567,7 @@ def test_one_picture_is_no_pictures(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")
     recipe = engine.open_recipe("gan14", {"data.source": str(tmp_path / "one"), "data.classes": None})
-    told = setup.counted(recipe, prepare(recipe.data, tmp_path / "data"))
+    told = setup.describe_split(recipe, prepare(recipe.data, tmp_path / "data"))
     assert told.startswith(
         "learning from 1 picture; none are held out, so that copying cannot be told; with fewer than"
     )

@@ -11,15 +11,15 @@ import pytest
 import torch
 from scipy.stats import binom, spearmanr
 
-from gantool.batches import DataSpec, Paired, Unpaired
+from gantool.batches import ImageSpec, Paired, Unpaired
 from gantool.data.loader import Split, rows_of, split
 from gantool.data.sources.eggs import render
 from gantool.data.store import Store
 from gantool.errors import RecipeError
 from gantool.images import to_float, to_uint8
 from gantool.metrics import distances
-from gantool.metrics.evaluate import Ask, Evaluator, _at_most
-from gantool.metrics.reference import SEED, Reality, learn
+from gantool.metrics.evaluate import Evaluator, SampleRequest, _at_most
+from gantool.metrics.reference import SEED, ReferenceSet, learn
 
 
 def store(count=300, classes=3, shape=(1, 8, 8)):
@@ -27,11 +27,11 @@ def store(count=300, classes=3, shape=(1, 8, 8)):
     images = pick.integers(0, 256, (count, *shape), dtype=np.uint8)
     labels = np.sort(pick.integers(0, classes, count)) if classes > 1 else np.zeros(count, np.int64)
     names = tuple(f"class {index}" for index in range(classes))
-    return Store(Path("nowhere"), images, labels.astype(np.int64), DataSpec(*shape, names), {"skipped": []})
+    return Store(Path("nowhere"), images, labels.astype(np.int64), ImageSpec(*shape, names), {"skipped": []})
 
 
 def reality_of(data, share=0.2):
-    return Reality.of(data, split(data.labels, share))
+    return ReferenceSet.of(data, split(data.labels, share))
 
 
 def evaluator(data, count, share=0.2, **rest):
@@ -62,7 +62,7 @@ def digits():
     small = torch.tensor(found.images / 16 * 2 - 1, dtype=torch.float32)[:, None]
     images = to_uint8(torch.nn.functional.interpolate(small, (14, 14), mode="bilinear", antialias=True)).numpy()
     names = tuple(map(str, range(10)))
-    return Store(Path("nowhere"), images, found.target.astype(np.int64), DataSpec(1, 14, 14, names), {"skipped": []})
+    return Store(Path("nowhere"), images, found.target.astype(np.int64), ImageSpec(1, 14, 14, names), {"skipped": []})
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_generator_that_is_no_longer_finite_counts_as_black():
 def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):
     before, outside, plain = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     reality = reality_of(digits)
-    reality = Reality(*(part[:300] for part in (reality.train, reality.held_out, reality.train_labels)),
+    reality = ReferenceSet(*(part[:300] for part in (reality.train, reality.held_out, reality.train_labels)),
                       reality.held_out_labels[:300], reality.classes, reality.shares, 0.2)  # fmt: skip
     evaluate = Evaluator(reality, learn(reality, "auto", tmp_path, "key"), 40, conditional=True)
     assert set(evaluate.extractors) == {"rand", "texture", "pretext", "judge"}
@@ -171,7 +171,7 @@ def test_real_images_get_1_against_other_real_images_whatever_their_number():
     normal = np.random.default_rng(0)
     everything = np.clip(normal.normal(128, 40, (9000, 1, 8, 8)), 0, 255).astype(np.uint8)
     for count, fakes in ((200, 300), (1000, 500)):
-        spec = DataSpec(1, 8, 8)
+        spec = ImageSpec(1, 8, 8)
         data = Store(Path("nowhere"), everything[:count], np.zeros(count, np.int64), spec, {"skipped": []})
         evaluate = evaluator(data, fakes)
         others = [torch.from_numpy(everything[start : start + fakes]) for start in range(2000, 7000, fakes)]
@@ -198,7 +198,7 @@ def test_the_deviation_is_that_of_fd_over_other_draws_of_the_images():
     real, dim = everything.clip(0, 255).astype(np.uint8), (0.7 * everything + 50).clip(0, 255).astype(np.uint8)
     found = []
     for start in range(0, 12_000, 600):
-        spec, labels = DataSpec(1, 8, 8), np.zeros(300, np.int64)
+        spec, labels = ImageSpec(1, 8, 8), np.zeros(300, np.int64)
         data = Store(Path("nowhere"), real[start : start + 300], labels, spec, {"skipped": []})
         evaluate = Evaluator(reality_of(data, 0.0), learn(reality_of(data, 0.0), ["rand"], Path("nowhere"), "key"), 300)
         unit = evaluate.floor.units["rand"]
@@ -215,7 +215,7 @@ def test_auto_takes_what_the_pictures_allow(digits, tmp_path):
     def chosen(count, classes):
         rows = np.flatnonzero(digits.labels < classes)[:count]
         part = Store(Path("nowhere"), digits.images[rows], digits.labels[rows],
-                     DataSpec(1, 14, 14, digits.spec.classes[:classes]), {"skipped": []})  # fmt: skip
+                     ImageSpec(1, 14, 14, digits.spec.classes[:classes]), {"skipped": []})  # fmt: skip
         return list(learn(reality_of(part), "auto", tmp_path, f"{count}-{classes}"))
 
     assert chosen(59, 10) == ["rand", "texture"]
@@ -362,7 +362,7 @@ def eggs():
     """Two classes of rendered pictures of 3x32x32: what is known, and what is new."""
     names = ("Egg", "Tomato")
     images = np.stack([render(name, index, 32).transpose(2, 0, 1) for index in range(300) for name in names])
-    return Store(Path("nowhere"), images, np.tile([0, 1], 300), DataSpec(3, 32, 32, names), {"skipped": []})
+    return Store(Path("nowhere"), images, np.tile([0, 1], 300), ImageSpec(3, 32, 32, names), {"skipped": []})
 
 
 @pytest.mark.parametrize("ladder", [*LADDERS, "classes", "copies"])
@@ -399,7 +399,7 @@ def rows_in(data, images):
 def pairs(count=400):
     """Pairs of dark pictures, none brighter than 200."""
     images = np.random.default_rng(0).integers(0, 200, (count, 1, 8, 8), dtype=np.uint8)
-    spec = DataSpec(1, 8, 8, ("drawing", "photo"))
+    spec = ImageSpec(1, 8, 8, ("drawing", "photo"))
     return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), spec, {"skipped": []})
 
 
@@ -415,8 +415,8 @@ def two_kinds(count=400):
 
 def translating(data, kind, most=200, share=0.2):
     rows = rows_of(data.labels, share, kind)
-    reality = Reality.of(data, rows, kind)
-    asked = Ask.translations(data, rows, kind, most)
+    reality = ReferenceSet.of(data, rows, kind)
+    asked = SampleRequest.translations(data, rows, kind, most)
     rand = learn(reality, ["rand"], Path("nowhere"), "key")
     return Evaluator(reality, rand, asked, conditional=kind is Unpaired), asked
 
@@ -425,7 +425,7 @@ def translating(data, kind, most=200, share=0.2):
 def test_held_out_sources_are_asked_for_each_beside_its_target(most):
     data = pairs()
     rows = rows_of(data.labels, 0.2, Paired)
-    asked = Ask.translations(data, rows, Paired, most)
+    asked = SampleRequest.translations(data, rows, Paired, most)
     found = rows_in(data, asked.sources)
     assert set(found) <= set(rows.held_out)
     assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
@@ -437,7 +437,7 @@ def test_held_out_sources_are_asked_for_each_beside_its_target(most):
 def test_held_out_pictures_of_either_kind_are_asked_to_become_the_other(most):
     data = two_kinds()
     rows = rows_of(data.labels, 0.2, Unpaired)
-    asked = Ask.translations(data, rows, Unpaired, most)
+    asked = SampleRequest.translations(data, rows, Unpaired, most)
     found = rows_in(data, asked.sources)
     assert set(found) <= set(rows.held_out)
     assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
@@ -451,13 +451,13 @@ def test_where_nothing_is_held_out_the_sources_of_training_are_asked_for(kind):
     data = two_kinds(18)
     rows = rows_of(data.labels, 0.2, kind)
     assert not len(rows.held_out)
-    assert set(rows_in(data, Ask.translations(data, rows, kind, 100).sources)) == set(rows.train)
+    assert set(rows_in(data, SampleRequest.translations(data, rows, kind, 100).sources)) == set(rows.train)
 
 
 def test_the_same_translations_are_asked_for_every_time_and_nobodys_random_numbers_are_drawn():
     data, before = pairs(), torch.get_rng_state()
     rows = rows_of(data.labels, 0.2, Paired)
-    one, other = (Ask.translations(data, rows, Paired, 10) for _ in (0, 1))
+    one, other = (SampleRequest.translations(data, rows, Paired, 10) for _ in (0, 1))
     assert torch.equal(one.sources, other.sources)
     assert one.seeds == other.seeds == list(range(10))
     assert torch.equal(before, torch.get_rng_state())
@@ -465,7 +465,7 @@ def test_the_same_translations_are_asked_for_every_time_and_nobodys_random_numbe
 
 def test_parts_and_chosen_rows_of_what_is_asked_for_keep_sources_and_targets_beside_their_seeds():
     data = pairs()
-    asked = Ask.translations(data, rows_of(data.labels, 0.2, Paired), Paired, 20)
+    asked = SampleRequest.translations(data, rows_of(data.labels, 0.2, Paired), Paired, 20)
     for some, wanted in (
         (asked.part(3, 6), [3, 4, 5]),
         (asked.rows([7, 0, 7]), [7, 0, 7]),
@@ -475,14 +475,14 @@ def test_parts_and_chosen_rows_of_what_is_asked_for_keep_sources_and_targets_bes
         assert len(some) == len(some.labels) == len(wanted)
         assert torch.equal(some.sources, asked.sources[wanted])
         assert torch.equal(some.targets, asked.targets[wanted])
-    plain = Ask([5, 6], [0, 1]).part(1, 2)
+    plain = SampleRequest([5, 6], [0, 1]).part(1, 2)
     assert (plain.seeds, plain.labels, plain.sources, plain.targets) == ([6], [1], None, None)
 
 
 def test_pairs_are_measured_against_real_targets_alone():
     data = pairs()
     rows = rows_of(data.labels, 0.2, Paired)
-    reality = Reality.of(data, rows, Paired)
+    reality = ReferenceSet.of(data, rows, Paired)
     assert sorted(rows_in(data, reality.train)) == sorted(rows.train + 1)
     assert sorted(rows_in(data, reality.held_out)) == sorted(rows.held_out + 1)
     assert (reality.classes, reality.shares.tolist(), reality.split) == (("photo",), [1.0], 0.2)
@@ -537,8 +537,8 @@ def test_each_direction_is_measured_by_itself_so_that_giving_back_the_source_is_
 
 def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_deviation():
     data = pairs(20)
-    asked = Ask.translations(data, Split(np.arange(0, 18, 2), np.array([18])), Paired, 100)
-    reality = Reality.of(data, rows_of(data.labels, 0.0, Paired), Paired)
+    asked = SampleRequest.translations(data, Split(np.arange(0, 18, 2), np.array([18])), Paired, 100)
+    reality = ReferenceSet.of(data, rows_of(data.labels, 0.0, Paired), Paired)
     evaluate = Evaluator(reality, learn(reality, ["rand"], Path("nowhere"), "key"), asked)
     assert rows_in(data, evaluate.asked.sources) == [18, 18]
     assert evaluate(lambda ask: to_float(ask.targets)).metrics["l1"] == 0

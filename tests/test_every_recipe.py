@@ -33,7 +33,7 @@ def quick(name, **more):
 def steps_of(recipe, data_dir):
     """Give the recipe with batches so large that an epoch has about `STEPS`."""
     store = setup.data_of(recipe, data_dir)
-    count = loop.stream_of(recipe, store, torch.device("cpu"), engine.models.find(recipe.model["name"]).consumes).count
+    count = loop.loader_of(recipe, store, torch.device("cpu"), engine.models.find(recipe.model["name"]).consumes).count
     return engine.change(recipe, {"train.batch_size": max(1, count // STEPS)})
 
 
@@ -178,7 +178,7 @@ def test_learning_rates_stay_and_then_fall_evenly_to_nothing(data_dir):
     recipe = engine.change(quick("gan14"), {"train.epochs": 4, "train.decay_after": 2})
     store = setup.data_of(recipe, data_dir)
     trainer = Trainer(engine.models.build(recipe, store.spec), recipe.train, torch.device("cpu"))
-    stream = loop.stream_of(recipe, store, torch.device("cpu"), trainer.model.consumes)
+    stream = loop.loader_of(recipe, store, torch.device("cpu"), trainer.model.consumes)
     batch = next(iter(stream.epoch(1)))
     found = []
     for epochs in (0.0, 1.9, 2.0, 3.0, 3.5, 4.0):

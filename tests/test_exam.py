@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.data.loader import Split
 from gantool.data.sources import tables
 from gantool.data.store import Store
 from gantool.metrics import classification, drawings
-from gantool.metrics.classification import Exam, Questions
+from gantool.metrics.classification import ClassifierEvaluator, LabeledExamples
 from gantool.metrics.drawings import answered_pictures, confusion, decision_map
 
 CLASSES = ("a", "b", "c")
@@ -22,7 +22,9 @@ CLASSES = ("a", "b", "c")
 
 def questions(count, seed, classes=3):
     generator = torch.Generator().manual_seed(seed)
-    return Questions(torch.randn(count, 4, generator=generator), torch.randint(classes, (count,), generator=generator))
+    return LabeledExamples(
+        torch.randn(count, 4, generator=generator), torch.randint(classes, (count,), generator=generator)
+    )
 
 
 def guess(inputs):
@@ -34,9 +36,11 @@ def guess(inputs):
 
 def test_numbers_by_hand():
     inputs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
-    asked = Questions(inputs, torch.tensor([0, 0, 1, 1]))
-    seen = Questions(inputs[:1], torch.tensor([1]))
-    found = Exam(seen, Questions(inputs[1:], asked.labels[1:]), ("no", "yes")).measure(lambda shares: shares)
+    asked = LabeledExamples(inputs, torch.tensor([0, 0, 1, 1]))
+    seen = LabeledExamples(inputs[:1], torch.tensor([1]))
+    found = ClassifierEvaluator(seen, LabeledExamples(inputs[1:], asked.labels[1:]), ("no", "yes")).measure(
+        lambda shares: shares
+    )
     assert found == {
         "error": pytest.approx(1 / 3),
         "accuracy": pytest.approx(2 / 3),
@@ -49,7 +53,7 @@ def test_numbers_by_hand():
 def test_numbers_are_scikit_learns():
     metrics = pytest.importorskip("sklearn.metrics")
     train, held_out = questions(500, 0), questions(2300, 1)  # more than a chunk
-    found = Exam(train, held_out, CLASSES).measure(guess)
+    found = ClassifierEvaluator(train, held_out, CLASSES).measure(guess)
     said, right = guess(held_out.inputs), held_out.labels
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(right, said.argmax(1)))
     assert found["error"] == pytest.approx(1 - found["accuracy"])
@@ -61,7 +65,7 @@ def test_numbers_are_scikit_learns():
 
 def test_without_held_out_examples_it_asks_about_those_of_training():
     train, none = questions(30, 0), questions(0, 1)
-    found = Exam(train, none, CLASSES)
+    found = ClassifierEvaluator(train, none, CLASSES)
     assert found.shown is train
     assert found.about["held_out"] == 0
     metrics = found.measure(guess)
@@ -69,8 +73,10 @@ def test_without_held_out_examples_it_asks_about_those_of_training():
 
 
 def test_a_certain_mistake_has_a_finite_loss_and_a_class_without_examples_does_not_count():
-    asked = Questions(torch.zeros(2, 1), torch.tensor([0, 0]))
-    found = Exam(asked, asked, CLASSES).measure(lambda inputs: torch.tensor([[0.0, 1, 0]]).repeat(len(inputs), 1))
+    asked = LabeledExamples(torch.zeros(2, 1), torch.tensor([0, 0]))
+    found = ClassifierEvaluator(asked, asked, CLASSES).measure(
+        lambda inputs: torch.tensor([[0.0, 1, 0]]).repeat(len(inputs), 1)
+    )
     assert found["cross_entropy"] == pytest.approx(-math.log(classification.LEAST))
     assert found["balanced_accuracy"] == 0
 
@@ -83,12 +89,14 @@ def test_no_graph_is_kept_and_no_chunk_is_larger_than_it_says():
         assert not torch.is_grad_enabled()
         return guess(inputs)
 
-    Exam(questions(5, 0), questions(2300, 1), CLASSES).measure(answer)
+    ClassifierEvaluator(questions(5, 0), questions(2300, 1), CLASSES).measure(answer)
     assert sizes == [1000, 1000, 300, 5]
 
 
 def test_what_the_log_says_is_json():
-    about = Exam(questions(5, 0), Questions(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1])), CLASSES).about
+    about = ClassifierEvaluator(
+        questions(5, 0), LabeledExamples(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1])), CLASSES
+    ).about
     assert json.loads(json.dumps(about)) == about
     assert (about["train"], about["held_out"], about["guessing"]) == (5, 4, 0.75)
     assert about["classes"] == {"a": 0.25, "b": 0.75, "c": 0.0}
@@ -96,7 +104,7 @@ def test_what_the_log_says_is_json():
 
 def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
     table = tables.load("sentences", tmp_path, 0.2)
-    found = Exam.of_table(table)
+    found = ClassifierEvaluator.of_table(table)
     assert torch.equal(found.shown.inputs, torch.from_numpy(table.inputs[table.held_out]))
     assert torch.equal(found.train.labels, torch.from_numpy(table.labels[table.train]))
     assert list(found.shown.texts) == [table.texts[row] for row in table.held_out]
@@ -106,9 +114,9 @@ def test_of_pictures_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
     monkeypatch.setattr(classification, "TRAIN", 20)
     images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
     labels = np.repeat(np.arange(3), 20)
-    store = Store(tmp_path, images, labels, DataSpec(1, 1, 1, CLASSES), {})
+    store = Store(tmp_path, images, labels, ImageSpec(1, 1, 1, CLASSES), {})
     rows = Split(np.arange(0, 60, 2), np.arange(1, 60, 2))
-    found, again = Exam.of_pictures(store, rows), Exam.of_pictures(store, rows)
+    found, again = ClassifierEvaluator.of_pictures(store, rows), ClassifierEvaluator.of_pictures(store, rows)
     assert torch.equal(found.shown.inputs, again.shown.inputs)
     assert found.shown.inputs.dtype == torch.uint8
     assert sorted(found.shown.inputs.flatten().tolist()) == list(range(1, 60, 2))

@@ -12,7 +12,7 @@ from small import small
 from typer.testing import CliRunner
 
 from gantool import batches, checkpoints, devices, load, models
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.cli import app
 from gantool.data.sources.tables import TABLES
 from gantool.data.sources.tables import load as load_table
@@ -37,7 +37,7 @@ def saved(path, name, spec, examples, **changes):
     """A run of fresh weights, as training would have saved it."""
     recipe = engine.open_recipe(name, changes)
     run = Run.create(dump(recipe), name=name, out=path)
-    with devices.randomness(CPU, devices.seeded(CPU, 0)):
+    with devices.rng_scope(CPU, devices.rng_states(CPU, 0)):
         model = models.build(recipe, spec)
     content = {
         "recipe": dump(recipe),
@@ -54,7 +54,7 @@ def saved(path, name, spec, examples, **changes):
 def pix2pix(path, *, grey_sources=False):
     ask = {"seeds": [0, 1, 2, 3], "labels": [0] * 4, "sources": pictures(not grey_sources), "targets": pictures(True)}
     changes = small("pix2pix")
-    spec = DataSpec(3, changes["data.size"], changes["data.size"], ("edges", "egg"))
+    spec = ImageSpec(3, changes["data.size"], changes["data.size"], ("edges", "egg"))
     return saved(path, "pix2pix", spec, ask, **changes)
 
 
@@ -62,7 +62,7 @@ def cyclegan(path, channels=3):
     sources = torch.cat([pictures(True), pictures(True)])[:, :channels]
     ask = {"seeds": list(range(8)), "labels": [1] * 4 + [0] * 4, "sources": sources, "targets": None}
     changes = {**small("cyclegan"), "data.channels": channels}
-    spec = DataSpec(channels, changes["data.size"], changes["data.size"], ("brown", "blue"))
+    spec = ImageSpec(channels, changes["data.size"], changes["data.size"], ("brown", "blue"))
     return saved(path, "cyclegan", spec, ask, **changes)
 
 
@@ -250,7 +250,7 @@ def test_seeds_number_the_examples_of_a_class_and_are_drawn_beside_their_sources
 
 
 def test_a_model_of_noise_takes_no_input(tmp_path):
-    spec = DataSpec(1, 14, 14, ("0", "1"))
+    spec = ImageSpec(1, 14, 14, ("0", "1"))
     run = saved(tmp_path / "run", "gan14", spec, None)
     told = run_cli("sample", run.path, "--input", tmp_path)
     assert str(told.exception).endswith("mlp makes pictures from noise; leave it out")
@@ -321,7 +321,7 @@ def test_sentences_of_ones_own_are_answered_line_by_line(tmp_path):
 
 
 def test_pictures_are_answered_whatever_their_size(tmp_path):
-    spec = DataSpec(1, 16, 16, ("0", "1", "2"))
+    spec = ImageSpec(1, 16, 16, ("0", "1", "2"))
     examples = {
         "inputs": torch.zeros(2, 1, 16, 16, dtype=torch.uint8),
         "labels": torch.tensor([0, 2]),
@@ -342,7 +342,7 @@ def test_what_answers_makes_no_pictures_and_what_makes_pictures_answers_nothing(
     run, _ = table_run(tmp_path / "run", "mlp_xor", "xor")
     with pytest.raises(Exception, match=r"dense answers, and makes no pictures; use gantool sample$"):
         load(run.path, device="cpu").sample([0])
-    gan = saved(tmp_path / "gan", "gan14", DataSpec(1, 14, 14, ("0",)), None)
+    gan = saved(tmp_path / "gan", "gan14", ImageSpec(1, 14, 14, ("0",)), None)
     with pytest.raises(Exception, match=r"mlp makes pictures, and answers nothing$"):
         load(gan.path, device="cpu").answer(torch.zeros(1, 2))
     with pytest.raises(Exception, match=r"^--walk: pix2pix makes pictures from pictures, and has no latents to walk"):

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 from gantool.report.findings import figure
 from gantool.report.insight import Confirmed, Findings, at_an_edge, importances, sentences, short
 from gantool.tune.space import names
-from gantool.tune.verdict import Verdict, judge
+from gantool.tune.verdict import Verdict, decide
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 LR, BETA, DIM, LOSS = "train.optimizer.lr", "train.optimizer.betas.1", "model.latent_dim", "loss.name"
@@ -391,7 +391,7 @@ OWN = (54.0, 56.0, 58.0, 55.0)
     ],
 )
 def test_the_verdict_is_the_first_sentence(values, sentence):
-    assert told(PAIR, verdict=judge("fd", 1, values, OWN, 5, last=True))[0] == sentence
+    assert told(PAIR, verdict=decide("fd", 1, values, OWN, 5, last=True))[0] == sentence
 
 
 def test_without_a_verdict_nothing_is_said_of_new_seeds():
@@ -445,7 +445,7 @@ def test_the_best_trial_is_the_one_that_the_search_recommends():
 
 def test_never_more_than_five_sentences_the_weightiest_first():
     trials = [*crowded([200] * 5, rest=20), trial(state=FAILED), trial(state=STOPPED)]
-    verdict = judge("fd", 1, [5.0, 5.1], [9.0, 9.1], 5, last=True)
+    verdict = decide("fd", 1, [5.0, 5.1], [9.0, 9.1], 5, last=True)
     assert told(trials, {LR: 0.7, DIM: 0.3}, verdict=verdict) == [
         "cannot tell yet whether trial 1 is better: fd 5.050 against 9.050 over 2 seeds (too few to tell)",
         "with one seed trial 0 was the lowest (fd 1.000); the last 26 of 27 trials were not lower",

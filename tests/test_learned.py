@@ -18,7 +18,7 @@ from gantool.data.sources import eggs
 from gantool.errors import ResourceError
 from gantool.metrics import learned as module
 from gantool.metrics.distances import frechet_distance
-from gantool.metrics.learned import Judge, Learned, learn_labels, learn_views, remembered
+from gantool.metrics.learned import Judge, Learned, cached, learn_labels, learn_views
 
 TRAIN, HELD_OUT = slice(0, 250), slice(900, 1350)
 
@@ -248,7 +248,7 @@ def test_learning_and_extracting_leave_all_random_numbers_and_settings_alone(qui
     judge(scaled(images))
     judge.probabilities(scaled(images))
     for _ in range(2):  # learned, then read
-        remembered(tmp_path, "views", quick)
+        cached(tmp_path, "views", quick)
     assert outside() == before
 
 
@@ -317,12 +317,12 @@ def visible(folder):
 
 @pytest.fixture
 def kept(quick, tmp_path):
-    return remembered(tmp_path / "a" / "b", "views-7", quick), tmp_path / "a" / "b" / "views-7.pt"
+    return cached(tmp_path / "a" / "b", "views-7", quick), tmp_path / "a" / "b" / "views-7.pt"
 
 
 def test_what_was_learned_is_read_instead_of_learned_again(kept, judge, digits):
     extract, path = kept
-    again = remembered(path.parent, "views-7", refuse)
+    again = cached(path.parent, "views-7", refuse)
     assert type(again) is Learned
     assert again.identity == extract.identity
     images = scaled(noise(9, 1, 8, 8))
@@ -330,8 +330,8 @@ def test_what_was_learned_is_read_instead_of_learned_again(kept, judge, digits):
     assert (again.accuracy, again.chance) == (extract.accuracy, extract.chance)
     assert not any(parameter.requires_grad for parameter in again.network.parameters())
 
-    remembered(path.parent, "judge-7", lambda: judge)
-    other = remembered(path.parent, "judge-7", refuse)
+    cached(path.parent, "judge-7", lambda: judge)
+    other = cached(path.parent, "judge-7", refuse)
     assert type(other) is Judge
     images = scaled(digits[0][:9])
     assert torch.equal(other.probabilities(images), judge.probabilities(images))
@@ -376,8 +376,8 @@ def reshaped(path):
 def test_a_file_that_is_of_no_use_is_made_anew(kept, quick, spoil):
     extract, path = kept
     spoil(path)
-    assert remembered(path.parent, "views-7", quick).identity == extract.identity
-    assert remembered(path.parent, "views-7", refuse).identity == extract.identity
+    assert cached(path.parent, "views-7", quick).identity == extract.identity
+    assert cached(path.parent, "views-7", refuse).identity == extract.identity
 
 
 def test_when_several_ask_at_once_one_learns_and_the_others_wait(quick, tmp_path):
@@ -390,7 +390,7 @@ def test_when_several_ask_at_once_one_learns_and_the_others_wait(quick, tmp_path
 
     def ask():
         together.wait()
-        found.append(remembered(tmp_path, "views", make).identity)
+        found.append(cached(tmp_path, "views", make).identity)
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
@@ -406,9 +406,9 @@ def test_a_failure_while_learning_leaves_no_file_and_no_lock(quick, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        remembered(tmp_path, "views", fail)
+        cached(tmp_path, "views", fail)
     assert visible(tmp_path) == []
-    assert remembered(tmp_path, "views", quick).identity == quick().identity
+    assert cached(tmp_path, "views", quick).identity == quick().identity
 
 
 def test_a_folder_that_cannot_be_made_is_told(quick, tmp_path):
@@ -417,4 +417,4 @@ def test_a_folder_that_cannot_be_made_is_told(quick, tmp_path):
     with pytest.raises(
         ResourceError, match=rf"^{place}: cannot be written \(.+\); check the folder and its permissions$"
     ):
-        remembered(tmp_path / "file" / "below", "views", quick)
+        cached(tmp_path / "file" / "below", "views", quick)

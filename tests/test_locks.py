@@ -15,7 +15,7 @@ import pytest
 
 import gantool
 from gantool.errors import ResourceError, RunError
-from gantool.files import BusyError, alone
+from gantool.files import BusyError, exclusive_lock
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -53,17 +53,17 @@ def seen(folder):
 
 
 def test_a_lock_names_its_process_while_the_block_runs(tmp_path):
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         assert json.loads((tmp_path / "lock").read_text()) == {"pid": os.getpid(), "host": socket.gethostname()}
 
     assert seen(tmp_path) == []
 
 
 def test_a_lock_is_given_back_by_an_error(tmp_path):
-    with pytest.raises(StopError), alone(tmp_path / "lock"):
+    with pytest.raises(StopError), exclusive_lock(tmp_path / "lock"):
         raise StopError
 
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         pass
 
 
@@ -73,14 +73,14 @@ def test_another_process_is_kept_out_and_told_who_holds_it(tmp_path):
         holder = f"process {process.pid} on {socket.gethostname()}"
         message = re.escape(f"{tmp_path}: in use by {holder}; wait for it, or end it")
 
-        with pytest.raises(RunError, match=f"^{message}$") as caught, alone(tmp_path / "lock"):
+        with pytest.raises(RunError, match=f"^{message}$") as caught, exclusive_lock(tmp_path / "lock"):
             pass
 
         assert caught.value.holder == holder
         assert json.loads((tmp_path / "lock").read_text())["pid"] == process.pid
         process.communicate("")
 
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         pass
 
 
@@ -91,7 +91,7 @@ def test_a_waiting_process_has_its_turn(tmp_path):
         ending.start()
         begun = time.monotonic()
 
-        with alone(tmp_path / "lock", wait=20):
+        with exclusive_lock(tmp_path / "lock", wait=20):
             assert time.monotonic() - begun > 0.1
 
         ending.join()
@@ -100,7 +100,7 @@ def test_a_waiting_process_has_its_turn(tmp_path):
 def test_waiting_ends(tmp_path):
     begun = time.monotonic()
 
-    with alone(tmp_path / "lock"), pytest.raises(BusyError), alone(tmp_path / "lock", wait=0.2):
+    with exclusive_lock(tmp_path / "lock"), pytest.raises(BusyError), exclusive_lock(tmp_path / "lock", wait=0.2):
         pass
 
     assert time.monotonic() - begun >= 0.2
@@ -113,7 +113,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
     assert seen(tmp_path) == ["lock"]
 
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
     assert seen(tmp_path) == []
@@ -124,7 +124,7 @@ def test_a_thread_keeps_another_out(tmp_path):
 
     def work():
         nonlocal inside, most
-        with alone(tmp_path / "lock", wait=20):
+        with exclusive_lock(tmp_path / "lock", wait=20):
             inside += 1
             most = max(most, inside)
             time.sleep(0.01)
@@ -140,13 +140,13 @@ def test_a_thread_keeps_another_out(tmp_path):
 
 
 def test_a_block_may_end_in_another_thread(tmp_path):
-    held = alone(tmp_path / "lock")
+    held = exclusive_lock(tmp_path / "lock")
     held.__enter__()
     thread = threading.Thread(target=held.__exit__, args=(None, None, None))
     thread.start()
     thread.join()
 
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         pass
 
 
@@ -163,10 +163,10 @@ def test_processes_that_take_turns_lose_nothing(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])
 def test_a_holder_that_is_not_written_yet_is_another_process(tmp_path, text):
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         (tmp_path / "lock").write_text(text)
 
-        with pytest.raises(BusyError, match=r": in use by another process; wait"), alone(tmp_path / "lock"):
+        with pytest.raises(BusyError, match=r": in use by another process; wait"), exclusive_lock(tmp_path / "lock"):
             pass
 
 
@@ -176,26 +176,26 @@ def test_a_lock_that_cannot_be_written_is_told(tmp_path, name):
 
     with (
         pytest.raises(ResourceError, match=r"lock: cannot be written \(.+\); check the folder"),
-        alone(tmp_path / "lock"),
+        exclusive_lock(tmp_path / "lock"),
     ):
         pass
 
     (tmp_path / name).rmdir()
-    with alone(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         pass
 
 
 def test_a_lock_below_a_file_is_told(tmp_path):
     (tmp_path / "file").touch()
 
-    with pytest.raises(ResourceError, match="cannot be written"), alone(tmp_path / "file" / "lock"):
+    with pytest.raises(ResourceError, match="cannot be written"), exclusive_lock(tmp_path / "file" / "lock"):
         pass
 
 
 def test_a_folder_that_goes_while_it_is_locked_is_no_error(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    with alone(folder / "lock"):
+    with exclusive_lock(folder / "lock"):
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import conv2d, pad
 
 from gantool import models
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import ImageSpec, Labeled
 from gantool.errors import RecipeError
 from gantool.models import losses
 from gantool.models.base import Turn
@@ -48,7 +48,7 @@ def built(name, changes=None, classes=None):
     recipe = engine.open_recipe(name, changes)
     block = recipe.data
     classes = tuple(classes or block.classes or [str(digit) for digit in range(10)])
-    return models.build(recipe, DataSpec(block.channels or 3, block.height, block.width, classes))
+    return models.build(recipe, ImageSpec(block.channels or 3, block.height, block.width, classes))
 
 
 def parameters(module):
@@ -165,7 +165,7 @@ def same(images, weight, bias, stride):
 
 def keras_network(sides=(8, 8), channels=1):
     torch.manual_seed(3)
-    return DCGANTF(DataSpec(channels, *sides), losses.find("non_saturating")(), latent_dim=3).double()
+    return DCGANTF(ImageSpec(channels, *sides), losses.find("non_saturating")(), latent_dim=3).double()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -372,7 +372,7 @@ def test_what_models_are_made_of_is_no_model():
 
 def test_the_generator_of_dcgan_starts_as_the_paper_says():
     torch.manual_seed(0)
-    model = models.build(engine.open_recipe("dcgan28"), DataSpec(1, 28, 28, ("0",)))
+    model = models.build(engine.open_recipe("dcgan28"), ImageSpec(1, 28, 28, ("0",)))
     for module in model.generator.modules():
         if isinstance(module, nn.ConvTranspose2d):
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.02)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gantool import models
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import ImageSpec, Labeled
 from gantool.errors import RecipeError
 from gantool.models import losses
 from gantool.models.cdcgan import CDCGAN
@@ -18,14 +18,14 @@ from gantool.models.wgan_gp import WGANGP
 from gantool.training import engine
 
 SMALL = {"generator": [[8, 4, 1, 0], [1, 4, 2, 1]], "discriminator": [[8, 4, 2, 1], [8, 3, 1, 1], [1, 4, 1, 0]]}
-GREY = DataSpec(1, 8, 8, ("0", "1", "2"))
+GREY = ImageSpec(1, 8, 8, ("0", "1", "2"))
 
 
 def built(name, changes=None, classes=5):
     recipe = engine.open_recipe(name, changes)
     block = recipe.data
     names = tuple(block.classes or [str(index) for index in range(10 if block.channels == 1 else classes)])
-    return models.build(recipe, DataSpec(block.channels or 3, block.height, block.width, names))
+    return models.build(recipe, ImageSpec(block.channels or 3, block.height, block.width, names))
 
 
 def wgan_gp(**changes):
@@ -177,7 +177,7 @@ def test_both_embeddings_of_a_class_learn():
 
 
 def test_sides_need_not_be_equal():
-    data = DataSpec(3, 8, 12, ("a", "b"))
+    data = ImageSpec(3, 8, 12, ("a", "b"))
     model = cdcgan(data, generator=[[8, 4, 1, 0], [3, 2, 2, 0]], discriminator=[[1, 8, 1, 0]])
     shown = model.discriminator.unflatten(model.discriminator.embedding(torch.tensor([0])))
     assert shown.shape == (1, 1, 8, 12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gantool import devices, models
-from gantool.batches import Column, DataSpec, Examples, Labeled, RowSpec, TextSpec
+from gantool.batches import Column, ImageSpec, Labeled, RowSpec, TableBatch, TextSpec
 from gantool.data.sources import tables
 from gantool.errors import RecipeError
 from gantool.models import shapes
@@ -22,7 +22,7 @@ from gantool.training import engine
 from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-PICTURES = DataSpec(1, 16, 16, tuple("0123456789"))
+PICTURES = ImageSpec(1, 16, 16, tuple("0123456789"))
 PAIR = RowSpec((Column("a"), Column("b")), ("0", "1"))
 TEXT = TextSpec(("good", "bad", "film"), 5, ("negative", "positive"))
 SPECS = {
@@ -117,7 +117,7 @@ def test_what_stands_behind_a_sentence_changes_neither_its_answer_nor_a_gradient
     torch.testing.assert_close(beside[:1], alone)
 
     def gradients(words):
-        (turn,) = model.play(Examples(words, torch.tensor([1])))
+        (turn,) = model.play(TableBatch(words, torch.tensor([1])))
         return torch.autograd.grad(turn.losses["cross_entropy"], list(model.parameters()))
 
     for one, other in zip(gradients(short), gradients(long), strict=True):
@@ -147,7 +147,7 @@ def test_a_perceptrons_step_is_the_error_times_the_input():
         layer.bias.fill_(0.25)
     inputs, labels = torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([0, 1])
     trainer = Trainer(model, Train(epochs=1, optimizer=Optimizer(name="sgd", lr=0.1)), CPU)
-    told = trainer.step(Examples(inputs, labels))
+    told = trainer.step(TableBatch(inputs, labels))
 
     shares = [1 / (1 + math.exp(-z)) for z in (0.5 + 0.25, 1.0 - 3.0 + 0.25)]
     assert float(told["classifier/cross_entropy"]) == pytest.approx(
@@ -170,14 +170,14 @@ def learned(name, seed, epochs, tmp_path):
     recipe = engine.open_recipe(name, {"train.seed": seed})
     table = tables.load(recipe.data.source, tmp_path, recipe.data.held_out)
     inputs, labels = torch.from_numpy(table.inputs), torch.from_numpy(table.labels)
-    with devices.randomness(CPU, devices.seeded(CPU, seed)):
+    with devices.rng_scope(CPU, devices.rng_states(CPU, seed)):
         model = models.build(recipe, table.spec)
     assert isinstance(model, Classifier)
     trainer = Trainer(model, recipe.train, CPU)
     order, train = torch.Generator().manual_seed(seed), torch.from_numpy(table.train)
     for _ in range(epochs):
         for rows in train[torch.randperm(len(train), generator=order)].split(recipe.train.batch_size):
-            trainer.step(Examples(inputs[rows], labels[rows]))
+            trainer.step(TableBatch(inputs[rows], labels[rows]))
     asked = torch.from_numpy(table.held_out if len(table.held_out) else table.train)
     with torch.no_grad():
         return float((model.answer(inputs[asked]).argmax(1) == labels[asked]).float().mean())
@@ -196,7 +196,7 @@ def test_one_layer_does_not_learn_xor():
     model = Dense(PAIR, output="sigmoid")
     trainer = Trainer(model, Train(epochs=1, optimizer=Optimizer(name="sgd", lr=0.5)), CPU)
     for _ in range(300):
-        told = trainer.step(Examples(inputs, labels))
+        told = trainer.step(TableBatch(inputs, labels))
     assert float(told["classifier/cross_entropy"]) == pytest.approx(math.log(2), abs=0.01)
     assert float((model.answer(inputs).argmax(1) == labels).float().mean()) < 1
 
@@ -235,7 +235,7 @@ def test_pictures_are_learned():
             "model.output: sigmoid tells two classes apart, but the data have 3; use softmax",
         ),
         (
-            lambda: CNN(DataSpec(1, 16, 12, ("a", "b"))),
+            lambda: CNN(ImageSpec(1, 16, 12, ("a", "b"))),
             "data.size: of 12 pixels, 4 reach model.convolutions.1, which with its pool leaves none; use larger",
         ),
     ],
@@ -246,4 +246,4 @@ def test_data_that_do_not_fit_are_refused_by_what_to_change(make, sentence):
 
 
 def test_the_smallest_pictures_that_fit_do():
-    assert CNN(DataSpec(3, 16, 17, ("a", "b"))).answer(torch.zeros(2, 3, 16, 17)).shape == (2, 2)
+    assert CNN(ImageSpec(3, 16, 17, ("a", "b"))).answer(torch.zeros(2, 3, 16, 17)).shape == (2, 2)

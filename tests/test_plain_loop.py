@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gantool import devices, models
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import ImageSpec, Labeled
 from gantool.training import engine
 from gantool.training.trainer import Trainer
 
@@ -27,7 +27,7 @@ def without_dropout(name, changes=None):
     block = recipe.data
     classes = ("Egg", "Rice", "Soup") if name == "cgan_egg" else ("digit",)
     torch.manual_seed(0)
-    return recipe, models.build(recipe, DataSpec(block.channels or 3, block.height, block.width, classes)).double()
+    return recipe, models.build(recipe, ImageSpec(block.channels or 3, block.height, block.width, classes)).double()
 
 
 def batches(model, steps):
@@ -143,14 +143,14 @@ def test_a_recipe_trains_exactly_as_the_plain_loop_does(name, loop, changes):
     recipe, model = without_dropout(name, changes)
     generator, discriminator = deepcopy(model.generator), deepcopy(model.discriminator)
     trainer = Trainer(model, recipe.train, CPU)
-    trainer.randomness.update(devices.seeded(CPU, SEED))
+    trainer.randomness.update(devices.rng_states(CPU, SEED))
     mine = []
-    with devices.randomness(CPU, trainer.randomness):
+    with devices.rng_scope(CPU, trainer.randomness):
         for batch in batches(model, STEPS):
             told = trainer.step(batch)
             mine.append((told["discriminator/adversarial"].item(), told["generator/adversarial"].item()))
 
-    with devices.randomness(CPU, devices.seeded(CPU, SEED)):
+    with devices.rng_scope(CPU, devices.rng_states(CPU, SEED)):
         theirs = loop(generator, discriminator, recipe, batches(model, STEPS))
 
     torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-12)
@@ -166,6 +166,6 @@ def test_a_recipe_trains_exactly_as_the_plain_loop_does(name, loop, changes):
 def test_the_loops_really_train():
     recipe, model = without_dropout("gan14")
     before = deepcopy(model.state_dict())
-    with devices.randomness(CPU, devices.seeded(CPU, SEED)):
+    with devices.rng_scope(CPU, devices.rng_states(CPU, SEED)):
         alternating(model.generator, model.discriminator, recipe, batches(model, 2))
     assert not any(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gantool.batches import DataSpec, Examples, Labeled, Paired, Unpaired
+from gantool.batches import ImageSpec, Labeled, Paired, TableBatch, Unpaired
 from gantool.data import prepare as prepare_module
 from gantool.data.prepare import LISTED, describe, fetch, find, prepare, table
 from gantool.data.sources import catalog
@@ -61,7 +61,7 @@ def reds(store):
 def test_a_folder_becomes_a_store_in_a_fixed_order(pets, tmp_path):
     store = prepare(data(pets), tmp_path / "data")
 
-    assert store.spec == DataSpec(3, 8, 8, ("cat", "dog"))
+    assert store.spec == ImageSpec(3, 8, 8, ("cat", "dog"))
     assert store.images.shape == (5, 3, 8, 8)
     assert reds(store) == [0, 1, 2, 100, 101]
     assert store.labels.tolist() == [0, 0, 0, 1, 1]
@@ -359,11 +359,13 @@ def test_the_name_of_a_source_wins_over_a_folder_of_that_name(inside):
 
 
 def test_describing_makes_nothing(pets, tmp_path):
-    assert describe(data(pets), tmp_path / "data") == DataSpec(3, 8, 8, ("cat", "dog"))
-    assert describe(data("mnist", size=28), tmp_path / "data") == DataSpec(1, 28, 28, tuple("0123456789"))
-    assert describe(data("eggs", classes=["Egg"]), tmp_path / "data") == DataSpec(3, 8, 8, ("Egg",))
-    assert describe(data("nowhere"), tmp_path / "data") == DataSpec(3, 8, 8, ("image",))
-    assert describe(data("nowhere", classes=["a", "b"], channels=1), tmp_path / "data") == DataSpec(1, 8, 8, ("a", "b"))
+    assert describe(data(pets), tmp_path / "data") == ImageSpec(3, 8, 8, ("cat", "dog"))
+    assert describe(data("mnist", size=28), tmp_path / "data") == ImageSpec(1, 28, 28, tuple("0123456789"))
+    assert describe(data("eggs", classes=["Egg"]), tmp_path / "data") == ImageSpec(3, 8, 8, ("Egg",))
+    assert describe(data("nowhere"), tmp_path / "data") == ImageSpec(3, 8, 8, ("image",))
+    assert describe(data("nowhere", classes=["a", "b"], channels=1), tmp_path / "data") == ImageSpec(
+        1, 8, 8, ("a", "b")
+    )
     assert not (tmp_path / "data").exists()
 
 
@@ -421,10 +423,10 @@ TABLE_NAMES = "and, xor, sentences, income, adult"
     ("source", "kind", "holds", "wants", "fitting"),
     [
         ("digits", Paired, "pictures with their class", "pairs of pictures", PAIRS),
-        ("digits", Examples, "pictures with their class", "a table", TABLE_NAMES),
+        ("digits", TableBatch, "pictures with their class", "a table", TABLE_NAMES),
         ("egg_colours", Paired, "two kinds of pictures", "pairs of pictures", PAIRS),
-        ("egg_edges", Examples, "pairs of pictures", "a table", TABLE_NAMES),
-        ("egg_colours", Examples, "two kinds of pictures", "a table", TABLE_NAMES),
+        ("egg_edges", TableBatch, "pairs of pictures", "a table", TABLE_NAMES),
+        ("egg_colours", TableBatch, "two kinds of pictures", "a table", TABLE_NAMES),
         ("income", Labeled, "a table", "pictures with their class", LABELED),
         ("sentences", Paired, "a table", "pairs of pictures", PAIRS),
         ("xor", Unpaired, "a table", "two kinds of pictures", KINDS),
@@ -433,7 +435,7 @@ TABLE_NAMES = "and, xor, sentences, income, adult"
 def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_those_that_fit(
     source, kind, holds, wants, fitting, tmp_path
 ):
-    for ask in (find, describe, table if kind is Examples else prepare):
+    for ask in (find, describe, table if kind is TableBatch else prepare):
         arguments = {find: (print, kind), describe: (kind,), prepare: (kind,), table: ()}[ask]
         with pytest.raises(DataError) as caught:
             ask(data(source), tmp_path / "data", *arguments)
@@ -453,7 +455,7 @@ def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_tho
         ("egg_edges", Paired, {"classes": ["egg", "edges"]}),
         ("egg_colours", Labeled, {}),
         ("egg_colours", Unpaired, {}),
-        ("income", Examples, {"size": None}),
+        ("income", TableBatch, {"size": None}),
     ],
 )
 def test_pairs_and_kinds_are_pictures_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):

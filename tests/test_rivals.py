@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gantool import devices, models
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import ImageSpec, Labeled
 from gantool.training import engine
 from gantool.training.trainer import Trainer
 
@@ -31,7 +31,7 @@ def ours(name, changes=None):
     recipe = engine.open_recipe(name, changes)
     block = recipe.data
     torch.manual_seed(0)
-    return recipe, models.build(recipe, DataSpec(block.channels or 3, block.height, block.width, ("Egg",)))
+    return recipe, models.build(recipe, ImageSpec(block.channels or 3, block.height, block.width, ("Egg",)))
 
 
 def with_weights_of(model, rival):
@@ -113,11 +113,11 @@ def test_both_train_alike(name):
     torch.set_default_dtype(torch.float64)
     try:
         trainer = Trainer(model, recipe.train, CPU)
-        trainer.randomness.update(devices.seeded(CPU, 11))
-        with devices.randomness(CPU, trainer.randomness):
+        trainer.randomness.update(devices.rng_states(CPU, 11))
+        with devices.rng_scope(CPU, trainer.randomness):
             for _ in range(steps):
                 trainer.step(Labeled(images, labels))
-        with devices.randomness(CPU, devices.seeded(CPU, 11)):
+        with devices.rng_scope(CPU, devices.rng_states(CPU, 11)):
             loop = rivals.LOOPS.get(name, rivals.alternating)(rival, [(images, labels)])
             for _ in range(steps):
                 assert next(loop) == len(images)

@@ -14,7 +14,7 @@ import pytest
 
 from gantool import files
 from gantool.errors import ResourceError, RunError
-from gantool.files import alive, replacing, write
+from gantool.files import alive, atomic_write, write
 from gantool.runs import Run, environment, find_directory, make_directory
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
@@ -49,7 +49,7 @@ class StopError(Exception):
 def test_an_error_in_the_block_keeps_the_old_file_and_leaves_nothing(tmp_path, error):
     (tmp_path / "a").write_text(OLD)
 
-    with pytest.raises(type(error)), replacing(tmp_path / "a") as aside:  # noqa: PT012
+    with pytest.raises(type(error)), atomic_write(tmp_path / "a") as aside:  # noqa: PT012
         aside.write_text("half")
         raise error
 
@@ -78,7 +78,7 @@ def test_a_disk_that_fails_at_the_end_keeps_the_old_file_and_leaves_nothing(tmp_
 def test_a_full_disk_is_told_as_such(tmp_path, number):
     with (
         pytest.raises(ResourceError, match=r"a: the disk is full; make room and start again, a run with --resume$"),
-        replacing(tmp_path / "a"),
+        atomic_write(tmp_path / "a"),
     ):
         raise OSError(number, "full")
 

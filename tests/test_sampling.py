@@ -11,27 +11,29 @@ import torch
 from PIL import Image
 
 from gantool import checkpoints, devices, load, models
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.errors import CheckpointError, GantoolError, RunError
 from gantool.images import to_pixels
 from gantool.inference.animate import animate_training, animate_walk
-from gantool.inference.sampling import Trained, slerp
-from gantool.models.base import FromNoise, Prompt
+from gantool.inference.sampling import TrainedModel, slerp
+from gantool.models.base import GeneratorInput, LatentModel
 from gantool.recipe.load import dump, shipped
 from gantool.runs import Run
 from gantool.training import engine
 
 CPU = torch.device("cpu")
-FROM_NOISE = [name for name in shipped() if issubclass(models.find(engine.open_recipe(name).model["name"]), FromNoise)]
+FROM_NOISE = [
+    name for name in shipped() if issubclass(models.find(engine.open_recipe(name).model["name"]), LatentModel)
+]
 
 
 def untrained(path, name, changes=None, checkpoint="best"):
     """A run of fresh weights, as training would have saved it."""
     recipe = engine.open_recipe(name, changes or {})
     names = tuple(recipe.data.classes or [str(digit) for digit in range(10)])
-    spec = DataSpec(recipe.data.channels or 3, recipe.data.height, recipe.data.width, names)
+    spec = ImageSpec(recipe.data.channels or 3, recipe.data.height, recipe.data.width, names)
     run = Run.create(dump(recipe), name=name, out=path)
-    with devices.randomness(CPU, devices.seeded(CPU, 0)):
+    with devices.rng_scope(CPU, devices.rng_states(CPU, 0)):
         model = models.build(recipe, spec)
         for module in model.modules():  # statistics as of a model that has seen something
             if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
@@ -57,7 +59,7 @@ def foods(tmp_path_factory):
 
 @pytest.mark.parametrize("name", FROM_NOISE)
 def test_a_seed_is_the_same_picture_alone_and_in_any_company(name, tmp_path):
-    trained = Trained(untrained(tmp_path / "run", name), device="cpu")
+    trained = TrainedModel(untrained(tmp_path / "run", name), device="cpu")
     single = trained.data.classes[0] if trained.model.conditional else None
     alone = to_pixels(trained.sample([7], single))
     assert alone.shape == (1, trained.data.height, trained.data.width, trained.data.channels)
@@ -68,7 +70,7 @@ def test_a_seed_is_the_same_picture_alone_and_in_any_company(name, tmp_path):
 
 @pytest.mark.parametrize("name", FROM_NOISE)
 def test_pictures_are_single_precision_from_minus_one_to_one(name, tmp_path):
-    pictures = Trained(untrained(tmp_path / "run", name), device="cpu").sample(range(3))
+    pictures = TrainedModel(untrained(tmp_path / "run", name), device="cpu").sample(range(3))
     assert pictures.dtype == torch.float32
     assert pictures.device == CPU
     assert not pictures.requires_grad
@@ -92,7 +94,7 @@ def test_the_same_picture_comes_whatever_the_threads_and_the_callers_random_numb
 def test_what_is_loaded_knows_its_recipe_its_data_and_its_epoch(foods):
     trained = load(foods.path, device="cpu")
     assert trained.recipe.model["name"] == "cgan"
-    assert trained.data == DataSpec(3, 8, 8, ("Egg", "Rice", "Soup"))
+    assert trained.data == ImageSpec(3, 8, 8, ("Egg", "Rice", "Soup"))
     assert trained.epoch == 7
     assert trained.file.name == "best.pt"
 
@@ -210,7 +212,7 @@ def test_a_walk_without_a_class_is_of_the_first(foods):
 def test_a_prompt_of_your_own_is_rendered(foods):
     trained = load(foods.path, device="cpu")
     prompt = trained.model.prompt([3], [2])
-    by_hand = trained.render(Prompt(prompt.source.float(), torch.tensor([2]), torch.tensor([0])))
+    by_hand = trained.render(GeneratorInput(prompt.source.float(), torch.tensor([2]), torch.tensor([0])))
     assert torch.equal(by_hand, trained.sample([3], "Soup"))
 
 

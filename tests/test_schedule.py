@@ -9,9 +9,9 @@ from small import spec as spec_of_recipe
 from torch import nn
 
 from gantool import models, schedule
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.models import losses, shapes
-from gantool.models.base import Classifier, NoiseModel
+from gantool.models.base import Classifier, UnconditionalGAN
 from gantool.schedule import Work, allowed, measured_epochs, measurement_seconds, training_seconds
 from gantool.training import engine
 
@@ -98,9 +98,9 @@ def test_what_a_step_computes_is_counted_layer_by_layer():
     generator = nn.Sequential(nn.Linear(3, 2 * 4 * 4), nn.Unflatten(1, (2, 4, 4)), nn.ConvTranspose2d(2, 1, 4, 2, 1))
     discriminator = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.Flatten(), nn.Linear(32, 1))
 
-    class Small(NoiseModel):
+    class Small(UnconditionalGAN):
         def __init__(self):
-            super().__init__(DataSpec(1, 8, 8), losses.find("non_saturating")(), latent_dim=3)
+            super().__init__(ImageSpec(1, 8, 8), losses.find("non_saturating")(), latent_dim=3)
             self.generator, self.discriminator = generator, discriminator
 
     # The generator once, and the discriminator of a real image and, in each turn, of a made one.

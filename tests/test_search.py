@@ -19,9 +19,9 @@ from gantool.recipe import load as recipes
 from gantool.schedule import measured_epochs
 from gantool.training import engine
 from gantool.tune.board import Board
-from gantool.tune.search import Way, search
+from gantool.tune.search import SearchBackend, search
 from gantool.tune.study import Study
-from gantool.tune.trials import Place, Trials
+from gantool.tune.trials import TrialEnvironment, Trials
 
 RATE, BETA = "train.optimizer.lr", "train.optimizer.betas.0"
 TINY = {
@@ -109,7 +109,7 @@ def run(recipe, out, data_dir, objective=None, *, stopped=None, fresh=False, as_
             data_dir=data_dir,
             board=board,
             stopped=[] if stopped is None else stopped,
-            way=way or Way(engine="inline"),
+            way=way or SearchBackend(engine="inline"),
             objective=objective or quick(bowl),
         )
 
@@ -273,7 +273,7 @@ def drive(home, data_dir, *, order, slots=3, measurements=None):
     """An engine of some slots whose trials take turns at random; stops after a number of measurements."""
     stopped: list[int] = []
     board = Board(home.recipe)
-    trials = Trials(home, board, Place(data_dir, "", "cpu", slots=slots), stopped)
+    trials = Trials(home, board, TrialEnvironment(data_dir, "", "cpu", slots=slots), stopped)
     board.begin(home, trials)
     turn, names, live = random.Random(order), itertools.count(), {}
     objective, taken = quick(bowl), itertools.count(1)

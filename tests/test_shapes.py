@@ -15,10 +15,10 @@ from rich.console import Console
 from torch import nn
 
 from gantool import cli, models, terminal
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import ImageSpec, Labeled
 from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models import losses, shapes
-from gantool.models.base import NoiseModel
+from gantool.models.base import UnconditionalGAN
 from gantool.models.dcgan import DCGAN
 from gantool.recipe.load import shipped
 from gantool.training import engine
@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 NON_SATURATING = losses.find("non_saturating")()
 
 
-class Given(NoiseModel):
+class Given(UnconditionalGAN):
     """A game of networks that a test brings along."""
 
     def __init__(self, data, generator, discriminator, latent_dim=5):
@@ -39,11 +39,11 @@ def built(name, changes=None):
     recipe = engine.open_recipe(name, changes)
     block = recipe.data
     classes = tuple(block.classes or [str(digit) for digit in range(10)])
-    return models.build(recipe, DataSpec(block.channels or 3, block.height, block.width, classes))
+    return models.build(recipe, ImageSpec(block.channels or 3, block.height, block.width, classes))
 
 
 def dcgan(size, generator, discriminator, channels=1):
-    data = DataSpec(channels, size, size)
+    data = ImageSpec(channels, size, size)
     return DCGAN(data, NON_SATURATING, latent_dim=3, generator=generator, discriminator=discriminator)
 
 
@@ -275,7 +275,7 @@ def test_tracing_draws_none_of_the_callers_random_numbers():
 
 
 def test_a_player_that_is_one_layer_is_listed_too():
-    model = Given(DataSpec(1, 1, 5), nn.Unflatten(1, (1, 1, 5)), nn.Sequential(nn.Flatten(), nn.Linear(5, 1)))
+    model = Given(ImageSpec(1, 1, 5), nn.Unflatten(1, (1, 1, 5)), nn.Sequential(nn.Flatten(), nn.Linear(5, 1)))
     layers = shapes.trace(lambda: model, "cpu")
     assert [(row.network, row.layer) for row in layers] == [
         ("generator", ""),
@@ -286,14 +286,14 @@ def test_a_player_that_is_one_layer_is_listed_too():
 
 def test_named_padding_is_shown_as_the_pixels_that_it_adds():
     same = nn.Conv2d(1, 1, 5, padding="same")
-    model = Given(DataSpec(1, 8, 8), _to_image(8), nn.Sequential(same, nn.Flatten(), nn.Linear(64, 1)))
+    model = Given(ImageSpec(1, 8, 8), _to_image(8), nn.Sequential(same, nn.Flatten(), nn.Linear(64, 1)))
     assert [row.formula for row in shapes.trace(lambda: model, "cpu") if row.kind == "Conv2d"] == [
         "(8 - 5 + 2*2)/1 + 1 = 8"
     ]
     even = nn.Conv2d(1, 1, 4, padding="same")
     assert shapes._formula(even, (1, 8, 8), (1, 8, 8), 0) == "(8 - 4 + 2*1.5)/1 + 1 = 8"
     valid = nn.Conv2d(1, 1, 5, padding="valid")
-    model = Given(DataSpec(1, 8, 8), _to_image(8), nn.Sequential(valid, nn.Flatten(), nn.Linear(16, 1)))
+    model = Given(ImageSpec(1, 8, 8), _to_image(8), nn.Sequential(valid, nn.Flatten(), nn.Linear(16, 1)))
     assert [row.formula for row in shapes.trace(lambda: model, "cpu") if row.kind == "Conv2d"] == [
         "(8 - 5 + 2*0)/1 + 1 = 4"
     ]
@@ -367,7 +367,7 @@ def _to_image(size):
     ],
 )
 def test_a_discriminator_that_does_not_fit_is_told_by_layer_wish_and_offer(discriminator, sentence, device):
-    build = lambda: Given(DataSpec(1, 8, 8), _to_image(8), nn.Sequential(*discriminator()))  # noqa: E731
+    build = lambda: Given(ImageSpec(1, 8, 8), _to_image(8), nn.Sequential(*discriminator()))  # noqa: E731
     with pytest.raises(ShapeError) as error:
         shapes.trace(build, device)
     assert str(error.value).startswith(sentence)
@@ -375,7 +375,7 @@ def test_a_discriminator_that_does_not_fit_is_told_by_layer_wish_and_offer(discr
 
 
 def test_the_first_layer_has_no_layer_before_it_to_name():
-    model = Given(DataSpec(1, 8, 8), nn.Sequential(nn.Linear(4, 64)), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+    model = Given(ImageSpec(1, 8, 8), nn.Sequential(nn.Linear(4, 64)), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
     with pytest.raises(ShapeError, match=re.escape("generator.0 (Linear): wants 4 numbers, got 5") + "$"):
         shapes.trace(lambda: model, "cpu")
 
@@ -426,7 +426,7 @@ def test_a_misfit_at_every_size_says_so(tmp_path):
 
 def test_fitting_sizes_are_those_that_train():
     build = lambda data: models.build(engine.open_recipe("dcgan_tf28"), data)  # noqa: E731
-    assert shapes.fitting_sizes(build, DataSpec(1, 30, 30), largest=20) == [4, 8, 12, 16, 20]
+    assert shapes.fitting_sizes(build, ImageSpec(1, 30, 30), largest=20) == [4, 8, 12, 16, 20]
 
 
 def test_a_size_that_dcgan_tf_cannot_halve_twice_names_one_that_it_can(tmp_path):
@@ -459,6 +459,6 @@ def test_an_error_outside_of_every_layer_stays_what_it_is():
             raise RuntimeError("a bug of the model")
             yield
 
-    model = Broken(DataSpec(1, 8, 8), _to_image(8), nn.Flatten())
+    model = Broken(ImageSpec(1, 8, 8), _to_image(8), nn.Flatten())
     with pytest.raises(RuntimeError, match="a bug of the model"):
         shapes.trace(lambda: model, "cpu")

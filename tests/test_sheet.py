@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.data.sheet import pair_sheet
 from gantool.data.store import Item, build_store
 
-SPEC = DataSpec(3, 56, 56, ("edges", "egg"))
+SPEC = ImageSpec(3, 56, 56, ("edges", "egg"))
 
 
 def store(root, count):

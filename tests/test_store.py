@@ -10,12 +10,12 @@ import textwrap
 import numpy as np
 import pytest
 
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.data.store import Item, build_store, open_store
 from gantool.errors import DataError, ResourceError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
-SPEC = DataSpec(3, 4, 5, ("cat", "dog"))
+SPEC = ImageSpec(3, 4, 5, ("cat", "dog"))
 ABOUT = {"source": "pets"}
 
 
@@ -104,7 +104,7 @@ def test_a_dataset_that_would_train_to_nothing_is_refused(tmp_path, content, mes
 
 
 def test_a_store_of_many_classes_is_checked_quickly(tmp_path):
-    spec = DataSpec(1, 1, 1, tuple(map(str, range(3000))))
+    spec = ImageSpec(1, 1, 1, tuple(map(str, range(3000))))
     one = np.zeros((1, 1, 1), np.uint8)
 
     assert len(build_store(tmp_path / "a", (Item("", label, one) for label in range(3000)), spec, ABOUT)) == 3000
@@ -245,7 +245,7 @@ def test_what_another_process_writes_is_not_swept(tmp_path):
 
 
 def test_the_about_file_is_readable_by_people(tmp_path):
-    build_store(tmp_path / "a", items(pixels()), DataSpec(3, 4, 5, ("달걀", "dog")), ABOUT | {"settings": {"rule": 1}})
+    build_store(tmp_path / "a", items(pixels()), ImageSpec(3, 4, 5, ("달걀", "dog")), ABOUT | {"settings": {"rule": 1}})
     text = (tmp_path / "a" / "about.json").read_text(encoding="utf-8")
 
     assert "달걀" in text

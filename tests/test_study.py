@@ -21,10 +21,10 @@ from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.board import Board
 from gantool.tune.race import CLEARLY, SELECTION
-from gantool.tune.search import Way
+from gantool.tune.search import SearchBackend
 from gantool.tune.study import FREE, Study, find_study
 from gantool.tune.trial import run_trial
-from gantool.tune.trials import Place, Trials
+from gantool.tune.trials import TrialEnvironment, Trials
 
 
 def params(home):
@@ -254,7 +254,7 @@ def test_a_search_that_is_done_does_not_ask_for_more_hours(data_dir, tmp_path, c
 def test_hours_of_gpus_are_counted_for_what_ended_and_what_runs_and_in_all_starts(data_dir, tmp_path):
     def begun(home):
         board = Board(home.recipe)
-        trials = Trials(home, board, Place(data_dir, "", "cpu", gpus=0.5, slots=2), [])
+        trials = Trials(home, board, TrialEnvironment(data_dir, "", "cpu", gpus=0.5, slots=2), [])
         board.begin(home, trials)
         return trials
 
@@ -311,7 +311,7 @@ def test_a_study_is_where_its_path_says_whatever_its_name(name, data_dir, tmp_pa
 def test_the_best_values_of_another_study_come_first_where_they_lie_inside_of_the_space(data_dir, tmp_path):
     other = run(tiny(tune__trials=8, tune__pruner="none"), tmp_path / "a", data_dir)
     best = [trial.params for trial in other.finished() if not trial.user_attrs.get("own")]
-    way = Way(engine="inline", source=tmp_path / "a")
+    way = SearchBackend(engine="inline", source=tmp_path / "a")
     chosen = tiny(tune__trials=6, train__batch_size=64, tune__pruner="none")
     home = run(chosen, tmp_path / "b", data_dir, way=way)
     assert params(home)[1:4] == best[:3]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gantool import devices
-from gantool.batches import DataSpec, Labeled
+from gantool.batches import ImageSpec, Labeled
 from gantool.models import losses
 from gantool.models.base import Generative, Turn
 from gantool.models.dcgan_tf import DCGANTF
@@ -20,7 +20,7 @@ from gantool.recipe.blocks import Optimizer, PlayerOptimizer, Train
 from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-DATA = DataSpec(1, 4, 4)
+DATA = ImageSpec(1, 4, 4)
 
 
 def batch(seed=0, count=6):
@@ -35,7 +35,7 @@ def mlp(**settings):
 
 
 def step(trainer, given):
-    with devices.randomness(CPU, trainer.randomness):
+    with devices.rng_scope(CPU, trainer.randomness):
         return trainer.step(given)
 
 
@@ -157,13 +157,13 @@ def test_keras_generator_learns_from_the_discriminator_of_before_its_step():
     model = DCGANTF(DATA, losses.find("non_saturating")(), latent_dim=3, dropout=0.0).double()
     trainer = Trainer(model, Train(epochs=1, optimizer=Optimizer(lr=0.1)), CPU)
     given = Labeled(batch().images.double(), batch().labels)
-    state = devices.seeded(CPU, 9)
-    with devices.randomness(CPU, dict(state)):
+    state = devices.rng_states(CPU, 9)
+    with devices.rng_scope(CPU, dict(state)):
         fake = model.generator(model.latents(given.images))
         wanted = torch.autograd.grad(
             nn.functional.softplus(-model.discriminator(fake)).mean(), list(model.generator.parameters())
         )
-    with devices.randomness(CPU, dict(state)):
+    with devices.rng_scope(CPU, dict(state)):
         trainer.step(given)
     for parameter, gradient in zip(model.generator.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12)

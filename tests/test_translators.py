@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from gantool import devices, models
-from gantool.batches import DataSpec, Paired, Unpaired
+from gantool.batches import ImageSpec, Paired, Unpaired
 from gantool.errors import RecipeError, ShapeError
 from gantool.models import losses
-from gantool.models.base import Prompt
+from gantool.models.base import GeneratorInput
 from gantool.models.blocks import PatchGAN
 from gantool.models.cyclegan import CycleGAN, History, Residual, ResNet
 from gantool.models.pix2pix import DropoutNoise, Pix2Pix, UNet
@@ -29,7 +29,7 @@ LEAST_SQUARES = losses.find("least_squares")()
 
 
 def spec(size=16, width=None, channels=3):
-    return DataSpec(channels, size, width or size, ("a", "b"))
+    return ImageSpec(channels, size, width or size, ("a", "b"))
 
 
 def pix2pix(data=None, loss=NON_SATURATING, **settings):
@@ -50,7 +50,7 @@ def pictures(count, data=None, seed=0):
 
 
 def prompt(source, seeds, labels=None):
-    return Prompt(source, torch.tensor(labels or [1] * len(source)), torch.tensor(seeds))
+    return GeneratorInput(source, torch.tensor(labels or [1] * len(source)), torch.tensor(seeds))
 
 
 def parameters(module):
@@ -234,13 +234,13 @@ def test_pictures_with_too_few_pixels_for_the_patches_are_refused(make):
 )
 def test_sizes_that_a_unet_cannot_halve_are_refused_with_ones_that_it_can(sides, levels, advice):
     with pytest.raises(RecipeError, match=rf"^data.size: pix2pix .*{advice}"):
-        pix2pix(DataSpec(3, *sides), levels=levels)
+        pix2pix(ImageSpec(3, *sides), levels=levels)
 
 
 @pytest.mark.parametrize(("sides", "advice"), [((30, 30), "try 32"), ((2, 2), "try 8"), ((30, 65), r"try \[32, 64\]")])
 def test_sizes_that_cannot_be_halved_twice_are_refused_with_one_that_can(sides, advice):
     with pytest.raises(RecipeError, match=rf"^data.size: cyclegan .*does not allow; {advice}$"):
-        cyclegan(DataSpec(3, *sides))
+        cyclegan(ImageSpec(3, *sides))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -342,7 +342,7 @@ def test_a_few_steps_bring_the_pictures_nearer_to_their_targets():
     source = pictures(4)
     batch = Paired(source, -0.5 * source.flip(1))
     trainer = Trainer(model, settings(changes={"train.optimizer.lr": 2e-3}), CPU)
-    with devices.randomness(CPU, trainer.randomness):
+    with devices.rng_scope(CPU, trainer.randomness):
         distances = [float(trainer.step(batch)["generator/l1"]) for _ in range(60)]
     assert sum(distances[-5:]) < 0.6 * sum(distances[:5])
 
@@ -533,7 +533,7 @@ def test_a_history_is_no_weight_of_the_model_but_part_of_the_exact_state():
     batches = [Unpaired(pictures(2, seed=seed), pictures(2, seed=seed + 50)) for seed in range(8)]
     straight = Trainer(cyclegan(), settings("cyclegan"), CPU)
     assert not any(name.startswith("history") for name in straight.model.state_dict())
-    with devices.randomness(CPU, straight.randomness):
+    with devices.rng_scope(CPU, straight.randomness):
         for batch in batches[:4]:
             straight.step(batch)
     file = io.BytesIO()
@@ -544,7 +544,7 @@ def test_a_history_is_no_weight_of_the_model_but_part_of_the_exact_state():
     assert torch.equal(fresh.model.history["a"].images, straight.model.history["a"].images)
     assert int(fresh.model.history["b"].filled) == 3
     for trainer in (straight, fresh):
-        with devices.randomness(CPU, trainer.randomness):
+        with devices.rng_scope(CPU, trainer.randomness):
             for batch in batches[4:]:
                 trainer.step(batch)
     ends = [

@@ -9,7 +9,7 @@ import statistics
 import pytest
 
 from gantool.tune.race import LOOK, SELECTION, Outcome, most, race
-from gantool.tune.verdict import Effect, Verdict, critical_rank, effect, judge, percent_range
+from gantool.tune.verdict import Effect, Verdict, critical_rank, decide, effect, percent_range
 
 
 def test_the_critical_ranks_are_those_of_published_tables():
@@ -55,25 +55,25 @@ def test_a_constant_factor_is_found_exactly_and_is_independent_of_the_unit():
 
 def test_trainings_that_failed_are_infinitely_bad_and_break_nothing():
     bad = math.inf
-    assert judge("fd", 1, [1.0, 1.1, 1.2, 1.3], [bad] * 4, 5, last=True).kind == "better"
-    assert judge("fd", 1, [bad] * 4, [1.0, 1.1, 1.2, 1.3], 5, last=True).kind == "keep"
-    assert judge("fd", 1, [bad] * 4, [bad] * 4, 5, last=True).kind == "keep"
-    assert judge("fd", 1, [0.0] * 4, [0.0] * 4, 5, last=True).kind == "keep"
-    assert judge("fd", 1, [1.0, bad, 1.0, 1.0], [2.0] * 4, 5, last=True).kind == "unsure"
+    assert decide("fd", 1, [1.0, 1.1, 1.2, 1.3], [bad] * 4, 5, last=True).kind == "better"
+    assert decide("fd", 1, [bad] * 4, [1.0, 1.1, 1.2, 1.3], 5, last=True).kind == "keep"
+    assert decide("fd", 1, [bad] * 4, [bad] * 4, 5, last=True).kind == "keep"
+    assert decide("fd", 1, [0.0] * 4, [0.0] * 4, 5, last=True).kind == "keep"
+    assert decide("fd", 1, [1.0, bad, 1.0, 1.0], [2.0] * 4, 5, last=True).kind == "unsure"
 
 
 def test_the_verdict_says_what_the_seeds_allow_and_no_more():
     own = (4.4, 4.5, 4.6, 4.7, 4.3)
-    better = judge("fd", 7, (2.9, 3.0, 3.1, 2.8, 3.05), own, 50, last=True)
+    better = decide("fd", 7, (2.9, 3.0, 3.1, 2.8, 3.05), own, 50, last=True)
     assert better.sentence() == (
         "better than your recipe: fd 2.968 against 4.498, 34 % lower (95 % interval 30 to 38 % lower), 5 seeds each"
     )
-    worse = judge("fd", 7, (5.0, 5.1), own[:2], 50, last=False)
+    worse = decide("fd", 7, (5.0, 5.1), own[:2], 50, last=False)
     assert worse.kind == "keep"
     assert worse.sentence() == (
         "no setting beat your recipe, so keep it: the best other one had fd 5.050 against 4.450, 2 seeds each"
     )
-    unsure = judge("fd", 7, (49.0, 40.0, 56.0), (53.0, 50.0, 51.0), 50, last=True)
+    unsure = decide("fd", 7, (49.0, 40.0, 56.0), (53.0, 50.0, 51.0), 50, last=True)
     assert unsure.sentence() == (
         "cannot tell yet whether trial 7 is better: fd 47.88 against 51.32 over 3 seeds (too few to tell)"
     )
@@ -97,14 +97,14 @@ def test_the_verdict_says_what_the_seeds_allow_and_no_more():
 
 def test_trainings_that_failed_are_told():
     bad, good = math.inf, (1.0, 1.1, 1.2, 1.3)
-    assert judge("fd", 1, good, [bad] * 4, 5, last=True).sentence() == (
+    assert decide("fd", 1, good, [bad] * 4, 5, last=True).sentence() == (
         "better than your recipe: fd 1.145 against no result (4 of 4 failed), 4 seeds each"
     )
-    assert judge("fd", 1, [bad] * 2, good[:2], 5, last=False).sentence() == (
+    assert decide("fd", 1, [bad] * 2, good[:2], 5, last=False).sentence() == (
         "no setting beat your recipe, so keep it: the best other one had no result (2 of 2 failed) against fd 1.049, "
         "2 seeds each"
     )
-    assert judge("fd", 1, [1.0, bad, 1.0, 1.0], [2.0] * 4, 5, last=True).sentence() == (
+    assert decide("fd", 1, [1.0, bad, 1.0, 1.0], [2.0] * 4, 5, last=True).sentence() == (
         "cannot tell yet whether trial 1 is better: fd 1.000 (1 of 4 failed) against 2.000 over 4 seeds "
         "(too few to tell)"
     )
@@ -126,7 +126,7 @@ def test_an_interval_in_words(low, high, text):
 def test_how_many_seeds_would_decide_grows_with_the_spread_and_falls_with_the_effect():
     def needed(ratio, spread):
         own = [50 * (1 + spread * offset) for offset in (-1.0, 0.0, 1.0, 0.5)]
-        return judge("fd", 1, [ratio * value for value in own], own, 5, last=True).seeds_to_decide()
+        return decide("fd", 1, [ratio * value for value in own], own, 5, last=True).seeds_to_decide()
 
     assert needed(0.5, 0.05) is None, "that is decided"
     assert needed(0.9, 0.1) == 11
@@ -145,7 +145,7 @@ def test_how_many_seeds_would_decide_grows_with_the_spread_and_falls_with_the_ef
     ],
 )
 def test_where_the_spread_between_seeds_is_not_known_a_few_more_seeds_are_named(values, own):
-    verdict = judge("fd", 1, values, own, 5, last=True)
+    verdict = decide("fd", 1, values, own, 5, last=True)
     assert (verdict.kind, verdict.spread) == ("unsure", None)
     assert verdict.seeds_to_decide() == max(4, len(values) + 2)
 

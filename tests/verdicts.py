@@ -22,7 +22,7 @@ import optuna
 from gantool.training import engine
 from gantool.tune.board import Board
 from gantool.tune.race import SELECTION, Outcome, Race, race
-from gantool.tune.search import Way, search
+from gantool.tune.search import SearchBackend, search
 from gantool.tune.simulate import Table, searched
 
 CANDIDATES, SEEDS = 3, 8  # as `tune.confirm` has them
@@ -89,7 +89,7 @@ def real(count: int, first: int) -> None:
                     data_dir=Path(folder) / "data",
                     board=board,
                     stopped=[],
-                    way=Way(engine="inline"),
+                    way=SearchBackend(engine="inline"),
                 )
             verdict = study.verdict()
             assert verdict is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantool.cli.options import Changes, DataDir, Overwrite, Picture, data_root, refuse_old
+from gantool.cli.options import Changes, DataDir, Overwrite, Picture, check_overwrite, data_root
 from gantool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def show_source(
     Name a recipe to see its data as its model does, such as pairs.
     """
     from gantool import terminal
-    from gantool.batches import Examples, Paired
+    from gantool.batches import Paired, TableBatch
     from gantool.data.prepare import prepare, table
     from gantool.data.sheet import PAIRS, contact_sheet, pair_sheet
     from gantool.data.sources.catalog import SOURCES
@@ -76,17 +76,17 @@ def show_source(
     path = output or Path("sheet.png")
     wanted = {key.removeprefix("data."): value for key, value in parse_changes(changes or []).items()}
     block, kind = _data_block(source), _kind(source)
-    block = block or {"source": source, **({} if kind is Examples else {"size": 64})}
+    block = block or {"source": source, **({} if kind is TableBatch else {"size": 64})}
     try:
         data = check(Data, {**block, **wanted}, ("data",))
     except Mismatch as error:
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
-    if kind is Examples:
+    if kind is TableBatch:
         terminal.examples(table(data, root, tell=terminal.tell))
         return
     store = prepare(data, root, kind, tell=terminal.tell)
-    refuse_old(path, overwrite)
+    check_overwrite(path, overwrite)
     if kind is Paired:
         pair_sheet(store, path)
         count = len(store) // 2
@@ -100,12 +100,12 @@ def show_source(
 
 def _kind(what: str) -> type[Batch]:
     """Give what a source holds, or what the model of a recipe learns from."""
-    from gantool.batches import Examples, Labeled
+    from gantool.batches import Labeled, TableBatch
     from gantool.data.sources.catalog import SOURCES
     from gantool.data.sources.tables import TABLES
 
     if what in TABLES:
-        return Examples
+        return TableBatch
     if what in SOURCES:
         return SOURCES[what].kind
     if _data_block(what) is None:

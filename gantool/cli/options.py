@@ -109,7 +109,7 @@ def typed(path: Path | str) -> str:
     return f'"{path}"' if " " in str(path) else str(path)
 
 
-def refuse_old(path: Path, overwrite: bool) -> None:
+def check_overwrite(path: Path, overwrite: bool) -> None:
     """Raise where a file is already there that is not to be written over."""
     if path.is_file() and not overwrite:
         raise GantoolError(f"{path}: is already there; name another file, or add --overwrite")

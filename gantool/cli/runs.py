@@ -23,17 +23,17 @@ from gantool.cli.options import (
     Picture,
     RecipeName,
     RunName,
+    check_overwrite,
     data_root,
     find_run,
     read_seeds,
-    refuse_old,
     stopping,
     typed,
 )
 from gantool.errors import DataError, GantoolError, RunError, TrainingError
 
 if TYPE_CHECKING:
-    from gantool.inference.sampling import Trained
+    from gantool.inference.sampling import TrainedModel
     from gantool.recipe.blocks import Recipe
     from gantool.runs import Run
 
@@ -152,7 +152,7 @@ def sample(
     shown = trained.shown
     if shown is not None and seeds is None and class_name is None:
         path = output or found.path / "sample.png"
-        refuse_old(path, overwrite or output is None)
+        check_overwrite(path, overwrite or output is None)
         images.save(sheet(shown, trained.pictures(shown), trained.data.classes), path)
         terminal.result(f"{path}: {terminal.several(len(shown), 'example')}, as translated in epoch {trained.epoch}")
         terminal.hint(f"gantool sample {typed(found.path)} --input FILE")
@@ -162,7 +162,7 @@ def sample(
     path = output or found.path / f"sample{'-' + class_name if class_name else ''}-{seeds}.png"
     names = [f"seed-{seed:06d}" for seed in numbers]
     for file in [path] if path.suffix else [path / f"{name}.png" for name in names]:
-        refuse_old(file, overwrite or output is None)
+        check_overwrite(file, overwrite or output is None)
     pictures, asked = trained.sample(numbers, class_name), trained.asked(numbers, class_name)
     if path.suffix:
         drawn = images.grid(pictures) if asked is None else sheet(asked, pictures, trained.data.classes)
@@ -174,7 +174,13 @@ def sample(
 
 
 def _translate(
-    run: Run, trained: Trained, given: Path, output: Path | None, seeds: list[int], class_name: str | None, over: bool
+    run: Run,
+    trained: TrainedModel,
+    given: Path,
+    output: Path | None,
+    seeds: list[int],
+    class_name: str | None,
+    over: bool,
 ) -> None:
     """Translate the pictures of a file or folder, each into one file a seed."""
     from gantool import terminal
@@ -182,7 +188,7 @@ def _translate(
 
     files = targets(trained, given, output or run.path / "translated", seeds, single=output is not None)
     for _, _, target in files:
-        refuse_old(target, over or output is None)
+        check_overwrite(target, over or output is None)
     skipped = list(translate(trained, files, class_name))
     for name, reason in skipped:
         terminal.tell(f"{name}: skipped ({reason})")
@@ -194,7 +200,7 @@ def _translate(
     terminal.result(f"{place}: {terminal.several(made, 'picture')}, translated{way} in epoch {trained.epoch}")
 
 
-def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None, over: bool) -> None:
+def _answer(run: Run, trained: TrainedModel, given: Path | None, output: Path | None, over: bool) -> None:
     """Tell the answers to a file, a folder of pictures, or the examples that the run keeps; a CSV file with -o."""
     from gantool import terminal
     from gantool.inference.inputs import answers, write_answers
@@ -207,7 +213,7 @@ def _answer(run: Run, trained: Trained, given: Path | None, output: Path | None,
         if given is None:
             terminal.hint(f"gantool sample {typed(run.path)} --input FILE")
         return
-    refuse_old(output, over)
+    check_overwrite(output, over)
     write_answers(rows, output)
     terminal.result(f"{output}: {terminal.several(len(rows), 'answer')} of epoch {trained.epoch}")
 
@@ -231,7 +237,7 @@ def animate(
     found = find_run(run)
     path = output or found.path / ("walk.gif" if walk else "training.gif")
     if output:
-        refuse_old(path, overwrite)
+        check_overwrite(path, overwrite)
     if walk:
         count = animate_walk(found, path, read_seeds(seeds), frames, class_name, checkpoint)
     else:
@@ -304,7 +310,7 @@ def compare(
         raise RunError(f"compare: {len(runs)} run given; name two or more")
     path = output or Path("compare.png")
     if output:
-        refuse_old(path, overwrite)
+        check_overwrite(path, overwrite)
     found = [find_run(name) for name in runs]
     rows = comparison.compare(found, path, count=count, device=device, data_dir=data_root(data_dir), tell=terminal.tell)
     terminal.comparison(rows)
@@ -326,7 +332,7 @@ def nearest(
     found = find_run(run)
     path = output or found.path / "nearest.png"
     if output:
-        refuse_old(path, overwrite)
+        check_overwrite(path, overwrite)
     numbers = comparison.nearest(
         found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir), tell=terminal.tell
     )

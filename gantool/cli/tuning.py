@@ -16,8 +16,8 @@ from gantool.cli.options import (
     Out,
     Overwrite,
     Picture,
+    check_overwrite,
     data_root,
-    refuse_old,
     stopping,
     typed,
 )
@@ -26,7 +26,7 @@ from gantool.errors import GantoolError, RunError
 
 if TYPE_CHECKING:
     from gantool.recipe.blocks import Recipe
-    from gantool.tune.search import Way
+    from gantool.tune.search import SearchBackend
     from gantool.tune.study import Study
 
 study_app = typer.Typer(
@@ -91,7 +91,7 @@ def tune(
     from gantool.training.engine import open_recipe
     from gantool.tune import results
     from gantool.tune.board import Board
-    from gantool.tune.search import Way, search
+    from gantool.tune.search import SearchBackend, search
 
     places = [Path(recipe)] if recipe in shipped() else [Path(recipe), Path("runs") / recipe]
     old = next((path for path in places if is_file(path / STUDY)), None)
@@ -100,7 +100,7 @@ def tune(
     wanted = parse_changes(changes or []) | ({"tune.trials": trials} if trials else {})
     wanted |= {"tune.deterministic": True} if deterministic else {}
     chosen = open_recipe(recipe, wanted)
-    way = Way(engine.value, address, device, verbose, minutes, _open(source).path if source else None)
+    way = SearchBackend(engine.value, address, device, verbose, minutes, _open(source).path if source else None)
     if address.startswith("ray://") and engine is Engine.RAY:
         _tune_there(chosen, out, fresh, data_dir, as_json, way)
         return
@@ -143,7 +143,9 @@ def _tell_result(study: Study) -> None:
         terminal.result(advice)
 
 
-def _tune_there(recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, way: Way) -> None:
+def _tune_there(
+    recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, way: SearchBackend
+) -> None:
     """Search on a cluster that is reached through Ray's client."""
     from gantool import terminal
     from gantool.tune.remote import search_there
@@ -169,7 +171,7 @@ def status(
 ) -> None:
     """Say how a search stands, while it runs or afterwards."""
     from gantool import terminal
-    from gantool.files import held
+    from gantool.files import is_locked
     from gantool.tune import results
     from gantool.tune.board import Board
 
@@ -180,7 +182,7 @@ def status(
     board = Board(home.recipe)
     board.begin(home)
     board.finish(interrupted=False, over="")
-    if not held(home.path / "lock") and not home.is_done():
+    if not is_locked(home.path / "lock") and not home.is_done():
         labels = home.unended()
         what = f"interrupted: trial {', '.join(labels)}" if labels else "not over yet"
         terminal.result(f"{what}; go on with: gantool tune {typed(home.shown)}")
@@ -255,7 +257,7 @@ def export(
     from gantool.tune import results
 
     home = _open(study)
-    refuse_old(output, overwrite)
+    check_overwrite(output, overwrite)
     if output.suffix == ".csv":
         write(output, results.table(home))
     elif output.suffix == ".json":

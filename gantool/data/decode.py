@@ -150,7 +150,7 @@ def native(file: Path) -> tuple[int, int, int]:
         Unreadable: the header cannot be read, or promises more than 64 megapixels.
     """
     with _opened(file) as image:
-        _refuse_large(image)
+        _check_size(image)
         width, height = image.size
         # Pillow swaps the sides of a TIFF as it opens it, those of the other formats never.
         if image.format != "TIFF" and _orientation(image) in _LYING:
@@ -218,14 +218,14 @@ def _quiet() -> Iterator[None]:
 
 def _turned(image: Image.Image) -> Image.Image:
     """Return the picture upright, its pixels read; nothing but its header was before."""
-    _refuse_large(image)
+    _check_size(image)
     with _explained():
         image.load()
     turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def _refuse_large(image: Image.Image) -> None:
+def _check_size(image: Image.Image) -> None:
     if image.width * image.height > LARGEST:
         raise Unreadable("over 64 megapixels")
 

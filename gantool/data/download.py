@@ -32,7 +32,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from gantool.errors import GantoolError, NetworkError, ResourceError
-from gantool.files import BusyError, alone
+from gantool.files import BusyError, exclusive_lock
 
 Answer = TypeVar("Answer")
 
@@ -100,7 +100,7 @@ def download(
         if job.is_there():
             return job.target
     try:
-        with alone(folder / f"{remote.name}.lock", wait=wait):
+        with exclusive_lock(folder / f"{remote.name}.lock", wait=wait):
             if not job.is_there() and not job.was_complete():
                 _try_all(job, urls, attempts, pause)
     except BusyError as error:

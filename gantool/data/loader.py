@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gantool.batches import Batch, Examples, Labeled, Paired, Unpaired
+from gantool.batches import Batch, Labeled, Paired, TableBatch, Unpaired
 from gantool.data.store import Store
 
 LEAST_HELD_OUT, LEAST_TRAINED = 12, 8  # pictures
@@ -45,7 +45,7 @@ def split(labels: NDArray[np.int64], share: float) -> Split:
 
 
 def rows_of(labels: NDArray[np.int64], share: float, kind: type[Batch]) -> Split:
-    """Give what a run learns from and what it never sees, as numbers that `Stream` takes.
+    """Give what a run learns from and what it never sees, as numbers that `ImageLoader` takes.
 
     Rows of the store, as `split` says. Of pairs, whose source and target come one after the other in the store, the
     rows of their sources: a pair is held out as a whole.
@@ -56,7 +56,7 @@ def rows_of(labels: NDArray[np.int64], share: float, kind: type[Batch]) -> Split
     return Split(2 * train, 2 * held_out)
 
 
-class Stream:
+class ImageLoader:
     """The batches of a store, each decided by the seed and its number alone, so that a resumed run sees the same ones.
 
     Args:
@@ -172,8 +172,8 @@ class _Moves(NamedTuple):
         return cls(mirrored, torch.randint(jitter + 1, (count, 2), generator=generator).tolist())
 
 
-class Rows:
-    """The batches of a table; as `Stream`.
+class TableLoader:
+    """The batches of a table; as `ImageLoader`.
 
     Args:
         inputs: [N, D] or [N, L].
@@ -201,13 +201,13 @@ class Rows:
         """Give the batches in an epoch; the last, smaller one is left out."""
         return self.count // self.batch_size
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Examples]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[TableBatch]:
         """Give the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         order = torch.randperm(self.count, generator=generator).to(self.inputs.device)
         for index in range(start, len(self)):
             rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-            yield Examples(self.inputs[rows], self.labels[rows])
+            yield TableBatch(self.inputs[rows], self.labels[rows])
 
 
 def _scattered(count: int) -> NDArray[np.uint64]:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
-from gantool.batches import Batch, DataSpec, Examples, Labeled, Paired, Spec, Unpaired
+from gantool.batches import Batch, ImageSpec, Labeled, Paired, Spec, TableBatch, Unpaired
 from gantool.data import decode
 from gantool.data.archive import complete, unpack
 from gantool.data.download import Progress, Remote, download
@@ -34,7 +34,7 @@ _HOLDS = {
     Labeled: "pictures with their class",
     Paired: "pairs of pictures",
     Unpaired: "two kinds of pictures",
-    Examples: "a table",
+    TableBatch: "a table",
 }
 
 
@@ -73,7 +73,7 @@ def prepare(
             _majority(source, classes) if data.channels is None else 3,
         )
         pictures = source.pictures(classes)
-    spec = DataSpec(data.channels or channels, data.height, data.width, classes)
+    spec = ImageSpec(data.channels or channels, data.height, data.width, classes)
     settings: dict[str, Any] = {"rule": RULE, "content": mark, "shape": spec.shape, "classes": classes}
     if kind is Paired:
         settings["pairs"] = True
@@ -100,7 +100,7 @@ def prepare(
 
 def table(data: Data, root: Path, *, tell: Tell = lambda _: None) -> Table:
     """Give the table, or the sentences, that a recipe's `data` block asks for; see `prepare`."""
-    source = find(data, root, tell, Examples)
+    source = find(data, root, tell, TableBatch)
     assert isinstance(source, TableSource)
     _fetch(source, root, tell, None)
     return load(source.name, root, data.held_out)
@@ -108,7 +108,7 @@ def table(data: Data, root: Path, *, tell: Tell = lambda _: None) -> Table:
 
 def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:
     """Say what a recipe's data are like without making them; a folder that is not there counts as colour."""
-    if kind is Examples or data.source in SOURCES or data.source in TABLES:
+    if kind is TableBatch or data.source in SOURCES or data.source in TABLES:
         source: AnySource | None = find(data, root, lambda _: None, kind)
     else:
         try:
@@ -122,7 +122,7 @@ def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:
     native = source.channels if isinstance(source, Source) else 3
     if data.channels is None and isinstance(source, Folder | Pairs):
         native = _majority(source, classes)
-    return DataSpec(data.channels or native, data.height, data.width, classes)
+    return ImageSpec(data.channels or native, data.height, data.width, classes)
 
 
 def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Progress | None = None) -> str:
@@ -143,7 +143,7 @@ def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Prog
         download(INCEPTION_WEIGHTS, root / INCEPTION_FOLDER, progress=progress)
         return what
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", what):
-        kind = Examples if what in TABLES else SOURCES[what].kind if what in SOURCES else Labeled
+        kind = TableBatch if what in TABLES else SOURCES[what].kind if what in SOURCES else Labeled
         source = find(Data(source=what), root, tell, kind)
         if isinstance(source, Source | TableSource):
             if name:
@@ -185,11 +185,11 @@ def find(data: Data, root: Path, tell: Tell, kind: type[Batch] = Labeled) -> Any
         source = SOURCES.get(name) or TABLES[name]
         if data.folder:
             raise DataError(f"{name}: has no folders to look in; leave out data.folder={data.folder}")
-        _refuse_kind(source, kind)
+        _check_kind(source, kind)
         if isinstance(source, Source) and kind in (Paired, Unpaired):
-            _refuse_many(name, keep(name, source.classes, data.classes))
+            _check_class_count(name, keep(name, source.classes, data.classes))
         return source
-    if kind is Examples:
+    if kind is TableBatch:
         raise DataError(f"data.source: {unknown('table', name, TABLES)}; see: gantool data list")
     path = locate(name, root, tell)
     if path is None:
@@ -200,18 +200,18 @@ def find(data: Data, root: Path, tell: Tell, kind: type[Batch] = Labeled) -> Any
         return Pairs(path, data.folder, data.classes)
     folder = Folder(path, data.folder)
     if kind is Unpaired:
-        _refuse_many(name, keep(name, folder.classes, data.classes))
+        _check_class_count(name, keep(name, folder.classes, data.classes))
     return folder
 
 
-def _refuse_kind(source: Source | TableSource, kind: type[Batch]) -> None:
+def _check_kind(source: Source | TableSource, kind: type[Batch]) -> None:
     """Raise where a source does not hold what a model learns from."""
-    own = Examples if isinstance(source, TableSource) else source.kind
+    own = TableBatch if isinstance(source, TableSource) else source.kind
     if own is kind or (own in (Paired, Unpaired) and kind in (Labeled, Unpaired)) or (own, kind) == (Labeled, Unpaired):
         return
     fitting = [
         *(name for name, other in SOURCES.items() if other.kind is kind),
-        *(name for name in TABLES if kind is Examples),
+        *(name for name in TABLES if kind is TableBatch),
     ]
     raise DataError(
         f"data.source: {source.name} holds {_HOLDS[own]}, but this model learns from {_HOLDS[kind]}; such are: "
@@ -219,7 +219,7 @@ def _refuse_kind(source: Source | TableSource, kind: type[Batch]) -> None:
     )
 
 
-def _refuse_many(name: str, classes: Sequence[str]) -> None:
+def _check_class_count(name: str, classes: Sequence[str]) -> None:
     """Raise where there are not two kinds of pictures to translate between."""
     if len(classes) != 2:
         count = "1 kind" if len(classes) == 1 else f"{len(classes)} kinds"
@@ -264,7 +264,7 @@ def _whole(items: Iterator[Item]) -> Iterator[Item]:
             yield target
 
 
-def _items(pictures: Iterator[Picture], spec: DataSpec) -> Iterator[Item]:
+def _items(pictures: Iterator[Picture], spec: ImageSpec) -> Iterator[Item]:
     labels = {name: label for label, name in enumerate(spec.classes)}
     wanted: dict[str, Any] = {"channels": spec.channels, "height": spec.height, "width": spec.width}
     for picture in pictures:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.errors import DataError
 from gantool.files import alive, disk, write
 
@@ -48,7 +48,7 @@ class Store:
     path: Path
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    spec: DataSpec
+    spec: ImageSpec
     about: dict[str, Any]
 
     def __len__(self) -> int:
@@ -70,11 +70,11 @@ def open_store(path: Path) -> Store | None:
         labels = np.fromfile(path / "labels.i64", np.int64)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    spec = DataSpec(about["channels"], about["height"], about["width"], tuple(about["classes"]))
+    spec = ImageSpec(about["channels"], about["height"], about["width"], tuple(about["classes"]))
     return Store(path, images, labels, spec, about) if len(labels) == about["images"] else None
 
 
-def build_store(path: Path, items: Iterable[Item], spec: DataSpec, about: dict[str, Any]) -> Store:
+def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any]) -> Store:
     """Write a store from pictures as they come; it appears at `path` whole or not at all.
 
     Args:
@@ -127,7 +127,7 @@ def _write(path: Path, items: Iterable[Item]) -> tuple[list[int], list[list[str]
     return labels, skipped
 
 
-def _refuse(source: str, spec: DataSpec, labels: list[int], skipped: list[list[str]]) -> None:
+def _refuse(source: str, spec: ImageSpec, labels: list[int], skipped: list[list[str]]) -> None:
     """Refuse a dataset that would train to nothing."""
     first = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
     if len(skipped) > len(labels):

@@ -10,7 +10,7 @@ from PIL import Image
 from gantool import images
 from gantool.errors import RunError
 from gantool.inference import animation
-from gantool.inference.sampling import Trained, _by_epoch
+from gantool.inference.sampling import TrainedModel, _by_epoch
 from gantool.runs import Run
 
 FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly
@@ -41,7 +41,7 @@ def animate_walk(
     run: Run, path: Path, seeds: Sequence[int], frames: int, class_name: str | None, checkpoint: str
 ) -> int:
     """Animate a walk through latent space from seed to seed, captioned with the epoch; gives the number of frames."""
-    trained = Trained(run, checkpoint)
+    trained = TrainedModel(run, checkpoint)
     scale = max(1, round(256 / trained.generator.data.width))
     text = f"epoch {trained.epoch}" + (f", {class_name}" if class_name else "")
     pictures = (

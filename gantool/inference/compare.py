@@ -17,7 +17,7 @@ from gantool.batches import Paired
 from gantool.data.loader import rows_of, tensor
 from gantool.data.store import Store
 from gantool.images import to_float, to_uint8
-from gantool.inference.sampling import Trained
+from gantool.inference.sampling import TrainedModel
 from gantool.inference.scoring import evaluator_of
 from gantool.metrics.evaluate import Evaluator
 from gantool.runs import Run
@@ -74,7 +74,7 @@ def compare(
     rows, lines = [], []
     first: Evaluator | None = None
     for run in runs:
-        trained = Trained(run, "best", device)
+        trained = TrainedModel(run, "best", device)
         evaluator = evaluator_of(trained, None, count, data_dir, tell)
         first = first or evaluator
         alike = all(evaluator.about[name] == first.about[name] for name in ("extractors", "fake", "within_classes"))
@@ -90,7 +90,7 @@ def compare(
     return [rows[index] for index in order]
 
 
-def side_by_side(named: Mapping[str, Trained], columns: int = 8, width: int = 120) -> Image.Image:
+def side_by_side(named: Mapping[str, TrainedModel], columns: int = 8, width: int = 120) -> Image.Image:
     """Draw what several models make of the same seeds, a row a model, translations below their sources.
 
     Args:
@@ -102,7 +102,7 @@ def side_by_side(named: Mapping[str, Trained], columns: int = 8, width: int = 12
     return _sheet(lines, columns, max(1, math.ceil(width / lines[0][1].shape[-1])))
 
 
-def _line(name: str, trained: Trained, columns: int) -> tuple[str, Tensor, Tensor | None]:
+def _line(name: str, trained: TrainedModel, columns: int) -> tuple[str, Tensor, Tensor | None]:
     asked = trained.asked(range(columns))
     sources = None if asked is None or asked.sources is None else to_float(asked.sources)
     return name, trained.sample(range(columns)), sources
@@ -134,7 +134,7 @@ def nearest(
     Returns:
         `copying`, where images were held out, and `copied`; see `Evaluator`.
     """
-    trained = Trained(run, checkpoint, device)
+    trained = TrainedModel(run, checkpoint, device)
     evaluator = evaluator_of(trained, None, None, data_dir, tell)
     store = setup.data_of(trained.recipe, data_dir, tell=tell)
     assert isinstance(store, Store)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gantool import images
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.data import decode
 from gantool.data.tables import encode
 from gantool.errors import DataError, GantoolError, RunError
 from gantool.files import disk, write
 from gantool.images import to_float
-from gantool.inference.sampling import Trained
-from gantool.metrics.evaluate import Ask
-from gantool.models.base import Prompt, Translator
+from gantool.inference.sampling import TrainedModel
+from gantool.metrics.evaluate import SampleRequest
+from gantool.models.base import GeneratorInput, Translator
 
 SMALLEST = 8  # pixels on a side below which the padding inside of a network has nothing to mirror
 
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
     right: str
 
 
-def targets(trained: Trained, given: Path, output: Path, seeds: Sequence[int], *, single: bool) -> list[Target]:
+def targets(trained: TrainedModel, given: Path, output: Path, seeds: Sequence[int], *, single: bool) -> list[Target]:
     """List what is to be translated, and into which files.
 
     Args:
@@ -77,7 +77,7 @@ def targets(trained: Trained, given: Path, output: Path, seeds: Sequence[int], *
     return list(made.values())
 
 
-def translate(trained: Trained, wanted: Sequence[Target], class_name: str | None) -> Iterator[tuple[str, str]]:
+def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str | None) -> Iterator[tuple[str, str]]:
     """Translate pictures of any size, and write each in the size and mode of its source.
 
     Grey stays grey, unless the run learned to colour grey pictures; what is transparent stays so. Files that are no
@@ -109,7 +109,7 @@ def translate(trained: Trained, wanted: Sequence[Target], class_name: str | None
         images.save(made, path)
 
 
-def answers(trained: Trained, given: Path | None) -> list[Answer]:
+def answers(trained: TrainedModel, given: Path | None) -> list[Answer]:
     """Give a classifier's answers.
 
     Args:
@@ -125,7 +125,7 @@ def answers(trained: Trained, given: Path | None) -> list[Answer]:
         kept = trained.examples or {}
         inputs, texts = kept["inputs"], list(kept["texts"])
         right = [trained.data.classes[label] for label in kept["labels"].tolist()]
-    elif isinstance(trained.data, DataSpec):
+    elif isinstance(trained.data, ImageSpec):
         inputs, texts = _decoded(given, trained.data)
     else:
         array, texts = encode(trained.data, given)
@@ -161,7 +161,7 @@ def _pictures(given: Path) -> list[Path]:
     return files
 
 
-def _translated(trained: Trained, pixels: NDArray[np.uint8], label: int, seed: int) -> Image.Image:
+def _translated(trained: TrainedModel, pixels: NDArray[np.uint8], label: int, seed: int) -> Image.Image:
     """Translate a picture of any size: padded by its mirror image to what the network takes, and cropped back."""
     model = trained.generator
     height, width = pixels.shape[:2]
@@ -169,7 +169,7 @@ def _translated(trained: Trained, pixels: NDArray[np.uint8], label: int, seed: i
     margins = [_margins(side, model.stride) for side in (height, width)]
     padded = np.pad(array, ((0, 0), *margins), mode="reflect")
     source = to_float(torch.from_numpy(padded)[None])
-    made = trained.render(Prompt(source, torch.tensor([label]), torch.tensor([seed])))
+    made = trained.render(GeneratorInput(source, torch.tensor([label]), torch.tensor([seed])))
     (top, _), (left, _) = margins
     found = images.to_pixels(made[:, :, top : top + height, left : left + width])[0]
     return Image.fromarray(found[..., 0] if found.shape[-1] == 1 else found)
@@ -182,7 +182,7 @@ def _margins(side: int, stride: int) -> tuple[int, int]:
     return missing // 2, missing - missing // 2
 
 
-def _colours(shown: Ask | None, label: int) -> bool:
+def _colours(shown: SampleRequest | None, label: int) -> bool:
     """Tell whether a run learned to make coloured pictures from grey ones, by the examples that it keeps."""
     if shown is None or shown.sources is None:
         return False
@@ -196,7 +196,7 @@ def _coloured(pictures: torch.Tensor) -> bool:
     return bool((pictures != pictures[:, :1]).any())
 
 
-def _decoded(given: Path, spec: DataSpec) -> tuple[torch.Tensor, list[str]]:
+def _decoded(given: Path, spec: ImageSpec) -> tuple[torch.Tensor, list[str]]:
     found, names = [], []
     for file in _pictures(given):
         try:

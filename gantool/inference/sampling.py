@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from gantool import checkpoints, devices, models
-from gantool.checkpoints import fit, spec_of
+from gantool.checkpoints import load_weights, spec_of
 from gantool.errors import CheckpointError, RunError, unknown
-from gantool.metrics.evaluate import Ask, prompt_of
+from gantool.metrics.evaluate import SampleRequest, prompt_of
 from gantool.models import KINDS
-from gantool.models.base import Classifier, FromNoise, Generative, Prompt
+from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel
 from gantool.recipe import load as recipes
 from gantool.runs import Run
 
 BATCH = 64
 
 
-class Trained:
+class TrainedModel:
     """A trained model.
 
     One that makes pictures from noise computes in double precision: so a seed gives the same picture in any batch and
@@ -44,8 +44,8 @@ class Trained:
         self.examples: Mapping[str, Any] | None = state.get("examples")
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             model = models.build(self.recipe, self.data)
-        fit(model, state["model"], self.file)
-        exact = isinstance(model, FromNoise)
+        load_weights(model, state["model"], self.file)
+        exact = isinstance(model, LatentModel)
         if exact and self.device.type == "mps":
             self.device = torch.device("cpu")  # MPS has no double precision
         self.dtype = torch.float64 if exact else torch.float32
@@ -73,11 +73,11 @@ class Trained:
         return self.model
 
     @property
-    def shown(self) -> Ask | None:
+    def shown(self) -> SampleRequest | None:
         """The translations that the run shows, with their sources; None where pictures are made from noise."""
         if self.examples is None or not isinstance(self.model, Generative):
             return None
-        return Ask(**self.examples)
+        return SampleRequest(**self.examples)
 
     def sample(self, seeds: Sequence[int], class_name: str | None = None) -> Tensor:
         """Make one picture of each seed.
@@ -95,10 +95,10 @@ class Trained:
         model, asked = self.generator, self.asked(seeds, class_name)
         if asked is not None:
             return self.pictures(asked)
-        assert isinstance(model, FromNoise)
+        assert isinstance(model, LatentModel)
         return self.render(model.prompt(seeds, None if class_name is None else [self.label(class_name)] * len(seeds)))
 
-    def asked(self, seeds: Sequence[int], class_name: str | None = None) -> Ask | None:
+    def asked(self, seeds: Sequence[int], class_name: str | None = None) -> SampleRequest | None:
         """Give the translations that seeds stand for, with their sources; None where pictures are made from noise."""
         shown = self.shown
         if shown is None:
@@ -107,7 +107,7 @@ class Trained:
         rows = [row for row, own in enumerate(shown.labels) if label in (None, own)]
         return shown.rows([rows[seed % len(rows)] for seed in seeds])
 
-    def pictures(self, ask: Ask) -> Tensor:
+    def pictures(self, ask: SampleRequest) -> Tensor:
         """Make the pictures that are asked for: [N, C, H, W], float32, -1 to 1, on the CPU."""
         return self.render(prompt_of(self.generator, ask))
 
@@ -140,7 +140,7 @@ class Trained:
             RunError: the model has no latents.
         """
         model = self.generator
-        if not isinstance(model, FromNoise):
+        if not isinstance(model, LatentModel):
             raise RunError(f"--walk: {self.name} makes pictures from pictures, and has no latents to walk through")
         label = 0 if class_name is None else self.label(class_name)
         latents = model.prompt(seeds).source.double()
@@ -148,17 +148,17 @@ class Trained:
             start, end = latents[index], latents[(index + 1) % len(seeds)]
             for frame in range(frames):
                 between = slerp(start, end, frame / frames)
-                yield self.render(Prompt(between[None], torch.tensor([label]), torch.tensor([0])))
+                yield self.render(GeneratorInput(between[None], torch.tensor([label]), torch.tensor([0])))
 
     @torch.no_grad()
-    def render(self, prompt: Prompt) -> Tensor:
+    def render(self, prompt: GeneratorInput) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], float32, -1 to 1, on the CPU."""
         source, labels, seeds = (part.to(self.device) for part in prompt)
-        count = BATCH if isinstance(self.model, FromNoise) else 1
+        count = BATCH if isinstance(self.model, LatentModel) else 1
         chunks = (slice(start, start + count) for start in range(0, len(source), count))
         with devices.full_precision():
             parts = [
-                self.generator.sample(Prompt(source[chunk].to(self.dtype), labels[chunk], seeds[chunk]))
+                self.generator.sample(GeneratorInput(source[chunk].to(self.dtype), labels[chunk], seeds[chunk]))
                 for chunk in chunks
             ]
         return torch.cat(parts).float().cpu()

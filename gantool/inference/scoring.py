@@ -18,14 +18,14 @@ from gantool.data.prepare import prepare
 from gantool.data.sources.folders import Folder
 from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, unknown
-from gantool.files import replacing
+from gantool.files import atomic_write
 from gantool.images import to_float
-from gantool.inference.sampling import Trained
+from gantool.inference.sampling import TrainedModel
 from gantool.metrics import distances, pixels
-from gantool.metrics.classification import Exam
+from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import GUARD, Evaluator, features, probabilities
 from gantool.metrics.inception import Inception
-from gantool.metrics.reference import Reality, learn
+from gantool.metrics.reference import ReferenceSet, learn
 from gantool.models.base import Classifier
 from gantool.recipe.blocks import Data
 from gantool.runs import Run
@@ -151,7 +151,7 @@ def score_run(
         data_dir: where fetched and decoded data are.
         tell: is told what is prepared.
     """
-    trained = Trained(run, checkpoint, device)
+    trained = TrainedModel(run, checkpoint, device)
     if isinstance(trained.model, Classifier):
         values, about = _answers(trained, names, against, count, data_dir, tell)
     else:
@@ -159,13 +159,13 @@ def score_run(
     about = {**about, "checkpoint": checkpoint, "epoch": trained.epoch}
     found = Score(str(run.path), values, about, _missing(names, values))
     lines = (run.path / "scores.jsonl").read_text("utf-8") if (run.path / "scores.jsonl").exists() else ""
-    with replacing(run.path / "scores.jsonl") as aside:
+    with atomic_write(run.path / "scores.jsonl") as aside:
         aside.write_text(lines + json.dumps(found.entry()) + "\n", encoding="utf-8", newline="\n")
     return found
 
 
 def _pictures(
-    trained: Trained,
+    trained: TrainedModel,
     names: Sequence[str],
     against: Path | None,
     count: int | None,
@@ -189,7 +189,7 @@ def _pictures(
 
 
 def _answers(
-    trained: Trained,
+    trained: TrainedModel,
     names: Sequence[str],
     against: Path | None,
     count: int | None,
@@ -207,8 +207,8 @@ def _answers(
         raise GantoolError(f"--against {against}: compares pictures, but {trained.name} makes none; leave it out")
     if count is not None:
         raise GantoolError(f"--images {count}: counts generated pictures, but {trained.name} makes none; leave it out")
-    exam = setup.gather(trained.recipe, data_dir, tell=tell).evaluator
-    assert isinstance(exam, Exam)
+    exam = setup.prepare_training(trained.recipe, data_dir, tell=tell).evaluator
+    assert isinstance(exam, ClassifierEvaluator)
     found = exam.measure(trained.answer)
     return [Value(name, found[name]) for name in wanted if name in found], exam.about
 
@@ -237,7 +237,7 @@ def _missing(names: Sequence[str], values: Sequence[Value]) -> tuple[str, ...]:
 
 
 def evaluator_of(
-    trained: Trained, against: Path | None, count: int | None, data_dir: Path, tell: Callable[[str], None]
+    trained: TrainedModel, against: Path | None, count: int | None, data_dir: Path, tell: Callable[[str], None]
 ) -> Evaluator:
     """Return what measures a trained generator: as training did, or against a folder, or with another count."""
     recipe, spec = trained.recipe, trained.generator.data
@@ -251,14 +251,14 @@ def evaluator_of(
         raise GantoolError(
             f"--against {against}: {trained.name} translates pictures of its own data only; leave it out"
         )
-    _refuse_missing(against)
+    _check_missing(against)
     data = Data(source=str(against), size=(spec.height, spec.width), channels=3 if spec.channels == 3 else 1)
     return _evaluator(prepare(data, data_dir, tell=tell), count, data_dir, tell)
 
 
 def _evaluator(store: Store, count: int, data_dir: Path, tell: Callable[[str], None]) -> Evaluator:
     share = Data.model_fields["held_out"].default
-    reality = Reality.of(store, split(store.labels, share))
+    reality = ReferenceSet.of(store, split(store.labels, share))
     extractors = learn(reality, "auto", data_dir / "extractors", f"{store.path.name}-{round(100 * share)}", tell)
     return Evaluator(reality, extractors, count)
 
@@ -345,7 +345,7 @@ def _paired(folder: Path, against: Path, fake: Store, real: Store, names: Sequen
     return [Value(name, compare[name](*images_of)) for name in names]
 
 
-def _refuse_missing(folder: Path) -> None:
+def _check_missing(folder: Path) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; score compares a run, or a folder of images, with a folder")
 
@@ -355,7 +355,7 @@ def _native(folder: Path) -> tuple[int, int]:
 
     The median of their shorter sides, at most `LARGEST`, and the channels of most.
     """
-    _refuse_missing(folder)
+    _check_missing(folder)
     found = Folder(folder)
     sides: list[int] = []
     channels: list[int] = []

@@ -23,7 +23,7 @@ Answer = Callable[[Tensor], Tensor]
 """Gives the probability of each class for a batch of inputs as the model takes them: [N, classes]."""
 
 
-class Questions(NamedTuple):
+class LabeledExamples(NamedTuple):
     """Examples to ask a classifier about.
 
     Args:
@@ -37,7 +37,7 @@ class Questions(NamedTuple):
     texts: Sequence[str] = ()
 
 
-class Exam:
+class ClassifierEvaluator:
     """Measures classifiers: the share of right answers about examples that training never saw.
 
     Where none are held out, as of a truth table, it asks about those that training sees.
@@ -48,7 +48,7 @@ class Exam:
         classes: their names, in the order of their labels.
     """
 
-    def __init__(self, train: Questions, held_out: Questions, classes: Sequence[str]) -> None:
+    def __init__(self, train: LabeledExamples, held_out: LabeledExamples, classes: Sequence[str]) -> None:
         self.train = train
         self.shown = held_out if len(held_out.labels) else train
         counts = torch.bincount(self.shown.labels, minlength=len(classes))
@@ -62,21 +62,21 @@ class Exam:
         }
 
     @classmethod
-    def of_table(cls, table: Table) -> Exam:
+    def of_table(cls, table: Table) -> ClassifierEvaluator:
         """Ask about the rows of a table, or its sentences."""
 
-        def questions(rows: NDArray[np.int64], most: int) -> Questions:
+        def questions(rows: NDArray[np.int64], most: int) -> LabeledExamples:
             rows = np.sort(_some(rows, most))
             inputs, labels = torch.from_numpy(table.inputs[rows]), torch.from_numpy(table.labels[rows])
-            return Questions(inputs, labels, [table.texts[row] for row in rows])
+            return LabeledExamples(inputs, labels, [table.texts[row] for row in rows])
 
         return cls(questions(table.train, TRAIN), questions(table.held_out, HELD_OUT), table.spec.classes)
 
     @classmethod
-    def of_pictures(cls, store: Store, rows: Split) -> Exam:
+    def of_pictures(cls, store: Store, rows: Split) -> ClassifierEvaluator:
         """Ask about the pictures of a store, which are mixed: the first few are not all of one class."""
         train, held_out = (
-            Questions(torch.from_numpy(store.images[chosen]), torch.from_numpy(store.labels[chosen]))
+            LabeledExamples(torch.from_numpy(store.images[chosen]), torch.from_numpy(store.labels[chosen]))
             for chosen in (_some(rows.train, TRAIN), _some(rows.held_out, HELD_OUT))
         )
         return cls(train, held_out, store.spec.classes)

@@ -22,8 +22,8 @@ from gantool.metrics import distances, pixels
 from gantool.metrics.distances import FrechetTerms
 from gantool.metrics.features import Extractor
 from gantool.metrics.learned import Judge
-from gantool.metrics.reference import BATCH, SEED, WEIGHTS, Reality
-from gantool.models.base import FromNoise, Generative, Prompt
+from gantool.metrics.reference import BATCH, SEED, WEIGHTS, ReferenceSet
+from gantool.models.base import Generative, GeneratorInput, LatentModel
 
 GUARD = 500  # images of either kind for what compares all with all
 PER_CLASS = 50  # images of either kind from which a class has a distance of its own
@@ -31,7 +31,7 @@ SPLITS = 10  # of the real images into halves, which give the floor
 
 
 @dataclass(frozen=True)
-class Ask:
+class SampleRequest:
     """Images that a generator is asked for.
 
     Args:
@@ -49,18 +49,18 @@ class Ask:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def part(self, start: int, stop: int) -> Ask:
+    def part(self, start: int, stop: int) -> SampleRequest:
         """Give some of them."""
         images = (None if part is None else part[start:stop] for part in (self.sources, self.targets))
-        return Ask(self.seeds[start:stop], self.labels[start:stop], *images)
+        return SampleRequest(self.seeds[start:stop], self.labels[start:stop], *images)
 
-    def rows(self, chosen: Sequence[int]) -> Ask:
+    def rows(self, chosen: Sequence[int]) -> SampleRequest:
         """Give chosen ones."""
         images = (None if part is None else part[list(chosen)] for part in (self.sources, self.targets))
-        return Ask([self.seeds[row] for row in chosen], [self.labels[row] for row in chosen], *images)
+        return SampleRequest([self.seeds[row] for row in chosen], [self.labels[row] for row in chosen], *images)
 
     @classmethod
-    def translations(cls, store: Store, rows: Split, kind: type[Batch], most: int) -> Ask:
+    def translations(cls, store: Store, rows: Split, kind: type[Batch], most: int) -> SampleRequest:
         """Ask for translations of held-out images, or of those that training sees where none are held out.
 
         Args:
@@ -81,14 +81,14 @@ class Ask:
         return cls(list(range(len(labels))), labels, torch.from_numpy(store.images[np.concatenate(sides)]))
 
 
-Sample = Callable[[Ask], Tensor]
+Sample = Callable[[SampleRequest], Tensor]
 
 
-def prompt_of(model: Generative, ask: Ask) -> Prompt:
+def prompt_of(model: Generative, ask: SampleRequest) -> GeneratorInput:
     """Give what a model makes the images from that are asked for."""
     if ask.sources is not None:
-        return Prompt(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
-    assert isinstance(model, FromNoise)
+        return GeneratorInput(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
+    assert isinstance(model, LatentModel)
     return model.prompt(ask.seeds, ask.labels)
 
 
@@ -138,13 +138,18 @@ class Evaluator:
     """
 
     def __init__(
-        self, reality: Reality, extractors: Mapping[str, Extractor], asked: int | Ask, *, conditional: bool = False
+        self,
+        reality: ReferenceSet,
+        extractors: Mapping[str, Extractor],
+        asked: int | SampleRequest,
+        *,
+        conditional: bool = False,
     ) -> None:
         self.reality, self.extractors, self.conditional = reality, dict(extractors), conditional
         if isinstance(asked, int):
             generator = torch.Generator().manual_seed(SEED)
             shown = torch.multinomial(reality.shares, asked, replacement=True, generator=generator)
-            asked = Ask(list(range(SEED, SEED + asked)), shown.tolist())
+            asked = SampleRequest(list(range(SEED, SEED + asked)), shown.tolist())
         self.asked = asked if len(asked) > 1 else asked.rows([0, 0])  # one image has no deviation
         drawn, count = torch.tensor(self.asked.labels), len(self.asked)
         fewest = min(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_HASH, INCEPTION_WEIGHTS
-from gantool.devices import randomness, seeded
+from gantool.devices import rng_scope, rng_states
 from gantool.errors import DataError, GantoolError
 
 CHUNK = 32  # images computed at a time, which are 299x299 inside of the network
@@ -61,7 +61,7 @@ class Inception:
                 "delete it and run: gantool data fetch inception"
             )
         cpu = torch.device("cpu")
-        with randomness(cpu, seeded(cpu, 0)):  # it draws random weights before it reads the real ones
+        with rng_scope(cpu, rng_states(cpu, 0)):  # it draws random weights before it reads the real ones
             # These very bytes, not the file again: torch-fidelity unpickles what it gets, which can run code.
             network = FeatureExtractorInceptionV3("inception", ["2048"], io.BytesIO(content))
         return cls(network, f"inception-{found[:12]}")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gantool import checkpoints
-from gantool.devices import one_thread, randomness, seeded
+from gantool.devices import one_thread, rng_scope, rng_states
 from gantool.errors import CheckpointError
-from gantool.files import alone, disk
+from gantool.files import disk, exclusive_lock
 from gantool.metrics.features import FEATURES, LARGE, clamped
 from gantool.models.blocks import ConvolutionalClassifier
 
@@ -30,7 +30,7 @@ PATIENCE = 1800.0  # seconds to wait for another process that learns the same
 VERSION = 2  # raise when training gives other weights: files of another version are made anew
 
 CPU = torch.device("cpu")
-Lesson = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows -> pictures of them, -1 to 1, and the right answers
+Task = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows -> pictures of them, -1 to 1, and the right answers
 
 
 class _Network(ConvolutionalClassifier):
@@ -155,7 +155,7 @@ def learn_labels(
     return Judge(network, *_scale(network, train), accuracy, 1 / classes)
 
 
-def remembered(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
+def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
     """Give what `folder / f"{key}.pt"` holds; made and written if it is not there, damaged or of another version.
 
     Of several processes that ask at once, one makes it and the others wait.
@@ -176,7 +176,7 @@ def remembered(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk(folder, error) from None
-    with alone(folder / f"{key}.lock", wait=PATIENCE):
+    with exclusive_lock(folder / f"{key}.lock", wait=PATIENCE):
         if found := _read(path):  # who held the lock has made it
             return found
         made = make()
@@ -202,9 +202,9 @@ def _read(path: Path) -> Learned | None:
         return None
 
 
-def _trained(images: Tensor, lesson: Lesson, answers: int, rows: int, seed: int) -> _Network:
+def _trained(images: Tensor, lesson: Task, answers: int, rows: int, seed: int) -> _Network:
     """Train a network with `STEPS` batches of so many rows."""
-    with randomness(CPU, seeded(CPU, seed)), torch.enable_grad():
+    with rng_scope(CPU, rng_states(CPU, seed)), torch.enable_grad():
         network = _Network(images.shape[1], min(images.shape[2:]), answers)
         optimizer = torch.optim.Adam(network.parameters(), RATE)
         rounds = math.ceil(STEPS * rows / len(images))
@@ -230,7 +230,7 @@ def _scale(network: _Network, images: Tensor) -> tuple[Tensor, Tensor]:
     return raw.mean(0), clamped(deviation)
 
 
-def _accuracy(network: _Network, exam: Lesson, count: int) -> float:
+def _accuracy(network: _Network, exam: Task, count: int) -> float:
     """Give the share of right answers about so many pictures, 0 to 1; each answer that is right somewhere counts alike.
 
     So guessing reaches 1 / answers, however unequal the classes are.
@@ -246,7 +246,7 @@ def _accuracy(network: _Network, exam: Lesson, count: int) -> float:
     return float(torch.stack([hit[every == answer].mean() for answer in torch.unique(every)]).mean())
 
 
-def _about_views(images: Tensor) -> Lesson:
+def _about_views(images: Tensor) -> Task:
     """Ask which view of a picture it is: every view of each."""
 
     def lesson(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,7 +256,7 @@ def _about_views(images: Tensor) -> Lesson:
     return lesson
 
 
-def _about_labels(images: Tensor, labels: Tensor) -> Lesson:
+def _about_labels(images: Tensor, labels: Tensor) -> Task:
     """Ask which class a picture shows."""
     return lambda rows: (_numbers(images[rows]), labels[rows])
 

@@ -18,7 +18,7 @@ from gantool.devices import one_thread
 from gantool.errors import RecipeError
 from gantool.images import to_float
 from gantool.metrics.features import Extractor, RandomFeatures, TextureFeatures
-from gantool.metrics.learned import learn_labels, learn_views, remembered
+from gantool.metrics.learned import cached, learn_labels, learn_views
 
 REAL = 5000  # real images that a measurement compares with, at the most
 HELD_OUT = 1000  # held-out images that it looks at, at the most
@@ -33,7 +33,7 @@ the deviation of the others."""
 
 
 @dataclass(frozen=True)
-class Reality:
+class ReferenceSet:
     """The real images that a generator is measured against, as uint8 tensors [N, C, H, W].
 
     Args:
@@ -55,7 +55,7 @@ class Reality:
     split: float
 
     @classmethod
-    def of(cls, store: Store, rows: Split, kind: type[Batch] = Labeled) -> Reality:
+    def of(cls, store: Store, rows: Split, kind: type[Batch] = Labeled) -> ReferenceSet:
         """Take the images of a store; of pairs, the targets.
 
         Args:
@@ -85,7 +85,7 @@ class Reality:
 
 
 def learn(
-    reality: Reality,
+    reality: ReferenceSet,
     wanted: Literal["auto"] | Sequence[str],
     folder: Path,
     key: str,
@@ -134,7 +134,7 @@ def learn(
             labels = (reality.train_labels, reality.held_out_labels)
             return learn_labels(reality.train, labels[0], reality.held_out, labels[1], len(reality.classes))
 
-        extractor = remembered(folder, f"{key}-{name}", make)
+        extractor = cached(folder, f"{key}-{name}", make)
         if extractor.usable or wanted != "auto":
             found[name] = extractor
     return found

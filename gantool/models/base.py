@@ -1,6 +1,6 @@
 """What every model is: networks, and the game between them.
 
-`Generative` models make pictures: from noise (`NoiseModel`), of a class that they are told (`ConditionalModel`), or
+`Generative` models make pictures: from noise (`UnconditionalGAN`), of a class that they are told (`ConditionalGAN`), or
 from other pictures (`Translator`). A `Classifier` is a game with one player.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gantool.batches import Batch, DataSpec, Examples, Labeled, Paired, RowSpec, Spec, TextSpec, Unpaired
+from gantool.batches import Batch, ImageSpec, Labeled, Paired, RowSpec, Spec, TableBatch, TextSpec, Unpaired
 from gantool.errors import RecipeError, ShapeError
 from gantool.models.losses import Adversarial
 
@@ -35,7 +35,7 @@ class Turn(NamedTuple):
     scores: Mapping[str, Tensor] = {}
 
 
-class Prompt(NamedTuple):
+class GeneratorInput(NamedTuple):
     """What a picture is made from.
 
     Shape:
@@ -65,9 +65,9 @@ class Model(nn.Module, ABC):
         """Give a batch of this size without content, as the model consumes it."""
         labels = torch.zeros(count, dtype=torch.int64)
         if isinstance(self.data, RowSpec):
-            return Examples(torch.zeros(count, len(self.data.columns)), labels)
+            return TableBatch(torch.zeros(count, len(self.data.columns)), labels)
         if isinstance(self.data, TextSpec):
-            return Examples(torch.zeros(count, self.data.length, dtype=torch.int64), labels)
+            return TableBatch(torch.zeros(count, self.data.length, dtype=torch.int64), labels)
         images = torch.zeros(count, *self.data.shape)
         if self.consumes is Labeled:
             return Labeled(images, labels)
@@ -85,23 +85,23 @@ class Model(nn.Module, ABC):
 class Generative(Model):
     """A model that makes pictures."""
 
-    data: DataSpec
+    data: ImageSpec
     conditional: ClassVar[bool] = False  # whether the labels of a prompt decide what a picture shows
     stride: int = 1  # what the sides of a translated picture must be multiples of
 
-    def __init__(self, data: DataSpec, loss: Adversarial) -> None:
+    def __init__(self, data: ImageSpec, loss: Adversarial) -> None:
         super().__init__(data)
         self.loss = loss
 
     @abstractmethod
-    def sample(self, prompt: Prompt) -> Tensor:
+    def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
 
 
-class FromNoise(Generative):
+class LatentModel(Generative):
     """A model whose pictures are made from latents."""
 
-    def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: int) -> None:
+    def __init__(self, data: ImageSpec, loss: Adversarial, *, latent_dim: int) -> None:
         super().__init__(data, loss)
         self.latent_dim = latent_dim
 
@@ -109,7 +109,7 @@ class FromNoise(Generative):
     def scores(self, batch: Labeled) -> Tensor:
         """Give the discriminator's scores of images, each taken as one of its label's class: [N, 1]."""
 
-    def prompt(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Prompt:
+    def prompt(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> GeneratorInput:
         """Give the latents and labels of pictures; a seed is one latent, whatever the others are.
 
         Args:
@@ -119,7 +119,7 @@ class FromNoise(Generative):
         if labels is None:
             labels = [index % len(self.data.classes) for index in range(len(seeds))]
         rows = [torch.randn(self.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return Prompt(torch.stack(rows), torch.tensor(labels), torch.tensor(seeds))
+        return GeneratorInput(torch.stack(rows), torch.tensor(labels), torch.tensor(seeds))
 
     def latents(self, images: Tensor) -> Tensor:
         """Draw as many latents as there are images: [N, latent_dim], standard normal."""
@@ -132,7 +132,7 @@ class FromNoise(Generative):
             raise ShapeError(f"generator: makes images of {made}, but the data's are {wanted}")
 
 
-class NoiseModel(FromNoise):
+class UnconditionalGAN(LatentModel):
     """The game of every model that turns noise into pictures: D's move, then G's. Goodfellow et al. 2014, alg. 1.
 
     One generator pass serves both turns. A model of this kind sets `generator` ([N, latent_dim] to images) and
@@ -172,7 +172,7 @@ class NoiseModel(FromNoise):
         scores: Tensor = self.discriminator(self.loss.shown(images))
         return scores
 
-    def sample(self, prompt: Prompt) -> Tensor:
+    def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
         images: Tensor = self.generator(prompt.source)
         return images
@@ -215,7 +215,7 @@ def frozen(player: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-class ConditionalModel(FromNoise):
+class ConditionalGAN(LatentModel):
     """The same game where both players are told the class. Mirza and Osindero 2014, arXiv:1411.1784.
 
     Fake labels are drawn from the classes that the run keeps: were they drawn from others, the discriminator would
@@ -260,7 +260,7 @@ class ConditionalModel(FromNoise):
         real_scores, fake_scores = torch.split(both, len(real))
         return real_scores, fake_scores
 
-    def sample(self, prompt: Prompt) -> Tensor:
+    def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
         images: Tensor = self.generator(prompt.source, prompt.labels)
         return images
@@ -301,7 +301,7 @@ class Classifier(Model):
 
     def play(self, batch: Batch) -> Iterator[Turn]:
         """Play one step: the network lowers the cross-entropy of its answers."""
-        assert isinstance(batch, Labeled | Examples)
+        assert isinstance(batch, Labeled | TableBatch)
         inputs, labels = batch
         answers = self.classifier(inputs)
         if answers.shape[1] == 1:

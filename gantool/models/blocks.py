@@ -11,7 +11,7 @@ from annotated_types import Interval, MinLen
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, fold, linear, unfold
 
-from gantool.batches import DataSpec, RowSpec, Spec, TextSpec
+from gantool.batches import ImageSpec, RowSpec, Spec, TextSpec
 from gantool.errors import RecipeError
 from gantool.recipe.schema import Count
 
@@ -22,13 +22,13 @@ Convolutions = Annotated[list[Convolution], MinLen(1)]
 Norm = Literal["batch", "instance"]
 PatchLayers = Annotated[int, Interval(ge=1, le=8)]
 
-Spec_ = TypeVar("Spec_", DataSpec, RowSpec, TextSpec)
-_KINDS = {DataSpec: "pictures", RowSpec: "rows of a table", TextSpec: "sentences"}
+Spec_ = TypeVar("Spec_", ImageSpec, RowSpec, TextSpec)
+_KINDS = {ImageSpec: "pictures", RowSpec: "rows of a table", TextSpec: "sentences"}
 
 FEW = 4  # output channels up to which a transposed convolution on a CPU is quicker as a matrix product
 
 
-class Conv2d(nn.Conv2d):
+class FastConv2d(nn.Conv2d):
     """torch's convolution, computed as a matrix product where images have one channel; the numbers are the same.
 
     oneDNN takes four times as long for the gradient of such an image. The product leaves the result in memory pixel by
@@ -59,12 +59,12 @@ class Conv2d(nn.Conv2d):
         return made.view(len(images), height, width, self.out_channels).permute(0, 3, 1, 2)
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
+class FastConvTranspose2d(nn.ConvTranspose2d):
     """torch's transposed convolution, computed as one matrix product where that is quicker; the numbers are the same.
 
     The result of one pixel is its channels times the kernel, for which oneDNN takes four times as long. It is left in
-    memory pixel by pixel (channels last), as in `Conv2d`. And for an image of one or three channels oneDNN leaves most
-    of a CPU idle.
+    memory pixel by pixel (channels last), as in `FastConv2d`. And for an image of one or three channels oneDNN leaves
+    most of a CPU idle.
 
     Shape:
         as `torch.nn.ConvTranspose2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].
@@ -98,7 +98,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         return images if self.bias is None else images + self.bias.view(1, -1, 1, 1)
 
 
-class Dropout(nn.Dropout):
+class FastDropout(nn.Dropout):
     """torch's dropout (Srivastava et al. 2014), with quicker random numbers on a CPU.
 
     torch draws a number of 53 bits for each activation, a fifth of a small network's step. Here four activations share
@@ -268,7 +268,7 @@ def has_bias(norm: Norm) -> bool:
     return norm == "instance"
 
 
-def normal_start(module: nn.Module) -> None:
+def init_normal(module: nn.Module) -> None:
     """Start weights from a normal distribution of deviation 0.02, around 1 in BatchNorm; biases at 0.
 
     Radford et al. 2016, arXiv:1511.06434, sec. 4; Isola et al. 2017, app. 6.2; Zhu et al. 2017, arXiv:1703.10593,
@@ -284,17 +284,17 @@ def normal_start(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def grow(channels: int, convolutions: Sequence[Convolution]) -> Iterator[nn.Module]:
+def upsampling_layers(channels: int, convolutions: Sequence[Convolution]) -> Iterator[nn.Module]:
     """Give transposed convolutions; BatchNorm and ReLU follow all but the last. Radford et al. 2016, sec. 3."""
     for index, (width, kernel, stride, padding) in enumerate(convolutions):
-        yield ConvTranspose2d(channels, width, kernel, stride, padding)
+        yield FastConvTranspose2d(channels, width, kernel, stride, padding)
         if index < len(convolutions) - 1:
             yield nn.BatchNorm2d(width)
             yield nn.ReLU()
         channels = width
 
 
-def shrink(
+def downsampling_layers(
     channels: int, convolutions: Sequence[Convolution], *, norm: bool, dropout: float | None = None
 ) -> Iterator[nn.Module]:
     """Give convolutions; LeakyReLU 0.2 and dropout follow all but the last.
@@ -306,17 +306,17 @@ def shrink(
         dropout: share of the activations that is dropped; None leaves these layers out.
     """
     for index, (width, kernel, stride, padding) in enumerate(convolutions):
-        yield Conv2d(channels, width, kernel, stride, padding)
+        yield FastConv2d(channels, width, kernel, stride, padding)
         if index < len(convolutions) - 1:
             if index and norm:
                 yield nn.BatchNorm2d(width)
             yield nn.LeakyReLU(0.2)
             if dropout is not None:
-                yield Dropout(dropout)
+                yield FastDropout(dropout)
         channels = width
 
 
-def refuse_ends(data: DataSpec, generator: Sequence[Convolution], discriminator: Sequence[Convolution]) -> None:
+def check_ends(data: ImageSpec, generator: Sequence[Convolution], discriminator: Sequence[Convolution]) -> None:
     """Raise RecipeError where a generator does not end in the data's channels, or a discriminator not in one."""
     if generator[-1][0] != data.channels:
         raise RecipeError(
@@ -330,7 +330,7 @@ def refuse_ends(data: DataSpec, generator: Sequence[Convolution], discriminator:
         )
 
 
-def start(module: nn.Module) -> None:
+def init_generator(module: nn.Module) -> None:
     """Start a generator's convolutions from a normal distribution of deviation 0.02. Radford et al. 2016, sec. 4.
 
     From torch's own start the discriminator wins before the generator has learned to make smooth pictures. The paper

@@ -5,14 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gantool.batches import DataSpec
-from gantool.models.base import ConditionalModel
-from gantool.models.blocks import Convolution, Convolutions, grow, refuse_ends, shrink, start
+from gantool.batches import ImageSpec
+from gantool.models.base import ConditionalGAN
+from gantool.models.blocks import (
+    Convolution,
+    Convolutions,
+    check_ends,
+    downsampling_layers,
+    init_generator,
+    upsampling_layers,
+)
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 
-class CDCGAN(ConditionalModel):
+class CDCGAN(ConditionalGAN):
     """Both players are told the class: G beside its latent, D as one more channel of the image.
 
     The class takes few numbers beside a latent. Were they as many, the generator would look at little else and make
@@ -34,7 +41,7 @@ class CDCGAN(ConditionalModel):
 
     def __init__(
         self,
-        data: DataSpec,
+        data: ImageSpec,
         loss: Adversarial,
         *,
         latent_dim: Count = 100,
@@ -44,20 +51,20 @@ class CDCGAN(ConditionalModel):
         dropout: Fraction = 0.25,
     ) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
-        refuse_ends(data, generator, discriminator)
+        check_ends(data, generator, discriminator)
         self.generator = Generator(data, latent_dim, embedding_dim, generator)
         self.discriminator = Discriminator(data, discriminator, dropout)
-        self.generator.apply(start)
+        self.generator.apply(init_generator)
 
 
 class Generator(nn.Module):
     """Latents [N, latent_dim] and labels [N] to images [N, C, H, W], -1 to 1."""
 
-    def __init__(self, data: DataSpec, latent_dim: int, embedding_dim: int, convolutions: list[Convolution]) -> None:
+    def __init__(self, data: ImageSpec, latent_dim: int, embedding_dim: int, convolutions: list[Convolution]) -> None:
         super().__init__()
         told = latent_dim + embedding_dim
         self.embedding = nn.Embedding(len(data.classes), embedding_dim)
-        self.layers = nn.Sequential(nn.Unflatten(1, (told, 1, 1)), *grow(told, convolutions), nn.Tanh())
+        self.layers = nn.Sequential(nn.Unflatten(1, (told, 1, 1)), *upsampling_layers(told, convolutions), nn.Tanh())
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Make one image of each row."""
@@ -67,11 +74,13 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [N, C, H, W] and labels [N] to scores [N, 1]."""
 
-    def __init__(self, data: DataSpec, convolutions: list[Convolution], dropout: float) -> None:
+    def __init__(self, data: ImageSpec, convolutions: list[Convolution], dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(data.classes), data.height * data.width)
         self.unflatten = nn.Unflatten(1, (1, data.height, data.width))
-        self.layers = nn.Sequential(*shrink(data.channels + 1, convolutions, norm=True, dropout=dropout), nn.Flatten())
+        self.layers = nn.Sequential(
+            *downsampling_layers(data.channels + 1, convolutions, norm=True, dropout=dropout), nn.Flatten()
+        )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Score each image as one of its class."""

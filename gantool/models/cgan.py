@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gantool.batches import DataSpec
-from gantool.models.base import ConditionalModel
+from gantool.batches import ImageSpec
+from gantool.models.base import ConditionalGAN
 from gantool.models.blocks import class_linear
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count
 
 
-class CGAN(ConditionalModel):
+class CGAN(ConditionalGAN):
     """Both players are told the class, as an embedding beside their input.
 
     Args:
@@ -21,7 +21,7 @@ class CGAN(ConditionalModel):
         latent_dim: numbers in a latent, and in the generator's embedding of a class.
     """
 
-    def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: Count = 100) -> None:
+    def __init__(self, data: ImageSpec, loss: Adversarial, *, latent_dim: Count = 100) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
         self.generator = Generator(data, latent_dim)
         self.discriminator = Discriminator(data)
@@ -30,7 +30,7 @@ class CGAN(ConditionalModel):
 class Generator(nn.Module):
     """Latents [N, latent_dim] and labels [N] to images [N, C, H, W], -1 to 1."""
 
-    def __init__(self, data: DataSpec, latent_dim: int) -> None:
+    def __init__(self, data: ImageSpec, latent_dim: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(data.classes), latent_dim)
         self.layers = nn.Sequential(
@@ -55,7 +55,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [N, C, H, W] and labels [N] to scores [N, 1]."""
 
-    def __init__(self, data: DataSpec) -> None:
+    def __init__(self, data: ImageSpec) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(data.classes), data.pixels)
         self.flatten = nn.Flatten()

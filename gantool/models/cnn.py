@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import MinLen
 from torch import nn
 
-from gantool.batches import DataSpec, Labeled, Spec
+from gantool.batches import ImageSpec, Labeled, Spec
 from gantool.errors import RecipeError
 from gantool.models.base import Classifier
 from gantool.models.blocks import Convolution, ConvolutionalClassifier, Convolutions, expect
@@ -41,7 +41,7 @@ class CNN(Classifier):
         hidden: Annotated[list[Count], MinLen(1)] = [120, 84],  # noqa: B006
     ) -> None:
         super().__init__(data)
-        pictures = expect(data, DataSpec, "cnn")
+        pictures = expect(data, ImageSpec, "cnn")
         self.classifier = ConvolutionalClassifier(
             pictures.channels,
             convolutions,

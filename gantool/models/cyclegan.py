@@ -11,10 +11,10 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from gantool.batches import Batch, DataSpec, Unpaired
+from gantool.batches import Batch, ImageSpec, Unpaired
 from gantool.errors import RecipeError
-from gantool.models.base import Prompt, Translator, Turn
-from gantool.models.blocks import PatchGAN, PatchLayers, normal_start
+from gantool.models.base import GeneratorInput, Translator, Turn
+from gantool.models.blocks import PatchGAN, PatchLayers, init_normal
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Weight
 
@@ -51,7 +51,7 @@ class CycleGAN(Translator):
 
     def __init__(
         self,
-        data: DataSpec,
+        data: ImageSpec,
         loss: Adversarial,
         *,
         width: Count = 64,
@@ -82,7 +82,7 @@ class CycleGAN(Translator):
             }
         )
         self.history = nn.ModuleDict({kind: History(history, data.shape) for kind in ("a", "b")})
-        self.apply(normal_start)
+        self.apply(init_normal)
 
     def play(self, batch: Batch) -> Iterator[Turn]:
         """Play one step: both generators, then both discriminators on pictures made before that and earlier."""
@@ -125,7 +125,7 @@ class CycleGAN(Translator):
         scores: Tensor = self.discriminator[kind](self.loss.shown(images))
         return scores
 
-    def sample(self, prompt: Prompt) -> Tensor:
+    def sample(self, prompt: GeneratorInput) -> Tensor:
         """Translate each row's source to the kind that its label says, 0 for `a` and 1 for `b`: [N, C, H, W]."""
         images = torch.empty_like(prompt.source)
         for label, way in enumerate(("b_to_a", "a_to_b")):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from gantool.batches import DataSpec
-from gantool.models.base import NoiseModel
-from gantool.models.blocks import Convolutions, grow, refuse_ends, shrink, start
+from gantool.batches import ImageSpec
+from gantool.models.base import UnconditionalGAN
+from gantool.models.blocks import Convolutions, check_ends, downsampling_layers, init_generator, upsampling_layers
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 
-class DCGAN(NoiseModel):
+class DCGAN(UnconditionalGAN):
     """Transposed convolutions from a latent of 1x1 pixels up to an image, convolutions from it down to one score.
 
     Departs from the paper: dropout in the discriminator, which starts as torch does, and the recipe's own layers.
@@ -31,7 +31,7 @@ class DCGAN(NoiseModel):
 
     def __init__(
         self,
-        data: DataSpec,
+        data: ImageSpec,
         loss: Adversarial,
         *,
         latent_dim: Count = 100,
@@ -40,9 +40,11 @@ class DCGAN(NoiseModel):
         dropout: Fraction = 0.25,
     ) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
-        refuse_ends(data, generator, discriminator)
-        self.generator = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), *grow(latent_dim, generator), nn.Tanh())
-        self.discriminator = nn.Sequential(
-            *shrink(data.channels, discriminator, norm=True, dropout=dropout), nn.Flatten()
+        check_ends(data, generator, discriminator)
+        self.generator = nn.Sequential(
+            nn.Unflatten(1, (latent_dim, 1, 1)), *upsampling_layers(latent_dim, generator), nn.Tanh()
         )
-        self.generator.apply(start)
+        self.discriminator = nn.Sequential(
+            *downsampling_layers(data.channels, discriminator, norm=True, dropout=dropout), nn.Flatten()
+        )
+        self.generator.apply(init_generator)

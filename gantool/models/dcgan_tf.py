@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gantool.batches import Batch, DataSpec, Labeled
+from gantool.batches import Batch, ImageSpec, Labeled
 from gantool.errors import RecipeError
-from gantool.models.base import NoiseModel, Turn
-from gantool.models.blocks import Conv2d, ConvTranspose2d, Dropout
+from gantool.models.base import Turn, UnconditionalGAN
+from gantool.models.blocks import FastConv2d, FastConvTranspose2d, FastDropout
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
@@ -22,7 +22,7 @@ SLOPE = 0.3  # of Keras' LeakyReLU
 SMALL = 400  # pixels up to which a CPU convolves by way of the Fourier transform
 
 
-class DCGANTF(NoiseModel):
+class DCGANTF(UnconditionalGAN):
     """5x5 convolutions with 'same' padding; both players move at once, from the same forward passes.
 
     From `turn` to `back` a network holds its images turned by half a turn, on which torch's padding is Keras'.
@@ -37,7 +37,7 @@ class DCGANTF(NoiseModel):
         RecipeError: the size is not a multiple of 4.
     """
 
-    def __init__(self, data: DataSpec, loss: Adversarial, *, latent_dim: Count = 100, dropout: Fraction = 0.3) -> None:
+    def __init__(self, data: ImageSpec, loss: Adversarial, *, latent_dim: Count = 100, dropout: Fraction = 0.3) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
         if data.height % 4 or data.width % 4:
             size = f"{data.height}x{data.width}"
@@ -66,11 +66,11 @@ class DCGANTF(NoiseModel):
             ("turn", HalfTurn()),
             ("1", TurnedConv2d(data.channels, 64)),  # [N, 64, H/2, W/2]
             ("2", nn.LeakyReLU(SLOPE)),
-            ("3", Dropout(dropout)),
+            ("3", FastDropout(dropout)),
             ("5", TurnedConv2d(64, 128)),  # [N, 128, H/4, W/4]
             ("back", HalfTurn()),
             ("6", nn.LeakyReLU(SLOPE)),
-            ("7", Dropout(dropout)),
+            ("7", FastDropout(dropout)),
             ("8", nn.Flatten()),
             ("9", nn.Linear(128 * height * width, 1)),
         )
@@ -113,7 +113,7 @@ class HalfTurn(nn.Module):
         return images.contiguous().flip(2, 3)
 
 
-class TurnedConv2d(Conv2d):
+class TurnedConv2d(FastConv2d):
     """Keras' 5x5 convolution of stride 2 with 'same' padding, on images that are turned by half a turn.
 
     Keras pads 1 pixel before and 2 after, and torch as many on both sides. With 2 on both sides of an even size, stride
@@ -132,7 +132,7 @@ class TurnedConv2d(Conv2d):
         return self.convolved(input, self.weight.flip(2, 3))
 
 
-class TurnedConvTranspose2d(ConvTranspose2d):
+class TurnedConvTranspose2d(FastConvTranspose2d):
     """Keras' 5x5 transposed convolution of stride 2 with 'same' padding, on turned images; as `TurnedConv2d`.
 
     Keras cuts 1 pixel before and 2 after. On the turned image that is torch's padding of 2 with an output padding of 1,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from gantool.batches import Examples, RowSpec, Spec
+from gantool.batches import RowSpec, Spec, TableBatch
 from gantool.errors import RecipeError
 from gantool.models.base import Classifier
 from gantool.models.blocks import expect
@@ -29,7 +29,7 @@ class Dense(Classifier):
         RecipeError: the data are no table, or one number cannot tell its classes apart.
     """
 
-    consumes = Examples
+    consumes = TableBatch
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gantool.batches import Examples, Spec, TextSpec
+from gantool.batches import Spec, TableBatch, TextSpec
 from gantool.models.base import Classifier
 from gantool.models.blocks import expect
 from gantool.recipe.schema import Count
@@ -22,7 +22,7 @@ class LSTM(Classifier):
         RecipeError: the data are no sentences.
     """
 
-    consumes = Examples
+    consumes = TableBatch
 
     def __init__(self, data: Spec, *, embedding_dim: Count = 8, hidden: Count = 4) -> None:
         super().__init__(data)

@@ -9,16 +9,16 @@ from typing import Annotated, Literal
 from annotated_types import MinLen
 from torch import nn
 
-from gantool.batches import DataSpec
-from gantool.models.base import NoiseModel
-from gantool.models.blocks import Dropout
+from gantool.batches import ImageSpec
+from gantool.models.base import UnconditionalGAN
+from gantool.models.blocks import FastDropout
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 Widths = Annotated[list[Count], MinLen(1)]
 
 
-class MLP(NoiseModel):
+class MLP(UnconditionalGAN):
     """Fully connected generator and discriminator, for images of any size.
 
     Args:
@@ -33,7 +33,7 @@ class MLP(NoiseModel):
 
     def __init__(
         self,
-        data: DataSpec,
+        data: ImageSpec,
         loss: Adversarial,
         *,
         latent_dim: Count = 100,
@@ -67,4 +67,4 @@ def _discriminator(widths: Sequence[int], dropout: float) -> Iterator[nn.Module]
         yield nn.Linear(inputs, outputs)
         yield nn.LeakyReLU(0.2)
         if dropout:
-            yield Dropout(dropout)
+            yield FastDropout(dropout)

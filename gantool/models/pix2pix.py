@@ -11,10 +11,10 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn.functional import dropout, l1_loss
 
-from gantool.batches import Batch, DataSpec, Paired
+from gantool.batches import Batch, ImageSpec, Paired
 from gantool.errors import RecipeError
-from gantool.models.base import Prompt, Translator, Turn
-from gantool.models.blocks import ConvTranspose2d, Norm, PatchGAN, PatchLayers, has_bias, normal_start, normalisation
+from gantool.models.base import GeneratorInput, Translator, Turn
+from gantool.models.blocks import FastConvTranspose2d, Norm, PatchGAN, PatchLayers, has_bias, init_normal, normalisation
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction, Weight
 
@@ -46,7 +46,7 @@ class Pix2Pix(Translator):
 
     def __init__(
         self,
-        data: DataSpec,
+        data: ImageSpec,
         loss: Adversarial,
         *,
         width: Count = 64,
@@ -58,14 +58,14 @@ class Pix2Pix(Translator):
         discriminator_layers: PatchLayers = 3,
     ) -> None:
         super().__init__(data, loss)
-        _refuse_odd(data, levels)
+        _check_even(data, levels)
         self.stride = 2**levels
         self.l1 = l1
         self.generator = UNet(data.channels, width=width, levels=levels, norm=norm, dropout=dropout)
         self.discriminator = PatchGAN(
             2 * data.channels, width=discriminator_width, layers=discriminator_layers, norm=norm
         )
-        self.apply(normal_start)
+        self.apply(init_normal)
 
     def play(self, batch: Batch) -> Iterator[Turn]:
         """Play one step: the discriminator on real and fake pairs, then the generator against the new one."""
@@ -89,7 +89,7 @@ class Pix2Pix(Translator):
         scores: Tensor = self.discriminator(self.loss.shown(torch.cat([source, images], dim=1)))
         return scores
 
-    def sample(self, prompt: Prompt) -> Tensor:
+    def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make the target of each row's source: [N, C, H, W], -1 to 1.
 
         One at a time: the statistics of BatchNorm are a picture's own (sec. 3.4), and so is its noise, by its seed.
@@ -181,11 +181,11 @@ def _down(channels: int, width: int, norm: Norm, *, first: bool, last: bool) -> 
 
 def _up(channels: int, width: int, norm: Norm, *, last: bool) -> Iterator[nn.Module]:
     yield nn.ReLU()
-    yield ConvTranspose2d(channels, width, 4, 2, 1, bias=last or has_bias(norm))
+    yield FastConvTranspose2d(channels, width, 4, 2, 1, bias=last or has_bias(norm))
     yield nn.Tanh() if last else normalisation(norm, width)
 
 
-def _refuse_odd(data: DataSpec, levels: int) -> None:
+def _check_even(data: ImageSpec, levels: int) -> None:
     """Raise RecipeError where pictures cannot be halved so often."""
     sides, multiple = (data.height, data.width), 2**levels
     if not any(side % multiple for side in sides):

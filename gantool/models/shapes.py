@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gantool.batches import DataSpec
+from gantool.batches import ImageSpec
 from gantool.errors import GantoolError, RecipeError, ShapeError
 from gantool.models.base import Model
 from gantool.schedule import Work
@@ -118,11 +118,11 @@ def _multiplications(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     return 0
 
 
-def fitting_sizes(build: Callable[[DataSpec], Model], data: DataSpec, largest: int = 128) -> list[int]:
+def fitting_sizes(build: Callable[[ImageSpec], Model], data: ImageSpec, largest: int = 128) -> list[int]:
     """List the image sizes, in pixels on a side, up to `largest` at which a model's networks fit together."""
     found = []
     for size in range(1, largest + 1):
-        spec = DataSpec(data.channels, size, size, data.classes)
+        spec = ImageSpec(data.channels, size, size, data.classes)
         with contextlib.suppress(GantoolError):
             trace(lambda spec=spec: build(spec))  # type: ignore[misc]
             found.append(size)

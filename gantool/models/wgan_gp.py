@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from gantool.batches import Batch, DataSpec, Labeled
-from gantool.models.base import NoiseModel, Turn
-from gantool.models.blocks import Convolutions, grow, refuse_ends, shrink, start
+from gantool.batches import Batch, ImageSpec, Labeled
+from gantool.models.base import Turn, UnconditionalGAN
+from gantool.models.blocks import Convolutions, check_ends, downsampling_layers, init_generator, upsampling_layers
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count
 
 
-class WGANGP(NoiseModel):
+class WGANGP(UnconditionalGAN):
     """The networks of `dcgan`, without BatchNorm in the critic, which moves several times for each of G's moves.
 
     A critic that is penalised at each image must not look at a batch as a whole (sec. 4, "No critic batch
@@ -33,7 +33,7 @@ class WGANGP(NoiseModel):
 
     def __init__(
         self,
-        data: DataSpec,
+        data: ImageSpec,
         loss: Adversarial,
         *,
         latent_dim: Count = 100,
@@ -42,11 +42,13 @@ class WGANGP(NoiseModel):
         critic_steps: Count = 5,
     ) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
-        refuse_ends(data, generator, discriminator)
+        check_ends(data, generator, discriminator)
         self.critic_steps = critic_steps
-        self.generator = nn.Sequential(nn.Unflatten(1, (latent_dim, 1, 1)), *grow(latent_dim, generator), nn.Tanh())
-        self.discriminator = nn.Sequential(*shrink(data.channels, discriminator, norm=False), nn.Flatten())
-        self.generator.apply(start)
+        self.generator = nn.Sequential(
+            nn.Unflatten(1, (latent_dim, 1, 1)), *upsampling_layers(latent_dim, generator), nn.Tanh()
+        )
+        self.discriminator = nn.Sequential(*downsampling_layers(data.channels, discriminator, norm=False), nn.Flatten())
+        self.generator.apply(init_generator)
 
     def play(self, batch: Batch) -> Iterator[Turn]:
         """Play one step: the critic's moves, each against new fake images, then the generator's. Alg. 1."""

@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from gantool.batches import Examples
+from gantool.batches import TableBatch
 from gantool.errors import GantoolError, RecipeError, unknown
 from gantool.files import is_file
 from gantool.recipe import strict_yaml
@@ -161,7 +161,7 @@ def _together(recipe: Recipe, model: Callable[..., Any]) -> Iterator[Problem]:
     if metric and (metric == "error") != (recipe.loss is None):
         wanted = "error" if recipe.loss is None else "fd, fd_rand, fd_texture, fd_pretext or fd_judge"
         yield Problem(("tune", "metric"), f"{name} cannot be measured by {metric}; use {wanted}")
-    if getattr(model, "consumes", None) is Examples:
+    if getattr(model, "consumes", None) is TableBatch:
         if recipe.data.size is not None:
             yield Problem(("data", "size"), f"{name} learns from a table, which has no pixels; leave it out")
     elif recipe.data.size is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gantool.files import disk, replacing, write
+from gantool.files import atomic_write, disk, write
 from gantool.report.findings import Findings
 from gantool.report.page import page
 
@@ -65,7 +65,7 @@ def draw(findings: Findings, importances: dict[str, float], sentences: Sequence[
             if figure is None:
                 path.unlink(missing_ok=True)  # one drawn earlier would be wrong by now
                 continue
-            with replacing(path) as aside:
+            with atomic_write(path) as aside:
                 figure.savefig(aside, format="png")
             pictures.append((path, str(figure.get_label())))
     write(folder / "index.html", page(findings, sentences, pictures))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gantool import devices, models
-from gantool.batches import DataSpec, Paired
+from gantool.batches import ImageSpec, Paired
 from gantool.data.prepare import describe
 from gantool.data.sheet import pair_sheet
 from gantool.data.sources.catalog import SOURCES
@@ -24,7 +24,7 @@ from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.training.loop import Training
 from gantool.training.report import Report
-from gantool.training.setup import Materials, gather
+from gantool.training.setup import TrainingSetup, prepare_training
 
 PAIRS = "pairs.png"  # in a run's directory: the first pairs that it learns from
 
@@ -55,7 +55,7 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
     try:
         return tracing.trace(lambda: models.build(recipe, spec), device, min(2, recipe.train.batch_size))
     except ShapeError as error:
-        if not isinstance(spec, DataSpec):
+        if not isinstance(spec, ImageSpec):
             raise
         sizes = tracing.fitting_sizes(lambda data: models.build(recipe, data), spec)
         if sizes:
@@ -71,7 +71,7 @@ def train(
     *,
     data_dir: Path,
     device: str = "auto",
-    materials: Materials | None = None,
+    materials: TrainingSetup | None = None,
     passing: bool = False,
     keep_end: bool = False,
     wait: float = 0.0,
@@ -105,7 +105,7 @@ def train(
     with run.lock(wait), _memory(place, recipe.train.batch_size), devices.threads(recipe.train.threads):
         if materials is None:
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
-            materials = gather(recipe, data_dir, tell=tell)
+            materials = prepare_training(recipe, data_dir, tell=tell)
         training = Training(
             recipe, run, materials.store, materials.evaluator, place, passing=passing, keep_end=keep_end
         )

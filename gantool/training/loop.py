@@ -13,12 +13,12 @@ from torch import Tensor
 
 from gantool import batches, checkpoints, devices, images, models, schedule
 from gantool.batches import Batch
-from gantool.checkpoints import fit
-from gantool.data.loader import Rows, Stream, rows_of
+from gantool.checkpoints import load_weights
+from gantool.data.loader import ImageLoader, TableLoader, rows_of
 from gantool.data.store import Store
 from gantool.data.tables import Table
 from gantool.errors import CheckpointError, DataError, TrainingError
-from gantool.metrics.classification import Exam
+from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator
 from gantool.models import shapes
 from gantool.models.base import Generative, Model
@@ -27,7 +27,7 @@ from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.training.diagnoses import Diagnosis, Observation
 from gantool.training.health import Health
-from gantool.training.monitor import Assessment
+from gantool.training.monitor import Monitor
 from gantool.training.report import Report
 from gantool.training.trainer import Trainer
 
@@ -61,7 +61,7 @@ class Training:
         recipe: Recipe,
         run: Run,
         store: Store | Table,
-        evaluator: Evaluator | Exam,
+        evaluator: Evaluator | ClassifierEvaluator,
         device: torch.device,
         *,
         passing: bool,
@@ -69,12 +69,12 @@ class Training:
     ) -> None:
         self.recipe, self.settings, self.run, self.spec = recipe, recipe.train, run, store.spec
         self.device, self.passing, self.keep_end = device, passing, keep_end
-        random = devices.seeded(device, self.settings.seed)
-        with devices.randomness(device, random):
+        random = devices.rng_states(device, self.settings.seed)
+        with devices.rng_scope(device, random):
             self.model: Model = models.build(recipe, store.spec).to(device)
         self.trainer = Trainer(self.model, self.settings, device)
-        self.stream = stream_of(recipe, store, device, self.model.consumes)
-        self.assess = Assessment.of(evaluator, self.model, device)
+        self.stream = loader_of(recipe, store, device, self.model.consumes)
+        self.assess = Monitor.of(evaluator, self.model, device)
         self.health = Health()
         self.measured = frozenset(self._schedule())
         self.epoch, self.batch, self.images, self.seconds = 1, 0, 0, 0.0
@@ -103,7 +103,7 @@ class Training:
     def _steps(self, stream: Iterator[Batch]) -> None:
         """Step for half a second or to the end of the epoch, on the run's own random numbers."""
         start, told = time.perf_counter(), []
-        with devices.randomness(self.device, self.trainer.randomness):
+        with devices.rng_scope(self.device, self.trainer.randomness):
             for batch in stream:
                 told.append(self.trainer.step(batch, self.epoch - 1 + self.batch / len(self.stream)))
                 self.batch += 1
@@ -342,7 +342,7 @@ class Training:
             raise DataError(
                 f"{file}: was trained on classes {before}, but the data have {now}; bring them back, or start a new run"
             )
-        fit(self.model, state["model"], file)
+        load_weights(self.model, state["model"], file)
         self.trainer.load_state_dict(state["trainer"])
         self.health.load_state_dict(state["health"])
         for name in POSITION:
@@ -352,11 +352,13 @@ class Training:
         torch.set_num_threads(state.get("threads", torch.get_num_threads()))
 
 
-def stream_of(recipe: Recipe, store: Store | Table, device: torch.device, kind: type[Batch]) -> Stream | Rows:
+def loader_of(
+    recipe: Recipe, store: Store | Table, device: torch.device, kind: type[Batch]
+) -> ImageLoader | TableLoader:
     """Give the batches that training makes of its data."""
     size, seed = recipe.train.batch_size, recipe.train.seed
     if isinstance(store, Table):
-        return Rows(store.inputs, store.labels, size, seed, device, store.train)
+        return TableLoader(store.inputs, store.labels, size, seed, device, store.train)
     block = recipe.data
     rows = rows_of(store.labels, block.held_out, kind).train
-    return Stream(store, size, seed, device, rows, kind, flip=block.flip, jitter=block.jitter)
+    return ImageLoader(store, size, seed, device, rows, kind, flip=block.flip, jitter=block.jitter)

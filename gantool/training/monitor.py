@@ -14,16 +14,16 @@ from gantool import images
 from gantool.batches import Labeled, RowSpec
 from gantool.images import to_float, to_uint8
 from gantool.metrics import drawings
-from gantool.metrics.classification import Exam
-from gantool.metrics.evaluate import Ask, Evaluator, prompt_of
-from gantool.models.base import Classifier, FromNoise, Generative, Model, Prompt
+from gantool.metrics.classification import ClassifierEvaluator
+from gantool.metrics.evaluate import Evaluator, SampleRequest, prompt_of
+from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel, Model
 
 GRID = 16  # fixed latents, or examples, whose pictures are kept each epoch
 TRANSLATIONS = 8  # the same of pictures that are translated, each of which fills two or three places
 SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
 
 
-class Assessment(ABC):
+class Monitor(ABC):
     """What is seen of a model.
 
     Args:
@@ -37,13 +37,13 @@ class Assessment(ABC):
     examples: Mapping[str, Any] | None = None  # what a checkpoint keeps to be shown without the data
 
     @staticmethod
-    def of(evaluator: Evaluator | Exam, model: Model, device: torch.device) -> Assessment:
+    def of(evaluator: Evaluator | ClassifierEvaluator, model: Model, device: torch.device) -> Monitor:
         """Give what is seen of a model by what measures it."""
-        if isinstance(evaluator, Exam):
+        if isinstance(evaluator, ClassifierEvaluator):
             assert isinstance(model, Classifier)
-            return Answers(evaluator, model, device)
+            return ClassifierMonitor(evaluator, model, device)
         assert isinstance(model, Generative)
-        return Gallery(evaluator, model, device)
+        return GeneratorMonitor(evaluator, model, device)
 
     @abstractmethod
     def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
@@ -54,13 +54,13 @@ class Assessment(ABC):
         """Draw how it stands, and return what the few pictures drawn tell a diagnosis, as `measure` does."""
 
 
-class Gallery(Assessment):
+class GeneratorMonitor(Monitor):
     """A model that makes pictures: their distances from real ones, and a grid of the same few."""
 
     def __init__(self, evaluator: Evaluator, model: Generative, device: torch.device) -> None:
         self.evaluator, self.model, self.device, self.about = evaluator, model, device, evaluator.about
         self.count, self.pixels = len(evaluator.asked), model.data.shape[1:]
-        self.shown = Ask(list(range(GRID)), [index % len(model.data.classes) for index in range(GRID)])
+        self.shown = SampleRequest(list(range(GRID)), [index % len(model.data.classes) for index in range(GRID)])
         if evaluator.asked.sources is not None:
             self.shown = some(evaluator.asked)
             self.examples = vars(self.shown)
@@ -81,7 +81,7 @@ class Gallery(Assessment):
             "change": metrics.get("change"),
             "real_change": evaluate.change,
         }
-        if isinstance(self.model, FromNoise):  # how many a translator makes is decided by what it is given
+        if isinstance(self.model, LatentModel):  # how many a translator makes is decided by what it is given
             train, held_out, made = self._scores(self.model, fake)
             seen |= {
                 "real_train_score": train,
@@ -107,14 +107,14 @@ class Gallery(Assessment):
         return sheet(self.shown, made, self.model.data.classes), seen
 
     @torch.no_grad()
-    def _make(self, ask: Ask) -> Tensor:
+    def _make(self, ask: SampleRequest) -> Tensor:
         self.model.eval()
         try:
-            return self.model.sample(Prompt(*(part.to(self.device) for part in prompt_of(self.model, ask))))
+            return self.model.sample(GeneratorInput(*(part.to(self.device) for part in prompt_of(self.model, ask))))
         finally:
             self.model.train()
 
-    def _scores(self, model: FromNoise, fake: Tensor) -> tuple[float | None, float | None, float | None]:
+    def _scores(self, model: LatentModel, fake: Tensor) -> tuple[float | None, float | None, float | None]:
         """Give the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
         reality, labels = self.evaluator.reality, torch.tensor(self.evaluator.asked.labels)
         parts = [
@@ -132,10 +132,10 @@ class Gallery(Assessment):
         return found[0], found[1], found[2]
 
 
-class Answers(Assessment):
+class ClassifierMonitor(Monitor):
     """A model that answers: the share of right answers, and a picture of what it answers to what."""
 
-    def __init__(self, exam: Exam, model: Classifier, device: torch.device) -> None:
+    def __init__(self, exam: ClassifierEvaluator, model: Classifier, device: torch.device) -> None:
         self.exam, self.model, self.device, self.about = exam, model, device, exam.about
         self.count = len(exam.shown.labels)
         inputs, labels, texts = exam.shown
@@ -173,14 +173,14 @@ class Answers(Assessment):
             self.model.train()
 
 
-def some(ask: Ask) -> Ask:
+def some(ask: SampleRequest) -> SampleRequest:
     """Choose a few translations to show, as many of each label."""
     labels = sorted(set(ask.labels), reverse=True)
     rows = [[row for row, label in enumerate(ask.labels) if label == own] for own in labels]
     return ask.rows([row for own in rows for row in own[: TRANSLATIONS // len(labels)]])
 
 
-def sheet(ask: Ask, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
+def sheet(ask: SampleRequest, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
     """Lay pictures out in a grid; translations with their sources on the left and their targets on the right.
 
     Args:

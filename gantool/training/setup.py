@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gantool import models
-from gantool.batches import Examples, Labeled, Paired
+from gantool.batches import Labeled, Paired, TableBatch
 from gantool.data.loader import rows_of
 from gantool.data.prepare import prepare, table
 from gantool.data.store import Store
 from gantool.data.tables import Table
-from gantool.metrics.classification import Exam
-from gantool.metrics.evaluate import Ask, Evaluator
-from gantool.metrics.reference import FEW, Reality, learn
+from gantool.metrics.classification import ClassifierEvaluator
+from gantool.metrics.evaluate import Evaluator, SampleRequest
+from gantool.metrics.reference import FEW, ReferenceSet, learn
 from gantool.models.base import Generative
 from gantool.recipe.blocks import Recipe
 
 
-class Materials(NamedTuple):
+class TrainingSetup(NamedTuple):
     """What training needs besides a recipe: the decoded data, and what measures models of them."""
 
     store: Store | Table
-    evaluator: Evaluator | Exam
+    evaluator: Evaluator | ClassifierEvaluator
 
 
-def gather(
+def prepare_training(
     recipe: Recipe, data_dir: Path, *, store: Store | Table | None = None, tell: Callable[[str], None] = lambda _: None
-) -> Materials:
+) -> TrainingSetup:
     """Give what training a recipe needs, found or made once in the data directory.
 
     Args:
@@ -39,38 +39,40 @@ def gather(
     """
     if store is None:
         store = data_of(recipe, data_dir, tell=tell)
-    tell(counted(recipe, store))
-    return Materials(store, evaluator_of(recipe, store, data_dir, tell=tell))
+    tell(describe_split(recipe, store))
+    return TrainingSetup(store, evaluator_of(recipe, store, data_dir, tell=tell))
 
 
 def data_of(recipe: Recipe, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None) -> Store | Table:
     """Give the decoded data that a recipe's model learns from: pictures, or a table."""
     kind = models.find(recipe.model["name"]).consumes
     return (
-        table(recipe.data, data_dir, tell=tell) if kind is Examples else prepare(recipe.data, data_dir, kind, tell=tell)
+        table(recipe.data, data_dir, tell=tell)
+        if kind is TableBatch
+        else prepare(recipe.data, data_dir, kind, tell=tell)
     )
 
 
 def evaluator_of(
     recipe: Recipe, store: Store | Table, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None
-) -> Evaluator | Exam:
+) -> Evaluator | ClassifierEvaluator:
     """Give what measures a recipe's models; extractors that are learned from the pictures are learned once."""
     model, share = models.find(recipe.model["name"]), recipe.data.held_out
     if isinstance(store, Table):
-        return Exam.of_table(store)
+        return ClassifierEvaluator.of_table(store)
     rows = rows_of(store.labels, share, model.consumes)
     if not issubclass(model, Generative):
-        return Exam.of_pictures(store, rows)
-    reality = Reality.of(store, rows, model.consumes)
+        return ClassifierEvaluator.of_pictures(store, rows)
+    reality = ReferenceSet.of(store, rows, model.consumes)
     folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
     extractors = learn(reality, recipe.train.extractors, folder, key, tell)
-    asked: int | Ask = recipe.train.evaluate_images
+    asked: int | SampleRequest = recipe.train.evaluate_images
     if model.consumes is not Labeled:
-        asked = Ask.translations(store, rows, model.consumes, recipe.train.evaluate_images)
+        asked = SampleRequest.translations(store, rows, model.consumes, recipe.train.evaluate_images)
     return Evaluator(reality, extractors, asked, conditional=model.conditional)
 
 
-def counted(recipe: Recipe, store: Store | Table) -> str:
+def describe_split(recipe: Recipe, store: Store | Table) -> str:
     """Say how much is learned from, and what little means."""
     if isinstance(store, Table):
         kept = f"{len(store.held_out):,} more are held out" if len(store.held_out) else "none are held out"

@@ -15,7 +15,7 @@ from gantool.batches import Batch
 from gantool.models.base import Model, Turn
 from gantool.recipe.blocks import Optimizer, Train
 
-LOOK_EVERY = 10  # steps between looks at the gradients: each one reads all of them once more
+GRAD_NORM_EVERY = 10  # steps between looks at the gradients: each one reads all of them once more
 
 
 class Trainer:
@@ -45,7 +45,7 @@ class Trainer:
         self.average: nn.Module | None = None  # the generator with the running means of its weights
         if settings.ema is not None:
             self.average = deepcopy(model.get_submodule("generator")).requires_grad_(False)
-        self.randomness = devices.seeded(device, settings.seed)
+        self.randomness = devices.rng_states(device, settings.seed)
         self.steps = 0
 
     def step(self, batch: Batch, epochs: float = 0.0) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ class Trainer:
             turn's.
         """
         told: dict[str, Tensor] = {}
-        look = self.steps % LOOK_EVERY == 0
+        look = self.steps % GRAD_NORM_EVERY == 0
         self.steps += 1
         self._set_rates(self.settings.rate(epochs))
         for move in self.model.play(batch):

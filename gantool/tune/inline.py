@@ -12,7 +12,7 @@ from gantool.tune.trials import Trials
 Objective = Callable[[dict[str, Any], Callable[[], bool]], Generator[dict[str, Any], None, None]]
 
 
-def fit(trials: Trials, objective: Objective) -> None:
+def run_trials(trials: Trials, objective: Objective) -> None:
     """Run all trials that are left."""
     for count in itertools.count():
         config = trials.next(str(count))

@@ -10,9 +10,9 @@ import torch
 from gantool import devices, models, terminal
 from gantool.recipe.blocks import Recipe
 from gantool.schedule import trial_epochs
-from gantool.training.loop import stream_of
-from gantool.training.monitor import Assessment
-from gantool.training.setup import Materials
+from gantool.training.loop import loader_of
+from gantool.training.monitor import Monitor
+from gantool.training.setup import TrainingSetup
 from gantool.training.trainer import Trainer
 from gantool.tune.race import LOOK, SELECTION
 from gantool.tune.study import finish_epochs
@@ -134,7 +134,7 @@ def _confirm_epochs(recipe: Recipe) -> int:
     return (confirm and confirm.epochs) or _trial_epochs(recipe)
 
 
-def epoch_seconds(recipe: Recipe, materials: Materials, device: str, threads: int) -> float:
+def epoch_seconds(recipe: Recipe, materials: TrainingSetup, device: str, threads: int) -> float:
     """Return the seconds that an epoch of a trial will take, by training for a moment and measuring once.
 
     Args:
@@ -149,7 +149,7 @@ def epoch_seconds(recipe: Recipe, materials: Materials, device: str, threads: in
     with torch.random.fork_rng(), devices.threads(threads):
         model = models.build(recipe, materials.store.spec).to(place)
         trainer = Trainer(model, recipe.train, place)
-        stream = stream_of(recipe, materials.store, place, kind.consumes)
+        stream = loader_of(recipe, materials.store, place, kind.consumes)
         steps, start = -1, 0.0  # the first step also loads what torch needs
         for batch in stream.epoch(1, 0):
             trainer.step(batch)
@@ -160,6 +160,6 @@ def epoch_seconds(recipe: Recipe, materials: Materials, device: str, threads: in
                 break
         training = len(stream) * (time.perf_counter() - start) / max(1, steps)
         start = time.perf_counter()
-        Assessment.of(materials.evaluator, model, place).measure()
+        Monitor.of(materials.evaluator, model, place).measure()
         measuring = (time.perf_counter() - start) * len(trial_epochs(epochs))
     return BESIDE * (training + measuring / epochs)

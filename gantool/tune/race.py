@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gantool import terminal
-from gantool.tune.verdict import Verdict, judge
+from gantool.tune.verdict import Verdict, decide
 
 SELECTION = 2  # seeds that choose the contender
 CLEARLY = 1.5  # times the best metric, above which a candidate is not trained with the second selection seed
@@ -187,7 +187,7 @@ def _look(
     metric: str, own: int, contender: int, outcomes: Outcomes, seeds: Sequence[int], epochs: int, *, last: bool
 ) -> Verdict:
     values, others = ([outcomes[number, seed] for seed in seeds] for number in (contender, own))
-    verdict = judge(metric, contender, [one.value for one in values], [one.value for one in others], epochs, last)
+    verdict = decide(metric, contender, [one.value for one in values], [one.value for one in others], epochs, last)
     copying, own_copying = (sum(one.copies for one in found) for found in (values, others))
     if copying > len(seeds) / 2 >= own_copying:
         return replace(verdict, kind="keep", copies=True)

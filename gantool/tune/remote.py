@@ -17,7 +17,7 @@ from gantool.recipe.blocks import Recipe
 from gantool.tune import results
 from gantool.tune.board import Board
 from gantool.tune.cluster import connect
-from gantool.tune.search import Way, search
+from gantool.tune.search import SearchBackend, search
 
 POLL = 0.5  # seconds between two looks at what there is to tell
 
@@ -74,7 +74,7 @@ class Driver:
 
     def run(self, out: str, data_dir: str, fresh: bool, device: str, verbose: bool) -> tuple[str, str]:
         """Search; gives the study and its winner, or the name and the message of what went wrong."""
-        way = Way("ray", connect.HERE, device, verbose)
+        way = SearchBackend("ray", connect.HERE, device, verbose)
         try:
             home = search(
                 self.recipe,
@@ -99,7 +99,14 @@ class Driver:
 
 
 def search_there(
-    recipe: Recipe, *, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, stopped: list[int], way: Way
+    recipe: Recipe,
+    *,
+    out: Path | None,
+    fresh: bool,
+    data_dir: Path | None,
+    as_json: bool,
+    stopped: list[int],
+    way: SearchBackend,
 ) -> Outcome:
     """Search on the cluster at `way.address`, and show what happens there as it happens.
 

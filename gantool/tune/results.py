@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gantool import images, models
-from gantool.files import replacing
+from gantool.files import atomic_write
 from gantool.files import write as write_file
 from gantool.inference.compare import side_by_side
-from gantool.inference.sampling import Trained
+from gantool.inference.sampling import TrainedModel
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
@@ -129,7 +129,7 @@ def _write_winner(home: Study, winner: int) -> None:
     moved = home.point_to(best.folder)
     grid = best.folder / "samples" / f"epoch-{best.epoch:04d}.png"
     if grid.exists() and (moved or not told or not (home.path / "best.png").is_file()):
-        with replacing(home.path / "best.png") as aside:
+        with atomic_write(home.path / "best.png") as aside:
             shutil.copyfile(grid, aside)
 
 
@@ -161,7 +161,9 @@ def compare(home: Study) -> Path | None:
         best = home.best_run(one)
         if best is not None and (best.folder / "checkpoints" / "best.pt").is_file():
             caption = "your recipe" if label == OWN else label
-            named[f"{caption}: {home.recipe.metric} {number(best.value)}"] = Trained(Run(best.folder), "best", "cpu")
+            named[f"{caption}: {home.recipe.metric} {number(best.value)}"] = TrainedModel(
+                Run(best.folder), "best", "cpu"
+            )
             lengths.add(best.epochs)
     if len(named) < 2 or len(lengths) > 1:  # a longer training beside a shorter one would mislead
         return None

@@ -15,11 +15,11 @@ from optuna.trial import TrialState
 from gantool import devices
 from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, TrainingError
-from gantool.files import alone
+from gantool.files import exclusive_lock
 from gantool.recipe.blocks import Recipe
 from gantool.terminal import several
 from gantool.training import setup
-from gantool.training.setup import Materials
+from gantool.training.setup import TrainingSetup
 from gantool.tune import inline, results
 from gantool.tune.board import Board
 from gantool.tune.cluster import connect
@@ -30,13 +30,13 @@ from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
 from gantool.tune.study import Study, earlier_study, find_study
 from gantool.tune.trial import run_trial
-from gantool.tune.trials import Place, Trials
+from gantool.tune.trials import TrialEnvironment, Trials
 
 LEAST = 16  # pictures without which a search cannot tell settings apart
 
 
 @dataclass(frozen=True)
-class Way:
+class SearchBackend:
     """How a search runs.
 
     Args:
@@ -64,7 +64,7 @@ def search(
     data_dir: Path,
     board: Board,
     stopped: list[int],
-    way: Way = Way(),
+    way: SearchBackend = SearchBackend(),
     objective: Objective = run_trial,
 ) -> Study:
     """Search the space of a recipe, decide with new seeds whether a setting beats it, and train the two to the end.
@@ -90,7 +90,7 @@ def search(
     if other is None and not out and not fresh:
         other = earlier_study(recipe)
     path, old = find_study(out, recipe, fresh=fresh, tell=board.tell)
-    with _taken_back(path, new=not old), alone(path / "lock"):
+    with _taken_back(path, new=not old), exclusive_lock(path / "lock"):
         home = Study.resume(path, recipe) if old else Study.create(path, recipe)
         trials = None
         if old and home.is_done() and way.minutes is None:
@@ -112,7 +112,7 @@ def search(
     return home
 
 
-def _check(way: Way) -> None:
+def _check(way: SearchBackend) -> None:
     """Refuse a place that is not there, before anything is prepared for it."""
     if way.engine == "inline":
         if way.address != "local":
@@ -132,11 +132,13 @@ def _search(
     data_dir: Path,
     board: Board,
     stopped: list[int],
-    way: Way,
+    way: SearchBackend,
     objective: Objective,
 ) -> Trials:
     recipe = home.recipe
-    materials = setup.gather(recipe, data_dir, tell=board.tell)  # what is made once, before all trials need it
+    materials = setup.prepare_training(
+        recipe, data_dir, tell=board.tell
+    )  # what is made once, before all trials need it
     decoded = materials.store if isinstance(materials.store, Store) else None
     if decoded and len(decoded) < LEAST:
         raise DataError(
@@ -148,12 +150,12 @@ def _search(
         _learn_from(home, other, board, points=way.source is not None)
     searched = any(key.startswith("data.") for key in home.space.ranges)
     store = "" if searched or decoded is None else str(decoded.path)
-    place = Place(data_dir, store, way.device)
+    place = TrialEnvironment(data_dir, store, way.device)
     start = time.monotonic()
     if way.engine == "inline":
         trials = Trials(home, board, place, stopped, _planned(home, materials, place, board, way))
         board.begin(home, trials)
-        inline.fit(trials, objective)
+        inline.run_trials(trials, objective)
     else:
         trials = _on_ray(home, materials, place, board, stopped, way, objective)
     if trials.failure is not None:
@@ -175,7 +177,9 @@ def _learn_from(home: Study, other: Study, board: Board, *, points: bool) -> Non
         board.tell(f"{begin_with(home, other)} of the best values of {other.shown} come first")
 
 
-def _planned(home: Study, materials: Materials, place: Place, board: Board, way: Way) -> Plan | None:
+def _planned(
+    home: Study, materials: TrainingSetup, place: TrialEnvironment, board: Board, way: SearchBackend
+) -> Plan | None:
     """Plan trials, seeds and epochs into the time, where it is limited; and say so."""
     if way.minutes is None:
         return None
@@ -190,11 +194,11 @@ def _planned(home: Study, materials: Materials, place: Place, board: Board, way:
 
 def _on_ray(
     home: Study,
-    materials: Materials,
-    place: Place,
+    materials: TrainingSetup,
+    place: TrialEnvironment,
     board: Board,
     stopped: list[int],
-    way: Way,
+    way: SearchBackend,
     objective: Objective,
 ) -> Trials:
     from gantool.tune.cluster import nodes
@@ -209,11 +213,11 @@ def _on_ray(
         need = nodes.memory(found, home, place)
         slots = connect.share(found, home.tune, place.device, need)
         device = "cuda" if slots.gpus else "cpu"
-        place = Place(place.data_dir, place.store, device, slots.gpus, slots.count)
+        place = TrialEnvironment(place.data_dir, place.store, device, slots.gpus, slots.count)
         board.tell(slots.sentence())
         trials = Trials(home, board, place, stopped, _planned(home, materials, place, board, way))
         board.begin(home, trials)
-        pool.fit(trials, slots, objective)
+        pool.run_trials(trials, slots, objective)
     return trials
 
 

@@ -244,7 +244,7 @@ def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
         if own is not _NOTHING and own not in span.choice:
             raise RecipeError(f"{place}: the recipe's own value {own} is not among {span.choice}; add it")
         return CategoricalDistribution(span.choice)
-    _refuse_range(place, span, own)
+    _check_range(place, span, own)
     if span.one_minus_log:
         return FloatDistribution(1 - span.high, 1 - span.low, log=True)
     whole = isinstance(span.low, int) and isinstance(span.high, int) and (own is _NOTHING or isinstance(own, int))
@@ -255,7 +255,7 @@ def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
     return FloatDistribution(span.low, span.high, log=span.log)
 
 
-def _refuse_range(place: str, span: Range, own: Any) -> None:
+def _check_range(place: str, span: Range, own: Any) -> None:
     if not span.low < span.high:
         raise RecipeError(f"{place}: low {span.low} is not below high {span.high}; swap or widen them")
     outside = own is not _NOTHING and (isinstance(own, bool | str) or own is None or not span.low <= own <= span.high)

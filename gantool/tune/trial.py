@@ -14,20 +14,20 @@ from gantool.data.store import open_store
 from gantool.errors import DiskError, TrainingError
 from gantool.files import write
 from gantool.images import to_uint8
-from gantool.inference.sampling import Trained
-from gantool.metrics.classification import Exam
-from gantool.metrics.evaluate import Ask
+from gantool.inference.sampling import TrainedModel
+from gantool.metrics.classification import ClassifierEvaluator
+from gantool.metrics.evaluate import SampleRequest
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.training import diagnoses, engine, setup
 from gantool.training.report import Report
-from gantool.training.setup import Materials
+from gantool.training.setup import TrainingSetup
 
 NEW_LATENTS = 1_000_000  # added to the seeds of a measurement's latents, for latents that chose nothing
 WAIT = 60.0  # seconds for a worker of a search that was killed to let go of a trial that this one takes up
 
-_materials: dict[str, Materials] = {}  # of this process, which runs one trial after the other on the same data
+_materials: dict[str, TrainingSetup] = {}  # of this process, which runs one trial after the other on the same data
 
 
 def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Generator[dict[str, Any], None, None]:
@@ -74,7 +74,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
                     with contextlib.suppress(TrainingError):
                         training.throw(TrainingError("dropped"))
                     raise
-                _refuse_divergence(report)
+                _check_divergence(report)
                 if interrupted() and not (report.finished and report.epoch == chosen.train.epochs):
                     training.close()
                     yield {"interrupted": True}
@@ -101,13 +101,13 @@ def _run(chosen: Recipe, config: dict[str, Any]) -> Run:
     return Run.create(config["recipe"], name=chosen.name, out=folder)
 
 
-def _gathered(chosen: Recipe, config: dict[str, Any]) -> Materials:
+def _gathered(chosen: Recipe, config: dict[str, Any]) -> TrainingSetup:
     """Give the data and what measures; the trials of a process share them, unless their data are what is searched."""
     blocks = (chosen.data, chosen.train.extractors, chosen.train.evaluate_images, chosen.model["name"])
     key = repr((blocks, config["store"], config["data_dir"]))
     if key not in _materials:
         store = open_store(Path(config["store"])) if config["store"] else None
-        made = setup.gather(chosen, Path(config["data_dir"]), store=store)
+        made = setup.prepare_training(chosen, Path(config["data_dir"]), store=store)
         _materials.clear()
         _materials[key] = made
     return _materials[key]
@@ -153,7 +153,7 @@ def _copies(entry: Mapping[str, Any]) -> bool:
 
 
 def _judged(
-    config: dict[str, Any], chosen: Recipe, run: Run, materials: Materials, result: dict[str, Any]
+    config: dict[str, Any], chosen: Recipe, run: Run, materials: TrainingSetup, result: dict[str, Any]
 ) -> dict[str, Any]:
     """Add to the last result of a training with a new seed the metric of its best checkpoint with new latents.
 
@@ -162,14 +162,14 @@ def _judged(
     evaluator = materials.evaluator
     if not (config["judged"] and result["finished"]):
         return result
-    if isinstance(evaluator, Exam) or evaluator.asked.sources is not None:
+    if isinstance(evaluator, ClassifierEvaluator) or evaluator.asked.sources is not None:
         return {**result, "value": result["best"]}
-    asked = Ask([seed + NEW_LATENTS for seed in evaluator.asked.seeds], evaluator.asked.labels)
-    fake = to_uint8(Trained(run, "best", config["device"]).pictures(asked))
+    asked = SampleRequest([seed + NEW_LATENTS for seed in evaluator.asked.seeds], evaluator.asked.labels)
+    fake = to_uint8(TrainedModel(run, "best", config["device"]).pictures(asked))
     return {**result, "value": evaluator.measure(fake, asked.labels).metrics[chosen.metric]}
 
 
-def _refuse_divergence(report: Report) -> None:
+def _check_divergence(report: Report) -> None:
     if "diverged" in report.diagnoses:
         message = next((news.message for news in report.news if news.code == "diverged"), "diverged")
         raise TrainingError(message.partition(";")[0])  # a search needs no advice

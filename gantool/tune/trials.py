@@ -29,7 +29,7 @@ SAVE_TIME = 5.0  # seconds between two notes of how long a search has taken
 
 
 @dataclass
-class Live:
+class RunningTrial:
     """A trial that is running.
 
     Args:
@@ -50,7 +50,7 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialEnvironment:
     """What every trial's configuration says of where it runs.
 
     Args:
@@ -83,11 +83,11 @@ class Trials:
     """
 
     def __init__(
-        self, home: Study, board: Listener, place: Place, stopped: list[int], plan: Plan | None = None
+        self, home: Study, board: Listener, place: TrialEnvironment, stopped: list[int], plan: Plan | None = None
     ) -> None:
         self.home, self.board, self.place, self.stopped = home, board, place, stopped
         self.plan, self.searched = plan, False
-        self.live: dict[str, Live] = {}
+        self.live: dict[str, RunningTrial] = {}
         self.failure: Exception | None = None
         self.start = self.saved = time.monotonic()
         self.before = float(home.search.user_attrs.get("seconds", 0.0))
@@ -263,7 +263,7 @@ class Trials:
             fixed["train.seed"] = seed
         folder = self.home.folder(number, seed)
         before = study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        self.live[key] = Live(trial, study, label, frozenset(before))
+        self.live[key] = RunningTrial(trial, study, label, frozenset(before))
         begun = max(before, default=0)
         if study is self.home.finishing:
             best = self.home.best_run(number)
@@ -341,7 +341,7 @@ class Trials:
             results.write(self.home)
             self.board.ended(live.label, state, value, why or behind, result.get("diagnoses", []))
 
-    def _behind(self, live: Live) -> str:
+    def _behind(self, live: RunningTrial) -> str:
         """Return which trial had the lowest metric by the epoch at which one was stopped."""
         own, epoch = live.trial.number, max(live.seen, default=0)
         found = [
@@ -354,7 +354,7 @@ class Trials:
         lowest, number = min(found)
         return f"trial {number} had {terminal.number(lowest)} by epoch {epoch}"
 
-    def _keep_picture(self, live: Live) -> None:
+    def _keep_picture(self, live: RunningTrial) -> None:
         """Let the dashboard show the images of a trial's best epoch."""
         trial = live.study.get_trials(deepcopy=False)[live.trial.number]
         if live.study is self.home.search and trial.intermediate_values:

@@ -158,7 +158,7 @@ def _ways(count: int, other: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def judge(metric: str, number: int, values: Sequence[float], own: Sequence[float], epochs: int, last: bool) -> Verdict:
+def decide(metric: str, number: int, values: Sequence[float], own: Sequence[float], epochs: int, last: bool) -> Verdict:
     """Return what trainings with the same seeds tell.
 
     Args:

@@ -18,7 +18,7 @@ from gantool.data.sources import eggs as rendered
 from gantool.data.sources import translations
 from gantool.data.sources.images import SIDES, Picture
 from gantool.errors import DataError
-from gantool.files import replacing
+from gantool.files import atomic_write
 
 __all__ = ["SOURCES", "Picture", "Source"]
 
@@ -66,7 +66,7 @@ class Source:
                 if not complete(target := root / folder / "unpacked"):
                     unpack(path, target)
             elif not (plain := path.with_suffix("")).exists():
-                with replacing(plain) as aside, gzip.open(path) as packed, aside.open("wb") as file:
+                with atomic_write(plain) as aside, gzip.open(path) as packed, aside.open("wb") as file:
                     shutil.copyfileobj(packed, file)
 
     def fingerprint(self, root: Path) -> str:

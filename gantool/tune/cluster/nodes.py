@@ -17,13 +17,13 @@ from gantool.runs import STUDY
 from gantool.training import setup
 from gantool.tune.cluster.connect import Node
 from gantool.tune.study import Study
-from gantool.tune.trials import Place
+from gantool.tune.trials import TrialEnvironment
 
 STEPS = 3  # of training, after which a trial's memory is what it stays
 CONTEXT = 700e6  # bytes of a GPU that torch's libraries take in each process, beside its tensors
 
 
-def agreed(nodes: list[Node], home: Study, place: Place) -> Place:
+def agreed(nodes: list[Node], home: Study, place: TrialEnvironment) -> TrialEnvironment:
     """Give the place that every machine of the cluster sees: the data directory's, or a copy of the data in the study.
 
     Raises:
@@ -52,7 +52,7 @@ def agreed(nodes: list[Node], home: Study, place: Place) -> Place:
     return place if sees_all else _copied(home, place)
 
 
-def memory(nodes: list[Node], home: Study, place: Place) -> tuple[int, int] | None:
+def memory(nodes: list[Node], home: Study, place: TrialEnvironment) -> tuple[int, int] | None:
     """Measure the bytes of a GPU that the largest trial takes, and what the GPU has; None without a need to know.
 
     Raises:
@@ -87,7 +87,7 @@ def _look(study: str, store: str) -> tuple[str, bool, bool]:
     return gantool.__version__, Path(study).is_file(), not store or Path(store, "about.json").is_file()
 
 
-def _copied(home: Study, place: Place) -> Place:
+def _copied(home: Study, place: TrialEnvironment) -> TrialEnvironment:
     """Copy the decoded data and the learned extractors to where every machine sees them."""
     store, target = Path(place.store), home.path / "data"
     try:
@@ -117,7 +117,7 @@ def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
 
     recipe = recipes.parse(text, "the largest trial", models.KINDS)
     opened = open_store(Path(store)) if store else None
-    spec = opened.spec if opened else setup.gather(recipe, Path(data_dir)).store.spec
+    spec = opened.spec if opened else setup.prepare_training(recipe, Path(data_dir)).store.spec
     device = torch.device("cuda")
     model = build(recipe, spec).to(device)
     trainer = Trainer(model, recipe.train, device)

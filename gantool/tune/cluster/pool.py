@@ -22,7 +22,7 @@ RETRIES = 3  # of a trial whose worker process or machine died; a trial that mer
 GRACE = 30.0  # seconds for workers to save where they stand, when a search ends before it is done
 
 
-def fit(trials: Trials, slots: Slots, objective: Objective) -> None:
+def run_trials(trials: Trials, slots: Slots, objective: Objective) -> None:
     """Run all trials that are left on the cluster that this process is connected to."""
     home, stop = trials.home.path, trials.home.path / "stop"
     searcher = StudySearch(trials, str(stop))
