@@ -119,12 +119,12 @@ def worth(seconds: float) -> bool:
         pace = images / (time.perf_counter() - start)
         start = time.perf_counter()
         with Silent(recipe) as board:
-            home = search(recipe, out=folder / "study", fresh=False, data_dir=folder / "data", board=board, stopped=[])
+            study = search(recipe, out=folder / "study", fresh=False, data_dir=folder / "data", board=board, stopped=[])
         took = time.perf_counter() - start
         materials = setup.prepare_training(recipe, folder / "data")
         learned = len(materials.evaluator.reality.train)
         notebook = recipe.train.epochs * learned / pace
-        verdict, said = home.verdict(), sentence(home)
+        verdict, said = study.verdict(), sentence(study)
     print(f"cgan_egg: a notebook's {recipe.train.epochs} epochs at {pace:.0f} images/s: {notebook:.0f} s")
     print(
         f"cgan_egg: gantool tune, with new seeds and what follows: {took:.0f} s, "

@@ -73,7 +73,7 @@ def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict
         if not torch.nn.utils.get_total_norm(model.parameters()).isfinite():
             return
         if epoch % every == 0 or epoch == recipe.train.epochs:
-            with trainer.averaged():
+            with trainer.ema_weights():
                 metrics = gallery.measure()[0]
                 again = {}
                 if epoch % AGAIN == 0:

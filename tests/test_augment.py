@@ -227,7 +227,7 @@ def test_real_and_fake_images_are_shown_with_changes_of_their_own():
     shown = []
     model.discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     same = torch.rand(6, 1, 8, 8)
-    model.score_both(same, same)
+    model.logits_pair(same, same)
     assert len(torch.cat(shown)) == 12
     real, fake = torch.cat(shown).split(6)
     assert not torch.equal(real, fake)

@@ -35,10 +35,10 @@ def drawn(board):
     return console.file.getvalue()
 
 
-def begun(home, data_dir, *, slots=1, gpus=0.0, as_json=False):
-    board = Board(home.recipe, as_json=as_json)
-    trials = Trials(home, board, TrialEnvironment(data_dir, "", "cpu", gpus=gpus, slots=slots), [])
-    board.begin(home, trials)
+def begun(study, data_dir, *, slots=1, gpus=0.0, as_json=False):
+    board = Board(study.recipe, as_json=as_json)
+    trials = Trials(study, board, TrialEnvironment(data_dir, "", "cpu", gpus=gpus, slots=slots), [])
+    board.begin(study, trials)
     return board, trials
 
 
@@ -56,8 +56,8 @@ def ended(trials, key, *results):
 
 
 def test_the_picture_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir, tmp_path):
-    home = made(tmp_path / "s", tune__trials=5, tune__pruner="none")
-    board, trials = begun(home, data_dir, slots=2)
+    study = made(tmp_path / "s", tune__trials=5, tune__pruner="none")
+    board, trials = begun(study, data_dir, slots=2)
     for key in "ab":
         trials.next(key)
     ended(trials, "a", report(1, 30.0), report(2, 20.0), report(4, 10.0))
@@ -72,10 +72,10 @@ def test_the_picture_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir,
 
 
 def test_what_runs_is_shown_as_far_as_its_log_says(data_dir, tmp_path):
-    home = made(tmp_path / "s")
-    board, trials = begun(home, data_dir)
+    study = made(tmp_path / "s")
+    board, trials = begun(study, data_dir)
     config = trials.next("a")
-    folder = home.folder(0)
+    folder = study.folder(0)
     assert config["folder"] == str(folder)
     assert board.rows["0"].reached() == 0
     folder.mkdir()
@@ -89,8 +89,8 @@ def test_what_runs_is_shown_as_far_as_its_log_says(data_dir, tmp_path):
 
 
 def test_the_time_left_is_the_epochs_to_come_at_what_one_took_on_all_slots(data_dir, tmp_path):
-    home = made(tmp_path / "s", tune__trials=8, tune__pruner="none", tune__confirm={"top": 1, "seeds": 2})
-    board, trials = begun(home, data_dir, slots=4)
+    study = made(tmp_path / "s", tune__trials=8, tune__pruner="none", tune__confirm={"top": 1, "seeds": 2})
+    board, trials = begun(study, data_dir, slots=4)
     assert board._left() == "", "nothing is known yet"
     trials.next("a")
     trials.next("b")
@@ -108,8 +108,8 @@ def test_the_time_left_is_the_epochs_to_come_at_what_one_took_on_all_slots(data_
 
 def test_the_time_left_counts_the_training_to_the_full_length_and_the_longest_that_runs(data_dir, tmp_path):
     settings = {"tune__trials": 2, "tune__pruner": "none", "tune__confirm": {"top": 1, "seeds": 2}}
-    home = made(tmp_path / "s", **settings, tune__finish="full", train__epochs=44)
-    board, trials = begun(home, data_dir, slots=2)
+    study = made(tmp_path / "s", **settings, tune__finish="full", train__epochs=44)
+    board, trials = begun(study, data_dir, slots=2)
     trials.next("a")
     ended(trials, "a", report(4, 2.0))
     # Another trial, two trainings of each with new seeds, and 40 more epochs of each.
@@ -148,8 +148,8 @@ def test_hours_of_gpus_are_shown_where_there_are_gpus(data_dir, tmp_path):
     ],
 )
 def test_copies_are_not_called_the_lowest_and_other_diagnoses_change_nothing(code, lowest, data_dir, tmp_path):
-    home = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
-    board, trials = begun(home, data_dir)
+    study = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
+    board, trials = begun(study, data_dir)
     for key, score, codes in (("a", 9.0, []), ("b", 1.0, [code])):
         trials.next(key)
         ended(trials, key, report(4, score, diagnoses=codes, copies="memorised" in codes))
@@ -161,21 +161,21 @@ def test_copies_are_not_called_the_lowest_and_other_diagnoses_change_nothing(cod
 
 
 def test_a_trial_that_copies_has_that_reason_for_its_rank_wherever_it_is_shown(data_dir, tmp_path):
-    home = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
-    board, trials = begun(home, data_dir)
+    study = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
+    board, trials = begun(study, data_dir)
     trials.next("a")
     ended(trials, "a", report(4, 1.0, diagnoses=["d-overfit"], copies=True))
     assert drawn(board).splitlines()[3].rstrip().endswith("your recipe, finished, d-overfit, memorised")
-    assert [row["diagnoses"] for row in rows(home.path)] == ["d-overfit memorised"]
-    assert home.trials()[0].user_attrs["diagnoses"] == ["d-overfit", "memorised"]
+    assert [row["diagnoses"] for row in rows(study.path)] == ["d-overfit memorised"]
+    assert study.trials()[0].user_attrs["diagnoses"] == ["d-overfit", "memorised"]
 
 
 def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_left_empty(data_dir, tmp_path):
     rate = {"low": 1e-5, "high": 1e-2, "log": True}
     choice = {"choice": [0, 1], "when": {"loss.name": "hinge"}}
     space = {"train.generator.lr": rate, "train.discriminator.lr": rate, "loss.r1": choice}
-    home = made(tmp_path / "s", tune__space={**space, "loss.name": ["hinge", "non_saturating"]})
-    board, trials = begun(home, data_dir)
+    study = made(tmp_path / "s", tune__space={**space, "loss.name": ["hinge", "non_saturating"]})
+    board, trials = begun(study, data_dir)
     trials.next("a")
     ended(trials, "a", report(4, 1.0))
     heading, row = drawn(board).splitlines()[2:4]
@@ -240,8 +240,8 @@ def test_a_training_to_the_full_length_is_a_line_and_no_new_seed(data_dir, tmp_p
 
 
 def test_trainings_to_the_full_length_are_to_do_and_have_its_epochs(data_dir, tmp_path):
-    home = made(tmp_path / "s", tune__trials=2, tune__pruner="none", tune__finish="full", train__epochs=8)
-    board, trials = begun(home, data_dir, slots=2)
+    study = made(tmp_path / "s", tune__trials=2, tune__pruner="none", tune__finish="full", train__epochs=8)
+    board, trials = begun(study, data_dir, slots=2)
     for key, score in (("a", 3.0), ("b", 2.0)):
         trials.next(key)
         ended(trials, key, report(4, score))
@@ -306,8 +306,8 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
         return ["diverged: at once" if number == 1 else 3.0 - number]
 
     chosen = tiny(**SEARCH, tune__trials=3, tune__confirm={"top": 1, "seeds": 1}, tune__finish="full", train__epochs=4)
-    home = run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
-    told, seed = events(capsys.readouterr().out), home.seeds()[-1]
+    study = run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
+    told, seed = events(capsys.readouterr().out), study.seeds()[-1]
     assert [(event["event"], event.get("trial")) for event in told] == [
         ("begin", None),
         *[(what, "0") for what in ("started", "measured", "measured", "ended")],

@@ -242,16 +242,16 @@ def test_data_that_only_the_driver_sees_are_copied_into_the_study_and_trained_on
     learned = names(own / "extractors")
     assert learned
     (tmp_path / "s").mkdir()
-    home = Study.create(tmp_path / "s", recipe)
-    place = nodes._copied(home, TrialEnvironment(own, str(store), "cpu"))
-    assert place.data_dir == home.path / "data"
+    study = Study.create(tmp_path / "s", recipe)
+    place = nodes._copied(study, TrialEnvironment(own, str(store), "cpu"))
+    assert place.data_dir == study.path / "data"
     assert names(place.data_dir / "extractors") == learned
     shutil.rmtree(own)
     shutil.rmtree(tmp_path / "photos")
     config = {
         "label": "0",
         "recipe": recipes.dump(recipe),
-        "folder": str(home.folder(0)),
+        "folder": str(study.folder(0)),
         "data_dir": str(place.data_dir),
         "store": place.store,
         "device": "cpu",

@@ -36,31 +36,31 @@ def searched(plan, place, data_dir, *, confirm=CONFIRM, **changes):
     return run(tiny(**SEARCH | changes, tune__confirm=confirm), place, data_dir, planned(listed))
 
 
-def trainings(home):
+def trainings(study):
     """The trainings with new seeds that ended, by trial."""
     found = {}
-    for training in home.runs():
+    for training in study.runs():
         if training.state.is_finished():
             found.setdefault(training.user_attrs["of"], []).append(training.user_attrs["seed"])
     return found
 
 
-def first_line(home):
-    return (home.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
+def first_line(study):
+    return (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
 
 
-def recommended(home):
+def recommended(study):
     """The learning rate of `best.yaml`."""
-    return engine.open_recipe(str(home.path / "best.yaml")).train.optimizer.lr
+    return engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr
 
 
-def agreed(home):
+def agreed(study):
     """Everything that names the winner; all of it must name the same trial."""
-    loaded = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(home.path / 'study.db').as_posix()}")
-    summary, found = results.summary(home), findings(home)
-    numbers = {home.winner().number, summary["best"], found.best.number, loaded.best_trial.number}
-    numbers |= {trial.number for trial in home.trials() if trial.params[RATE] == pytest.approx(recommended(home))}
-    assert first_line(home) == f"# {results.sentence(home)}."
+    loaded = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(study.path / 'study.db').as_posix()}")
+    summary, found = results.summary(study), findings(study)
+    numbers = {study.winner().number, summary["best"], found.best.number, loaded.best_trial.number}
+    numbers |= {trial.number for trial in study.trials() if trial.params[RATE] == pytest.approx(recommended(study))}
+    assert first_line(study) == f"# {results.sentence(study)}."
     assert len(numbers) == 1, numbers
     return numbers.pop()
 
@@ -76,20 +76,20 @@ def test_a_setting_that_is_better_with_new_seeds_wins_and_everything_names_it(da
             return scores[number]
         return {0: 5.0, 2: 6.0, 3: 2.0, 4: 3.0}[number] + seed / 1e8  # trial 2 was lucky
 
-    home = searched(plan, tmp_path / "s", data_dir)
-    assert agreed(home) == 3
-    assert {number: len(seeds) for number, seeds in trainings(home).items()} == {0: 4, 2: 1, 3: 6, 4: 2}
-    assert OWN_SEED not in home.seeds()
-    assert first_line(home).startswith("# trial 3 of 5 is better than your recipe: fd 2.5")
-    assert first_line(home).endswith("4 seeds each, after 2 epochs.")
-    assert [one.number for one in home.confirmed()][:2] == [3, 4]
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 3
+    assert {number: len(seeds) for number, seeds in trainings(study).items()} == {0: 4, 2: 1, 3: 6, 4: 2}
+    assert OWN_SEED not in study.seeds()
+    assert first_line(study).startswith("# trial 3 of 5 is better than your recipe: fd 2.5")
+    assert first_line(study).endswith("4 seeds each, after 2 epochs.")
+    assert [one.number for one in study.confirmed()][:2] == [3, 4]
 
 
 def test_no_setting_that_its_own_search_favours_beats_the_recipe_by_luck(data_dir, tmp_path):
-    home = searched(lambda number, seed: 9.0 - number if seed == OWN_SEED else 5.0 + number, tmp_path / "s", data_dir)
-    assert agreed(home) == 0
-    assert first_line(home).startswith("# no setting beat your recipe, so keep it")
-    assert recommended(home) == 2e-4
+    study = searched(lambda number, seed: 9.0 - number if seed == OWN_SEED else 5.0 + number, tmp_path / "s", data_dir)
+    assert agreed(study) == 0
+    assert first_line(study).startswith("# no setting beat your recipe, so keep it")
+    assert recommended(study) == 2e-4
 
 
 def test_where_the_seeds_cannot_tell_the_recipe_stays_and_the_search_says_what_would_decide(data_dir, tmp_path):
@@ -102,11 +102,11 @@ def test_where_the_seeds_cannot_tell_the_recipe_stays_and_the_search_says_what_w
         return values[number][index] if number in values and index >= 0 else (4.0 if number == 2 else 9.0)
 
     home_seeds = tiny_seeds(tmp_path, data_dir)
-    home = searched(plan, tmp_path / "s", data_dir)
-    assert home.verdict().kind == "unsure"
-    assert agreed(home) == 0
-    assert first_line(home).startswith("# cannot tell yet whether trial 2 is better: fd ")
-    assert results.advice(home).startswith("--set tune.confirm.seeds=")
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert study.verdict().kind == "unsure"
+    assert agreed(study) == 0
+    assert first_line(study).startswith("# cannot tell yet whether trial 2 is better: fd ")
+    assert results.advice(study).startswith("--set tune.confirm.seeds=")
 
 
 def tiny_seeds(tmp_path, data_dir):
@@ -121,9 +121,9 @@ def test_a_diagnosis_that_the_metric_punishes_already_changes_no_rank(data_dir, 
     def plan(number, seed):
         return [scores[number] + seed / 1e8, *([] if number == 1 else ["mode-collapse"])]
 
-    home = searched(plan, tmp_path / "s", data_dir)
-    assert agreed(home) == 2
-    assert [trial.number for trial in home.finished()] == [2, 3, 0, 4, 1]
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 2
+    assert [trial.number for trial in study.finished()] == [2, 3, 0, 4, 1]
 
 
 def test_copies_win_only_where_the_recipe_copies_as_well(data_dir, tmp_path):
@@ -131,19 +131,19 @@ def test_copies_win_only_where_the_recipe_copies_as_well(data_dir, tmp_path):
         return [[9.0, 8.0, 1.0, 6.0, 7.0][number] + seed / 1e8, *(["memorised"] if number in copying else [])]
 
     copying = {2}
-    home = searched(plan, tmp_path / "s", data_dir)
-    assert agreed(home) == 3
-    assert 2 not in trainings(home)
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 3
+    assert 2 not in trainings(study)
     copying = {0, 2}
-    home = searched(plan, tmp_path / "both", data_dir)
-    assert home.finished()[0].number == 2
+    study = searched(plan, tmp_path / "both", data_dir)
+    assert study.finished()[0].number == 2
 
 
 def test_of_the_recipe_alone_the_recipe_is_left(data_dir, tmp_path):
-    home = searched(lambda number, seed: "diverged: at epoch 1" if number else 5.0, tmp_path / "s", data_dir)
-    assert agreed(home) == 0
-    assert trainings(home) == {}
-    assert first_line(home) == "# no other setting finished, so keep your recipe: fd 5.500, after 2 epochs."
+    study = searched(lambda number, seed: "diverged: at epoch 1" if number else 5.0, tmp_path / "s", data_dir)
+    assert agreed(study) == 0
+    assert trainings(study) == {}
+    assert first_line(study) == "# no other setting finished, so keep your recipe: fd 5.500, after 2 epochs."
 
 
 @pytest.mark.parametrize("later", [1.0, "diverged: at epoch 1"], ids=["sound with other seeds", "fails with all"])
@@ -153,14 +153,14 @@ def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir,
             return "diverged: at epoch 1" if seed == OWN_SEED else later
         return 5.0 + (number if seed == OWN_SEED else -number) + seed / 1e8
 
-    home = searched(plan, tmp_path / "s", data_dir)
-    assert agreed(home) == 3, "the best of the candidates 1, 2 and 3 over new seeds"
-    seeds = len(home.verdict().values)
-    assert (home.verdict().kind, seeds) == ("unconfirmed", 2 if later == 1.0 else 4)
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 3, "the best of the candidates 1, 2 and 3 over new seeds"
+    seeds = len(study.verdict().values)
+    assert (study.verdict().kind, seeds) == ("unconfirmed", 2 if later == 1.0 else 4)
     assert re.fullmatch(
-        r"# the recipe's own values have not finished; trial 3 reached fd 2.50\d, after 2 epochs\.", first_line(home)
+        r"# the recipe's own values have not finished; trial 3 reached fd 2.50\d, after 2 epochs\.", first_line(study)
     )
-    assert re.fullmatch(rf"trial 3: fd 2.50\d over {seeds} seeds; your recipe failed", results.standing(home))
+    assert re.fullmatch(rf"trial 3: fd 2.50\d over {seeds} seeds; your recipe failed", results.standing(study))
 
 
 def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
@@ -171,16 +171,16 @@ def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
             return 9.0 - number + seed / 1e8
         return "diverged: at epoch 1"
 
-    home = searched(plan, tmp_path / "s", data_dir)
-    assert agreed(home) == 0
-    assert recommended(home) == 2e-4
-    assert home.verdict().kind == "keep"
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 0
+    assert recommended(study) == 2e-4
+    assert study.verdict().kind == "keep"
 
 
 def test_without_confirm_the_lowest_wins_and_the_search_says_that_it_proves_nothing(data_dir, tmp_path):
-    home = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, confirm=None)
-    assert (agreed(home), trainings(home)) == (4, {})
-    assert "with one seed, which proves nothing: fd 1.5" in first_line(home)
+    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, confirm=None)
+    assert (agreed(study), trainings(study)) == (4, {})
+    assert "with one seed, which proves nothing: fd 1.5" in first_line(study)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -201,12 +201,12 @@ def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_searc
         path = tmp_path / "s"
         if not (path / "best.yaml").exists():
             return
-        home = Study(path)
-        rate, own = recommended(home), home.own()
-        chosen = next(trial for trial in home.trials() if trial.params[RATE] == pytest.approx(rate))
+        study = Study(path)
+        rate, own = recommended(study), study.own()
+        chosen = next(trial for trial in study.trials() if trial.params[RATE] == pytest.approx(rate))
         if chosen.number == own.number or own.state != TrialState.COMPLETE:
             return
-        verdict = home.race().verdict
+        verdict = study.race().verdict
         if verdict is None:
             sound = not own.user_attrs.get("copies")
             assert chosen.value <= own.value or (not sound)
@@ -215,11 +215,11 @@ def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_searc
             assert verdict.kind == "better" or max(verdict.values) < min(verdict.own)
             assert verdict.effect.ratio < 1
 
-    home = searched(plan, tmp_path / "s", data_dir, tune__trials=6)
+    study = searched(plan, tmp_path / "s", data_dir, tune__trials=6)
     check()
-    assert "RUNNING" not in {trial.state.name for trial in [*home.trials(), *home.runs()]}
-    if home.winner():
-        agreed(home)
+    assert "RUNNING" not in {trial.state.name for trial in [*study.trials(), *study.runs()]}
+    if study.winner():
+        agreed(study)
 
 
 # Interrupted, extended, changed
@@ -242,9 +242,9 @@ def test_a_stop_at_any_training_changes_nothing_in_the_end(data_dir, tmp_path):
         place = tmp_path / f"stop-{stop_after}"
         chosen = tiny(**SEARCH, tune__confirm=CONFIRM)
         run(chosen, place, data_dir, planned(plan), stopped=stopped)
-        home = run(chosen, place, data_dir, planned(plan))
-        assert (home.verdict(), trainings(home)) == (through.verdict(), trainings(through))
-        assert agreed(home) == agreed(through)
+        study = run(chosen, place, data_dir, planned(plan))
+        assert (study.verdict(), trainings(study)) == (through.verdict(), trainings(through))
+        assert agreed(study) == agreed(through)
 
 
 def test_more_seeds_go_on_with_what_is_there(data_dir, tmp_path):
@@ -256,29 +256,29 @@ def test_more_seeds_go_on_with_what_is_there(data_dir, tmp_path):
     def value(number, seed):
         return values[number][seeds.index(seed)] if seed in seeds else 5.0
 
-    home = searched(value, tmp_path / "s", data_dir, tune__trials=2)
-    few = home.verdict()
+    study = searched(value, tmp_path / "s", data_dir, tune__trials=2)
+    few = study.verdict()
     assert few.kind == "unsure"
     assert len(few.values) == 4
-    home = searched(value, tmp_path / "s", data_dir, tune__trials=2, confirm={"top": 3, "seeds": 8})
-    assert home.verdict().values[:4] == few.values
-    assert len(home.runs()) == len({(one.user_attrs["of"], one.user_attrs["seed"]) for one in home.runs()})
+    study = searched(value, tmp_path / "s", data_dir, tune__trials=2, confirm={"top": 3, "seeds": 8})
+    assert study.verdict().values[:4] == few.values
+    assert len(study.runs()) == len({(one.user_attrs["of"], one.user_attrs["seed"]) for one in study.runs()})
 
 
 def test_means_over_seeds_do_not_vanish_when_a_later_start_confirms_otherwise(data_dir, tmp_path):
-    home = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir)
-    before = {one.number: one.values for one in home.confirmed()}
+    study = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir)
+    before = {one.number: one.values for one in study.confirmed()}
     for confirm in (None, {"top": 1, "seeds": 4}, {"top": 1, "seeds": 4, "epochs": 3}):
-        home = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir, confirm=confirm)
-        later = {one.number: one.values for one in home.confirmed()}
+        study = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir, confirm=confirm)
+        later = {one.number: one.values for one in study.confirmed()}
         assert before.keys() <= later.keys()
         assert all(len(later[number]) >= len(values) or confirm["epochs"] == 3 for number, values in before.items())
 
 
 def test_where_the_winner_changes_optunas_best_trial_follows(data_dir, tmp_path):
     scores = [5.0, 4.0, 1.0, 2.0, 3.0]
-    home = searched(lambda number, seed: scores[number] + seed / 1e8, tmp_path / "s", data_dir, confirm=None)
-    assert agreed(home) == 2
+    study = searched(lambda number, seed: scores[number] + seed / 1e8, tmp_path / "s", data_dir, confirm=None)
+    assert agreed(study) == 2
 
     def plan(number, seed):
         return scores[number] if seed == OWN_SEED else {0: 5.0, 2: 6.0, 3: 2.0, 4: 3.0}[number] + seed / 1e8
@@ -298,17 +298,17 @@ def test_the_winner_and_the_recipe_go_on_to_the_full_length_from_where_they_stoo
         lengths[number, seed] += 1
         return 5.0 - number + seed / 1e8
 
-    home = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
-    assert home.is_done()
-    done = {(one.user_attrs["of"], one.last_step) for one in home.finishes()}
-    assert done == {(0, 6), (home.winner().number, 6)}
-    best = home.best_run(home.winner().number)
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
+    assert study.is_done()
+    done = {(one.user_attrs["of"], one.last_step) for one in study.finishes()}
+    assert done == {(0, 6), (study.winner().number, 6)}
+    best = study.best_run(study.winner().number)
     assert (best.epochs, best.folder.is_dir()) == (6, True)
-    assert json.loads((home.path / "study.json").read_text(encoding="utf-8"))["run"] == (
-        best.folder.relative_to(home.path).as_posix()
+    assert json.loads((study.path / "study.json").read_text(encoding="utf-8"))["run"] == (
+        best.folder.relative_to(study.path).as_posix()
     )
     assert "; trained on with one seed: the recipe's own values 5.167 after 6, trial 4 1.167 after 6." in first_line(
-        home
+        study
     )
     again = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
     assert len(again.finishes()) == 2, "nothing is trained twice"
@@ -319,15 +319,15 @@ def test_after_a_finish_it_goes_on_to_more_epochs_or_more_trials(data_dir, tmp_p
         return 9.0 - number + seed / 1e8
 
     settings = {"train__epochs": 9, "tune__trials": 3}
-    home = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
-    assert [(one.user_attrs["of"], one.last_step) for one in home.finishes()] == [(0, 4), (2, 4)]
-    home = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings)
-    assert [(one.user_attrs["of"], one.last_step) for one in home.finishes()] == [(0, 4), (2, 4), (0, 9), (2, 9)]
-    assert (home.is_done(), home.best_run(2).epochs) == (True, 9)
-    home = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings | {"tune__trials": 5})
-    assert home.winner().number == 4
-    assert [(one.user_attrs["of"], one.last_step) for one in home.finishes()][4:] == [(4, 9)]
-    assert home.is_done()
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
+    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()] == [(0, 4), (2, 4)]
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings)
+    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()] == [(0, 4), (2, 4), (0, 9), (2, 9)]
+    assert (study.is_done(), study.best_run(2).epochs) == (True, 9)
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings | {"tune__trials": 5})
+    assert study.winner().number == 4
+    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()][4:] == [(4, 9)]
+    assert study.is_done()
 
 
 def test_a_training_to_the_full_length_that_fails_is_not_tried_again(data_dir, tmp_path):
@@ -339,22 +339,22 @@ def test_a_training_to_the_full_length_that_fails_is_not_tried_again(data_dir, t
 
     chosen = tiny(tune__trials=2, tune__finish="full", train__epochs=8, tune__pruner="none")
     for _ in range(2):
-        home = run(chosen, tmp_path / "s", data_dir, objective)
-        assert {one.state.name for one in home.finishes()} == {"FAIL"}
-        assert (len(home.finishes()), home.is_done()) == (1, True)
+        study = run(chosen, tmp_path / "s", data_dir, objective)
+        assert {one.state.name for one in study.finishes()} == {"FAIL"}
+        assert (len(study.finishes()), study.is_done()) == (1, True)
 
 
 def test_finish_null_ends_with_the_verdict(data_dir, tmp_path):
-    home = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=None, train__epochs=6)
-    assert home.finishes() == []
+    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=None, train__epochs=6)
+    assert study.finishes() == []
 
 
 def test_where_the_recipe_stays_only_the_recipe_goes_on(data_dir, tmp_path):
-    home = searched(
+    study = searched(
         lambda number, seed: 5.0 + number + seed / 1e8, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6
     )
-    assert [one.user_attrs["of"] for one in home.finishes()] == [0]
-    assert first_line(home).endswith("; trained on with one seed: the recipe's own values 5.167 after 6.")
+    assert [one.user_attrs["of"] for one in study.finishes()] == [0]
+    assert first_line(study).endswith("; trained on with one seed: the recipe's own values 5.167 after 6.")
 
 
 # What a real search leaves
@@ -451,6 +451,6 @@ def test_a_trial_that_was_killed_after_its_last_epoch_ends_well(real, tmp_path):
 
 
 def test_finish_may_be_a_number_of_epochs(data_dir, tmp_path):
-    home = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=4, train__epochs=6)
-    assert {one.last_step for one in home.finishes()} == {4}
-    assert home.is_done()
+    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=4, train__epochs=6)
+    assert {one.last_step for one in study.finishes()} == {4}
+    assert study.is_done()

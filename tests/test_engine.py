@@ -63,7 +63,7 @@ def training_of(recipe, run, data_dir):
     """A run before its first step."""
     store = prepare(recipe.data, data_dir)
     evaluator = setup.evaluator_of(recipe, store, data_dir)
-    return loop.Training(recipe, run, store, evaluator, torch.device("cpu"), passing=False)
+    return loop.Training(recipe, run, store, evaluator, torch.device("cpu"), is_trial=False)
 
 
 def names(folder):
@@ -211,7 +211,7 @@ def test_a_kept_checkpoint_holds_both_networks_and_both_optimizers(tmp_path, dat
 def test_a_trial_of_a_search_keeps_no_checkpoint_of_its_end(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINTS", 1e-9)  # no share of the time is worth one
     run = run_in(tmp_path / "run", recipe_of())
-    train(recipe_of(), run, data_dir, passing=True)
+    train(recipe_of(), run, data_dir, is_trial=True)
     assert names(run.checkpoints) == {"best.pt"}
 
 
@@ -496,7 +496,7 @@ def test_a_slow_machine_measures_the_same_epochs_as_a_fast_one_and_keeps_the_sam
 )
 def test_trials_are_measured_after_the_same_epochs_whatever_their_networks_cost(extra, tmp_path, data_dir):
     recipe = recipe_of(train__epochs=25, train__evaluate_every=None, **extra)
-    reports = train(recipe, run_in(tmp_path / "run", recipe), data_dir, passing=True)
+    reports = train(recipe, run_in(tmp_path / "run", recipe), data_dir, is_trial=True)
     measured = tuple(report.epoch for report in reports if report.metrics)
     assert measured == schedule.trial_epochs(25) == (6, 13, 19, 25)
 

@@ -406,12 +406,12 @@ def phase(study: Path) -> str:
 
 def told_of(study: Path) -> dict:
     """Return what a study says, without what depends on how fast it went."""
-    home = Study(study)
-    runs = {(run.user_attrs["of"], run.user_attrs.get("seed")): run.value for run in [*home.runs(), *home.finishes()]}
+    study = Study(study)
+    runs = {(run.user_attrs["of"], run.user_attrs.get("seed")): run.value for run in [*study.runs(), *study.finishes()]}
     return {
-        "verdict": home.verdict(),
+        "verdict": study.verdict(),
         "runs": runs,
-        "winner": home.winner().number,
+        "winner": study.winner().number,
         "run": Run.open(str(study)).path.name,
     }
 

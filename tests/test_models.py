@@ -334,7 +334,7 @@ def test_batch_norm_never_mixes_real_and_fake_images():
     model = built("dcgan14", {"model.dropout": 0.0}).double()
     real, fake = (torch.rand(6, 1, 14, 14, dtype=torch.float64) * 2 - 1 for _ in range(2))
     assert kinds(model.discriminator, nn.BatchNorm2d)
-    real_scores, fake_scores = model.score_both(real, fake)
+    real_scores, fake_scores = model.logits_pair(real, fake)
     torch.testing.assert_close(real_scores, model.discriminator(real))
     torch.testing.assert_close(fake_scores, model.discriminator(fake))
     mixed = model.discriminator(torch.cat([real, fake]))

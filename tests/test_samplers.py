@@ -26,12 +26,12 @@ def far(point):
     return (math.log10(point[RATE]) + 3) ** 2 + 4 * (point[BETA] - 0.2) ** 2
 
 
-def asked(home, count):
+def asked(study, count):
     """Ask a study for trials, and tell it how far each is; the first is the recipe's own."""
     for _ in range(count):
-        trial = home.ask()
-        home.search.tell(trial, far(trial.params))
-    return [trial.params for trial in home.trials()]
+        trial = study.ask()
+        study.search.tell(trial, far(trial.params))
+    return [trial.params for trial in study.trials()]
 
 
 def made(path, **changes):
@@ -43,8 +43,8 @@ def made(path, **changes):
 def test_every_sampler_stays_inside_of_the_space_and_comes_nearer_to_the_best_point(sampler, tmp_path):
     if sampler == "cmaes":
         pytest.importorskip("cmaes")
-    home = made(tmp_path / "s", tune__sampler=sampler)
-    points = asked(home, 16)
+    study = made(tmp_path / "s", tune__sampler=sampler)
+    points = asked(study, 16)
     assert all(1e-5 <= point[RATE] <= 1e-1 and 0 <= point[BETA] <= 0.9 for point in points)
     assert points[0] == {RATE: 2e-4, BETA: 0.5}
     assert far(points[0]) > 0.8
@@ -105,11 +105,11 @@ OLD_VALUES = [0.999, 0.99, 0.9995]  # of the second beta
 
 def with_trials(path, second, **changes):
     """A study with three finished trials that were written by Optuna; `second` is its name of the second beta."""
-    home = made(path, tune__space=SPACE, **changes)
-    study = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(path / 'study.db').as_posix()}")
+    study = made(path, tune__space=SPACE, **changes)
+    inner = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(path / 'study.db').as_posix()}")
     spans = {RATE: FloatDistribution(1e-5, 1e-1, log=True), second: FloatDistribution(1 - 0.9999, 1 - 0.9, log=True)}
     for number, value in enumerate(OLD_VALUES):
-        study.add_trial(
+        inner.add_trial(
             create_trial(
                 value=3.0 - number / 10,
                 params={RATE: 2e-4 * (1 + number), second: 1 - value},
@@ -118,27 +118,27 @@ def with_trials(path, second, **changes):
                 user_attrs={"own": True} if number == 0 else {},
             )
         )
-    return home
+    return study
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_study_with_the_old_names_of_parameters_is_asked_for_trials(sampler, tmp_path):
     if sampler == "cmaes":
         pytest.importorskip("cmaes")
-    home = with_trials(tmp_path / "s", SECOND, tune__sampler=sampler)
+    study = with_trials(tmp_path / "s", SECOND, tune__sampler=sampler)
     for _ in range(5):
-        trial = home.ask()
+        trial = study.ask()
         assert set(trial.params) == {RATE, f"1 - {SECOND}"}
-        assert 0.9 <= home.space.changes(trial.params)[SECOND] <= 0.9999
-        home.search.tell(trial, 2.0)
+        assert 0.9 <= study.space.changes(trial.params)[SECOND] <= 0.9999
+        study.search.tell(trial, 2.0)
 
 
 def test_a_sampler_learns_from_trials_with_the_old_names(tmp_path):
     """The same trials under the old and the new names lead to the same next points."""
     old, new = (with_trials(tmp_path / str(len(name)), name) for name in (SECOND, f"1 - {SECOND}"))
-    for home in (old, new):  # one more than a sampler draws at random
+    for study in (old, new):  # one more than a sampler draws at random
         for _ in range(samplers.STARTUP - len(OLD_VALUES) + 1):
-            home.search.tell(home.ask(), 2.0)
+            study.search.tell(study.ask(), 2.0)
     assert [trial.params for trial in old.trials()[3:]] == [trial.params for trial in new.trials()[3:]]
     assert all(SECOND in trial.params for trial in old.trials()[:3]), "they stay as they were written"
 
@@ -146,17 +146,17 @@ def test_a_sampler_learns_from_trials_with_the_old_names(tmp_path):
 def test_a_study_with_the_old_names_of_parameters_goes_on_and_is_confirmed(data_dir, tmp_path):
     with_trials(tmp_path / "s", SECOND)
     chosen = tiny(tune__space=SPACE, tune__confirm={"top": 2, "seeds": 4})
-    home = run(chosen, tmp_path / "s", data_dir, quick(bowl))
-    assert len(home.spent()) == len(home.trials()) == 6
-    table = rows(home.path)
+    study = run(chosen, tmp_path / "s", data_dir, quick(bowl))
+    assert len(study.spent()) == len(study.trials()) == 6
+    table = rows(study.path)
     assert [float(row[SECOND]) for row in table][:3] == pytest.approx(OLD_VALUES)
     assert all(0.9 <= float(row[SECOND]) <= 0.9999 for row in table)
-    assert {state for *_, state in reseeded(home)} == {"COMPLETE"}
-    numbers = {number for number, *_ in reseeded(home)}
-    assert numbers == {0, *(trial.number for trial in home.candidates())}
-    for training in home.runs():
-        of = home.trials()[training.user_attrs["of"]]
-        assert home.space.changes(training.params) == home.space.changes(of.params)
+    assert {state for *_, state in reseeded(study)} == {"COMPLETE"}
+    numbers = {number for number, *_ in reseeded(study)}
+    assert numbers == {0, *(trial.number for trial in study.candidates())}
+    for training in study.runs():
+        of = study.trials()[training.user_attrs["of"]]
+        assert study.space.changes(training.params) == study.space.changes(of.params)
 
 
 def test_a_sampler_whose_package_is_missing_says_which_and_leaves_no_directory(data_dir, tmp_path, monkeypatch):
@@ -216,15 +216,15 @@ def test_a_pruner_stops_what_is_hopeless_and_never_the_recipes_own_nor_within_th
     pruner, every, data_dir, tmp_path
 ):
     settings = {"tune__epochs": 25, "tune__sampler": "random", "train__evaluate_every": every}
-    home = run(tiny(tune__trials=12, tune__pruner=pruner, **settings), tmp_path / "s", data_dir, quick(hopeless))
-    own, *others = home.trials()
+    study = run(tiny(tune__trials=12, tune__pruner=pruner, **settings), tmp_path / "s", data_dir, quick(hopeless))
+    own, *others = study.trials()
     assert own.state == TrialState.COMPLETE
     assert max(own.intermediate_values) == 25
     stopped = [trial for trial in others if trial.state == TrialState.PRUNED]
-    assert bool(stopped) == (pruner != "none"), states(home)
+    assert bool(stopped) == (pruner != "none"), states(study)
     measured = measured_epochs(25, every=every)
-    assert [tuple(trial.intermediate_values) for trial in home.trials()] == [
-        measured[: len(trial.intermediate_values)] for trial in home.trials()
+    assert [tuple(trial.intermediate_values) for trial in study.trials()] == [
+        measured[: len(trial.intermediate_values)] for trial in study.trials()
     ]
     for trial in stopped:
         last, score = max(trial.intermediate_values.items())

@@ -40,8 +40,10 @@ def trained(path, data_dir, name="gan14", **changes):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, data_dir):
     """Two runs on the same pictures, the second trained for longer."""
-    home = tmp_path_factory.mktemp("home") / "runs"
-    return [trained(home / f"gan14-00{number}", data_dir, train__epochs=epochs) for number, epochs in ((1, 1), (2, 30))]
+    study = tmp_path_factory.mktemp("home") / "runs"
+    return [
+        trained(study / f"gan14-00{number}", data_dir, train__epochs=epochs) for number, epochs in ((1, 1), (2, 30))
+    ]
 
 
 def gantool(*arguments):

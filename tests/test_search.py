@@ -118,13 +118,13 @@ def rows(path):
     return list(csv.DictReader((path / "trials.csv").read_text(encoding="utf-8").splitlines()))
 
 
-def states(home):
-    return [trial.state.name for trial in home.trials()]
+def states(study):
+    return [trial.state.name for trial in study.trials()]
 
 
-def reseeded(home):
+def reseeded(study):
     """What was trained again: the trial and the seed of each, and how it ended."""
-    runs = home.confirmation.get_trials(deepcopy=False)
+    runs = study.confirmation.get_trials(deepcopy=False)
     return [(run.user_attrs["of"], run.user_attrs["seed"], run.state.name) for run in runs]
 
 
@@ -132,20 +132,20 @@ def reseeded(home):
 
 
 def test_a_search_finds_better_values_than_the_recipes_own_and_stops_what_is_hopeless(data_dir, tmp_path):
-    home = run(tiny(tune__trials=12), tmp_path / "s", data_dir)
-    own, best = home.trials()[0], home.winner()
+    study = run(tiny(tune__trials=12), tmp_path / "s", data_dir)
+    own, best = study.trials()[0], study.winner()
     assert own.params == {RATE: 2e-4, BETA: 0.5}
     assert own.state == TrialState.COMPLETE
     assert best.value < own.value - 0.3
-    assert {"COMPLETE", "PRUNED"} == set(states(home))
-    assert not (home.path / "ray").exists()
-    reasons = [row["why"] for row in rows(home.path) if row["state"] == "pruned"]
+    assert {"COMPLETE", "PRUNED"} == set(states(study))
+    assert not (study.path / "ray").exists()
+    reasons = [row["why"] for row in rows(study.path) if row["state"] == "pruned"]
     assert all(re.fullmatch(r"trial \d+ had \d\.\d{3} by epoch [1-3]", reason) for reason in reasons), reasons
-    assert [row["state"] for row in rows(home.path)] == [state.lower() for state in states(home)]
+    assert [row["state"] for row in rows(study.path)] == [state.lower() for state in states(study)]
 
 
 def test_the_best_recipe_is_whole_and_the_best_so_far_whenever_a_trial_starts(data_dir, tmp_path):
-    seen, home = [], None
+    seen, study = [], None
 
     def score(recipe, epoch):
         path = tmp_path / "s" / "best.yaml"
@@ -155,19 +155,19 @@ def test_the_best_recipe_is_whole_and_the_best_so_far_whenever_a_trial_starts(da
             assert seen[-1][0] == min(finished)[1]
         return bowl(recipe, epoch)
 
-    home = run(tiny(tune__trials=10), tmp_path / "s", data_dir, quick(score))
+    study = run(tiny(tune__trials=10), tmp_path / "s", data_dir, quick(score))
     assert len(seen) == 9
     assert len(set(seen)) > 2
-    assert engine.open_recipe(str(home.path / "best.yaml")).train.epochs == home.recipe.train.epochs
+    assert engine.open_recipe(str(study.path / "best.yaml")).train.epochs == study.recipe.train.epochs
 
 
 def test_a_first_trial_that_was_killed_before_its_first_measurement_is_still_the_recipes_own(data_dir, tmp_path):
     (tmp_path / "s").mkdir()
     Study.create(tmp_path / "s", tiny(tune__trials=3)).ask()
-    home = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
-    assert [trial.user_attrs.get("own", False) for trial in home.trials()] == [True, False, False]
-    assert home.trials()[0].params == {RATE: 2e-4, BETA: 0.5}
-    assert "RUNNING" not in states(home)
+    study = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
+    assert [trial.user_attrs.get("own", False) for trial in study.trials()] == [True, False, False]
+    assert study.trials()[0].params == {RATE: 2e-4, BETA: 0.5}
+    assert "RUNNING" not in states(study)
 
 
 # What goes wrong
@@ -182,10 +182,10 @@ def test_a_trial_that_fails_is_kept_with_its_reason_and_the_search_goes_on(data_
         else:
             yield from inner(config, interrupted)
 
-    home = run(tiny(), tmp_path / "s", data_dir, objective)
-    assert states(home)[1:3] == ["FAIL", "FAIL"]
-    assert [row["why"] for row in rows(home.path)][:4] == ["", "diverged: trial 1", "diverged: trial 2", ""]
-    assert len(home.finished()) >= 1
+    study = run(tiny(), tmp_path / "s", data_dir, objective)
+    assert states(study)[1:3] == ["FAIL", "FAIL"]
+    assert [row["why"] for row in rows(study.path)][:4] == ["", "diverged: trial 1", "diverged: trial 2", ""]
+    assert len(study.finished()) >= 1
 
 
 def test_where_no_trial_finishes_the_commonest_reason_is_told_again_and_again(data_dir, tmp_path):
@@ -208,10 +208,10 @@ def test_a_full_disk_ends_the_search_and_the_trial_goes_on_when_there_is_room(da
     with pytest.raises(ResourceError, match=r"log.jsonl: the disk is full; make room") as caught:
         run(tiny(), tmp_path / "s", data_dir, objective)
     assert caught.value.exit_code == 7
-    home = Study(tmp_path / "s")
-    assert states(home) == ["RUNNING"]
-    home = run(tiny(), tmp_path / "s", data_dir)
-    assert len(home.spent()) == len(home.trials()) == 6
+    study = Study(tmp_path / "s")
+    assert states(study) == ["RUNNING"]
+    study = run(tiny(), tmp_path / "s", data_dir)
+    assert len(study.spent()) == len(study.trials()) == 6
 
 
 def test_a_bug_of_gantool_is_not_taken_for_a_failed_trial(data_dir, tmp_path):
@@ -230,8 +230,8 @@ def test_a_bug_of_gantool_is_not_taken_for_a_failed_trial(data_dir, tmp_path):
         run(tiny(), tmp_path / "s", data_dir, objective)
     assert closed == ["0", "1"]
     assert states(Study(tmp_path / "s")) == ["COMPLETE", "RUNNING"]
-    home = run(tiny(), tmp_path / "s", data_dir)
-    assert len(home.spent()) == 6
+    study = run(tiny(), tmp_path / "s", data_dir)
+    assert len(study.spent()) == 6
 
 
 def at_third(action):
@@ -249,12 +249,12 @@ def at_third(action):
 
 @pytest.mark.skipif(os.name == "nt", reason="a file that is open cannot be moved there")
 def test_a_study_that_can_no_longer_be_written_ends_the_search_with_one_error(data_dir, tmp_path):
-    home = tmp_path / "s"
+    study = tmp_path / "s"
     aside = tmp_path / "aside.db"
     with pytest.raises(ResourceError, match=r"s: the study cannot be written \(.*readonly.*\); make room, or check"):
-        run(tiny(), home, data_dir, at_third(lambda: (home / "study.db").rename(aside)))
-    aside.rename(home / "study.db")
-    found = run(tiny(), home, data_dir)
+        run(tiny(), study, data_dir, at_third(lambda: (study / "study.db").rename(aside)))
+    aside.rename(study / "study.db")
+    found = run(tiny(), study, data_dir)
     assert len(found.spent()) == len(found.trials()) == 6
 
 
@@ -269,12 +269,12 @@ def test_a_database_that_is_spoilt_under_way_ends_the_search_with_one_error(data
 # The same values at any speed
 
 
-def drive(home, data_dir, *, order, slots=3, measurements=None):
+def drive(study, data_dir, *, order, slots=3, measurements=None):
     """An engine of some slots whose trials take turns at random; stops after a number of measurements."""
     stopped: list[int] = []
-    board = Board(home.recipe)
-    trials = Trials(home, board, TrialEnvironment(data_dir, "", "cpu", slots=slots), stopped)
-    board.begin(home, trials)
+    board = Board(study.recipe)
+    trials = Trials(study, board, TrialEnvironment(data_dir, "", "cpu", slots=slots), stopped)
+    board.begin(study, trials)
     turn, names, live = random.Random(order), itertools.count(), {}
     objective, taken = quick(bowl), itertools.count(1)
     while not trials.finished:
@@ -292,11 +292,11 @@ def drive(home, data_dir, *, order, slots=3, measurements=None):
             live.pop(key).close()
             trials.ended(key, died=False)
     assert trials.failure is None
-    return home
+    return study
 
 
-def sequence(home):
-    return [(trial.params, trial.state.name) for trial in home.trials()]
+def sequence(study):
+    return [(trial.params, trial.state.name) for trial in study.trials()]
 
 
 def made(path: Path, **changes) -> Study:
@@ -336,9 +336,9 @@ def test_without_deterministic_the_faster_trial_decides_what_is_tried_next(data_
 def test_deterministic_goes_on_the_same_after_a_stop_within_a_batch(measurements, data_dir, tmp_path):
     settings = {"tune__trials": 9, "tune__deterministic": True}
     whole = sequence(drive(made(tmp_path / "whole" / "s", **settings), data_dir, order=1))
-    home = drive(made(tmp_path / "cut" / "s", **settings), data_dir, order=2, measurements=measurements)
-    assert "RUNNING" in states(home)
-    assert len(home.trials()) < 9
-    assert len(home.trials()) % 3 == 0
-    home = drive(Study(tmp_path / "cut" / "s"), data_dir, order=3)
-    assert sequence(home) == whole
+    study = drive(made(tmp_path / "cut" / "s", **settings), data_dir, order=2, measurements=measurements)
+    assert "RUNNING" in states(study)
+    assert len(study.trials()) < 9
+    assert len(study.trials()) % 3 == 0
+    study = drive(Study(tmp_path / "cut" / "s"), data_dir, order=3)
+    assert sequence(study) == whole

@@ -27,8 +27,8 @@ from gantool.tune.trial import run_trial
 from gantool.tune.trials import TrialEnvironment, Trials
 
 
-def params(home):
-    return [trial.params for trial in home.trials()]
+def params(study):
+    return [trial.params for trial in study.trials()]
 
 
 # The same call starts, goes on and extends
@@ -47,10 +47,10 @@ def test_a_search_of_24_trials_that_is_extended_to_40_runs_16_more(data_dir, tmp
     assert len(old) == len(started) == 24
     assert params(run(tiny(**settings, tune__trials=24), tmp_path / "s", data_dir, quick(score))) == old
     assert len(started) == 24, "what is done is done"
-    home = run(tiny(**settings, tune__trials=40), tmp_path / "s", data_dir, quick(score))
-    assert params(home)[:24] == old
-    assert len({str(point) for point in params(home)}) == len(started) == 40, "none of them twice"
-    assert home.tune.trials == Study(home.path).tune.trials == 40
+    study = run(tiny(**settings, tune__trials=40), tmp_path / "s", data_dir, quick(score))
+    assert params(study)[:24] == old
+    assert len({str(point) for point in params(study)}) == len(started) == 40, "none of them twice"
+    assert study.tune.trials == Study(study.path).tune.trials == 40
 
 
 def test_stopped_in_a_trial_a_search_goes_on_with_it(data_dir, tmp_path):
@@ -61,13 +61,13 @@ def test_stopped_in_a_trial_a_search_goes_on_with_it(data_dir, tmp_path):
             stopped.append(2)
         return 1 / epoch
 
-    home = run(tiny(tune__trials=3), tmp_path / "s", data_dir, quick(score), stopped=stopped)
-    assert states(home) == ["COMPLETE", "RUNNING"]
-    old = home.trials()
-    home = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
-    assert params(home)[:2] == [trial.params for trial in old]
-    assert "RUNNING" not in states(home)
-    assert home.trials()[1].intermediate_values.items() >= old[1].intermediate_values.items()
+    study = run(tiny(tune__trials=3), tmp_path / "s", data_dir, quick(score), stopped=stopped)
+    assert states(study) == ["COMPLETE", "RUNNING"]
+    old = study.trials()
+    study = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
+    assert params(study)[:2] == [trial.params for trial in old]
+    assert "RUNNING" not in states(study)
+    assert study.trials()[1].intermediate_values.items() >= old[1].intermediate_values.items()
 
 
 def test_fresh_moves_the_old_study_aside_and_keeps_every_one(data_dir, tmp_path):
@@ -151,15 +151,15 @@ def test_a_study_may_be_kept_in_a_database_elsewhere_that_others_share(data_dir,
     one = run(chosen, tmp_path / "a" / "s", data_dir)
     two = run(engine.change(chosen, {"tune.trials": 3}), tmp_path / "b" / "s", data_dir)
     assert not list(tmp_path.glob("*/s/study.db"))
-    assert [len(home.trials()) for home in (one, two, Study(one.path), Study(two.path))] == [2, 3, 2, 3]
+    assert [len(study.trials()) for study in (one, two, Study(one.path), Study(two.path))] == [2, 3, 2, 3]
     assert [trial.number for trial in two.trials()] == [0, 1, 2]
     assert reseeded(one)
     assert len(run(engine.change(chosen, {"tune.trials": 4}), one.path, data_dir).trials()) == 4
     assert len(Study(two.path).trials()) == 3
     names = [row[0] for row in sqlite3.connect(tmp_path / "shared.db").execute("SELECT study_name FROM studies")]
     wanted = []
-    for home in (one, two):
-        held = json.loads((home.path / "study.json").read_text(encoding="utf-8"))
+    for study in (one, two):
+        held = json.loads((study.path / "study.json").read_text(encoding="utf-8"))
         wanted += [held.get("search", held["study"]), f"{held['study']}-confirm", f"{held['study']}-finish"]
     assert sorted(names) == sorted(wanted), "of each its search, its confirmation and what it finishes"
 
@@ -225,20 +225,20 @@ def slow(seconds):
 
 
 def test_when_its_hours_are_spent_a_search_ends_well_and_goes_on_with_more(data_dir, tmp_path, capsys):
-    home = run(tiny(tune__trials=3, tune__hours=0.5 / 3600), tmp_path / "s", data_dir, slow(0.3))
-    assert states(home) == ["RUNNING"]
-    assert home.trials()[0].intermediate_values
+    study = run(tiny(tune__trials=3, tune__hours=0.5 / 3600), tmp_path / "s", data_dir, slow(0.3))
+    assert states(study) == ["RUNNING"]
+    assert study.trials()[0].intermediate_values
     told = "".join(capsys.readouterr())
     assert told.count("tune.hours 0.000138889 is spent; more of it, and the same command goes on\n") == 1
-    spent = home.search.user_attrs["seconds"]
+    spent = study.search.user_attrs["seconds"]
     assert spent >= 0.5
     again = run(tiny(tune__trials=3, tune__hours=0.5 / 3600), tmp_path / "s", data_dir, slow(0.3))
     assert states(again) == ["RUNNING"], "what earlier starts took counts too"
     assert "is spent" in "".join(capsys.readouterr())
-    home = run(tiny(tune__trials=3, tune__hours=1.0), tmp_path / "s", data_dir)
-    assert len(home.spent()) == 3
+    study = run(tiny(tune__trials=3, tune__hours=1.0), tmp_path / "s", data_dir)
+    assert len(study.spent()) == 3
     assert "is spent" not in "".join(capsys.readouterr())
-    assert home.search.user_attrs["seconds"] >= spent
+    assert study.search.user_attrs["seconds"] >= spent
 
 
 def test_a_search_that_is_done_does_not_ask_for_more_hours(data_dir, tmp_path, capsys):
@@ -246,20 +246,20 @@ def test_a_search_that_is_done_does_not_ask_for_more_hours(data_dir, tmp_path, c
         time.sleep(1.05 if epoch == 4 else 0)
         return bowl(recipe, epoch)
 
-    home = run(tiny(tune__trials=1, tune__hours=1 / 3600), tmp_path / "s", data_dir, quick(score))
-    assert states(home) == ["COMPLETE"]
+    study = run(tiny(tune__trials=1, tune__hours=1 / 3600), tmp_path / "s", data_dir, quick(score))
+    assert states(study) == ["COMPLETE"]
     assert "is spent" not in "".join(capsys.readouterr())
 
 
 def test_hours_of_gpus_are_counted_for_what_ended_and_what_runs_and_in_all_starts(data_dir, tmp_path):
-    def begun(home):
-        board = Board(home.recipe)
-        trials = Trials(home, board, TrialEnvironment(data_dir, "", "cpu", gpus=0.5, slots=2), [])
-        board.begin(home, trials)
+    def begun(study):
+        board = Board(study.recipe)
+        trials = Trials(study, board, TrialEnvironment(data_dir, "", "cpu", gpus=0.5, slots=2), [])
+        board.begin(study, trials)
         return trials
 
-    home = made(tmp_path / "s", tune__gpu_hours=2.0)
-    trials = begun(home)
+    study = made(tmp_path / "s", tune__gpu_hours=2.0)
+    trials = begun(study)
     config = trials.next("a")
     trials.live["a"].start -= 3600
     assert trials.gpu_hours() == pytest.approx(0.5, abs=0.01), "an hour on half of a GPU"
@@ -277,16 +277,16 @@ def test_hours_of_gpus_are_counted_for_what_ended_and_what_runs_and_in_all_start
 
 
 def test_a_search_at_once_on_three_slots_leaves_no_trial_behind_and_trains_nothing_twice(data_dir, tmp_path):
-    home = drive(made(tmp_path / "s", tune__trials=7, tune__confirm={"top": 2, "seeds": 4}), data_dir, order=4)
-    assert len(home.spent()) == len(home.trials()) == 7
-    best, second = home.candidates()
-    assert home.winner().number == best.number
-    first, *_ = selection = home.seeds()[:SELECTION]
-    deciding = [(number, seed) for number in (0, best.number) for seed in home.seeds()[SELECTION:]]
+    study = drive(made(tmp_path / "s", tune__trials=7, tune__confirm={"top": 2, "seeds": 4}), data_dir, order=4)
+    assert len(study.spent()) == len(study.trials()) == 7
+    best, second = study.candidates()
+    assert study.winner().number == best.number
+    first, *_ = selection = study.seeds()[:SELECTION]
+    deciding = [(number, seed) for number in (0, best.number) for seed in study.seeds()[SELECTION:]]
     selecting = [(best.number, seed) for seed in selection] + [(second.number, first)]
     if second.value <= CLEARLY * best.value:
         selecting.append((second.number, selection[1]))
-    assert sorted(reseeded(home)) == sorted((number, seed, "COMPLETE") for number, seed in selecting + deciding)
+    assert sorted(reseeded(study)) == sorted((number, seed, "COMPLETE") for number, seed in selecting + deciding)
 
 
 # A path is a path
@@ -296,10 +296,10 @@ def test_a_search_at_once_on_three_slots_leaves_no_trial_behind_and_trains_nothi
 def test_a_study_is_where_its_path_says_whatever_its_name(name, data_dir, tmp_path):
     if os.name == "nt" and "?" in name:
         pytest.skip("Windows has no such names")
-    home = run(tiny(tune__trials=2), tmp_path / name, data_dir)
+    study = run(tiny(tune__trials=2), tmp_path / name, data_dir)
     assert (tmp_path / name / "study.db").stat().st_size > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
-    assert len(Study(tmp_path / name).trials()) == len(home.trials()) == 2
+    assert len(Study(tmp_path / name).trials()) == len(study.trials()) == 2
     run(tiny(tune__trials=3), tmp_path / name, data_dir, fresh=True)
     assert len(Study(tmp_path / f"{name}-old-1").trials()) == 2
     assert len(Study(tmp_path / name).trials()) == 3
@@ -313,12 +313,12 @@ def test_the_best_values_of_another_study_come_first_where_they_lie_inside_of_th
     best = [trial.params for trial in other.finished() if not trial.user_attrs.get("own")]
     way = SearchBackend(engine="inline", source=tmp_path / "a")
     chosen = tiny(tune__trials=6, train__batch_size=64, tune__pruner="none")
-    home = run(chosen, tmp_path / "b", data_dir, way=way)
-    assert params(home)[1:4] == best[:3]
-    assert [trial.user_attrs["sampler"] for trial in home.trials()][1:] == [*["an earlier study"] * 3, "tpe", "tpe"]
+    study = run(chosen, tmp_path / "b", data_dir, way=way)
+    assert params(study)[1:4] == best[:3]
+    assert [trial.user_attrs["sampler"] for trial in study.trials()][1:] == [*["an earlier study"] * 3, "tpe", "tpe"]
     narrow = {RATE: {"low": 1e-4, "high": 1e-3, "log": True}}
-    home = run(tiny(tune__trials=5, tune__space=narrow), tmp_path / "c", data_dir, way=way)
-    taken = [trial for trial in home.trials() if trial.user_attrs["sampler"] == "an earlier study"]
+    study = run(tiny(tune__trials=5, tune__space=narrow), tmp_path / "c", data_dir, way=way)
+    taken = [trial for trial in study.trials() if trial.user_attrs["sampler"] == "an earlier study"]
     inside = [point[RATE] for point in best if 1e-4 <= point[RATE] <= 1e-3]
     assert [trial.params for trial in taken] == [{RATE: rate} for rate in inside[:3]]
 
@@ -335,16 +335,16 @@ def test_an_edited_recipe_begins_a_new_study_and_names_the_key(data_dir, inside,
 
 
 def test_a_study_says_with_which_versions_and_on_which_machine_it_began(data_dir, tmp_path):
-    home = run(tiny(tune__trials=1), tmp_path / "s", data_dir)
+    study = run(tiny(tune__trials=1), tmp_path / "s", data_dir)
     known = environment()
-    assert results.summary(Study(home.path))["environment"] == known
-    assert f"torch {known['packages']['torch']}, ray {known['packages']['ray']}" in home.made_with
-    assert home.made_with.endswith(f"; Python {known['python']}, {known['system']}, {known['cores']} cores")
-    assert home.made_with in page.page(findings.findings(home), [], [])
-    notes = home.search._storage.get_study_system_attrs(home.search._study_id)
-    assert home.made_with in notes["dashboard:note_str:0"]
-    home.search.set_user_attr("environment", None)
-    assert home.made_with == "", "as in a study of version 0.1"
+    assert results.summary(Study(study.path))["environment"] == known
+    assert f"torch {known['packages']['torch']}, ray {known['packages']['ray']}" in study.made_with
+    assert study.made_with.endswith(f"; Python {known['python']}, {known['system']}, {known['cores']} cores")
+    assert study.made_with in page.page(findings.findings(study), [], [])
+    notes = study.search._storage.get_study_system_attrs(study.search._study_id)
+    assert study.made_with in notes["dashboard:note_str:0"]
+    study.search.set_user_attr("environment", None)
+    assert study.made_with == "", "as in a study of version 0.1"
 
 
 WIDE = {RATE: {"low": 1e-6, "high": 1e-1, "log": True}}

@@ -98,12 +98,12 @@ def test_status_as_json_is_one_object(studied, gantool):
 
 
 def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(inside, gantool):
-    home = made(inside / "s", tune__trials=4)
+    study = made(inside / "s", tune__trials=4)
     code, out, _ = gantool("study", "status", "s")
     assert (code, "running" in out) == (0, False)
-    for trial in (home.ask(), home.ask()):
+    for trial in (study.ask(), study.ask()):
         trial.report(7.5, 1)
-    before = {path.name: path.read_bytes() for path in home.path.glob("*.*")}
+    before = {path.name: path.read_bytes() for path in study.path.glob("*.*")}
     code, out, _ = gantool("study", "status", "s")
     assert code == 0
     assert "interrupted: trial 0, 1; go on with: gantool tune s\n" in out
@@ -118,7 +118,7 @@ def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(insi
     told = json.loads(gantool("study", "status", "s", "--json")[1])
     assert (told["best"], told["sentence"]) == (None, "")
     assert [(row["state"], row["fd"]) for row in told["rows"]] == [("running", 7.5), ("running", 7.5)]
-    assert {path.name: path.read_bytes() for path in home.path.glob("*.*")} == before
+    assert {path.name: path.read_bytes() for path in study.path.glob("*.*")} == before
 
 
 def test_export_writes_all_trials_or_the_best_recipe(studied, gantool, tmp_path):
@@ -240,7 +240,7 @@ def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own
         return [values[number][len(set(seeds)) - 1]]
 
     chosen = tiny(tune__trials=2, tune__epochs=2, tune__pruner="none", tune__confirm={"top": 1, "seeds": 4})
-    home = run(chosen, inside / "s", data_dir, planned(plan))
+    study = run(chosen, inside / "s", data_dir, planned(plan))
     lines = gantool("study", "status", "s")[1].splitlines()
     assert lines[-3] == (
         "cannot tell yet whether trial 1 is better: fd 5.927 against 6.772 over 4 seeds (95 % interval 21 % lower to "
@@ -249,7 +249,7 @@ def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own
     assert re.fullmatch(r"this would probably decide \(about \d+s\):", lines[-2])
     command = re.fullmatch(r"  gantool (tune s --set tune\.confirm\.seeds=\d+)", lines[-1])[1]
     assert engine.open_recipe("s", parse_changes([command.rpartition(" ")[2]])).tune.confirm.seeds > 4
-    assert home.verdict().kind == "unsure"
+    assert study.verdict().kind == "unsure"
 
 
 def test_a_report_is_one_page(studied, gantool, tmp_path):
@@ -277,16 +277,16 @@ def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, 
         *("trials.csv", "trials"),
     }
     assert sorted(path.name for path in (inside / "s" / "trials").iterdir()) == ["0000", "0001"]
-    home = Study(inside / "s")
-    best = min(home.finished(), key=lambda trial: trial.value)
-    for trial in home.trials():
-        entries = Run(home.folder(trial.number)).entries()
+    study = Study(inside / "s")
+    best = min(study.finished(), key=lambda trial: trial.value)
+    for trial in study.trials():
+        entries = Run(study.folder(trial.number)).entries()
         assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
-        assert (home.folder(trial.number) / "checkpoints" / "best.pt").exists(), "both are in comparison.png"
+        assert (study.folder(trial.number) / "checkpoints" / "best.pt").exists(), "both are in comparison.png"
     chosen = engine.open_recipe(str(inside / "s" / "best.yaml"))
     assert chosen.train.optimizer.lr == best.params[RATE]
-    assert results.sentence(home).endswith(", after 1 epoch")
-    assert f"\n{results.sentence(home)}\n" in done.stdout
+    assert results.sentence(study).endswith(", after 1 epoch")
+    assert f"\n{results.sentence(study)}\n" in done.stdout
     assert done.stdout.endswith(
         "its recipe: s/best.yaml   its images: s/best.png\nbeside your recipe's own: s/comparison.png\n"
         "  gantool sample s\n  gantool study report s\n"

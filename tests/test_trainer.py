@@ -309,11 +309,11 @@ def test_later_an_average_forgets_at_the_recipes_pace():
 def test_the_average_stands_in_for_the_generator_and_its_own_weights_come_back_after_an_error_too():
     trainer, weights = averaging(0.5, 3)
     own = trainer.model.generator
-    with trainer.averaged():
+    with trainer.ema_weights():
         assert trainer.model.generator is trainer.average
         assert list(dict(trainer.model.named_children())) == ["generator", "discriminator"]
     assert trainer.model.generator is own
-    with pytest.raises(KeyboardInterrupt), trainer.averaged():
+    with pytest.raises(KeyboardInterrupt), trainer.ema_weights():
         raise KeyboardInterrupt
     assert trainer.model.generator is own
     assert own.weight.item() == weights[-1] != trainer.average.weight.item()
@@ -332,7 +332,7 @@ def test_the_average_is_moved_by_no_optimizer_and_is_part_of_the_exact_state():
 def test_without_an_average_the_generator_stays_what_it_is():
     trainer, _ = averaging(None, 1)
     own = trainer.model.generator
-    with trainer.averaged():
+    with trainer.ema_weights():
         assert trainer.model.generator is own
     assert trainer.state_dict()["average"] is None
 

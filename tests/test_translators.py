@@ -570,6 +570,6 @@ def test_the_running_mean_of_two_generators_makes_the_pictures():
     source = prompt(pictures(2), [0, 1], [0, 1])
     with torch.no_grad():
         own = trainer.model.sample(source)
-        with trainer.averaged():
+        with trainer.ema_weights():
             assert not torch.equal(trainer.model.sample(source), own)
         assert torch.equal(trainer.model.sample(source), own)

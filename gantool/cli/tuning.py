@@ -104,7 +104,7 @@ def tune(
     if address.startswith("ray://") and engine is Engine.RAY:
         _tune_there(chosen, out, fresh, data_dir, as_json, way)
         return
-    with Board(chosen, as_json=as_json) as board, stopping(lambda: board.home is not None) as stopped:
+    with Board(chosen, as_json=as_json) as board, stopping(lambda: board.found is not None) as stopped:
         study = search(
             chosen, out=out, fresh=fresh, data_dir=data_root(data_dir), board=board, stopped=stopped, way=way
         )
@@ -160,7 +160,7 @@ def _tune_there(
         terminal.result("stopped; the same command goes on")
         raise typer.Exit(128 + stopped[0])
     if not as_json:
-        terminal.result(outcome.crowned)
+        terminal.result(outcome.winner_sentence)
         terminal.result(f"on the cluster: {outcome.study}/best.yaml")
 
 
@@ -175,19 +175,19 @@ def status(
     from gantool.tune import results
     from gantool.tune.board import Board
 
-    home = _open(study)
+    found = _open(study)
     if as_json:
-        terminal.as_json(results.summary(home))
+        terminal.as_json(results.summary(found))
         return
-    board = Board(home.recipe)
-    board.begin(home)
+    board = Board(found.recipe)
+    board.begin(found)
     board.finish(interrupted=False, over="")
-    if not is_locked(home.path / "lock") and not home.is_done():
-        labels = home.unended()
+    if not is_locked(found.path / "lock") and not found.is_done():
+        labels = found.unended()
         what = f"interrupted: trial {', '.join(labels)}" if labels else "not over yet"
-        terminal.result(f"{what}; go on with: gantool tune {typed(home.shown)}")
-    if home.winner():
-        _tell_result(home)
+        terminal.result(f"{what}; go on with: gantool tune {typed(found.shown)}")
+    if found.winner():
+        _tell_result(found)
 
 
 @study_app.command()
@@ -197,17 +197,17 @@ def report(study: StudyName = None, output: Picture = None) -> None:
     from gantool.report import insight, plots
     from gantool.report.findings import findings
 
-    home = _open(study)
-    if not home.spent():
-        raise RunError(f"{home.shown}: no trial has ended yet; wait for one")
-    found = findings(home)
-    weights = insight.importances(home.trials())
+    found = _open(study)
+    if not found.spent():
+        raise RunError(f"{found.shown}: no trial has ended yet; wait for one")
+    found = findings(found)
+    weights = insight.importances(found.trials())
     told = insight.sentences(found, weights)
-    folder = output or home.path / "report"
+    folder = output or found.path / "report"
     for sentence in told:
         terminal.result(sentence)
     plots.draw(found, weights, told, folder)
-    shown = home.shown / "report" if output is None else output
+    shown = found.shown / "report" if output is None else output
     terminal.result(f"{shown / 'index.html'}: one page, with all plots beside it")
 
 
@@ -229,14 +229,14 @@ def promote(
     from gantool.training import engine
     from gantool.tune import results
 
-    home = _open(study)
-    winner = home.winner()
-    if trial is not None and trial >= len(home.trials()):
-        raise RunError(f"{home.shown}: has no trial {trial}; it has {len(home.trials())}, from 0 on")
+    found = _open(study)
+    winner = found.winner()
+    if trial is not None and trial >= len(found.trials()):
+        raise RunError(f"{found.shown}: has no trial {trial}; it has {len(found.trials())}, from 0 on")
     if winner is None and trial is None:
-        raise RunError(f"{home.shown}: no trial has finished yet; go on with: gantool tune {typed(home.shown)}")
+        raise RunError(f"{found.shown}: no trial has finished yet; go on with: gantool tune {typed(found.shown)}")
     number = trial if trial is not None else (winner.number if winner else 0)
-    chosen = engine.change(results.recipe_of(home, number), parse_changes(changes or []))
+    chosen = engine.change(results.recipe_of(found, number), parse_changes(changes or []))
     run = Run.create(recipes.dump(chosen), name=chosen.name, out=out)
     follow(chosen, run, new=True, device=device, data_dir=data_root(data_dir))
 
@@ -256,21 +256,21 @@ def export(
     from gantool.recipe import load as recipes
     from gantool.tune import results
 
-    home = _open(study)
+    found = _open(study)
     check_overwrite(output, overwrite)
     if output.suffix == ".csv":
-        write(output, results.table(home))
+        write(output, results.table(found))
     elif output.suffix == ".json":
-        write(output, json.dumps(results.summary(home), indent=2, ensure_ascii=False) + "\n")
+        write(output, json.dumps(results.summary(found), indent=2, ensure_ascii=False) + "\n")
     elif output.suffix in {".yaml", ".yml"}:
-        winner = home.winner()
+        winner = found.winner()
         if winner is None:
-            raise RunError(f"{home.shown}: no trial has finished yet; go on with: gantool tune {typed(home.shown)}")
-        write(output, recipes.dump(results.recipe_of(home, winner.number)))
+            raise RunError(f"{found.shown}: no trial has finished yet; go on with: gantool tune {typed(found.shown)}")
+        write(output, recipes.dump(results.recipe_of(found, winner.number)))
     else:
         raise GantoolError(f"{output}: expected a name that ends in .csv, .json or .yaml")
     terminal.result(
-        f"{output}: {'the best recipe' if output.suffix in {'.yaml', '.yml'} else 'all trials'} of {home.shown}"
+        f"{output}: {'the best recipe' if output.suffix in {'.yaml', '.yml'} else 'all trials'} of {found.shown}"
     )
 
 

@@ -208,7 +208,7 @@ class Evaluator:
         """
         found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
         asked = torch.tensor(self.asked.labels if labels is None else labels)
-        apart = {name: self._apart(self.real[name], found[name], self.reality.train_labels, asked) for name in found}
+        apart = {name: self._frechet(self.real[name], found[name], self.reality.train_labels, asked) for name in found}
         contrast, saturated = _contrast(fake)
         parts = {name: terms.distance / self.floor.units[name] for name, terms in apart.items()}
         fd = combined(parts)
@@ -219,14 +219,14 @@ class Evaluator:
             **self._guards(found[self.guard]),
             "contrast": contrast / max(self.deviation, 1e-6),
             "saturated": saturated,
-            **self._beside(fake),
+            **self._translation_metrics(fake),
         }
         if self.judge is None:
             return Measured(metrics)
         shown = probabilities(self.judge, fake).argmax(1)
         if self.conditional and labels is not None:
             metrics["judge_accuracy"] = float((shown == torch.tensor(labels)).float().mean())
-        lost = self._lost(shown)
+        lost = self._missing_classes(shown)
         return Measured({**metrics, "lost_classes": float(len(lost))}, lost)
 
     def first_version(self, metrics: Mapping[str, float]) -> float:
@@ -239,7 +239,7 @@ class Evaluator:
         raw = [metrics[f"fd_{name}"] * self.floor.units[name] for name in names]
         return math.prod(raw) ** (1 / max(1, len(raw)))
 
-    def _apart(self, real: Tensor, fake: Tensor, real_labels: Tensor, fake_labels: Tensor) -> FrechetTerms:
+    def _frechet(self, real: Tensor, fake: Tensor, real_labels: Tensor, fake_labels: Tensor) -> FrechetTerms:
         """Return the Fréchet distance, or the mean of those within each class."""
         if not self.within_classes:
             return distances.frechet_terms(real, fake)
@@ -287,7 +287,7 @@ class Evaluator:
             found["copying"] = distances.data_copying(real, held_out, fake[:GUARD])
         return found
 
-    def _beside(self, fake: Tensor) -> dict[str, float]:
+    def _translation_metrics(self, fake: Tensor) -> dict[str, float]:
         """Compare translations with what they should have become, and with what they were made from."""
         sources, targets = self.asked.sources, self.asked.targets
         if sources is None or len(fake) != len(sources):
@@ -304,7 +304,7 @@ class Evaluator:
             }
         return found
 
-    def _lost(self, shown: Tensor) -> tuple[str, ...]:
+    def _missing_classes(self, shown: Tensor) -> tuple[str, ...]:
         """Name the classes that are shown less than a tenth as often as among the real images, and not by chance."""
         counts = torch.bincount(shown, minlength=len(self.reality.classes)).tolist()
         return tuple(
@@ -335,7 +335,7 @@ class Evaluator:
             rows = rows[labels[rows].argsort(stable=True)]
             one, other = rows[::2], rows[1::2]  # halves of every class
             for name, part in everything.items():
-                distance = self._apart(part[one], part[other], labels[one], labels[other]).distance
+                distance = self._frechet(part[one], part[other], labels[one], labels[other]).distance
                 found[name].append(scale * distance)
         units = {
             name: math.exp(statistics.fmean(map(math.log, values))) if all(values) else 1.0

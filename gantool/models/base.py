@@ -125,7 +125,7 @@ class LatentModel(Generative):
         """Draw as many latents as there are images: [N, latent_dim], standard normal."""
         return torch.randn(len(images), self.latent_dim, device=images.device, dtype=images.dtype)
 
-    def refuse_misfit(self, real: Tensor, fake: Tensor) -> None:
+    def check_fit(self, real: Tensor, fake: Tensor) -> None:
         """Raise ShapeError where fake images are not of the data's shape."""
         if fake.shape[1:] != real.shape[1:]:
             made, wanted = "x".join(map(str, fake.shape[1:])), "x".join(map(str, real.shape[1:]))
@@ -152,7 +152,7 @@ class UnconditionalGAN(LatentModel):
 
     def discriminators_turn(self, real: Tensor, fake: Tensor) -> Turn:
         """Give the discriminator's move against fake images that hold no graph."""
-        real_scores, fake_scores = self.score_both(real, fake)
+        real_scores, fake_scores = self.logits_pair(real, fake)
         return Turn(
             self.discriminator,
             {
@@ -182,7 +182,7 @@ class UnconditionalGAN(LatentModel):
         scores: Tensor = self.discriminator(batch.images)
         return scores
 
-    def score_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Score real and fake images, in one pass where that gives the same scores.
 
         BatchNorm sees a batch as a whole, and real and fake ones must not mix in it.
@@ -190,7 +190,7 @@ class UnconditionalGAN(LatentModel):
         Raises:
             ShapeError: the fake images are not of the data's shape, or there is not one score an image.
         """
-        self.refuse_misfit(real, fake)
+        self.check_fit(real, fake)
         if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
             scores = (self.judged(real), self.judged(fake))
         else:
@@ -233,7 +233,7 @@ class ConditionalGAN(LatentModel):
         real, labels = batch
         fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
         fake = self.generator(self.latents(real), fake_labels)
-        real_scores, fake_scores = self.score_both(real, labels, fake.detach(), fake_labels)
+        real_scores, fake_scores = self.logits_pair(real, labels, fake.detach(), fake_labels)
         yield Turn(
             self.discriminator,
             {
@@ -251,9 +251,9 @@ class ConditionalGAN(LatentModel):
         scores: Tensor = self.discriminator(self.loss.shown(images), labels)
         return scores
 
-    def score_both(self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[Tensor, Tensor]:
+    def logits_pair(self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[Tensor, Tensor]:
         """Score real and fake images; as `NoiseModel.score_both`."""
-        self.refuse_misfit(real, fake)
+        self.check_fit(real, fake)
         if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
             return self.judged(real, labels), self.judged(fake, fake_labels)
         both = self.judged(torch.cat([real, fake]), torch.cat([labels, fake_labels]))

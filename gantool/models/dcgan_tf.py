@@ -85,7 +85,7 @@ class DCGANTF(UnconditionalGAN):
         assert isinstance(batch, Labeled)
         real = batch.images
         fake = self.generator(self.latents(real))
-        self.refuse_misfit(real, fake)
+        self.check_fit(real, fake)
         real_scores, fake_scores = self.judged(real), self.judged(fake)
         against = {
             "adversarial": self.loss(real=real_scores, fake=fake_scores),

@@ -134,9 +134,9 @@ def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module
     handles = []
     seen: set[str] = set()
     children = model.named_children()
-    memories = {name for name, child in children if list(child.buffers()) and not list(child.parameters())}
+    stateful_children = {name for name, child in children if list(child.buffers()) and not list(child.parameters())}
     for name, module in model.named_modules():
-        if list(module.children()) or not name or name.partition(".")[0] in memories:
+        if list(module.children()) or not name or name.partition(".")[0] in stateful_children:
             continue
 
         def before(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:

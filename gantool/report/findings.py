@@ -75,7 +75,7 @@ class Findings:
         return next((trial for trial in self.trials if trial.number == self.winner), None)
 
     @property
-    def doubt(self) -> str:
+    def caveat(self) -> str:
         """What is added where importances rest on few trials."""
         count = len(self.measured)
         return f"; a guess from {count} trials" if count < MANY else ""
@@ -129,17 +129,17 @@ def figure(value: Any, digits: int = 4) -> str:
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
 
 
-def findings(home: Study) -> Findings:
+def findings(study: Study) -> Findings:
     """Return a study for `insight` to make sense of."""
-    winner = home.winner()
+    winner = study.winner()
     return Findings(
-        home.recipe.metric,
-        home.trials(),
-        [home.space.changes(trial.params) for trial in home.trials()],
-        home.space.logarithmic(),
-        home.space.mirrored(),
-        home.confirmed(),
+        study.recipe.metric,
+        study.trials(),
+        [study.space.changes(trial.params) for trial in study.trials()],
+        study.space.logarithmic(),
+        study.space.mirrored(),
+        study.confirmed(),
         None if winner is None else winner.number,
-        home.verdict(),
-        home.made_with,
+        study.verdict(),
+        study.made_with,
     )

@@ -136,7 +136,7 @@ def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:
     told = f"{called[ranked[0]]} mattered most {shares[0]}"
     if importances[ranked[1]] >= SHARE:
         told += f", then {called[ranked[1]]} {shares[1]}"
-    return told + findings.doubt
+    return told + findings.caveat
 
 
 def _failures(findings: Findings, importances: dict[str, float]) -> str | None:

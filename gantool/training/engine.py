@@ -72,7 +72,7 @@ def train(
     data_dir: Path,
     device: str = "auto",
     materials: TrainingSetup | None = None,
-    passing: bool = False,
+    is_trial: bool = False,
     keep_end: bool = False,
     wait: float = 0.0,
     tell: Callable[[str], None] = lambda _: None,
@@ -88,7 +88,7 @@ def train(
         data_dir: where fetched and decoded data are.
         device: see `devices.choose`.
         materials: the decoded data and what measures, where the caller has them; found in `data_dir` without.
-        passing: a trial of a search, which keeps fewer checkpoints to go on from; see `Training`.
+        is_trial: a trial of a search, which keeps fewer checkpoints to go on from; see `Training`.
         keep_end: whether such a trial keeps a checkpoint of its last epoch.
         wait: seconds to wait for another process that still works in the run's directory.
         tell: is told what happens before the first step.
@@ -107,10 +107,10 @@ def train(
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
             materials = prepare_training(recipe, data_dir, tell=tell)
         training = Training(
-            recipe, run, materials.store, materials.evaluator, place, passing=passing, keep_end=keep_end
+            recipe, run, materials.store, materials.evaluator, place, is_trial=is_trial, keep_end=keep_end
         )
         training.restore(tell)
-        if isinstance(materials.store, Store) and training.model.consumes is Paired and not passing:
+        if isinstance(materials.store, Store) and training.model.consumes is Paired and not is_trial:
             pair_sheet(materials.store, run.path / PAIRS)
         try:
             yield from training.epochs()

@@ -50,7 +50,7 @@ class Training:
         store: the decoded dataset, or the table.
         evaluator: measures the generator, or the classifier.
         device: where it computes.
-        passing: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
+        is_trial: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
             `CHECKPOINTS` of the time allows in place of the recipe's epochs; and measurements of the same epochs in
             every trial, whatever its networks cost.
         keep_end: whether a trial keeps a checkpoint of its last epoch, to be trained on from there.
@@ -64,11 +64,11 @@ class Training:
         evaluator: Evaluator | ClassifierEvaluator,
         device: torch.device,
         *,
-        passing: bool,
+        is_trial: bool,
         keep_end: bool = False,
     ) -> None:
         self.recipe, self.settings, self.run, self.spec = recipe, recipe.train, run, store.spec
-        self.device, self.passing, self.keep_end = device, passing, keep_end
+        self.device, self.is_trial, self.keep_end = device, is_trial, keep_end
         random = devices.rng_states(device, self.settings.seed)
         with devices.rng_scope(device, random):
             self.model: Model = models.build(recipe, store.spec).to(device)
@@ -143,11 +143,11 @@ class Training:
         last = epoch == settings.epochs
         keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
         own = last or epoch % settings.checkpoint_every == 0
-        save = (self.keep_end if last else self._worth_saving()) if self.passing else own
+        save = (self.keep_end if last else self._worth_saving()) if self.is_trial else own
         due = epoch in self.measured
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self._failure("the weights are no longer finite", self.batch)
-        with self.trainer.averaged():
+        with self.trainer.ema_weights():
             metrics, measured = self._measure() if due else ({}, {})
             picture, seen = self.assess.look()
         images.save(picture, self.run.samples / f"epoch-{epoch:04d}.png")
@@ -171,14 +171,14 @@ class Training:
 
     def _worth_saving(self) -> bool:
         """Tell whether a trial has trained so long that a checkpoint costs little beside it."""
-        return self.passing and time.perf_counter() - self.saved_at > self.save_cost / CHECKPOINTS
+        return self.is_trial and time.perf_counter() - self.saved_at > self.save_cost / CHECKPOINTS
 
     def _schedule(self) -> tuple[int, ...]:
         """Return the epochs that end with a measurement; no clock has a say in them."""
         settings, stream, every = self.settings, self.stream, self.settings.evaluate_every
         if every is not None:
             return schedule.measured_epochs(settings.epochs, every=every)
-        if self.passing:
+        if self.is_trial:
             return schedule.trial_epochs(settings.epochs)
         work = shapes.work(lambda: models.build(self.recipe, self.spec), min(2, settings.batch_size))
         training = schedule.training_seconds(settings.epochs * len(stream), stream.batch_size, work)
@@ -271,7 +271,7 @@ class Training:
         )
 
     def _weights(self, epoch: int) -> dict[str, Any]:
-        with self.trainer.averaged():
+        with self.trainer.ema_weights():
             return {
                 "recipe": recipes.dump(self.recipe),
                 "spec": batches.plain(self.spec),

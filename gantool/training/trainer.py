@@ -34,14 +34,14 @@ class Trainer:
         self.names: dict[nn.Module, str] = {}
         self.optimizers: dict[nn.Module, torch.optim.Optimizer] = {}
         self.rates: dict[nn.Module, float] = {}
-        self.memories: dict[str, nn.Module] = {}  # children that nobody moves
+        self.stateful_children: dict[str, nn.Module] = {}  # children that nobody moves
         for name, child in model.named_children():
             if any(True for _ in child.parameters()):
                 own = settings.optimizer_of(name)
                 self.names[child], self.rates[child] = name, own.lr
                 self.optimizers[child] = _optimizer(child, own)
             else:
-                self.memories[name] = child
+                self.stateful_children[name] = child
         self.average: nn.Module | None = None  # the generator with the running means of its weights
         if settings.ema is not None:
             self.average = deepcopy(model.get_submodule("generator")).requires_grad_(False)
@@ -77,7 +77,7 @@ class Trainer:
                     gradients = [weight.grad for weight in turn.player.parameters() if weight.grad is not None]
                     told[f"gradients/{name}"] = torch.nn.utils.get_total_norm(gradients)
         if self.average is not None:
-            self._add_to_average(self.average)
+            self._update_ema(self.average)
         return told
 
     def _gradients(self, turn: Turn, *, keep_graph: bool) -> None:
@@ -96,7 +96,7 @@ class Trainer:
                     group["lr"] = share * self.rates[player]
 
     @torch.no_grad()
-    def _add_to_average(self, average: nn.Module) -> None:
+    def _update_ema(self, average: nn.Module) -> None:
         """Move the running means towards the weights; the first steps, which are far off, count less."""
         generator = self.model.get_submodule("generator")
         kept = min(self.settings.ema or 0.0, self.steps / (self.steps + 9))
@@ -105,7 +105,7 @@ class Trainer:
             mean.copy_(value)
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def ema_weights(self) -> Iterator[None]:
         """Put the running means of the generator's weights in its place, where the recipe asks for them."""
         if self.average is None:
             yield
@@ -123,7 +123,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizers": {self.names[player]: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
             "average": None if self.average is None else self.average.state_dict(),
-            "memories": {name: dict(memory.named_buffers()) for name, memory in self.memories.items()},
+            "memories": {name: dict(memory.named_buffers()) for name, memory in self.stateful_children.items()},
             "randomness": dict(self.randomness),
             "steps": self.steps,
         }
@@ -136,7 +136,7 @@ class Trainer:
             optimizer.load_state_dict(state["optimizers"][self.names[player]])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        for name, memory in self.memories.items():
+        for name, memory in self.stateful_children.items():
             for buffer, value in state["memories"][name].items():
                 memory.get_buffer(buffer).copy_(value)
         self.randomness.update({name: value.cpu() for name, value in state["randomness"].items()})

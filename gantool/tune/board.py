@@ -83,7 +83,7 @@ class Board:
         self.tune, self.as_json = recipe.tune, as_json
         self.epochs = (recipe.tune.epochs if recipe.tune else None) or recipe.train.epochs
         self.rows: dict[str, Row] = {}
-        self.home: Study | None = None
+        self.study: Study | None = None
         self.trials: Trials | None = None
         self.start = time.monotonic()
         self.confirmed: dict[str, Confirmed] = {}
@@ -112,47 +112,49 @@ class Board:
         """Say what is being done."""
         terminal.tell(sentence)
 
-    def begin(self, home: Study, trials: Trials | None = None) -> None:
+    def begin(self, study: Study, trials: Trials | None = None) -> None:
         """Start to show a study, with the trials that it already has; without `trials` none will run."""
-        self.home, self.trials = home, trials
-        self._read(home)
+        self.study, self.trials = study, trials
+        self._read(study)
         self._look()
-        done, total = len(home.spent()), max(home.wanted, len(home.spent()))
+        done, total = len(study.spent()), max(study.wanted, len(study.spent()))
         taken = len(trials.waiting) + len(trials.unconfirmed) + len(trials.unfinished) if trials else 0
         again = f"; {taken} interrupted go on" if taken else ""
         self.tell(
-            f"study {home.shown}: {done} of {total} trials done{again}" if done or taken else f"study {home.shown}"
+            f"study {study.shown}: {done} of {total} trials done{again}" if done or taken else f"study {study.shown}"
         )
-        self._event("begin", study=str(home.shown), done=done, trials=total, interrupted=taken)
+        self._event("begin", study=str(study.shown), done=done, trials=total, interrupted=taken)
         if trials and self._terminal and not self.as_json:
             self.live.start()
 
-    def _read(self, home: Study) -> None:
+    def _read(self, study: Study) -> None:
         """Take the trials that a study already has."""
-        for trial in home.spent() if self.trials else home.trials():
-            row = Row(str(trial.number), home.space.changes(trial.params), trial.state.name.lower(), epochs=home.epochs)
+        for trial in study.spent() if self.trials else study.trials():
+            row = Row(
+                str(trial.number), study.space.changes(trial.params), trial.state.name.lower(), epochs=study.epochs
+            )
             row.scores = list(trial.intermediate_values.values())
             best = lowest(trial)
             row.best = math.inf if best is None else best
-            row.epoch, row.folder = trial.last_step or 0, home.folder(trial.number)
+            row.epoch, row.folder = trial.last_step or 0, study.folder(trial.number)
             row.why = str(trial.user_attrs.get("why", ""))
             row.diagnoses = tuple(trial.user_attrs.get("diagnoses", ()))
             self.rows[row.label] = row
 
     def _look(self) -> None:
         """Take from the study what the table shows besides rows; the drawing itself must not ask a database."""
-        if self.home is None:
+        if self.study is None:
             return
-        with self.home.still():
-            self.confirmed = {str(one.number): one for one in self.home.confirmed()}
-            self.reseeded = sum(run.state.is_finished() for run in self.home.runs())
-            self.standing = results.standing(self.home)
-            winner = self.home.winner()
+        with self.study.cached_trials():
+            self.confirmed = {str(one.number): one for one in self.study.confirmed()}
+            self.reseeded = sum(run.state.is_finished() for run in self.study.runs())
+            self.standing = results.standing(self.study)
+            winner = self.study.winner()
             self.winner = "" if winner is None else str(winner.number)
-            own = self.home.own()
+            own = self.study.own()
             self.own = "" if own is None else str(own.number)
             self.todo = self.trials.todo_epochs() if self.trials else 0.0
-            self.wanted = self.home.wanted
+            self.wanted = self.study.wanted
 
     def started(
         self,
@@ -214,16 +216,16 @@ class Board:
     def finish(self, *, interrupted: bool, over: str) -> None:
         """Show how it ended."""
         self.live.stop()
-        assert self.home is not None
-        winner = self.home.winner()
+        assert self.study is not None
+        winner = self.study.winner()
         self._event(
             "end",
-            study=str(self.home.shown),
+            study=str(self.study.shown),
             interrupted=interrupted,
             spent_budget=over or None,
             best=None if winner is None else winner.number,
-            sentence=results.sentence(self.home),
-            verdict=results.summary(self.home)["verdict"],
+            sentence=results.sentence(self.study),
+            verdict=results.summary(self.study)["verdict"],
         )
         if self.as_json:
             return
@@ -266,7 +268,7 @@ class Board:
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         planned = self.trials is not None and self.trials.plan is not None  # as many as there is time for
         where = counts or "0"
-        where += "" if planned or self.home is None else f" of {self.wanted}"
+        where += "" if planned or self.study is None else f" of {self.wanted}"
         if self.reseeded or any(" seed " in label for label in self.rows):
             where += f"; {terminal.several(self.reseeded, 'training')} with new seeds done"
         parts = [f"{terminal.duration(time.monotonic() - self.start)} so far{self._left()}"]

@@ -27,11 +27,11 @@ class Outcome(NamedTuple):
 
     Args:
         study: its directory, on the cluster.
-        crowned: which trial is the best, in words; empty where none has finished.
+        winner_sentence: which trial is the best, in words; empty where none has finished.
     """
 
     study: str
-    crowned: str
+    winner_sentence: str
 
 
 class Relay(Board):
@@ -76,7 +76,7 @@ class Driver:
         """Search; gives the study and its winner, or the name and the message of what went wrong."""
         way = SearchBackend("ray", connect.HERE, device, verbose)
         try:
-            home = search(
+            study = search(
                 self.recipe,
                 out=Path(out),
                 fresh=fresh,
@@ -87,7 +87,7 @@ class Driver:
             )
         except GantoolError as error:
             return type(error).__name__, str(error)
-        return "", results.sentence(home)
+        return "", results.sentence(study)
 
     def news(self, since: int) -> list[tuple[str, Any]]:
         """Give what was told after the first `since`."""

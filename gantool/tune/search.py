@@ -91,25 +91,25 @@ def search(
         other = earlier_study(recipe)
     path, old = find_study(out, recipe, fresh=fresh, tell=board.tell)
     with _taken_back(path, new=not old), exclusive_lock(path / "lock"):
-        home = Study.resume(path, recipe) if old else Study.create(path, recipe)
+        study = Study.resume(path, recipe) if old else Study.create(path, recipe)
         trials = None
-        if old and home.is_done() and way.minutes is None:
-            board.begin(home)
+        if old and study.is_done() and way.minutes is None:
+            board.begin(study)
         else:
             space.check(data_dir)
-            trials = _search(home, None if old else other, data_dir, board, stopped, way, objective)
-        results.write(home)
-        done = home.is_done()
-        if done and home.finished():
-            results.settle(home)
+            trials = _search(study, None if old else other, data_dir, board, stopped, way, objective)
+        results.write(study)
+        done = study.is_done()
+        if done and study.finished():
+            results.settle(study)
         board.finish(interrupted=bool(stopped), over=trials.over() if trials and not done else "")
-        if done and not home.finished():
+        if done and not study.finished():
             reasons = [
                 trial.user_attrs.get("why", "") if trial.state == TrialState.FAIL else "stopped early"
-                for trial in home.spent()
+                for trial in study.spent()
             ]
-            raise TrainingError(f"{home.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
-    return home
+            raise TrainingError(f"{study.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
+    return study
 
 
 def _check(way: SearchBackend) -> None:
@@ -127,7 +127,7 @@ def _check(way: SearchBackend) -> None:
 
 
 def _search(
-    home: Study,
+    study: Study,
     other: Study | None,
     data_dir: Path,
     board: Board,
@@ -135,7 +135,7 @@ def _search(
     way: SearchBackend,
     objective: Objective,
 ) -> Trials:
-    recipe = home.recipe
+    recipe = study.recipe
     materials = setup.prepare_training(
         recipe, data_dir, tell=board.tell
     )  # what is made once, before all trials need it
@@ -145,55 +145,55 @@ def _search(
             f"{recipe.data.source}: has {len(decoded)} pictures, too few to tell settings apart; give it "
             f"{LEAST} or more, or use gantool train"
         )
-    home.learn_from(materials.store.path.name if isinstance(materials.store, Store) else materials.store.digest())
+    study.learn_from(materials.store.path.name if isinstance(materials.store, Store) else materials.store.digest())
     if other is not None:
-        _learn_from(home, other, board, points=way.source is not None)
-    searched = any(key.startswith("data.") for key in home.space.ranges)
+        _learn_from(study, other, board, points=way.source is not None)
+    searched = any(key.startswith("data.") for key in study.space.ranges)
     store = "" if searched or decoded is None else str(decoded.path)
     place = TrialEnvironment(data_dir, store, way.device)
     start = time.monotonic()
     if way.engine == "inline":
-        trials = Trials(home, board, place, stopped, _planned(home, materials, place, board, way))
-        board.begin(home, trials)
+        trials = Trials(study, board, place, stopped, _planned(study, materials, place, board, way))
+        board.begin(study, trials)
         inline.run_trials(trials, objective)
     else:
-        trials = _on_ray(home, materials, place, board, stopped, way, objective)
+        trials = _on_ray(study, materials, place, board, stopped, way, objective)
     if trials.failure is not None:
         raise trials.failure
-    with home.told():
+    with study.database_errors():
         trials.save_time()
-        home.search.set_user_attr("slots", trials.place.slots)
+        study.search.set_user_attr("slots", trials.place.slots)
     if way.engine == "ray" and not trials.stopping:
         board.tell_if_quicker_inline(time.monotonic() - start)
     return trials
 
 
-def _learn_from(home: Study, other: Study, board: Board, *, points: bool) -> None:
+def _learn_from(study: Study, other: Study, board: Board, *, points: bool) -> None:
     """Begin a new study with what an earlier one has: trials that are the same here, and perhaps its best values."""
-    taken = take_over(home, other)
+    taken = take_over(study, other)
     if taken:
         board.tell(f"{several(taken, 'finished trial')} of {other.shown} {'are' if taken > 1 else 'is'} taken over")
     if points:
-        board.tell(f"{begin_with(home, other)} of the best values of {other.shown} come first")
+        board.tell(f"{begin_with(study, other)} of the best values of {other.shown} come first")
 
 
 def _planned(
-    home: Study, materials: TrainingSetup, place: TrialEnvironment, board: Board, way: SearchBackend
+    study: Study, materials: TrainingSetup, place: TrialEnvironment, board: Board, way: SearchBackend
 ) -> Plan | None:
     """Plan trials, seeds and epochs into the time, where it is limited; and say so."""
     if way.minutes is None:
         return None
     device = "cuda" if place.device in {"cuda", "auto"} and place.gpus else "cpu"
-    epoch = epoch_seconds(home.recipe, materials, device, home.tune.cpus_per_trial)
-    plan = Plan.of(home.recipe, 60 * way.minutes - (time.monotonic() - board.start), epoch, place.slots)
+    epoch = epoch_seconds(study.recipe, materials, device, study.tune.cpus_per_trial)
+    plan = Plan.of(study.recipe, 60 * way.minutes - (time.monotonic() - board.start), epoch, place.slots)
     assert plan.recipe.tune is not None
-    home.replan(plan.recipe.tune)
+    study.replan(plan.recipe.tune)
     board.tell(plan.sentence())
     return plan
 
 
 def _on_ray(
-    home: Study,
+    study: Study,
     materials: TrainingSetup,
     place: TrialEnvironment,
     board: Board,
@@ -203,20 +203,20 @@ def _on_ray(
 ) -> Trials:
     from gantool.tune.cluster import nodes
 
-    board.home = home  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
+    board.study = study  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
     if way.address != connect.HERE:
         board.tell("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
     with connect.connected(way.address, verbose=way.verbose) as found:
         from gantool.tune.cluster import pool
 
-        place = nodes.agreed(found, home, place)
-        need = nodes.memory(found, home, place)
-        slots = connect.share(found, home.tune, place.device, need)
+        place = nodes.agreed(found, study, place)
+        need = nodes.memory(found, study, place)
+        slots = connect.share(found, study.tune, place.device, need)
         device = "cuda" if slots.gpus else "cpu"
         place = TrialEnvironment(place.data_dir, place.store, device, slots.gpus, slots.count)
         board.tell(slots.sentence())
-        trials = Trials(home, board, place, stopped, _planned(home, materials, place, board, way))
-        board.begin(home, trials)
+        trials = Trials(study, board, place, stopped, _planned(study, materials, place, board, way))
+        board.begin(study, trials)
         pool.run_trials(trials, slots, objective)
     return trials
 

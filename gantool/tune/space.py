@@ -55,7 +55,7 @@ class Space:
                 self.own[key] = own
             self.distributions[self.parameter(key)] = _distribution(key, span, own if key in self.own else _NOTHING)
         for key in sorted(self.own.keys() & {"loss", "model"}):
-            self._refuse_to_drop(key)
+            self._check_nothing_is_dropped(key)
 
     @property
     def own_point(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Space:
         """Name the keys of which 1 - value is searched."""
         return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.one_minus_log)
 
-    def _refuse_to_drop(self, key: str) -> None:
+    def _check_nothing_is_dropped(self, key: str) -> None:
         """Raise where choosing a block by its name makes another one of the recipe's own."""
         own, chosen = plain(self.recipe)[key], plain(engine.change(self.recipe, self.own))[key]
         dropped = ", ".join(f"{name} {value}" for name, value in own.items() if chosen[name] != value)

@@ -96,7 +96,7 @@ class Study:
         self._still: tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]] | None = None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         name = _name(self.path / STUDY)
-        with self.told():
+        with self.database_errors():
             if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
                 raise CheckpointError(
                     f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
@@ -157,7 +157,7 @@ class Study:
         return _shown(self.path)
 
     @contextmanager
-    def still(self) -> Iterator[None]:
+    def cached_trials(self) -> Iterator[None]:
         """Read the trials once while the block runs, in which nothing changes."""
         if self._still:  # a block inside of another
             yield
@@ -172,21 +172,21 @@ class Study:
         """Give all trials of the search."""
         if self._still:
             return self._still[0]
-        with self.told():
+        with self.database_errors():
             return self.search.get_trials(deepcopy=False)
 
     def runs(self) -> list[FrozenTrial]:
         """Give the candidates' trainings with other seeds; the attributes `of` and `seed` say which."""
         if self._still:
             return self._still[1]
-        with self.told():
+        with self.database_errors():
             return self.confirmation.get_trials(deepcopy=False)
 
     def finishes(self) -> list[FrozenTrial]:
         """Return the trainings that go on to the recipe's full length; `of` and `seed` say which."""
         if self._still:
             return self._still[2]
-        with self.told():
+        with self.database_errors():
             return self.finishing.get_trials(deepcopy=False)
 
     @property
@@ -401,12 +401,12 @@ class Study:
         ]
         drop = text("DELETE FROM trial_system_attributes WHERE key = :key AND trial_id = :trial")
         add = text("INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (:trial, :key, '[1.0]')")
-        with self.told(), self._storage.engine.begin() as connection:
+        with self.database_errors(), self._storage.engine.begin() as connection:
             for trial in trials:
                 connection.execute(drop, {"key": CONSTRAINTS, "trial": trial._trial_id})
             for number in lower:
                 connection.execute(add, {"key": CONSTRAINTS, "trial": number})
-        with self.told():
+        with self.database_errors():
             self._describe()
 
     def _describe(self) -> None:
@@ -502,7 +502,7 @@ class Study:
         return optuna.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def database_errors(self) -> Iterator[None]:
         """Say in one line what is wrong with the database, if something is."""
         try:
             yield

@@ -57,7 +57,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
             data_dir=Path(config["data_dir"]),
             device=config["device"],
             materials=materials,
-            passing=True,
+            is_trial=True,
             keep_end=config["keep_end"],
             wait=WAIT,
         )

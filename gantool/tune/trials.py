@@ -75,7 +75,7 @@ class Trials:
     would make of an error what it likes.
 
     Args:
-        home: the study.
+        study: the study.
         board: is told of every event.
         place: where trials run.
         stopped: not empty as soon as somebody ends the search.
@@ -83,21 +83,21 @@ class Trials:
     """
 
     def __init__(
-        self, home: Study, board: Listener, place: TrialEnvironment, stopped: list[int], plan: Plan | None = None
+        self, study: Study, board: Listener, place: TrialEnvironment, stopped: list[int], plan: Plan | None = None
     ) -> None:
-        self.home, self.board, self.place, self.stopped = home, board, place, stopped
+        self.study, self.board, self.place, self.stopped = study, board, place, stopped
         self.plan, self.searched = plan, False
         self.live: dict[str, RunningTrial] = {}
         self.failure: Exception | None = None
         self.start = self.saved = time.monotonic()
-        self.before = float(home.search.user_attrs.get("seconds", 0.0))
-        self.gpu_seconds = float(home.search.user_attrs.get("gpu_seconds", 0.0))
-        self.count = len(home.trials())
-        self.waiting = self._taken_up(home.search)
-        self.unconfirmed = self._taken_up(home.confirmation)
-        self.unfinished = self._taken_up(home.finishing)
-        if home.tune.deterministic:
-            home.search.pruner = Blind(home.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
+        self.before = float(study.search.user_attrs.get("seconds", 0.0))
+        self.gpu_seconds = float(study.search.user_attrs.get("gpu_seconds", 0.0))
+        self.count = len(study.trials())
+        self.waiting = self._taken_up(study.search)
+        self.unconfirmed = self._taken_up(study.confirmation)
+        self.unfinished = self._taken_up(study.finishing)
+        if study.tune.deterministic:
+            study.search.pruner = Blind(study.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
 
     def _taken_up(self, study: optuna.Study) -> list[optuna.Trial]:
         """Give the trials that an earlier search began and did not end."""
@@ -113,7 +113,7 @@ class Trials:
 
     def over(self) -> str:
         """Name the budget that is spent, or nothing."""
-        tune = self.home.tune
+        tune = self.study.tune
         if tune.hours and self.spent_seconds() > 3600 * tune.hours:
             return f"tune.hours {tune.hours:g}"
         if tune.gpu_hours and self.gpu_hours() > tune.gpu_hours:
@@ -124,7 +124,7 @@ class Trials:
 
     def allowed_seconds(self) -> float:
         """Return the seconds that the budgets of time leave."""
-        tune, found = self.home.tune, math.inf
+        tune, found = self.study.tune, math.inf
         if tune.hours:
             found = 3600 * tune.hours - self.spent_seconds()
         if self.plan:
@@ -144,7 +144,7 @@ class Trials:
     def guarded(self, action: Callable[[], Any]) -> Any:
         """Do something to the study; an error of it ends the search, and is raised when the engine has stopped."""
         try:
-            with self.home.told():
+            with self.study.database_errors():
                 return action()
         except Exception as error:
             self.failure = self.failure or error
@@ -164,49 +164,49 @@ class Trials:
 
     def _left(self) -> int:
         if self.plan is None or self.searched:
-            return max(0, self.home.wanted - self.count)
-        if self.count == self.home.taken or self.plan.has_time_for_a_trial(self._epoch_seconds()):
+            return max(0, self.study.wanted - self.count)
+        if self.count == self.study.taken or self.plan.has_time_for_a_trial(self._epoch_seconds()):
             return 1
         self.searched = True
-        self.home.replan(self.home.tune.model_copy(update={"trials": self.count - self.home.taken}))
+        self.study.replan(self.study.tune.model_copy(update={"trials": self.count - self.study.taken}))
         return 0
 
     def _searching(self) -> bool:
         """Return whether trials of the search itself run or are still to be run."""
-        return any(live.study is self.home.search for live in self.live.values()) or bool(self.waiting or self._left())
+        return any(live.study is self.study.search for live in self.live.values()) or bool(self.waiting or self._left())
 
     def _missing(self) -> list[tuple[int, int]]:
         """Return the trials and new seeds to train next; none before the search itself is done."""
         if self._searching():
             return []
-        epochs = self.home.confirm_epochs
+        epochs = self.study.confirm_epochs
         if self.plan and not self.plan.has_time_for_a_seed(self._epoch_seconds()):
             if not self.live and not self.unconfirmed:
-                self.home.take_what_is_there()
+                self.study.take_what_is_there()
             return []
         there = {
             (run.user_attrs["of"], run.user_attrs["seed"])
-            for run in self.home.runs()
-            if run.user_attrs.get("epochs", self.home.epochs) == epochs
+            for run in self.study.runs()
+            if run.user_attrs.get("epochs", self.study.epochs) == epochs
         }
-        return [pair for pair in self.home.race().pending if pair not in there]
+        return [pair for pair in self.study.race().pending if pair not in there]
 
     def _to_finish(self) -> list[tuple[int, int | None]]:
         """Return the trials and seeds whose trainings go on to the recipe's full length; none before it is decided."""
         if self._searching() or self.live or self.unconfirmed or self._missing():
             return []
         if self.plan and not self.unfinished:
-            self.home.full_epochs = self.plan.full_epochs(self._epoch_seconds())
+            self.study.full_epochs = self.plan.full_epochs(self._epoch_seconds())
         there = {
             (run.user_attrs["of"], run.user_attrs["seed"])
-            for run in self.home.finishes()
+            for run in self.study.finishes()
             if run.state == TrialState.RUNNING
         }
-        return [pair for pair in self.home.to_finish() if pair not in there]
+        return [pair for pair in self.study.to_finish() if pair not in there]
 
     def _epoch_seconds(self) -> float:
         """Return the seconds of an epoch, by the newest trainings that ended, or by the plan before one has."""
-        ended = [run for run in [*self.home.trials(), *self.home.runs()] if run.state in ENDED]
+        ended = [run for run in [*self.study.trials(), *self.study.runs()] if run.state in ENDED]
         told = [
             (run.user_attrs["seconds"], run.last_step) for run in ended if run.last_step and "seconds" in run.user_attrs
         ]
@@ -220,53 +220,53 @@ class Trials:
         )
 
     def _next(self, key: str) -> dict[str, Any] | None:
-        if not self.waiting and self._left() and not (self.home.tune.deterministic and self.live):
-            self._ask(min(self._left(), self.place.slots if self.home.tune.deterministic else 1))
+        if not self.waiting and self._left() and not (self.study.tune.deterministic and self.live):
+            self._ask(min(self._left(), self.place.slots if self.study.tune.deterministic else 1))
         if self.waiting:
-            return self._begin(key, self.waiting.pop(0), self.home.search)
+            return self._begin(key, self.waiting.pop(0), self.study.search)
         if not self.unconfirmed:
             for number, seed in self._missing()[:1]:
-                params, epochs = self.home.trials()[number].params, self.home.confirm_epochs
+                params, epochs = self.study.trials()[number].params, self.study.confirm_epochs
                 self.unconfirmed.append(
-                    self.home.begin(self.home.confirmation, params, of=number, seed=seed, epochs=epochs)
+                    self.study.begin(self.study.confirmation, params, of=number, seed=seed, epochs=epochs)
                 )
         if self.unconfirmed:
-            return self._begin(key, self.unconfirmed.pop(0), self.home.confirmation)
+            return self._begin(key, self.unconfirmed.pop(0), self.study.confirmation)
         if not self.unfinished:
             for one, with_seed in self._to_finish():
-                params = self.home.trials()[one].params
-                self.unfinished.append(self.home.begin(self.home.finishing, params, of=one, seed=with_seed))
+                params = self.study.trials()[one].params
+                self.unfinished.append(self.study.begin(self.study.finishing, params, of=one, seed=with_seed))
         if self.unfinished:
-            return self._begin(key, self.unfinished.pop(0), self.home.finishing)
+            return self._begin(key, self.unfinished.pop(0), self.study.finishing)
         return None
 
     def _ask(self, count: int) -> None:
         """Ask the study for new trials: a batch of them all at once, so that none knows how another one went."""
-        batch = {"batch": self.count} if self.home.tune.deterministic else {}
+        batch = {"batch": self.count} if self.study.tune.deterministic else {}
         for _ in range(count):
-            self.waiting.append(self.home.ask(**batch))
+            self.waiting.append(self.study.ask(**batch))
             self.count += 1
 
     def _begin(self, key: str, trial: optuna.Trial, study: optuna.Study) -> dict[str, Any]:
         number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
         label = str(number) if seed is None else f"{number} seed {seed}"
-        values = self.home.space.changes(trial.params)
-        recipe, finish = self.home.recipe, self.home.tune.finish is not None
+        values = self.study.space.changes(trial.params)
+        recipe, finish = self.study.recipe, self.study.tune.finish is not None
         # All trials have as many epochs, and so are measured after the same ones, by which they are compared.
-        epochs, longer = self.home.epochs, finish and self.home.tune.confirm is None
-        if study is self.home.confirmation:
-            epochs, longer = trial.user_attrs.get("epochs", self.home.epochs), finish
-        elif study is self.home.finishing:
-            epochs, longer, label = self.home.full_epochs, True, f"{label} to the end"
+        epochs, longer = self.study.epochs, finish and self.study.tune.confirm is None
+        if study is self.study.confirmation:
+            epochs, longer = trial.user_attrs.get("epochs", self.study.epochs), finish
+        elif study is self.study.finishing:
+            epochs, longer, label = self.study.full_epochs, True, f"{label} to the end"
         fixed = {"train.epochs": epochs, "train.keep_every": 0}
         if seed is not None:
             fixed["train.seed"] = seed
-        folder = self.home.folder(number, seed)
+        folder = self.study.folder(number, seed)
         before = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         self.live[key] = RunningTrial(trial, study, label, frozenset(before))
         begun = max(before, default=0)
-        if study is self.home.finishing:
-            best = self.home.best_run(number)
+        if study is self.study.finishing:
+            best = self.study.best_run(number)
             begun = max(begun, best.epochs if best else 0)
         self.board.started(label, values, folder, list(before.values()), epochs, begun)
         return {
@@ -276,8 +276,8 @@ class Trials:
             "data_dir": str(self.place.data_dir),
             "store": self.place.store,
             "device": self.place.device,
-            "keep_end": longer and (epochs < self.home.full_epochs or study is self.home.finishing),
-            "judged": study is not self.home.search,
+            "keep_end": longer and (epochs < self.study.full_epochs or study is self.study.finishing),
+            "judged": study is not self.study.search,
         }
 
     def measured(self, key: str, result: dict[str, Any]) -> bool:
@@ -314,7 +314,7 @@ class Trials:
             return
         if self.place.gpus:
             self.gpu_seconds += (time.monotonic() - live.start) * self.place.gpus
-            self.home.search.set_user_attr("gpu_seconds", round(self.gpu_seconds, 1))
+            self.study.search.set_user_attr("gpu_seconds", round(self.gpu_seconds, 1))
         result, behind = live.last, None
         if "interrupted" in result or "halt" in result or (self.stopping and not result.get("finished")):
             self.board.interrupted(live.label)
@@ -337,8 +337,8 @@ class Trials:
         live.study.tell(live.trial, value, state)
         if time.monotonic() - self.saved > SAVE_TIME:
             self.save_time()
-        with self.home.still():
-            results.write(self.home)
+        with self.study.cached_trials():
+            results.write(self.study)
             self.board.ended(live.label, state, value, why or behind, result.get("diagnoses", []))
 
     def _behind(self, live: RunningTrial) -> str:
@@ -346,7 +346,7 @@ class Trials:
         own, epoch = live.trial.number, max(live.seen, default=0)
         found = [
             (min(scores), trial.number)
-            for trial in self.home.trials()
+            for trial in self.study.trials()
             if trial.number != own and (scores := [one for at, one in trial.intermediate_values.items() if at <= epoch])
         ]
         if not found:
@@ -357,14 +357,14 @@ class Trials:
     def _keep_picture(self, live: RunningTrial) -> None:
         """Let the dashboard show the images of a trial's best epoch."""
         trial = live.study.get_trials(deepcopy=False)[live.trial.number]
-        if live.study is self.home.search and trial.intermediate_values:
-            grid = self.home.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
+        if live.study is self.study.search and trial.intermediate_values:
+            grid = self.study.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
             if grid.is_file():
-                self.home.keep_picture(live.trial, grid)
+                self.study.keep_picture(live.trial, grid)
 
     def save_time(self) -> None:
         """Keep how long the search has taken so far, for its budget."""
-        self.home.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
+        self.study.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
         self.saved = time.monotonic()
 
     def todo_epochs(self) -> float:
@@ -372,24 +372,24 @@ class Trials:
 
         A trial of the search counts with the epochs that the ended ones had, because many are stopped early.
         """
-        home, ended = self.home, self.home.spent()
+        study, ended = self.study, self.study.spent()
         live = [one.study for one in self.live.values()]
-        usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else home.epochs
-        search = max(0, home.wanted - len(ended) - live.count(home.search))
-        searching = bool(search or live.count(home.search))
-        race, found = home.race(), search * usual
+        usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else study.epochs
+        search = max(0, study.wanted - len(ended) - live.count(study.search))
+        searching = bool(search or live.count(study.search))
+        race, found = study.race(), search * usual
         if searching or not race.over:
-            if home.tune.confirm is not None:
-                candidates = min(home.tune.confirm.top, home.wanted - 1) if searching else len(home.candidates())
-                through = sum(run.state in ENDED for run in home.runs())
-                count = max(len(race.pending), most(candidates, len(home.seeds())) - through)
-                found += max(0, count - live.count(home.confirmation)) * home.confirm_epochs
-            if home.tune.finish is not None:
-                found += 2 * max(0, home.full_epochs - (home.confirm_epochs if home.tune.confirm else home.epochs))
+            if study.tune.confirm is not None:
+                candidates = min(study.tune.confirm.top, study.wanted - 1) if searching else len(study.candidates())
+                through = sum(run.state in ENDED for run in study.runs())
+                count = max(len(race.pending), most(candidates, len(study.seeds())) - through)
+                found += max(0, count - live.count(study.confirmation)) * study.confirm_epochs
+            if study.tune.finish is not None:
+                found += 2 * max(0, study.full_epochs - (study.confirm_epochs if study.tune.confirm else study.epochs))
             return found
-        started = {one.trial.user_attrs["of"] for one in self.live.values() if one.study is home.finishing}
-        for number, _ in home.to_finish():
-            best = home.best_run(number)
+        started = {one.trial.user_attrs["of"] for one in self.live.values() if one.study is study.finishing}
+        for number, _ in study.to_finish():
+            best = study.best_run(number)
             if best is not None and number not in started:
-                found += home.full_epochs - best.epochs
+                found += study.full_epochs - best.epochs
         return found

@@ -65,11 +65,15 @@ class Verdict:
     def sentence(self) -> str:
         """Return the verdict in words, with its effect and interval."""
         if self.number is None:
-            return "no other setting finished, so keep your recipe" + (f": {self.told(self.own)}" if self.own else "")
+            return "no other setting finished, so keep your recipe" + (
+                f": {self.in_words(self.own)}" if self.own else ""
+            )
         if not self.own:
-            return f"the recipe's own values have not finished; trial {self.number} reached {self.told(self.values)}"
-        own = shown(self.own) if math.isfinite(mean(self.values)) else self.told(self.own)
-        numbers = f"{self.told(self.values)} against {own}"
+            return (
+                f"the recipe's own values have not finished; trial {self.number} reached {self.in_words(self.values)}"
+            )
+        own = shown(self.own) if math.isfinite(mean(self.values)) else self.in_words(self.own)
+        numbers = f"{self.in_words(self.values)} against {own}"
         seeds = terminal.several(len(self.values), "seed")
         if self.copies:
             return f"trial {self.number} copies its training images, so keep your recipe: {numbers}, {seeds} each"
@@ -88,7 +92,7 @@ class Verdict:
             return f"better than your recipe: {numbers}, {lower} ({interval}), {seeds} each"
         return f"cannot tell yet whether trial {self.number} is better: {numbers} over {seeds} ({interval})"
 
-    def told(self, values: Sequence[float]) -> str:
+    def in_words(self, values: Sequence[float]) -> str:
         """Return the mean of a few trainings in words, with the name of the metric."""
         return f"{self.metric} {shown(values)}" if math.isfinite(mean(values)) else shown(values)
 

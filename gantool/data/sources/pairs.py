@@ -41,8 +41,8 @@ class Pairs:
     def __init__(self, path: Path, inside: str | None = None, classes: Sequence[str] | None = None) -> None:
         self.path, found = explore(path, inside)
         self.problems: list[tuple[str, str]] = []
-        self._beside = len(found) == 1
-        if self._beside:
+        self._translation_metrics = len(found) == 1
+        if self._translation_metrics:
             (files,) = found.values()
             pairs = self._halves(files)
             advice = "a file has to be two pictures side by side, or there have to be two folders with the same names"
@@ -66,7 +66,7 @@ class Pairs:
         Files whose header is good may still be damaged: who decodes them has to leave out both pictures of a name.
         """
         for index, name in enumerate(self.names):
-            if self._beside:
+            if self._translation_metrics:
                 yield from side_by_side(name, self.files[SIDES[0]][index], classes)
             else:
                 for class_name in classes:
@@ -75,7 +75,7 @@ class Pairs:
 
     def fingerprint(self, classes: Sequence[str]) -> str:
         """Name the content by the place, size and time of every file that is half of a pair."""
-        layout = "beside" if self._beside else "folders"
+        layout = "beside" if self._translation_metrics else "folders"
         return f"pairs-{layout}-{digest(self.path, {name: self.files[name] for name in classes})}"
 
     def _halves(self, files: Sequence[Path]) -> dict[str, tuple[Path, Path]]:

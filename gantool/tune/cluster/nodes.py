@@ -23,7 +23,7 @@ STEPS = 3  # of training, after which a trial's memory is what it stays
 CONTEXT = 700e6  # bytes of a GPU that torch's libraries take in each process, beside its tensors
 
 
-def agreed(nodes: list[Node], home: Study, place: TrialEnvironment) -> TrialEnvironment:
+def agreed(nodes: list[Node], study: Study, place: TrialEnvironment) -> TrialEnvironment:
     """Give the place that every machine of the cluster sees: the data directory's, or a copy of the data in the study.
 
     Raises:
@@ -34,7 +34,7 @@ def agreed(nodes: list[Node], home: Study, place: TrialEnvironment) -> TrialEnvi
     sees_all = True
     for node in nodes:
         try:
-            version, study, data = _on(node, 0, _look, str(home.path / STUDY), place.store)
+            version, study, data = _on(node, 0, _look, str(study.path / STUDY), place.store)
         except Exception as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ResourceError(
@@ -46,25 +46,25 @@ def agreed(nodes: list[Node], home: Study, place: TrialEnvironment) -> TrialEnvi
             )
         if not study:
             raise ResourceError(
-                f"{node.name}: does not see {home.path}; name a directory with --out that all machines share"
+                f"{node.name}: does not see {study.path}; name a directory with --out that all machines share"
             )
         sees_all = sees_all and data
-    return place if sees_all else _copied(home, place)
+    return place if sees_all else _copied(study, place)
 
 
-def memory(nodes: list[Node], home: Study, place: TrialEnvironment) -> tuple[int, int] | None:
+def memory(nodes: list[Node], study: Study, place: TrialEnvironment) -> tuple[int, int] | None:
     """Measure the bytes of a GPU that the largest trial takes, and what the GPU has; None without a need to know.
 
     Raises:
         ResourceError: torch cannot use the GPU that Ray has counted.
     """
     cards = [node for node in nodes if node.gpus]
-    if not cards or place.device == "cpu" or home.tune.trials_per_gpu:
+    if not cards or place.device == "cpu" or study.tune.trials_per_gpu:
         return None
     try:
-        wanted = [home.space.largest(), home.recipe]
+        wanted = [study.space.largest(), study.recipe]
     except GantoolError:  # not all upper ends fit together
-        wanted = [home.recipe]
+        wanted = [study.recipe]
     for recipe in wanted:
         task = (_train_a_little, recipes.dump(recipe), str(place.data_dir), place.store)
         taken, whole, said = _on(cards[0], 1, *task)
@@ -87,9 +87,9 @@ def _look(study: str, store: str) -> tuple[str, bool, bool]:
     return gantool.__version__, Path(study).is_file(), not store or Path(store, "about.json").is_file()
 
 
-def _copied(home: Study, place: TrialEnvironment) -> TrialEnvironment:
+def _copied(study: Study, place: TrialEnvironment) -> TrialEnvironment:
     """Copy the decoded data and the learned extractors to where every machine sees them."""
-    store, target = Path(place.store), home.path / "data"
+    store, target = Path(place.store), study.path / "data"
     try:
         shutil.copytree(store, target / "stores" / store.name, dirs_exist_ok=True)
         for file in (place.data_dir / "extractors").glob(f"*{store.name}*"):

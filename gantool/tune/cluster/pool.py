@@ -24,9 +24,9 @@ GRACE = 30.0  # seconds for workers to save where they stand, when a search ends
 
 def run_trials(trials: Trials, slots: Slots, objective: Objective) -> None:
     """Run all trials that are left on the cluster that this process is connected to."""
-    home, stop = trials.home.path, trials.home.path / "stop"
+    study, stop = trials.study.path, trials.study.path / "stop"
     searcher = StudySearch(trials, str(stop))
-    _clean(home)
+    _clean(study)
     try:
         tune.Tuner(
             tune.with_resources(_carried(objective), {"cpu": slots.cpus, "gpu": slots.gpus}),
@@ -39,7 +39,7 @@ def run_trials(trials: Trials, slots: Slots, objective: Objective) -> None:
             ),
             run_config=tune.RunConfig(
                 name="ray",
-                storage_path=str(home),
+                storage_path=str(study),
                 verbose=0,
                 stop=Ending(trials, stop),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
@@ -47,10 +47,10 @@ def run_trials(trials: Trials, slots: Slots, objective: Objective) -> None:
         ).fit()
     except OSError as error:  # Tune cannot write what it keeps for itself
         trials.failure = trials.failure or ResourceError(
-            f"{home}: {error.strerror or error}; make room, then run the same command"
+            f"{study}: {error.strerror or error}; make room, then run the same command"
         )
     finally:
-        _clean(home)
+        _clean(study)
 
 
 def _carried(objective: Objective) -> Any:
@@ -64,10 +64,10 @@ def _carried(objective: Objective) -> Any:
     return carry
 
 
-def _clean(home: Path) -> None:
-    shutil.rmtree(home / "ray", ignore_errors=True)
+def _clean(study: Path) -> None:
+    shutil.rmtree(study / "ray", ignore_errors=True)
     with contextlib.suppress(OSError):
-        (home / "stop").unlink()
+        (study / "stop").unlink()
 
 
 class StudySearch(Searcher):
