@@ -104,7 +104,7 @@ def tune(
     if address.startswith("ray://") and engine is Engine.RAY:
         _tune_there(chosen, out, fresh, data_dir, as_json, way)
         return
-    with Board(chosen, as_json=as_json) as board, stopping(lambda: board.found is not None) as stopped:
+    with Board(chosen, as_json=as_json) as board, stopping(lambda: board.study is not None) as stopped:
         study = search(
             chosen, out=out, fresh=fresh, data_dir=data_root(data_dir), board=board, stopped=stopped, way=way
         )
@@ -197,17 +197,17 @@ def report(study: StudyName = None, output: Picture = None) -> None:
     from gantool.report import insight, plots
     from gantool.report.findings import findings
 
-    found = _open(study)
-    if not found.spent():
-        raise RunError(f"{found.shown}: no trial has ended yet; wait for one")
-    found = findings(found)
-    weights = insight.importances(found.trials())
+    opened = _open(study)
+    if not opened.spent():
+        raise RunError(f"{opened.shown}: no trial has ended yet; wait for one")
+    found = findings(opened)
+    weights = insight.importances(opened.trials())
     told = insight.sentences(found, weights)
-    folder = output or found.path / "report"
+    folder = output or opened.path / "report"
     for sentence in told:
         terminal.result(sentence)
     plots.draw(found, weights, told, folder)
-    shown = found.shown / "report" if output is None else output
+    shown = opened.shown / "report" if output is None else output
     terminal.result(f"{shown / 'index.html'}: one page, with all plots beside it")
 
 

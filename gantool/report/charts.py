@@ -118,7 +118,7 @@ def importances(findings: Findings, importances: dict[str, float]) -> Figure | N
         return None
     ranked = sorted(importances.items(), key=lambda pair: pair[1])
     called = names([*findings.keys, *importances])
-    title = f"{called[ranked[-1][0]]} mattered most for a low {findings.metric}{findings.doubt}"
+    title = f"{called[ranked[-1][0]]} mattered most for a low {findings.metric}{findings.caveat}"
     figure = _figure(8, 1.5 + 0.36 * len(ranked), title)
     axes = figure.add_subplot(xlabel="share of the importance (%), by PED-ANOVA")
     shares = [100 * share for _, share in ranked]

@@ -177,7 +177,7 @@ def _forget_token() -> None:
 def _short_folder() -> Path:
     """Make a folder for Ray's files, whose path leaves room for the name of a socket."""
     tried = []
-    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", str(Path.study())]):
+    for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", str(Path.home())]):
         if sys.platform != "win32" and len(parent) > LONGEST:
             tried.append(f"{parent} is too long")
             continue
@@ -220,7 +220,7 @@ def _nodes() -> list[Node]:
 def _has_token() -> bool:
     """Tell whether there is a token for clusters that want one."""
     named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.study() / ".ray" / "auth_token").is_file()
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | None = None) -> Slots:
