@@ -51,8 +51,8 @@ def error(message: str) -> None:
         err.print(f"[bold red]error:[/] {escape(line)}")
 
 
-def tell(sentence: str) -> None:
-    """Say what is being done."""
+def status(sentence: str) -> None:
+    """Print what is being done, on the error stream."""
     err.print(escape(sentence), style="dim")
 
 

@@ -32,9 +32,6 @@ FIXED, ALL, MARGINAL = 12.0, 25.0, 0.1  # seconds: until both workers have torch
 class Silent(Board):
     """A board that says nothing."""
 
-    def tell(self, sentence: str) -> None:
-        """Say nothing."""
-
     def finish(self, *, interrupted: bool, over: str) -> None:
         """Say nothing."""
 

@@ -265,11 +265,10 @@ def test_the_number_of_threads_changes_no_digit(threads, digits, learned):
         torch.set_num_threads(before)
 
 
-def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path):
-    told = []
+def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path, logged):
     for _ in range(2):
-        learn(reality_of(digits), ["pretext"], tmp_path, "digits", told.append)
-    assert told == ["learning the features of `pretext` from the pictures, once"]
+        learn(reality_of(digits), ["pretext"], tmp_path, "digits")
+    assert logged == ["learning the features of `pretext` from the pictures, once"]
 
 
 def test_a_generator_that_is_told_the_class_is_measured_within_each(digits, learned):

@@ -53,7 +53,7 @@ def test_a_flat_folder_is_one_class_of_its_own_name(tmp_path):
 def test_a_flat_working_directory_has_a_class_too(inside):
     make(inside, "1.png")
 
-    assert Folder(locate(".", inside / "data", print)).classes == ("image",)
+    assert Folder(locate(".", inside / "data")).classes == ("image",)
 
 
 def test_a_class_holds_the_files_of_its_own_subfolders(tmp_path):
@@ -255,32 +255,31 @@ def archive(path, root):
 
 
 @pytest.mark.parametrize("name", ["food.zip", "food.tar", "food.tar.gz", "food.tar.xz"])
-def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, name):
+def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, name, logged):
     path = archive(tmp_path / name, make(tmp_path / "food", "cat/1.png", "dog/1.png"))
-    told = []
 
-    first = locate(str(path), tmp_path / "data", told.append)
+    first = locate(str(path), tmp_path / "data")
     assert Folder(first).classes == ("cat", "dog")
-    assert told == [f"unpacking {path}"]
-    assert locate(str(path), tmp_path / "data", told.append) == first
-    assert len(told) == 1
+    assert logged == [f"unpacking {path}"]
+    assert locate(str(path), tmp_path / "data") == first
+    assert len(logged) == 1
 
     os.utime(path, ns=(1, 1))
-    assert locate(str(path), tmp_path / "data", told.append) != first
-    assert len(told) == 2
+    assert locate(str(path), tmp_path / "data") != first
+    assert len(logged) == 2
 
 
 def test_a_flat_archive_is_one_class_of_the_archives_name(tmp_path):
     path = archive(tmp_path / "my eggs.tar.gz", make(tmp_path / "flat", "1.png", "2.png"))
 
-    assert Folder(locate(str(path), tmp_path / "data", print)).classes == ("my_eggs",)
+    assert Folder(locate(str(path), tmp_path / "data")).classes == ("my_eggs",)
 
 
 def test_a_file_that_is_no_archive_is_told(tmp_path):
     make(tmp_path, "a.png")
 
     with pytest.raises(DataError) as caught:
-        locate(str(tmp_path / "a.png"), tmp_path / "data", print)
+        locate(str(tmp_path / "a.png"), tmp_path / "data")
     assert str(caught.value) == (
         f"data.source: {tmp_path / 'a.png'} is a file, but no archive; use a folder, or one of {', '.join(ARCHIVES)}"
     )
@@ -290,13 +289,13 @@ def test_an_archive_by_name_only_is_told(tmp_path):
     make(tmp_path, "a.zip")
 
     with pytest.raises(DataError, match=re.escape(str(tmp_path / "a.zip"))):
-        locate(str(tmp_path / "a.zip"), tmp_path / "data", print)
+        locate(str(tmp_path / "a.zip"), tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.png"))
 
 
 @pytest.mark.parametrize("source", ["nowhere", "a/b", "../x", "x" * 5000, "a\0b", "~nobody_of_this_name/x"])
 def test_what_is_not_there_is_nothing(inside, source):
-    assert locate(source, inside / "data", print) is None
+    assert locate(source, inside / "data") is None
 
 
 def test_a_home_folder_is_understood(tmp_path, monkeypatch):
@@ -304,16 +303,16 @@ def test_a_home_folder_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     make(tmp_path, "photos/1.png")
 
-    assert locate("~/photos", tmp_path / "data", print) == tmp_path / "photos"
+    assert locate("~/photos", tmp_path / "data") == tmp_path / "photos"
 
 
 def test_a_fetched_name_is_found_only_when_it_is_whole(tmp_path):
     make(tmp_path, "fetched/food/cat/1.png")
-    assert locate("food", tmp_path, print) is None
+    assert locate("food", tmp_path) is None
 
     (tmp_path / "fetched" / "food" / ".complete").write_text('{"files": 1, "bytes": 3}')
-    assert locate("food", tmp_path, print) == tmp_path / "fetched" / "food"
-    assert locate("../fetched/food", tmp_path, print) is None
+    assert locate("food", tmp_path) == tmp_path / "fetched" / "food"
+    assert locate("../fetched/food", tmp_path) is None
 
 
 # --- class filter -------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_a_split_is_asked_for_and_taken(tmp_path):
 # --- bad files ----------------------------------------------------------------------------------------------
 
 
-def test_unreadable_files_are_skipped_listed_and_counted(pets, tmp_path):
+def test_unreadable_files_are_skipped_listed_and_counted(pets, tmp_path, logged):
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     good = (tmp_path / "noise.png").read_bytes()
@@ -145,21 +145,21 @@ def test_unreadable_files_are_skipped_listed_and_counted(pets, tmp_path):
         "notes.txt": b"x",
     }.items():
         (pets / "cat" / name).write_bytes(content)
-    told = []
 
-    store = prepare(data(pets), tmp_path / "data", tell=told.append)
+    store = prepare(data(pets), tmp_path / "data")
 
     assert len(store) == 5
     assert {Path(name).name: reason for name, reason in store.skipped} == {
         "text.png": "not a picture", "zero.png": "empty file", "half.png": "truncated", "notes.txt": "not a picture",
     }  # fmt: skip
-    assert told[0] == f"decoding {pets} at 8x8, once"
-    assert re.fullmatch(r"4 files skipped, such as cat.half.png \(truncated\); all in .*about.json", told[1])
+    assert logged[0] == f"decoding {pets} at 8x8, once"
+    assert re.fullmatch(r"4 files skipped, such as cat.half.png \(truncated\); all in .*about.json", logged[1])
     assert json.loads((store.path / "about.json").read_text(encoding="utf-8"))["skipped"] == store.skipped
 
-    again = []
-    assert prepare(data(pets), tmp_path / "data", tell=again.append).path == store.path
-    assert again == told[1:], "nothing is decoded again, and what is missing is told again"
+    before = list(logged)
+    logged.clear()
+    assert prepare(data(pets), tmp_path / "data").path == store.path
+    assert logged == before[1:], "nothing is decoded again, and what is missing is logged again"
 
 
 @pytest.mark.parametrize("kind", [Labeled, Paired])
@@ -221,15 +221,14 @@ def test_pipes_and_loops_end(pets, tmp_path):
 # --- stores are kept ----------------------------------------------------------------------------------------
 
 
-def test_a_store_is_made_once(pets, tmp_path):
-    told = []
-    first = prepare(data(pets), tmp_path / "data", tell=told.append)
+def test_a_store_is_made_once(pets, tmp_path, logged):
+    first = prepare(data(pets), tmp_path / "data")
     times = {path.name: path.stat().st_mtime_ns for path in first.path.iterdir()}
-    second = prepare(data(pets), tmp_path / "data", tell=told.append)
+    second = prepare(data(pets), tmp_path / "data")
 
     assert second.path == first.path
     assert {path.name: path.stat().st_mtime_ns for path in second.path.iterdir()} == times
-    assert len(told) == 1
+    assert len(logged) == 1
 
 
 def test_a_store_is_made_anew_when_a_file_changes(pets, tmp_path):
@@ -354,8 +353,8 @@ def test_a_source_by_name_has_no_folders(tmp_path):
 def test_the_name_of_a_source_wins_over_a_folder_of_that_name(inside):
     picture(inside / "digits" / "1.png")
 
-    assert find(data("digits"), inside / "data", print) is SOURCES["digits"]
-    assert find(data("./digits"), inside / "data", print).classes == ("digits",)
+    assert find(data("digits"), inside / "data") is SOURCES["digits"]
+    assert find(data("./digits"), inside / "data").classes == ("digits",)
 
 
 def test_describing_makes_nothing(pets, tmp_path):
@@ -370,8 +369,8 @@ def test_describing_makes_nothing(pets, tmp_path):
 
 
 def test_fetching_what_is_here_says_its_name(pets, tmp_path):
-    assert fetch("digits", None, tmp_path / "data", tell=print) == "digits"
-    assert fetch(str(pets), None, tmp_path / "data", tell=print) == str(pets)
+    assert fetch("digits", None, tmp_path / "data") == "digits"
+    assert fetch(str(pets), None, tmp_path / "data") == str(pets)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +385,7 @@ def test_fetching_what_is_here_says_its_name(pets, tmp_path):
 )
 def test_a_fetch_that_cannot_be_is_told(tmp_path, what, name, message):
     with pytest.raises(DataError) as caught:
-        fetch(what, name, tmp_path, tell=print)
+        fetch(what, name, tmp_path)
 
     assert str(caught.value).startswith(message)
 
@@ -394,17 +393,16 @@ def test_a_fetch_that_cannot_be_is_told(tmp_path, what, name, message):
 def test_the_weights_of_inception_are_fetched_to_where_score_looks_for_them(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(prepare_module, "download", lambda remote, folder, **_: asked.append((remote, folder)))
-    assert fetch("inception", None, tmp_path, tell=lambda _: None) == "inception"
+    assert fetch("inception", None, tmp_path) == "inception"
     assert asked == [(catalog.INCEPTION_WEIGHTS, tmp_path / catalog.INCEPTION_FOLDER)]
 
 
-def test_what_was_fetched_is_not_fetched_again(tmp_path):
+def test_what_was_fetched_is_not_fetched_again(tmp_path, logged):
     picture(tmp_path / "fetched" / "food" / "egg" / "1.png")
     (tmp_path / "fetched" / "food" / ".complete").write_text('{"files": 1, "bytes": 3}')
-    told = []
 
-    assert fetch("https://example.org/food.zip", None, tmp_path, tell=told.append) == "food"
-    assert told == [f"food is already here, in {tmp_path / 'fetched' / 'food'}"]
+    assert fetch("https://example.org/food.zip", None, tmp_path) == "food"
+    assert logged == [f"food is already here, in {tmp_path / 'fetched' / 'food'}"]
     assert prepare(data("food"), tmp_path).spec.classes == ("egg",)
 
 
@@ -436,7 +434,7 @@ def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_tho
     source, kind, holds, wants, fitting, tmp_path
 ):
     for ask in (find, describe, table if kind is TableBatch else prepare):
-        arguments = {find: (print, kind), describe: (kind,), prepare: (kind,), table: ()}[ask]
+        arguments = {find: (kind,), describe: (kind,), prepare: (kind,), table: ()}[ask]
         with pytest.raises(DataError) as caught:
             ask(data(source), tmp_path / "data", *arguments)
         assert str(caught.value) == (
@@ -459,7 +457,7 @@ def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_tho
     ],
 )
 def test_pairs_and_kinds_are_pictures_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):
-    assert find(data(source, **options), tmp_path, print, kind) is {**SOURCES, **TABLES}[source]
+    assert find(data(source, **options), tmp_path, kind) is {**SOURCES, **TABLES}[source]
 
 
 @pytest.mark.parametrize(
@@ -507,41 +505,40 @@ def test_a_table_that_is_not_there_is_told(source, message, tmp_path):
 # --- pairs --------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_pairs_becomes_a_store_of_sources_and_targets_in_turn(tmp_path):
+def test_a_folder_of_pairs_becomes_a_store_of_sources_and_targets_in_turn(tmp_path, logged):
     for index in (2, 1, 3):
         picture(tmp_path / "mine" / "drawing" / f"{index}.png", (index, 0, 0))
         picture(tmp_path / "mine" / "photo" / f"{index}.png", (100 + index, 0, 0))
-    told = []
 
-    store = prepare(data(tmp_path / "mine"), tmp_path / "data", Paired, tell=told.append)
+    store = prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)
+    first = list(logged)
     turned = prepare(data(tmp_path / "mine", classes=["photo", "drawing"]), tmp_path / "data", Paired)
     single = prepare(data(tmp_path / "mine"), tmp_path / "data")
 
     assert (reds(store), store.labels.tolist()) == ([1, 101, 2, 102, 3, 103], [0, 1] * 3)
     assert (reds(turned), turned.spec.classes) == ([101, 1, 102, 2, 103, 3], ("photo", "drawing"))
     assert reds(single) == [1, 2, 3, 101, 102, 103]
-    assert told == [f"decoding {tmp_path / 'mine'} at 8x8, once"]
+    assert first == [f"decoding {tmp_path / 'mine'} at 8x8, once"]
 
 
 @pytest.mark.parametrize("orphans", [LISTED, LISTED + 3])
-def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_counted(tmp_path, orphans):
+def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_counted(tmp_path, orphans, logged):
     for side in "AB":
         picture(tmp_path / "mine" / side / "pair.png")
     for index in range(orphans):
         picture(tmp_path / "mine" / "B" / f"{index:02d}.png")
-    told = []
 
-    assert len(prepare(data(tmp_path / "mine"), tmp_path / "data", Paired, tell=told.append)) == 2
-    assert told == [
+    assert len(prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)) == 2
+    assert logged == [
         *(f"{Path(f'B/{index:02d}.png')}: no partner in A" for index in range(LISTED)),
         *(["and 3 more such"] if orphans > LISTED else []),
         f"decoding {tmp_path / 'mine'} at 8x8, once",
     ]
 
-    told.clear()
-    prepare(data(tmp_path / "mine"), tmp_path / "data", Paired, tell=told.append)
+    logged.clear()
+    prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)
     first = Path("B/00.png")
-    assert told == [f"{orphans} files make no pair, or an odd one, such as {first} (no partner in A)"]
+    assert logged == [f"{orphans} files make no pair, or an odd one, such as {first} (no partner in A)"]
 
 
 @pytest.mark.parametrize("side", ["A", "B"])

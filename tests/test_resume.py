@@ -61,10 +61,10 @@ def run_in(path, recipe):
     return Run.create(dump(recipe), name=recipe.name, out=path)
 
 
-def train(recipe, run, data_dir, stop_after=None, tell=lambda _: None):
+def train(recipe, run, data_dir, stop_after=None):
     """Train to the end, or until so many reports have come."""
     told = 0
-    with contextlib.closing(engine.train(recipe, run, data_dir=data_dir, device="cpu", tell=tell)) as reports:
+    with contextlib.closing(engine.train(recipe, run, data_dir=data_dir, device="cpu")) as reports:
         for _ in reports:
             told += 1
             if told == stop_after:
@@ -112,15 +112,14 @@ def straight(tmp_path_factory, data_dir):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_run_stopped_inside_of_an_epoch_goes_on_bit_for_bit(name, straight, tmp_path, data_dir):
+def test_a_run_stopped_inside_of_an_epoch_goes_on_bit_for_bit(name, straight, tmp_path, data_dir, logged):
     run = run_in(tmp_path / "run", recipe_of(name))
     inside_of_second = 4 + 1 + 2  # four steps and an end, then two steps more
     assert train(recipe_of(name), run, data_dir, stop_after=inside_of_second) == inside_of_second
     position = checkpoints.load(run.checkpoints / "last.pt")["position"]
     assert (position["epoch"], position["batch"]) == (2, 2)
-    told = []
-    train(recipe_of(name), run, data_dir, tell=told.append)
-    assert "going on after epoch 1, batch 2" in told
+    train(recipe_of(name), run, data_dir)
+    assert "going on after epoch 1, batch 2" in logged
     assert_same_end(run, straight(name))
 
 
@@ -133,12 +132,11 @@ def test_a_run_stopped_after_every_single_report_goes_on_bit_for_bit(straight, t
     assert_same_end(run, straight("gan14"))
 
 
-def test_a_run_stopped_at_the_end_of_an_epoch_goes_on_with_the_next(straight, tmp_path, data_dir):
+def test_a_run_stopped_at_the_end_of_an_epoch_goes_on_with_the_next(straight, tmp_path, data_dir, logged):
     run = run_in(tmp_path / "run", recipe_of("dcgan14"))
     train(recipe_of("dcgan14"), run, data_dir, stop_after=4 + 1)
-    told = []
-    train(recipe_of("dcgan14"), run, data_dir, tell=told.append)
-    assert "going on after epoch 1" in told
+    train(recipe_of("dcgan14"), run, data_dir)
+    assert "going on after epoch 1" in logged
     assert_same_end(run, straight("dcgan14"))
 
 
@@ -151,7 +149,7 @@ def test_a_run_prolonged_equals_one_that_was_as_long_from_the_start(straight, tm
     assert_same_end(run, straight("gan14"))
 
 
-def test_epochs_without_a_checkpoint_are_trained_again_and_logged_once(tmp_path, data_dir):
+def test_epochs_without_a_checkpoint_are_trained_again_and_logged_once(tmp_path, data_dir, logged):
     recipe = recipe_of("gan14", epochs=5, checkpoint_every=3)
     one, other = run_in(tmp_path / "one", recipe), run_in(tmp_path / "other", recipe)
     train(recipe, one, data_dir)
@@ -167,9 +165,8 @@ def test_epochs_without_a_checkpoint_are_trained_again_and_logged_once(tmp_path,
     for name, content in kept.items():
         (other.checkpoints / name).write_bytes(content)
     assert [entry["epoch"] for entry in other.entries()] == [1, 2, 3, 4]
-    told = []
-    train(recipe, other, data_dir, tell=told.append)
-    assert "going on after epoch 3" in told
+    train(recipe, other, data_dir)
+    assert "going on after epoch 3" in logged
     assert [entry["epoch"] for entry in other.entries()] == [1, 2, 3, 4, 5]
     assert_same_end(one, other)
 
@@ -202,15 +199,14 @@ def damage(path):
     path.write_bytes(content)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(stopped, straight, data_dir):
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(stopped, straight, data_dir, logged):
     damage(stopped.checkpoints / "last.pt")
-    told = []
-    train(recipe_of("gan14"), stopped, data_dir, tell=told.append)
+    train(recipe_of("gan14"), stopped, data_dir)
     last = stopped.checkpoints / "last.pt"
-    assert told[0].startswith("learning from 183 pictures")
-    assert told[1].startswith(f"{last}: is damaged")
-    assert told[1].endswith("; going on from previous.pt")
-    assert told[2] == "going on after epoch 1"
+    assert logged[0].startswith("learning from 183 pictures")
+    assert logged[1].startswith(f"{last}: is damaged")
+    assert logged[1].endswith("; going on from previous.pt")
+    assert logged[2] == "going on after epoch 1"
     assert_same_end(stopped, straight("gan14"))
 
 
@@ -221,14 +217,13 @@ def test_a_checkpoint_that_is_none_is_passed_over_too(stopped, straight, data_di
     assert_same_end(stopped, straight("gan14"))
 
 
-def test_weights_that_are_not_finite_are_passed_over_too(stopped, straight, data_dir):
+def test_weights_that_are_not_finite_are_passed_over_too(stopped, straight, data_dir, logged):
     last = stopped.checkpoints / "last.pt"
     state = checkpoints.load(last)
     state["model"]["generator.0.bias"][3] = float("nan")
     checkpoints.save(last, state)
-    told = []
-    train(recipe_of("gan14"), stopped, data_dir, tell=told.append)
-    assert "generator.0.bias is not finite" in told[1]
+    train(recipe_of("gan14"), stopped, data_dir)
+    assert "generator.0.bias is not finite" in logged[1]
     assert_same_end(stopped, straight("gan14"))
 
 
@@ -241,12 +236,11 @@ def test_a_run_without_any_whole_checkpoint_says_so_and_stays_as_it_is(stopped, 
     assert stopped.entries() == before
 
 
-def test_a_run_killed_before_its_new_checkpoint_had_its_name_goes_on_from_it(stopped, straight, data_dir):
+def test_a_run_killed_before_its_new_checkpoint_had_its_name_goes_on_from_it(stopped, straight, data_dir, logged):
     folder = stopped.checkpoints
     (folder / "last.pt").replace(folder / "next.pt")  # as between the two renamings
-    told = []
-    train(recipe_of("gan14"), stopped, data_dir, tell=told.append)
-    assert "going on after epoch 2" in told
+    train(recipe_of("gan14"), stopped, data_dir)
+    assert "going on after epoch 2" in logged
     assert_same_end(stopped, straight("gan14"))
     assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt", "previous.pt"}
 
@@ -267,14 +261,13 @@ def test_a_run_killed_before_its_final_checkpoint_had_its_name_gives_it_one(stra
     assert_same_end(run, straight("gan14"))
 
 
-def test_a_damaged_next_checkpoint_is_passed_over(stopped, straight, data_dir):
+def test_a_damaged_next_checkpoint_is_passed_over(stopped, straight, data_dir, logged):
     folder = stopped.checkpoints
     (folder / "next.pt").write_bytes((folder / "last.pt").read_bytes())
     damage(folder / "next.pt")
-    told = []
-    train(recipe_of("gan14"), stopped, data_dir, tell=told.append)
-    assert told[1].endswith("; going on from last.pt")
-    assert told[2] == "going on after epoch 2"
+    train(recipe_of("gan14"), stopped, data_dir)
+    assert logged[1].endswith("; going on from last.pt")
+    assert logged[2] == "going on after epoch 2"
     assert_same_end(stopped, straight("gan14"))
 
 

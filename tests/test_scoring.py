@@ -89,7 +89,7 @@ def test_train_score_and_compare_tell_one_number_of_one_checkpoint(runs, data_di
     logged = min(entry["metrics/fd"] for entry in run.entries() if "metrics/fd" in entry)
     assert gantool("score", run.path, "--metrics", "fd", "--data-dir", data_dir, "--json", "--device", "cpu") == 0
     found = json.loads(capsys.readouterr().out)
-    rows = compare.compare(runs, tmp_path / "sheet.png", device="cpu", data_dir=data_dir, tell=lambda _: None)
+    rows = compare.compare(runs, tmp_path / "sheet.png", device="cpu", data_dir=data_dir)
     compared = next(row for row in rows if row.run == str(run.path))
     # `sample` computes in double precision, so that a pixel in a million is rounded the other way.
     assert found["values"]["fd"] == pytest.approx(logged, rel=1e-3)
@@ -245,7 +245,7 @@ def test_translations_are_compared_below_their_sources_which_runs_of_the_same_da
         for seed in (1, 2)
     ]
     path = tmp_path / "sheet.png"
-    rows = compare.compare(pair, path, device="cpu", data_dir=data_dir, tell=lambda _: None, columns=3)
+    rows = compare.compare(pair, path, device="cpu", data_dir=data_dir, columns=3)
     best = [load(row.run, device="cpu") for row in rows]
     sources = to_float(best[0].shown.sources[:3])
     assert torch.equal(sources, to_float(best[1].shown.sources[:3]))

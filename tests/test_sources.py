@@ -163,23 +163,22 @@ def closed():
     return f"https://127.0.0.1:{port}/"
 
 
-def test_without_a_network_it_is_said_what_to_use_instead(tmp_path, monkeypatch, closed):
+def test_without_a_network_it_is_said_what_to_use_instead(tmp_path, monkeypatch, closed, logged):
     mnist = SOURCES["mnist"]
     remotes = tuple(
         (folder, Remote(remote.name, (closed + remote.name,), remote.sha256)) for folder, remote in mnist.remotes
     )
     monkeypatch.setitem(SOURCES, "mnist", dataclasses.replace(mnist, remotes=remotes))
-    told = []
     start = time.perf_counter()
 
     with pytest.raises(NetworkError) as caught:
-        prepare(Data(source="mnist", size=28), tmp_path, tell=told.append)
+        prepare(Data(source="mnist", size=28), tmp_path)
 
     message = str(caught.value)
     assert message.endswith("; without a network use --set data.source=digits, eggs, or a folder of your own images")
     assert "127.0.0.1" in message
     assert "\n" not in message
-    assert told == ["fetching mnist (60,000 handwritten digits; 11 MB)"]
+    assert logged == ["fetching mnist (60,000 handwritten digits; 11 MB)"]
     assert time.perf_counter() - start < 60
     assert not (tmp_path / "stores").exists()
 

@@ -323,11 +323,10 @@ def test_the_best_values_of_another_study_come_first_where_they_lie_inside_of_th
     assert [trial.params for trial in taken] == [{RATE: rate} for rate in inside[:3]]
 
 
-def test_an_edited_recipe_begins_a_new_study_and_names_the_key(data_dir, inside, capsys):
+def test_an_edited_recipe_begins_a_new_study_and_names_the_key(data_dir, inside, logged):
     run(tiny(tune__trials=1), None, data_dir)
-    capsys.readouterr()
     run(tiny(tune__trials=1, train__batch_size=8), None, data_dir)
-    said = capsys.readouterr().err
+    said = "\n".join(logged)
     assert (
         f"{Path('runs/gan14-001')} differs in train.batch_size: a new study begins (--from takes its best values)"
         in said
@@ -357,13 +356,12 @@ def trained(space, data_dir, *, trials=3, **changes):
     return run(tiny(**settings), None, data_dir, run_trial)
 
 
-def test_finished_trials_of_a_study_with_another_space_are_taken_over_where_they_lie_in_it(data_dir, inside, capsys):
+def test_finished_trials_of_a_study_with_another_space_are_taken_over_where_they_lie_in_it(data_dir, inside, logged):
     old = trained(WIDE, data_dir, trials=8)
-    capsys.readouterr()
     new = trained(OTHER_RATES, data_dir, trials=4)
     kept = [trial for trial in old.trials() if trial.params[RATE] >= 1e-4 and trial.state.name == "COMPLETE"]
     assert 2 <= len(kept) < 8, "some of them lie inside, some do not"
-    assert f"{len(kept)} finished trials of {old.shown} are taken over" in capsys.readouterr().err
+    assert f"{len(kept)} finished trials of {old.shown} are taken over" in logged
     assert params(new)[: len(kept)] == [trial.params for trial in kept]
     assert [trial.user_attrs["taken_from"] for trial in new.trials()[: len(kept)]] == [old.path.name] * len(kept)
     assert len(new.trials()) == new.wanted == len(kept) + 4, "as many new ones as the recipe asks for"

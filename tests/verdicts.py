@@ -40,9 +40,6 @@ NOTHING = {
 class Quiet(Board):
     """A board that says nothing."""
 
-    def tell(self, sentence: str) -> None:
-        """Say nothing."""
-
     def finish(self, **told: Any) -> None:
         """Say nothing."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -36,6 +39,30 @@ for command in (  # in the order of the help
     app.command()(command)
 
 
+class _LogHandler(logging.Handler):
+    """Prints what the package logs; rich is loaded with the first line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message of a record."""
+        from gantool import terminal
+
+        terminal.status(record.getMessage())
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """Print what gantool logs while the block runs."""
+    logger, handler = logging.getLogger("gantool"), _LogHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 when all went well, else with the code of what did not (see `errors`)."""
     for stream in (sys.stdout, sys.stderr):
@@ -43,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         try:
-            app(arguments)
+            with _logged():
+                app(arguments)
         finally:
             if sys.stdout:  # None where it was closed before the start
                 sys.stdout.flush()

@@ -31,7 +31,7 @@ def fetch(
     from gantool.data.prepare import fetch as get
 
     with terminal.Downloads() as progress:
-        source = get(_source_of(what), name, data_root(data_dir), tell=terminal.tell, progress=progress)
+        source = get(_source_of(what), name, data_root(data_dir), progress=progress)
     if source == "inception":
         terminal.result("the weights of Inception are here; use them with: gantool score RUN --metrics fid")
     else:
@@ -83,9 +83,9 @@ def show_source(
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
     if kind is TableBatch:
-        terminal.examples(table(data, root, tell=terminal.tell))
+        terminal.examples(table(data, root))
         return
-    store = prepare(data, root, kind, tell=terminal.tell)
+    store = prepare(data, root, kind)
     check_overwrite(path, overwrite)
     if kind is Paired:
         pair_sheet(store, path)

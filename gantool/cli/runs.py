@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from gantool.recipe.blocks import Recipe
     from gantool.runs import Run
 
+logger = logging.getLogger(__name__)
+
 
 def train(
     recipe: Annotated[
@@ -66,13 +69,13 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
     from gantool import terminal
     from gantool.training.engine import train as training
 
-    terminal.tell(f"run {run.path}")
+    logger.info(f"run {run.path}")
     report = None
     with (
         _taken_back(run, new=new),
         stopping(lambda: report is not None) as stopped,
         terminal.Training(chosen.train.epochs) as line,
-        contextlib.closing(training(chosen, run, data_dir=data_dir, device=device, tell=terminal.tell)) as reports,
+        contextlib.closing(training(chosen, run, data_dir=data_dir, device=device)) as reports,
     ):
         for report in reports:
             line.update(report)
@@ -191,7 +194,7 @@ def _translate(
         check_overwrite(target, over or output is None)
     skipped = list(translate(trained, files, class_name))
     for name, reason in skipped:
-        terminal.tell(f"{name}: skipped ({reason})")
+        logger.info(f"{name}: skipped ({reason})")
     made = len(files) - len(skipped)
     if not made:
         raise DataError(f"--input {given}: none of its {len(files)} files can be read as a picture")
@@ -270,7 +273,7 @@ def score(
     if what is not None and against is not None and _holds_images(what):
         if count is not None:
             raise GantoolError(f"--images {count}: a folder is measured with all of its images; leave it out")
-        found = scoring.score_folder(Path(what), against, names, data_dir=root, tell=terminal.tell)
+        found = scoring.score_folder(Path(what), against, names, data_dir=root)
     else:
         found = scoring.score_run(
             find_run(what),
@@ -280,7 +283,6 @@ def score(
             checkpoint=checkpoint,
             device=device,
             data_dir=root,
-            tell=terminal.tell,
         )
     if as_json:
         terminal.as_json(found.entry())
@@ -312,7 +314,7 @@ def compare(
     if output:
         check_overwrite(path, overwrite)
     found = [find_run(name) for name in runs]
-    rows = comparison.compare(found, path, count=count, device=device, data_dir=data_root(data_dir), tell=terminal.tell)
+    rows = comparison.compare(found, path, count=count, device=device, data_dir=data_root(data_dir))
     terminal.comparison(rows)
     terminal.result(f"{path}: the same 8 seeds or sources, a row a run")
 
@@ -333,9 +335,7 @@ def nearest(
     path = output or found.path / "nearest.png"
     if output:
         check_overwrite(path, overwrite)
-    numbers = comparison.nearest(
-        found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir), tell=terminal.tell
-    )
+    numbers = comparison.nearest(found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir))
     terminal.copying(numbers)
     terminal.result(
         f"{path}: generated pictures on the left, the nearest training pictures beside each, with their distances"

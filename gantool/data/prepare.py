@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,9 +27,10 @@ from gantool.data.tables import Table
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.recipe.blocks import Data
 
+logger = logging.getLogger(__name__)
+
 RULE = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
 LISTED = 20  # pictures without a partner that are named one by one
-Tell = Callable[[str], None]
 AnySource = Source | Folder | Pairs | TableSource
 _HOLDS = {
     Labeled: "pictures with their class",
@@ -43,7 +45,6 @@ def prepare(
     root: Path,
     kind: type[Batch] = Labeled,
     *,
-    tell: Tell = lambda _: None,
     progress: Progress | None = None,
 ) -> Store:
     """Give the store that a recipe's `data` block asks for, and make it when it is not there.
@@ -53,18 +54,17 @@ def prepare(
         root: the data directory.
         kind: of the batches that it is for. Of `Paired`, the source of each pair has an even row, and its target the
             next one.
-        tell: is told in one sentence what is fetched, rendered or decoded, and which pictures make no pair.
         progress: is told how far a download is.
 
     Raises:
         DataError: the source is unknown, damaged, empty or of the wrong kind.
         NetworkError: it has to be downloaded and cannot be; the message says what to use instead.
     """
-    source = find(data, root, tell, kind)
+    source = find(data, root, kind)
     assert not isinstance(source, TableSource)
     classes = keep(data.source, source.classes, data.classes)
     if isinstance(source, Source):
-        _fetch(source, root, tell, progress)
+        _fetch(source, root, progress)
         mark, channels = source.fingerprint(root), source.channels
         pictures = source.pictures(root, classes)
     else:
@@ -83,36 +83,36 @@ def prepare(
     store = open_store(path)
     if store is not None and problems:  # they were listed when the pictures were decoded
         files = "1 file makes" if len(problems) == 1 else f"{len(problems)} files make"
-        tell(f"{files} no pair, or an odd one, such as {problems[0][0]} ({problems[0][1]})")
+        logger.info(f"{files} no pair, or an odd one, such as {problems[0][0]} ({problems[0][1]})")
     if store is None:
         verb = "rendering" if isinstance(source, Source) and source.rendered else "decoding"
-        _list(problems, tell)
-        tell(f"{verb} {data.source} at {data.height}x{data.width}, once")
+        _list(problems)
+        logger.info(f"{verb} {data.source} at {data.height}x{data.width}, once")
         items = _items(pictures, spec)
         about = {"source": data.source, "settings": settings}
         store = build_store(path, _whole(items) if kind is Paired else items, spec, about)
     if store.skipped:
         name, reason = store.skipped[0]
         count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
-        tell(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
+        logger.info(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
     return store
 
 
-def table(data: Data, root: Path, *, tell: Tell = lambda _: None) -> Table:
+def table(data: Data, root: Path) -> Table:
     """Give the table, or the sentences, that a recipe's `data` block asks for; see `prepare`."""
-    source = find(data, root, tell, TableBatch)
+    source = find(data, root, TableBatch)
     assert isinstance(source, TableSource)
-    _fetch(source, root, tell, None)
+    _fetch(source, root, None)
     return load(source.name, root, data.held_out)
 
 
 def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:
     """Say what a recipe's data are like without making them; a folder that is not there counts as colour."""
     if kind is TableBatch or data.source in SOURCES or data.source in TABLES:
-        source: AnySource | None = find(data, root, lambda _: None, kind)
+        source: AnySource | None = find(data, root, kind)
     else:
         try:
-            source = find(data, root, lambda _: None, kind)
+            source = find(data, root, kind)
         except DataError:
             source = None
     if isinstance(source, TableSource):
@@ -125,30 +125,29 @@ def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:
     return ImageSpec(data.channels or native, data.height, data.width, classes)
 
 
-def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Progress | None = None) -> str:
+def fetch(what: str, name: str | None, root: Path, *, progress: Progress | None = None) -> str:
     """Fetch a source by name, or an archive of images by its address.
 
     Args:
         what: a source's name, an https address, or `inception` for the weights of Inception-FID.
         name: what `data.source` will call the pictures of an address; without it the archive's own name.
         root: the data directory.
-        tell: is told what happens.
         progress: is told how far a download is.
 
     Returns:
         what `data.source` calls it.
     """
     if what == INCEPTION_FOLDER:
-        tell(f"fetching {INCEPTION_WEIGHTS.name}")
+        logger.info(f"fetching {INCEPTION_WEIGHTS.name}")
         download(INCEPTION_WEIGHTS, root / INCEPTION_FOLDER, progress=progress)
         return what
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", what):
         kind = TableBatch if what in TABLES else SOURCES[what].kind if what in SOURCES else Labeled
-        source = find(Data(source=what), root, tell, kind)
+        source = find(Data(source=what), root, kind)
         if isinstance(source, Source | TableSource):
             if name:
                 raise DataError(f"--name {name}: only what is fetched from an address gets a name; leave it out")
-            _fetch(source, root, tell, progress)
+            _fetch(source, root, progress)
         return what
     file = unquote(urlsplit(what.replace("[", "%5B").replace("]", "%5D")).path).rpartition("/")[2]
     called = name or re.sub(r"[^A-Za-z0-9_-]", "_", file.partition(".")[0]) or "images"
@@ -156,10 +155,10 @@ def fetch(what: str, name: str | None, root: Path, *, tell: Tell, progress: Prog
         raise DataError(f"--name {called}: expected a new name of letters, digits, - and _, other than the sources'")
     target = root / FETCHED / called
     if complete(target):
-        tell(f"{called} is already here, in {target}")
+        logger.info(f"{called} is already here, in {target}")
         return called
     archive = download(Remote(file or "images.zip", (what,)), root / "downloads" / called, progress=progress)
-    tell(f"unpacking {archive.name}")
+    logger.info(f"unpacking {archive.name}")
     unpack(archive, target)
     return called
 
@@ -172,7 +171,7 @@ def available(root: Path) -> list[tuple[str, bool, str]]:
     return rows + [(name, True, f"fetched pictures, in {root / FETCHED / name}") for name in fetched]
 
 
-def find(data: Data, root: Path, tell: Tell, kind: type[Batch] = Labeled) -> AnySource:
+def find(data: Data, root: Path, kind: type[Batch] = Labeled) -> AnySource:
     """Give what `data.source` stands for.
 
     Raises:
@@ -191,7 +190,7 @@ def find(data: Data, root: Path, tell: Tell, kind: type[Batch] = Labeled) -> Any
         return source
     if kind is TableBatch:
         raise DataError(f"data.source: {unknown('table', name, TABLES)}; see: gantool data list")
-    path = locate(name, root, tell)
+    path = locate(name, root)
     if path is None:
         looks_like_path = "/" in name or "\\" in name or "." in name
         what = "no such file or folder" if looks_like_path else unknown("source", name, [*SOURCES, *TABLES])
@@ -227,18 +226,18 @@ def _check_class_count(name: str, classes: Sequence[str]) -> None:
         raise DataError(f"{name}: has {found}, but a translation is between two; choose with data.classes=[A, B]")
 
 
-def _list(problems: Sequence[tuple[str, str]], tell: Tell) -> None:
+def _list(problems: Sequence[tuple[str, str]]) -> None:
     """Tell which pictures of a folder make no pair, or an odd one."""
     for name, reason in problems[:LISTED]:
-        tell(f"{name}: {reason}")
+        logger.info(f"{name}: {reason}")
     if len(problems) > LISTED:
-        tell(f"and {len(problems) - LISTED} more such")
+        logger.info(f"and {len(problems) - LISTED} more such")
 
 
-def _fetch(source: Source | TableSource, root: Path, tell: Tell, progress: Progress | None) -> None:
+def _fetch(source: Source | TableSource, root: Path, progress: Progress | None) -> None:
     if source.here(root):
         return
-    tell(f"fetching {source.name} ({source.summary})")
+    logger.info(f"fetching {source.name} ({source.summary})")
     try:
         source.fetch(root, progress)
     except NetworkError as error:

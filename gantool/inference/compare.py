@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from gantool.inference.scoring import evaluator_of
 from gantool.metrics.evaluate import Evaluator
 from gantool.runs import Run
 from gantool.training import setup
+
+logger = logging.getLogger(__name__)
 
 ROWS, NEIGHBOURS = 8, 4  # of the sheet of nearest images: generated images, and real ones beside each
 
@@ -56,7 +59,6 @@ def compare(
     *,
     device: str,
     data_dir: Path,
-    tell: Callable[[str], None],
     count: int | None = None,
     columns: int = 8,
 ) -> list[Row]:
@@ -67,7 +69,6 @@ def compare(
         path: the picture to write.
         device: see `devices.choose`.
         data_dir: where fetched and decoded data are.
-        tell: is told what is prepared.
         count: generated images of each, in place of each recipe's `train.evaluate_images`.
         columns: pictures of each run.
     """
@@ -75,7 +76,7 @@ def compare(
     first: Evaluator | None = None
     for run in runs:
         trained = TrainedModel(run, "best", device)
-        evaluator = evaluator_of(trained, None, count, data_dir, tell)
+        evaluator = evaluator_of(trained, None, count, data_dir)
         first = first or evaluator
         alike = all(evaluator.about[name] == first.about[name] for name in ("extractors", "fake", "within_classes"))
         same = alike and torch.equal(evaluator.reality.train, first.reality.train)
@@ -126,24 +127,22 @@ def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str,
     return found
 
 
-def nearest(
-    run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Path, tell: Callable[[str], None]
-) -> dict[str, float]:
+def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Path) -> dict[str, float]:
     """Draw generated images, each beside the training images that are nearest to it.
 
     Returns:
         `copying`, where images were held out, and `copied`; see `Evaluator`.
     """
     trained = TrainedModel(run, checkpoint, device)
-    evaluator = evaluator_of(trained, None, None, data_dir, tell)
-    store = setup.data_of(trained.recipe, data_dir, tell=tell)
+    evaluator = evaluator_of(trained, None, None, data_dir)
+    store = setup.data_of(trained.recipe, data_dir)
     assert isinstance(store, Store)
     extractor = evaluator.extractors[evaluator.guard]
     rows = rows_of(store.labels, trained.recipe.data.held_out, trained.model.consumes).train
     if trained.model.consumes is Paired:
         rows = rows + 1  # what is made is of the targets' kind
     seen = tensor(store.images)
-    tell(f"looking through {len(rows):,} training pictures")
+    logger.info(f"looking through {len(rows):,} training pictures")
     known = torch.cat([extractor(to_float(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])
     made = trained.sample(range(ROWS))
     apart = torch.cdist(extractor(to_float(to_uint8(made))), known)

@@ -135,7 +135,6 @@ def score_run(
     checkpoint: str,
     device: str,
     data_dir: Path,
-    tell: Callable[[str], None],
 ) -> Score:
     """Measure a run's generator against its own pictures, or those of a folder; adds to the run's `scores.jsonl`.
 
@@ -149,13 +148,12 @@ def score_run(
         checkpoint: which one of the run's.
         device: see `devices.choose`.
         data_dir: where fetched and decoded data are.
-        tell: is told what is prepared.
     """
     trained = TrainedModel(run, checkpoint, device)
     if isinstance(trained.model, Classifier):
-        values, about = _answers(trained, names, against, count, data_dir, tell)
+        values, about = _answers(trained, names, against, count, data_dir)
     else:
-        values, about = _pictures(trained, names, against, count, data_dir, tell)
+        values, about = _pictures(trained, names, against, count, data_dir)
     about = {**about, "checkpoint": checkpoint, "epoch": trained.epoch}
     found = Score(str(run.path), values, about, _missing(names, values))
     lines = (run.path / "scores.jsonl").read_text("utf-8") if (run.path / "scores.jsonl").exists() else ""
@@ -170,10 +168,9 @@ def _pictures(
     against: Path | None,
     count: int | None,
     data_dir: Path,
-    tell: Callable[[str], None],
 ) -> tuple[list[Value], dict[str, Any]]:
     """Measure the pictures of a run's generator."""
-    evaluator = evaluator_of(trained, against, count, data_dir, tell)
+    evaluator = evaluator_of(trained, against, count, data_dir)
     paired = against is None and evaluator.asked.targets is not None
     for name in names:
         if name in ANSWERED or (name in PAIRED and not paired):
@@ -194,7 +191,6 @@ def _answers(
     against: Path | None,
     count: int | None,
     data_dir: Path,
-    tell: Callable[[str], None],
 ) -> tuple[list[Value], dict[str, Any]]:
     """Measure the answers of a run's classifier."""
     wanted = ANSWERED if list(names) == list(BY_ITSELF) else names
@@ -207,21 +203,19 @@ def _answers(
         raise GantoolError(f"--against {against}: compares pictures, but {trained.name} makes none; leave it out")
     if count is not None:
         raise GantoolError(f"--images {count}: counts generated pictures, but {trained.name} makes none; leave it out")
-    exam = setup.prepare_training(trained.recipe, data_dir, tell=tell).evaluator
+    exam = setup.prepare_training(trained.recipe, data_dir).evaluator
     assert isinstance(exam, ClassifierEvaluator)
     found = exam.measure(trained.answer)
     return [Value(name, found[name]) for name in wanted if name in found], exam.about
 
 
-def score_folder(
-    folder: Path, against: Path, names: Sequence[str], *, data_dir: Path, tell: Callable[[str], None]
-) -> Score:
+def score_folder(folder: Path, against: Path, names: Sequence[str], *, data_dir: Path) -> Score:
     """Measure the images of one folder against those of another, at the size of the second one's images."""
     size, channels = _native(against)
     shape: dict[str, Any] = {"size": size, "channels": channels}
-    fake = prepare(Data(source=str(folder), **shape), data_dir, tell=tell)
-    real = prepare(Data(source=str(against), **shape), data_dir, tell=tell)
-    evaluator = _evaluator(real, len(fake), data_dir, tell)
+    fake = prepare(Data(source=str(folder), **shape), data_dir)
+    real = prepare(Data(source=str(against), **shape), data_dir)
+    evaluator = _evaluator(real, len(fake), data_dir)
     made = tensor(fake.images)
     plain = [name for name in names if name not in PAIRED]
     values = _values(evaluator, made, None, plain, data_dir)
@@ -236,15 +230,13 @@ def _missing(names: Sequence[str], values: Sequence[Value]) -> tuple[str, ...]:
     return () if list(names) == list(BY_ITSELF) else tuple(name for name in names if name not in there)
 
 
-def evaluator_of(
-    trained: TrainedModel, against: Path | None, count: int | None, data_dir: Path, tell: Callable[[str], None]
-) -> Evaluator:
+def evaluator_of(trained: TrainedModel, against: Path | None, count: int | None, data_dir: Path) -> Evaluator:
     """Return what measures a trained generator: as training did, or against a folder, or with another count."""
     recipe, spec = trained.recipe, trained.generator.data
     count = count or recipe.train.evaluate_images
     if against is None:
         recipe = engine.change(recipe, {"train.evaluate_images": count})
-        evaluator = setup.evaluator_of(recipe, setup.data_of(recipe, data_dir, tell=tell), data_dir, tell=tell)
+        evaluator = setup.evaluator_of(recipe, setup.data_of(recipe, data_dir), data_dir)
         assert isinstance(evaluator, Evaluator)
         return evaluator
     if trained.shown is not None:
@@ -253,13 +245,13 @@ def evaluator_of(
         )
     _check_missing(against)
     data = Data(source=str(against), size=(spec.height, spec.width), channels=3 if spec.channels == 3 else 1)
-    return _evaluator(prepare(data, data_dir, tell=tell), count, data_dir, tell)
+    return _evaluator(prepare(data, data_dir), count, data_dir)
 
 
-def _evaluator(store: Store, count: int, data_dir: Path, tell: Callable[[str], None]) -> Evaluator:
+def _evaluator(store: Store, count: int, data_dir: Path) -> Evaluator:
     share = Data.model_fields["held_out"].default
     reality = ReferenceSet.of(store, split(store.labels, share))
-    extractors = learn(reality, "auto", data_dir / "extractors", f"{store.path.name}-{round(100 * share)}", tell)
+    extractors = learn(reality, "auto", data_dir / "extractors", f"{store.path.name}-{round(100 * share)}")
     return Evaluator(reality, extractors, count)
 
 

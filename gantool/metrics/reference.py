@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from gantool.errors import RecipeError
 from gantool.images import to_float
 from gantool.metrics.features import Extractor, RandomFeatures, TextureFeatures
 from gantool.metrics.learned import cached, learn_labels, learn_views
+
+logger = logging.getLogger(__name__)
 
 REAL = 5000  # real images that a measurement compares with, at the most
 HELD_OUT = 1000  # held-out images that it looks at, at the most
@@ -89,7 +92,6 @@ def learn(
     wanted: Literal["auto"] | Sequence[str],
     folder: Path,
     key: str,
-    tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Extractor]:
     """Give the extractors for these images, by name, the ones that make up `fd` first.
 
@@ -101,7 +103,6 @@ def learn(
         wanted: their names.
         folder: where learned ones are kept.
         key: names the images and their split in that folder.
-        tell: is told when one is learned.
 
     Raises:
         RecipeError: a judge is wanted of one class.
@@ -128,7 +129,7 @@ def learn(
             continue
 
         def make(name: str = name) -> Any:
-            tell(f"learning the features of `{name}` from the pictures, once")
+            logger.info(f"learning the features of `{name}` from the pictures, once")
             if name == "pretext":
                 return learn_views(reality.train, reality.held_out)
             labels = (reality.train_labels, reality.held_out_labels)

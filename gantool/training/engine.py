@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,6 @@ def train(
     is_trial: bool = False,
     keep_end: bool = False,
     wait: float = 0.0,
-    tell: Callable[[str], None] = lambda _: None,
 ) -> Generator[Report, None, None]:
     """Train a recipe in a run's directory, and go on where its last checkpoint stands if it has one.
 
@@ -91,7 +90,6 @@ def train(
         is_trial: a trial of a search, which keeps fewer checkpoints to go on from; see `Training`.
         keep_end: whether such a trial keeps a checkpoint of its last epoch.
         wait: seconds to wait for another process that still works in the run's directory.
-        tell: is told what happens before the first step.
 
     Yields:
         a report at least every half second or step, and one at the end of each epoch.
@@ -105,11 +103,11 @@ def train(
     with run.lock(wait), _memory(place, recipe.train.batch_size), devices.threads(recipe.train.threads):
         if materials is None:
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
-            materials = prepare_training(recipe, data_dir, tell=tell)
+            materials = prepare_training(recipe, data_dir)
         training = Training(
             recipe, run, materials.store, materials.evaluator, place, is_trial=is_trial, keep_end=keep_end
         )
-        training.restore(tell)
+        training.restore()
         if isinstance(materials.store, Store) and training.model.consumes is Paired and not is_trial:
             pair_sheet(materials.store, run.path / PAIRS)
         try:

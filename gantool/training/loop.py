@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from gantool.training.health import Health
 from gantool.training.monitor import Monitor
 from gantool.training.report import Report
 from gantool.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 0.5  # seconds between reports inside of an epoch
 POSITION = (
@@ -312,7 +315,7 @@ class Training:
         if finite and self.saved != (self.epoch, self.batch):
             self._save()
 
-    def restore(self, tell: Callable[[str], None]) -> None:
+    def restore(self) -> None:
         """Take the newest whole checkpoint of the run, if it has any."""
         files = [self.run.checkpoints / f"{name}.pt" for name in ("next", "last", "previous")]
         found = [file for file in files if file.exists()]
@@ -323,12 +326,14 @@ class Training:
             except CheckpointError as error:
                 if index == len(found) - 1:
                     raise
-                tell(f"{error}; going on from {found[index + 1].name}")
+                logger.warning(f"{error}; going on from {found[index + 1].name}")
             else:
                 if file.stem == "next":
                     self._promote()
                 self.run.rewind(self.epoch - 1)
-                tell(f"going on after epoch {self.epoch - 1}" + (f", batch {self.batch}" if self.batch else ""))
+                if not self.is_trial:
+                    batch = f", batch {self.batch}" if self.batch else ""
+                    logger.info(f"going on after epoch {self.epoch - 1}{batch}")
                 return
         if self.run.entries():
             self.run.rewind(0)  # it was killed between its first line and its first checkpoint

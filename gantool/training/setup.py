@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from gantool.metrics.reference import FEW, ReferenceSet, learn
 from gantool.models.base import Generative
 from gantool.recipe.blocks import Recipe
 
+logger = logging.getLogger(__name__)
+
 
 class TrainingSetup(NamedTuple):
     """What training needs besides a recipe: the decoded data, and what measures models of them."""
@@ -26,36 +28,27 @@ class TrainingSetup(NamedTuple):
     evaluator: Evaluator | ClassifierEvaluator
 
 
-def prepare_training(
-    recipe: Recipe, data_dir: Path, *, store: Store | Table | None = None, tell: Callable[[str], None] = lambda _: None
-) -> TrainingSetup:
+def prepare_training(recipe: Recipe, data_dir: Path, *, store: Store | Table | None = None) -> TrainingSetup:
     """Give what training a recipe needs, found or made once in the data directory.
 
     Args:
         recipe: what is to be trained.
         data_dir: where fetched and decoded data, and learned extractors, are.
         store: the recipe's decoded data, where they are open already.
-        tell: is told what happens.
     """
     if store is None:
-        store = data_of(recipe, data_dir, tell=tell)
-    tell(describe_split(recipe, store))
-    return TrainingSetup(store, evaluator_of(recipe, store, data_dir, tell=tell))
+        store = data_of(recipe, data_dir)
+    logger.info(describe_split(recipe, store))
+    return TrainingSetup(store, evaluator_of(recipe, store, data_dir))
 
 
-def data_of(recipe: Recipe, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None) -> Store | Table:
+def data_of(recipe: Recipe, data_dir: Path) -> Store | Table:
     """Give the decoded data that a recipe's model learns from: pictures, or a table."""
     kind = models.find(recipe.model["name"]).consumes
-    return (
-        table(recipe.data, data_dir, tell=tell)
-        if kind is TableBatch
-        else prepare(recipe.data, data_dir, kind, tell=tell)
-    )
+    return table(recipe.data, data_dir) if kind is TableBatch else prepare(recipe.data, data_dir, kind)
 
 
-def evaluator_of(
-    recipe: Recipe, store: Store | Table, data_dir: Path, *, tell: Callable[[str], None] = lambda _: None
-) -> Evaluator | ClassifierEvaluator:
+def evaluator_of(recipe: Recipe, store: Store | Table, data_dir: Path) -> Evaluator | ClassifierEvaluator:
     """Give what measures a recipe's models; extractors that are learned from the pictures are learned once."""
     model, share = models.find(recipe.model["name"]), recipe.data.held_out
     if isinstance(store, Table):
@@ -65,7 +58,7 @@ def evaluator_of(
         return ClassifierEvaluator.of_pictures(store, rows)
     reality = ReferenceSet.of(store, rows, model.consumes)
     folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
-    extractors = learn(reality, recipe.train.extractors, folder, key, tell)
+    extractors = learn(reality, recipe.train.extractors, folder, key)
     asked: int | SampleRequest = recipe.train.evaluate_images
     if model.consumes is not Labeled:
         asked = SampleRequest.translations(store, rows, model.consumes, recipe.train.evaluate_images)

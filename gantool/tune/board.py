@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ from gantool.tune.study import lowest
 if TYPE_CHECKING:
     from gantool.tune.study import Study
     from gantool.tune.trials import Trials
+
+logger = logging.getLogger(__name__)
 
 WIDE = 100  # columns of a terminal from which epochs and sparklines have a place
 TOP = 10  # trials in the table while the search runs
@@ -108,10 +111,6 @@ class Board:
     def _terminal(self) -> bool:
         return terminal.err.is_terminal
 
-    def tell(self, sentence: str) -> None:
-        """Say what is being done."""
-        terminal.tell(sentence)
-
     def begin(self, study: Study, trials: Trials | None = None) -> None:
         """Start to show a study, with the trials that it already has; without `trials` none will run."""
         self.study, self.trials = study, trials
@@ -120,7 +119,7 @@ class Board:
         done, total = len(study.spent()), max(study.wanted, len(study.spent()))
         taken = len(trials.waiting) + len(trials.unconfirmed) + len(trials.unfinished) if trials else 0
         again = f"; {taken} interrupted go on" if taken else ""
-        self.tell(
+        logger.info(
             f"study {study.shown}: {done} of {total} trials done{again}" if done or taken else f"study {study.shown}"
         )
         self._event("begin", study=str(study.shown), done=done, trials=total, interrupted=taken)
@@ -202,7 +201,7 @@ class Board:
         if not self._terminal and not self.as_json:
             score = f"{self._metric} {terminal.number(row.best)}" if math.isfinite(row.best) else ""
             told = "; ".join(part for part in (score, row.why) if part)
-            self.tell(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {'; '.join(self._header())}")
+            logger.info(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {'; '.join(self._header())}")
 
     def tell_if_quicker_inline(self, seconds: float) -> None:
         """Say when the search would have been over sooner without Ray: `seconds` is what it took with it."""
@@ -233,9 +232,9 @@ class Board:
         if rows:
             self._print(self._table(rows))
         if over:
-            self.tell(f"{over} is spent; more of it, and the same command goes on")
+            logger.info(f"{over} is spent; more of it, and the same command goes on")
         if self.quicker:
-            self.tell(self.quicker)
+            logger.info(self.quicker)
 
     def _event(self, what: str, **told: Any) -> None:
         if self.as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from gantool.tune.space import Space
 from gantool.tune.study import Study, earlier_study, find_study
 from gantool.tune.trial import run_trial
 from gantool.tune.trials import TrialEnvironment, Trials
+
+logger = logging.getLogger(__name__)
 
 LEAST = 16  # pictures without which a search cannot tell settings apart
 
@@ -89,7 +92,7 @@ def search(
     other = Study(way.source) if way.source else None
     if other is None and not out and not fresh:
         other = earlier_study(recipe)
-    path, old = find_study(out, recipe, fresh=fresh, tell=board.tell)
+    path, old = find_study(out, recipe, fresh=fresh)
     with _taken_back(path, new=not old), exclusive_lock(path / "lock"):
         study = Study.resume(path, recipe) if old else Study.create(path, recipe)
         trials = None
@@ -136,9 +139,7 @@ def _search(
     objective: Objective,
 ) -> Trials:
     recipe = study.recipe
-    materials = setup.prepare_training(
-        recipe, data_dir, tell=board.tell
-    )  # what is made once, before all trials need it
+    materials = setup.prepare_training(recipe, data_dir)  # what is made once, before all trials need it
     decoded = materials.store if isinstance(materials.store, Store) else None
     if decoded and len(decoded) < LEAST:
         raise DataError(
@@ -172,9 +173,9 @@ def _learn_from(study: Study, other: Study, board: Board, *, points: bool) -> No
     """Begin a new study with what an earlier one has: trials that are the same here, and perhaps its best values."""
     taken = take_over(study, other)
     if taken:
-        board.tell(f"{several(taken, 'finished trial')} of {other.shown} {'are' if taken > 1 else 'is'} taken over")
+        logger.info(f"{several(taken, 'finished trial')} of {other.shown} {'are' if taken > 1 else 'is'} taken over")
     if points:
-        board.tell(f"{begin_with(study, other)} of the best values of {other.shown} come first")
+        logger.info(f"{begin_with(study, other)} of the best values of {other.shown} come first")
 
 
 def _planned(
@@ -188,7 +189,7 @@ def _planned(
     plan = Plan.of(study.recipe, 60 * way.minutes - (time.monotonic() - board.start), epoch, place.slots)
     assert plan.recipe.tune is not None
     study.replan(plan.recipe.tune)
-    board.tell(plan.sentence())
+    logger.info(plan.sentence())
     return plan
 
 
@@ -205,7 +206,7 @@ def _on_ray(
 
     board.study = study  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
     if way.address != connect.HERE:
-        board.tell("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
+        logger.info("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
     with connect.connected(way.address, verbose=way.verbose) as found:
         from gantool.tune.cluster import pool
 
@@ -214,7 +215,7 @@ def _on_ray(
         slots = connect.share(found, study.tune, place.device, need)
         device = "cuda" if slots.gpus else "cpu"
         place = TrialEnvironment(place.data_dir, place.store, device, slots.gpus, slots.count)
-        board.tell(slots.sentence())
+        logger.info(slots.sentence())
         trials = Trials(study, board, place, stopped, _planned(study, materials, place, board, way))
         board.begin(study, trials)
         pool.run_trials(trials, slots, objective)

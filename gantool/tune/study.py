@@ -6,12 +6,13 @@ import contextlib
 import copy
 import itertools
 import json
+import logging
 import math
 import re
 import sqlite3
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from gantool.tune.race import SELECTION, Confirmed, Outcome, Race, race
 from gantool.tune.samplers import derived, pruner, sampler
 from gantool.tune.space import Space
 from gantool.tune.verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 DATABASE = "study.db"
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
@@ -575,16 +578,13 @@ def _first_difference(before: Any, after: Any, key: str = "") -> str | None:
     return key.rstrip(".") if before != after else None
 
 
-def find_study(
-    out: Path | None, recipe: Recipe, *, fresh: bool, tell: Callable[[str], None] = lambda _: None
-) -> tuple[Path, bool]:
+def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, bool]:
     """Return the directory of a search, and whether a study is in it that goes on.
 
     Args:
         out: the directory; without it the newest study of this recipe in `runs/`, or a new one.
         recipe: what is searched.
         fresh: start anew; a study at `out` is moved aside.
-        tell: is told by which key the newest study of this name is that of another recipe.
     """
     if out is None:
         mine = _studies(recipe)
@@ -594,7 +594,7 @@ def find_study(
         if mine and not fresh:
             with contextlib.suppress(GantoolError):
                 key = differs(mine[-1], recipe)
-                tell(f"{mine[-1]} differs in {key}: a new study begins (--from takes its best values)")
+                logger.info(f"{mine[-1]} differs in {key}: a new study begins (--from takes its best values)")
         return make_directory(None, recipe.name), False
     if (out / STUDY).is_file():
         if not fresh:

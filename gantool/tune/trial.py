@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +102,26 @@ def _run(chosen: Recipe, config: dict[str, Any]) -> Run:
     return Run.create(config["recipe"], name=chosen.name, out=folder)
 
 
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Log warnings only while the block runs."""
+    logger = logging.getLogger("gantool")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _gathered(chosen: Recipe, config: dict[str, Any]) -> TrainingSetup:
     """Give the data and what measures; the trials of a process share them, unless their data are what is searched."""
     blocks = (chosen.data, chosen.train.extractors, chosen.train.evaluate_images, chosen.model["name"])
     key = repr((blocks, config["store"], config["data_dir"]))
     if key not in _materials:
         store = open_store(Path(config["store"])) if config["store"] else None
-        made = setup.prepare_training(chosen, Path(config["data_dir"]), store=store)
+        with _unlogged():  # the search has logged it
+            made = setup.prepare_training(chosen, Path(config["data_dir"]), store=store)
         _materials.clear()
         _materials[key] = made
     return _materials[key]

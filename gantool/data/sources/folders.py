@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gantool.data.archive import complete, unpack
 from gantool.data.sources.images import Picture
 from gantool.errors import DataError, unknown
 from gantool.files import is_file
+
+logger = logging.getLogger(__name__)
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FETCHED = "fetched"  # folder of the data directory where `data fetch URL --name NAME` unpacks to
@@ -92,13 +95,12 @@ def digest(path: Path, files: Mapping[str, Sequence[Path]]) -> str:
     return mark.hexdigest()
 
 
-def locate(source: str, root: Path, tell: Callable[[str], None]) -> Path | None:
+def locate(source: str, root: Path) -> Path | None:
     """Give the folder that `data.source` stands for: a path, an archive (unpacked once), or a fetched name.
 
     Args:
         source: what the recipe says.
         root: the data directory.
-        tell: is told when an archive is unpacked.
     """
     path = Path(os.path.expanduser(source))  # noqa: PTH111  Path.expanduser raises on an unknown user
     if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises on a name that is too long
@@ -113,7 +115,7 @@ def locate(source: str, root: Path, tell: Callable[[str], None]) -> Path | None:
         # The last folder has the archive's name: a flat one is a class of that name.
         target = root / "unpacked" / mark / (re.sub(r"[^A-Za-z0-9_-]", "_", path.name.partition(".")[0]) or "images")
         if not complete(target):
-            tell(f"unpacking {source}")
+            logger.info(f"unpacking {source}")
             unpack(path, target)
         return target
     fetched = root / FETCHED / source
