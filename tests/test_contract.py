@@ -120,30 +120,27 @@ def waits(function):
                 yield f"{function.name}: {name}"
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "training/trainer.py",
-        *(f"models/{name}.py" for name in [*models.names(), "base", "losses", "augment"]),
-    ],
-)
-def test_no_step_waits_for_a_number(file):
+STEPPING = {
+    *("play", "step", "_gradients", "_update_ema", "latents", "forward", "__call__"),
+    *("logits_pair", "judged", "answers", "penalties", "shown"),
+    *("generator", "discriminator", "discriminators_turn", "generators_turn"),
+}
+FILES = ["training/trainer.py", *(f"models/{name}.py" for name in [*models.names(), "base", "losses", "augment"])]
+
+
+def methods(file):
     tree = ast.parse((Path(inspect.getfile(losses)).parents[1] / file).read_text(encoding="utf-8"))
-    stepping = {
-        "play",
-        "step",
-        "_gradients",
-        "_add_to_average",
-        "score_both",
-        "judged",
-        "latents",
-        "forward",
-        "answers",
-    }
-    stepping |= {"penalties", "__call__", "shown", "generator", "discriminators_turn", "generators_turn"}
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    watched = [node for node in functions if node.name in stepping or file == "models/losses.py"]
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_step_waits_for_a_number(file):
+    watched = [node for node in methods(file) if node.name in STEPPING or file == "models/losses.py"]
     assert [call for function in watched for call in waits(function)] == []
+
+
+def test_every_name_of_a_step_is_one_that_is_in_use():
+    assert {node.name for file in FILES for node in methods(file)} >= STEPPING
 
 
 # Every recipe

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -152,15 +153,8 @@ class UnconditionalGAN(LatentModel):
 
     def discriminators_turn(self, real: Tensor, fake: Tensor) -> Turn:
         """Give the discriminator's move against fake images that hold no graph."""
-        real_scores, fake_scores = self.logits_pair(real, fake)
-        return Turn(
-            self.discriminator,
-            {
-                "adversarial": self.loss(real=real_scores, fake=fake_scores),
-                **self.loss.penalties(self.judged, real, fake),
-            },
-            self.loss.answers(real=real_scores, fake=fake_scores),
-        )
+        pair = self.logits_pair(real, fake)
+        return Turn(self.discriminator, *self.loss.discriminator(*pair, self.judged, real, fake))
 
     def generators_turn(self, real: Tensor, fake: Tensor) -> Turn:
         """Give the generator's move, by which it made the fake images."""
@@ -233,15 +227,9 @@ class ConditionalGAN(LatentModel):
         real, labels = batch
         fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
         fake = self.generator(self.latents(real), fake_labels)
-        real_scores, fake_scores = self.logits_pair(real, labels, fake.detach(), fake_labels)
-        yield Turn(
-            self.discriminator,
-            {
-                "adversarial": self.loss(real=real_scores, fake=fake_scores),
-                **self.loss.penalties(lambda images: self.judged(images, labels), real, fake),
-            },
-            self.loss.answers(real=real_scores, fake=fake_scores),
-        )
+        pair = self.logits_pair(real, labels, fake.detach(), fake_labels)
+        score = partial(self.judged, labels=labels)
+        yield Turn(self.discriminator, *self.loss.discriminator(*pair, score, real, fake))
         with frozen(self.discriminator):
             loss = self.loss.generator(fake=self.judged(fake, fake_labels), real=lambda: self.judged(real, labels))
         yield Turn(self.generator, {"adversarial": loss})

@@ -113,9 +113,8 @@ class CycleGAN(Translator):
         losses, scores = {}, []
         for kind, (real, fake) in shown.items():
             real_scores, fake_scores = self.judged(kind, real), self.judged(kind, fake)
-            losses[f"adversarial_{kind}"] = self.loss(real=real_scores, fake=fake_scores)
-            penalties = self.loss.penalties(partial(self.judged, kind), real, fake)
-            losses.update({f"{name}_{kind}": penalty for name, penalty in penalties.items()})
+            own, _ = self.loss.discriminator(real_scores, fake_scores, partial(self.judged, kind), real, fake)
+            losses.update({f"{name}_{kind}": loss for name, loss in own.items()})
             scores.append((real_scores, fake_scores))
         real_scores, fake_scores = (torch.cat(both) for both in zip(*scores, strict=True))
         return Turn(self.discriminator, losses, self.loss.answers(real=real_scores, fake=fake_scores))

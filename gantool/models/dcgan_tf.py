@@ -87,12 +87,8 @@ class DCGANTF(UnconditionalGAN):
         fake = self.generator(self.latents(real))
         self.check_fit(real, fake)
         real_scores, fake_scores = self.judged(real), self.judged(fake)
-        against = {
-            "adversarial": self.loss(real=real_scores, fake=fake_scores),
-            **self.loss.penalties(self.judged, real, fake),
-        }
         yield (
-            Turn(self.discriminator, against, self.loss.answers(real=real_scores, fake=fake_scores)),
+            Turn(self.discriminator, *self.loss.discriminator(real_scores, fake_scores, self.judged, real, fake)),
             Turn(self.generator, {"adversarial": self.loss.generator(fake=fake_scores, real=lambda: real_scores)}),
         )
 

@@ -122,6 +122,26 @@ class Adversarial:
         """Give images as a discriminator is shown them: [N, C, H, W]."""
         return augmented(images, self.augment) if self.augment else images
 
+    def discriminator(
+        self,
+        real_scores: Tensor,
+        fake_scores: Tensor,
+        score: Callable[[Tensor], Tensor],
+        real: Tensor,
+        fake: Tensor,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the losses and the statistics of the discriminator's turn, as `Turn` takes them.
+
+        Args:
+            real_scores: logits of the real images.
+            fake_scores: logits of the fake images.
+            score: maps images to logits, for the penalties.
+            real: images of the data.
+            fake: images of the generator.
+        """
+        losses = {"adversarial": self(real=real_scores, fake=fake_scores), **self.penalties(score, real, fake)}
+        return losses, self.answers(real=real_scores, fake=fake_scores)
+
     def penalties(self, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Give the weighted penalties of the discriminator's turn, by the name that the log gives them."""
         losses = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -73,14 +74,8 @@ class Pix2Pix(Translator):
         source, target = batch
         fake = self.generator(source)
         real_scores, fake_scores = self.judged(source, target), self.judged(source, fake.detach())
-        yield Turn(
-            self.discriminator,
-            {
-                "adversarial": self.loss(real=real_scores, fake=fake_scores),
-                **self.loss.penalties(lambda images: self.judged(source, images), target, fake),
-            },
-            self.loss.answers(real=real_scores, fake=fake_scores),
-        )
+        score = partial(self.judged, source)
+        yield Turn(self.discriminator, *self.loss.discriminator(real_scores, fake_scores, score, target, fake))
         adversarial = self.loss.generator(fake=self.judged(source, fake), real=lambda: self.judged(source, target))
         yield Turn(self.generator, {"adversarial": adversarial, "l1": self.l1 * l1_loss(fake, target)})
 
