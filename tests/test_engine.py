@@ -522,9 +522,9 @@ def test_a_position_of_an_older_version_has_more_names_which_are_left_out(tmp_pa
     checkpoints.save(run.checkpoints / "last.pt", state)
     longer = resume.resumed(run, None, {"train.epochs": 2})
     course = training_of(longer, run, data_dir)
-    course.restore(lambda _: None)
-    assert course.epoch == 2
-    assert not hasattr(course, "last_cost")
+    course.restore()
+    assert course.progress.epoch == 2
+    assert not hasattr(course.progress, "last_cost")
 
 
 def test_a_loss_that_is_too_large_is_told_though_the_epoch_is_not_measured(tmp_path, data_dir):
@@ -543,7 +543,7 @@ def test_weights_that_are_not_finite_end_a_run_after_any_epoch(tmp_path, data_di
 
     def spoiling(*given):
         told = step(*given)
-        if (course.epoch, course.batch) == (2, len(course.stream) - 1):
+        if (course.progress.epoch, course.progress.batch) == (2, len(course.stream) - 1):
             with torch.no_grad():
                 next(course.model.parameters()).fill_(math.nan)
         return told

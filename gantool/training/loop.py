@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -35,13 +37,51 @@ from gantool.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.5  # seconds between reports inside of an epoch
-POSITION = (
-    *("epoch", "batch", "images", "seconds", "epoch_seconds", "measured_seconds"),
-    *("best", "best_epoch", "tie", "sums", "first_gradients", "gradient"),
-)  # what a checkpoint holds besides weights and their optimizers
 START = 50  # steps whose gradients later ones are compared with
 CHECKPOINTS = 0.05  # of a trial's time that its checkpoints may take
 DISK = 100e6  # bytes a second, until a checkpoint has been timed
+
+
+@dataclass
+class Progress:
+    """How far a training is. A checkpoint keeps all of it under `position`.
+
+    Args:
+        epoch: the epoch that is under way, from 1.
+        batch: batches of this epoch that are done.
+        images: real images shown so far.
+        seconds: of the finished epochs.
+        epoch_seconds: of this epoch.
+        measured_seconds: of all measurements, part of `seconds`.
+        best: the lowest value of the run's metric.
+        best_epoch: the epoch of `best`; 0 before the first measurement.
+        tie: the cross-entropy at `best`, which decides between equal errors of classifiers.
+        sums: of this epoch, the sum and the count of each logged value by name.
+        first_gradients: norms of the generator's gradient in the first steps.
+        gradient: the newest mean norm of the generator's gradient.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    measured_seconds: float = 0.0
+    best: float = math.inf
+    best_epoch: int = 0
+    tie: float = math.inf
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    first_gradients: list[float] = field(default_factory=list)
+    gradient: float = math.nan
+
+    @classmethod
+    def of(cls, position: Mapping[str, Any]) -> Self:
+        """Return the progress that a checkpoint holds; names of older versions are left out."""
+        return cls(**{each.name: position[each.name] for each in dataclasses.fields(cls)})
+
+    def next_epoch(self) -> None:
+        """Begin the next epoch."""
+        self.epoch, self.batch, self.sums, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
 
 
 class Training:
@@ -80,13 +120,7 @@ class Training:
         self.assess = Monitor.of(evaluator, self.model, device)
         self.health = Health()
         self.measured = frozenset(self._schedule())
-        self.epoch, self.batch, self.images, self.seconds = 1, 0, 0, 0.0
-        self.sums: dict[str, list[float]] = {}  # of this epoch: sum and count by name
-        self.epoch_seconds = self.measured_seconds = 0.0
-        self.first_gradients: list[float] = []
-        self.gradient = math.nan
-        self.best, self.best_epoch = math.inf, 0
-        self.tie = math.inf  # the cross-entropy of the best, which decides between equal errors
+        self.progress = Progress()
         self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
         self.saved_at = time.perf_counter()
         # The weights and Adam's two means of each: what it takes is only known once one is written.
@@ -94,11 +128,11 @@ class Training:
 
     def epochs(self) -> Iterator[Report]:
         """Train to the recipe's last epoch; see `engine.train`."""
-        while self.epoch <= self.settings.epochs:
-            stream = self.stream.epoch(self.epoch, self.batch)
-            while self.batch < len(self.stream):
+        while self.progress.epoch <= self.settings.epochs:
+            stream = self.stream.epoch(self.progress.epoch, self.progress.batch)
+            while self.progress.batch < len(self.stream):
                 self._steps(stream)
-                if self._worth_saving() and self.batch < len(self.stream):
+                if self._worth_saving() and self.progress.batch < len(self.stream):
                     self.save_where_it_stands()
                 yield self._report()
             yield self._end_epoch()
@@ -108,13 +142,13 @@ class Training:
         start, told = time.perf_counter(), []
         with devices.rng_scope(self.device, self.trainer.randomness):
             for batch in stream:
-                told.append(self.trainer.step(batch, self.epoch - 1 + self.batch / len(self.stream)))
-                self.batch += 1
-                self.images += len(batch[0])
+                told.append(self.trainer.step(batch, self.progress.epoch - 1 + self.progress.batch / len(self.stream)))
+                self.progress.batch += 1
+                self.progress.images += len(batch[0])
                 if time.perf_counter() - start > PATIENCE:
                     break
         self._read(told)
-        self.epoch_seconds += time.perf_counter() - start
+        self.progress.epoch_seconds += time.perf_counter() - start
 
     def _read(self, told: list[dict[str, Tensor]]) -> None:
         """Add what steps told to the epoch's sums, in order, so that it does not matter when they are read.
@@ -129,27 +163,27 @@ class Training:
             values = torch.stack([told[index][name] for index in at]).double().tolist()
             bad = [(index, name, value) for index, value in zip(at, values, strict=True) if not math.isfinite(value)]
             wrong += bad[:1]
-            total = self.sums.setdefault(name, [0.0, 0])
+            total = self.progress.sums.setdefault(name, [0.0, 0])
             for value in values:
                 total[0] += value
                 total[1] += 1
             if name == "gradients/generator":
                 early = [value for index, value in zip(at, values, strict=True) if begin + index < START]
-                self.first_gradients += early
+                self.progress.first_gradients += early
         if wrong:
             index, name, value = min(wrong)
-            raise self._failure(f"{name} became {value}", self.batch - len(told) + index + 1)
+            raise self._failure(f"{name} became {value}", self.progress.batch - len(told) + index + 1)
 
     def _end_epoch(self) -> Report:
         start = time.perf_counter()
-        settings, epoch = self.settings, self.epoch
+        settings, epoch = self.settings, self.progress.epoch
         last = epoch == settings.epochs
         keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
         own = last or epoch % settings.checkpoint_every == 0
         save = (self.keep_end if last else self._worth_saving()) if self.is_trial else own
         due = epoch in self.measured
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
-            raise self._failure("the weights are no longer finite", self.batch)
+            raise self._failure("the weights are no longer finite", self.progress.batch)
         with self.trainer.ema_weights():
             metrics, measured = self._measure() if due else ({}, {})
             picture, seen = self.assess.look()
@@ -157,13 +191,13 @@ class Training:
         news = self._diagnose({**seen, **measured}, measured=due)
         score = metrics.get(self.recipe.metric, math.inf)
         tie = metrics.get("cross_entropy", math.inf)
-        improved = (score, tie) < (self.best, self.tie)
+        improved = (score, tie) < (self.progress.best, self.progress.tie)
         if improved:
-            self.best, self.best_epoch, self.tie = score, epoch, tie
-        self.seconds += self.epoch_seconds + time.perf_counter() - start
+            self.progress.best, self.progress.best_epoch, self.progress.tie = score, epoch, tie
+        self.progress.seconds += self.progress.epoch_seconds + time.perf_counter() - start
         report = self._report(metrics, tuple(news), finished=True)
         self.run.log(report.entry())
-        self.epoch, self.batch, self.sums, self.epoch_seconds = epoch + 1, 0, {}, 0.0
+        self.progress.next_epoch()
         if improved:
             checkpoints.save(self.run.checkpoints / "best.pt", self._weights(epoch))
         if save:
@@ -191,17 +225,17 @@ class Training:
     def _measure(self) -> tuple[dict[str, float], dict[str, Any]]:
         start = time.perf_counter()
         metrics, seen = self.assess.measure()
-        self.measured_seconds += time.perf_counter() - start
+        self.progress.measured_seconds += time.perf_counter() - start
         return metrics, seen
 
     def _diagnose(self, seen: dict[str, Any], *, measured: bool) -> list[Diagnosis]:
         """Judge the epoch by what its steps told and by what was seen of the model after it."""
         means = self._means()
-        self.gradient = means.get("gradients/generator", self.gradient)
+        self.progress.gradient = means.get("gradients/generator", self.progress.gradient)
         optimum = self._optimum
         return self.health.observe(
             Observation(
-                epoch=self.epoch,
+                epoch=self.progress.epoch,
                 step=self.trainer.steps,
                 measured=measured,
                 losses=self._losses(means),
@@ -209,8 +243,8 @@ class Training:
                 rates={name: self.settings.optimizer_of(name).lr for name in self.trainer.names.values()},
                 accuracy=means.get("scores/accuracy") if "scores/fake" in means else None,
                 fake_answer=means.get("scores/fake") if optimum is not None else None,
-                gradient=None if math.isnan(self.gradient) else self.gradient,
-                first_gradient=max(self.first_gradients, default=None),
+                gradient=None if math.isnan(self.progress.gradient) else self.progress.gradient,
+                first_gradient=max(self.progress.first_gradients, default=None),
                 train_images=self.stream.count,
                 **seen,
             )
@@ -222,7 +256,7 @@ class Training:
 
     def _means(self) -> dict[str, float]:
         """Give the means over this epoch of what steps told, and how far D's answers are from the optimum's 1/2."""
-        means = {name: total / count for name, (total, count) in self.sums.items()}
+        means = {name: total / count for name, (total, count) in self.progress.sums.items()}
         optimum = self._optimum
         if optimum is not None:
             for name in ("real", "fake"):
@@ -236,24 +270,24 @@ class Training:
     def _report(
         self, metrics: dict[str, float] | None = None, news: tuple[Diagnosis, ...] = (), *, finished: bool = False
     ) -> Report:
-        batches = self.batch or len(self.stream)
+        batches = self.progress.batch or len(self.stream)
         means = self._means()
         losses = self._losses(means)
         return Report(
-            epoch=self.epoch,
+            epoch=self.progress.epoch,
             finished=finished,
             share=batches / len(self.stream),
-            images=self.images,
-            seconds=self.seconds + (0 if finished else self.epoch_seconds),
-            images_per_second=batches * self.stream.batch_size / max(self.epoch_seconds, 1e-9),
+            images=self.progress.images,
+            seconds=self.progress.seconds + (0 if finished else self.progress.epoch_seconds),
+            images_per_second=batches * self.stream.batch_size / max(self.progress.epoch_seconds, 1e-9),
             losses=losses,
             scores={name: value for name, value in means.items() if name not in losses},
             metrics=metrics or {},
-            best=self.best,
+            best=self.progress.best,
             measured_with=self.assess.about if metrics else {},
             diagnoses=self.health.active,
             news=news,
-            measured_seconds=self.measured_seconds,
+            measured_seconds=self.progress.measured_seconds,
         )
 
     def _failure(self, what: str, batch: int) -> TrainingError:
@@ -262,12 +296,12 @@ class Training:
             good = self.saved[0] - 1
             self.run.rewind(good)
             back = f"rolled back to the checkpoint of epoch {good}"
-        elif self.best_epoch:
-            back = f"the best checkpoint, of epoch {self.best_epoch}, is kept"
+        elif self.progress.best_epoch:
+            back = f"the best checkpoint, of epoch {self.progress.best_epoch}, is kept"
         else:
             back = "no checkpoint was reached"
-        where = f"epoch {self.epoch}, batch {batch}"
-        self.run.log({"epoch": self.epoch, "batch": batch, "diagnoses": ["nonfinite"], "failed": what})
+        where = f"epoch {self.progress.epoch}, batch {batch}"
+        self.run.log({"epoch": self.progress.epoch, "batch": batch, "diagnoses": ["nonfinite"], "failed": what})
         return TrainingError(
             f"{self.run.path}: {what} in {where}; {back}; start a new run with a lower train.optimizer.lr than "
             f"{self.settings.optimizer.lr:g} (gantool explain nonfinite)"
@@ -280,17 +314,17 @@ class Training:
                 "spec": batches.plain(self.spec),
                 "classes": list(self.spec.classes),
                 "epoch": epoch,
-                "metric": {self.recipe.metric: self.best} if epoch == self.best_epoch else {},
+                "metric": {self.recipe.metric: self.progress.best} if epoch == self.progress.best_epoch else {},
                 "model": self.model.state_dict(),
                 "examples": self.assess.examples,
             }
 
     def _state(self) -> dict[str, Any]:
         return {
-            **self._weights(self.epoch - 1),
+            **self._weights(self.progress.epoch - 1),
             "trainer": self.trainer.state_dict(),
             "health": self.health.state_dict(),
-            "position": {name: getattr(self, name) for name in POSITION},
+            "position": dataclasses.asdict(self.progress),
             "threads": torch.get_num_threads(),
         }
 
@@ -299,7 +333,7 @@ class Training:
         start = time.perf_counter()
         checkpoints.save(self.run.checkpoints / "next.pt", self._state())
         self._promote()
-        self.saved, self.saved_at = (self.epoch, self.batch), time.perf_counter()
+        self.saved, self.saved_at = (self.progress.epoch, self.progress.batch), time.perf_counter()
         self.save_cost = self.saved_at - start
 
     def _promote(self) -> None:
@@ -312,7 +346,7 @@ class Training:
     def save_where_it_stands(self) -> None:
         """Write a checkpoint, if there is anything new and it is finite."""
         finite = math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
-        if finite and self.saved != (self.epoch, self.batch):
+        if finite and self.saved != (self.progress.epoch, self.progress.batch):
             self._save()
 
     def restore(self) -> None:
@@ -330,10 +364,10 @@ class Training:
             else:
                 if file.stem == "next":
                     self._promote()
-                self.run.rewind(self.epoch - 1)
+                self.run.rewind(self.progress.epoch - 1)
                 if not self.is_trial:
-                    batch = f", batch {self.batch}" if self.batch else ""
-                    logger.info(f"going on after epoch {self.epoch - 1}{batch}")
+                    batch = f", batch {self.progress.batch}" if self.progress.batch else ""
+                    logger.info(f"going on after epoch {self.progress.epoch - 1}{batch}")
                 return
         if self.run.entries():
             self.run.rewind(0)  # it was killed between its first line and its first checkpoint
@@ -350,9 +384,8 @@ class Training:
         load_weights(self.model, state["model"], file)
         self.trainer.load_state_dict(state["trainer"])
         self.health.load_state_dict(state["health"])
-        for name in POSITION:
-            setattr(self, name, state["position"][name])
-        self.saved = (self.epoch, self.batch)
+        self.progress = Progress.of(state["position"])
+        self.saved = (self.progress.epoch, self.progress.batch)
         # Of a checkpoint of version 0.1 the number is not known. `engine.train` restores this process's own.
         torch.set_num_threads(state.get("threads", torch.get_num_threads()))
 
