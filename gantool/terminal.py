@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from gantool.data.tables import Table as Examples
     from gantool.inference.compare import Row
     from gantool.inference.scoring import Score
     from gantool.models.shapes import Layer
     from gantool.recipe.blocks import Recipe
-    from gantool.training.report import Report
 
 
 class _Console(Console):
@@ -117,105 +104,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-class Training:
-    """The live line of a training run, and at most 20 lines that stay; without a terminal, at most 50 lines."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self.start, self.first = 0.0, -1.0  # when the first report came, and how many epochs were done then
-        self.metrics: dict[str, float] = {}
-        self.measured = 0  # the epoch of these metrics
-        self.seen: dict[str, list[str]] = {}  # what was said of each diagnosis
-        self.active: tuple[str, ...] = ()
-        self.progress = Progress(
-            SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), console=err, transient=True
-        )
-        self.task = self.progress.add_task("starting", total=epochs)
-
-    def __enter__(self) -> Self:
-        if err.is_terminal:
-            self.progress.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if err.is_terminal:  # else it would print an empty line
-            self.progress.stop()
-
-    def update(self, report: Report) -> None:
-        """Show a report."""
-        done = report.epoch - 1 + (1 if report.finished else report.share)
-        if self.first < 0:
-            self.start, self.first = time.monotonic(), done
-        elapsed = time.monotonic() - self.start
-        left = elapsed / max(done - self.first, 1e-9) * (self.epochs - done) if done > self.first else math.nan
-        if report.metrics:
-            self.metrics, self.measured = report.metrics, report.epoch
-        self.active = report.diagnoses
-        for diagnosis in report.news:
-            self.seen.setdefault(diagnosis.code, []).append(diagnosis.message)
-            mark = "[bold yellow]warning:[/]" if diagnosis.began else "[green]over:[/]"
-            err.print(f"{mark} epoch {diagnosis.epoch}: {escape(diagnosis.message)}")
-        line = self._line(report, left)
-        self.progress.update(self.task, completed=done, description=escape(line))
-        every = max(1, self.epochs // (20 if err.is_terminal else 50))
-        if report.finished and (report.epoch % every == 0 or report.epoch == self.epochs):
-            err.print(escape(line))
-
-    def summary(self) -> None:
-        """Show what was diagnosed, once the run has ended."""
-        if self.seen:
-            rows = []
-            for code, messages in self.seen.items():
-                told = messages[-1 if code in self.active else 0].removeprefix(f"{code}: ")
-                state = "at the end too" if code in self.active else "over"
-                rows.append((code, state, told.removesuffix(f"; gantool explain {code}")))
-            out.print(table("diagnoses", ("code", "state", "what was seen, and what to try"), rows))
-            hint("gantool explain CODE")
-
-    def _line(self, report: Report, left: float) -> str:
-        """Write a report, what matters most first: narrow terminals cut the end."""
-        losses = {name.partition("/")[0][:1].upper(): 0.0 for name in report.losses}
-        for name, value in report.losses.items():
-            losses[name.partition("/")[0][:1].upper()] += value
-        scores = report.scores
-        parts = [
-            f"epoch {report.epoch}/{self.epochs}",
-            self._distance(report.epoch),
-            *(_answer(name, scores, key) for name, key in (("D(x)", "real"), ("D(G(z))", "fake"))),
-            "" if math.isnan(left) else f"{duration(left)} left",
-            *(f"loss {name} {_short(value)}" for name, value in losses.items()),
-            f"{report.images_per_second:,.0f} {'examples' if 'accuracy' in self.metrics else 'images'}/s",
-        ]
-        return "  ".join(part for part in parts if part)
-
-    def _distance(self, epoch: int) -> str:
-        """Write the last measured fd or accuracy, with its epoch where it is older than a tenth of the run."""
-        if not self.metrics:
-            return ""
-        name = "fd" if "fd" in self.metrics else "accuracy"
-        notes = [f"L1 {number(self.metrics['l1'])}"] if "l1" in self.metrics else []
-        notes += [f"of epoch {self.measured}"] if 10 * (epoch - self.measured) > self.epochs else []
-        value = spread(self.metrics[name], self.metrics.get(f"{name}_deviation"))
-        return f"{name} {value}" + (f" ({', '.join(notes)})" if notes else "")
-
-
-def _answer(name: str, scores: Mapping[str, float], key: str) -> str:
-    """Write the discriminator's mean answer, and how far it is from the 0.5 of a perfect generator."""
-    if f"scores/{key}" not in scores:
-        return ""
-    off, value = scores.get(f"scores/{key}_from_half"), scores[f"scores/{key}"]
-    return f"{name} {_short(value, 2)}" + (f" ({_short(off, 2, '+')})" if off is not None else "")
-
-
-def _short(value: float, digits: int = 3, sign: str = "") -> str:
-    """Write a number of a line that is always there.
-
-    >>> _short(1.38629), _short(0.1, 2, "+"), _short(5.4e19)
-    ('1.386', '+0.10', '5.4e+19')
-    """
-    return f"{value:{sign}.{digits}f}" if abs(value) < 10_000 else f"{value:{sign}.1e}"
 
 
 def score(found: Score, meanings: Mapping[str, str], few: int) -> None:
@@ -327,37 +215,6 @@ def copying(values: Mapping[str, float]) -> None:
         out.print(f"C_T {values['copying']:+.1f}: on the whole, generated pictures are {whole} unseen real ones")
     share = f"{100 * values['copied']:.0f} %"
     out.print(f"{share} of them are nearer to one than all but 1 % of training pictures are to each other")
-
-
-class Downloads:
-    """Progress bars of downloads; without a terminal, nothing."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=err,
-            transient=True,
-        )
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        if err.is_terminal:
-            self.progress.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if err.is_terminal:  # else it would print an empty line
-            self.progress.stop()
-
-    def __call__(self, name: str, done: int, total: int | None) -> None:
-        """Show how far the download of a file is, in bytes."""
-        if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(escape(name), total=total)
-        self.progress.update(self.tasks[name], completed=done, total=total)
 
 
 def shape(size: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ ONLY = {
     "ray": {"tune"},
     "optuna": {"tune", "report"},
     "typer": {"cli"},
-    "rich": {"terminal", "tune"},
+    "rich": {"terminal", "progress", "tune"},
     "filelock": {"files"},
 }
 

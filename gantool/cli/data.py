@@ -29,8 +29,9 @@ def fetch(
     """Fetch a dataset, and say how to use it."""
     from gantool import terminal
     from gantool.data.prepare import fetch as get
+    from gantool.progress import Downloads
 
-    with terminal.Downloads() as progress:
+    with Downloads() as progress:
         source = get(_source_of(what), name, data_root(data_dir), progress=progress)
     if source == "inception":
         terminal.result("the weights of Inception are here; use them with: gantool score RUN --metrics fid")

@@ -67,6 +67,7 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
         TrainingError: a loss is no longer finite, or the run ended diverged, with all that it made kept.
     """
     from gantool import terminal
+    from gantool.progress import TrainingProgress
     from gantool.training.engine import train as training
 
     logger.info(f"run {run.path}")
@@ -74,7 +75,7 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) 
     with (
         _taken_back(run, new=new),
         stopping(lambda: report is not None) as stopped,
-        terminal.Training(chosen.train.epochs) as line,
+        TrainingProgress(chosen.train.epochs) as line,
         contextlib.closing(training(chosen, run, data_dir=data_dir, device=device)) as reports,
     ):
         for report in reports:
