@@ -111,7 +111,7 @@ def test_help_loads_no_heavy_library():
     script = (
         "import sys\nfrom gantool.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'ray', 'optuna', 'numpy', 'PIL', 'pydantic', 'sklearn', 'torchvision'}\n"
+        "heavy = {'torch', 'ray', 'optuna', 'numpy', 'PIL', 'pydantic', 'sklearn', 'torchvision', 'plotly', 'jinja2'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

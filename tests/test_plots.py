@@ -1,28 +1,20 @@
-"""Plots of a search: real files with what they promise, whatever the trials were, and a page on its own."""
+"""The page of a search: charts that show what happened, whatever the trials were, in one file that needs no other."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import random
-import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
-import matplotlib.style
-import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
-from PIL import Image
 
 from gantool.errors import GantoolError
-from gantool.report import charts, plots
+from gantool.report.charts import charts
 from gantool.report.findings import Findings
-from gantool.report.scales import TICKS, Scale, metric_scale, scale_of
+from gantool.report.page import page, write_page
 from gantool.tune.race import Confirmed
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -41,7 +33,8 @@ SPANS = {
     PENALTY: FloatDistribution(0.0, 10.0),
 }
 DONE, STOPPED, FAILED, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING
-ALL = ["history.png", "importances.png", "parallel.png", "slices.png", "index.html"]
+WEIGHTS = {LR: 0.7, DIM: 0.2, BETA: 0.1}
+HOSTILE = "</script><script>alert(1)</script>"
 
 
 def trial(index, state=DONE, value=None, keys=tuple(SPANS), **told):
@@ -65,7 +58,7 @@ def trial(index, state=DONE, value=None, keys=tuple(SPANS), **told):
     )
 
 
-def findings(trials, confirmed=(), winner=None):
+def findings(trials, confirmed=(), winner=None, name="eggs-001"):
     study = optuna.create_study()
     study.add_trials(trials)
     kept = study.get_trials()
@@ -73,183 +66,144 @@ def findings(trials, confirmed=(), winner=None):
     finished = [one for one in kept if one.state == DONE and math.isfinite(one.value)]
     lowest = min(finished, key=lambda one: one.value, default=None)
     number = lowest.number if lowest and winner is None else winner
-    return Findings("fd", kept, values, frozenset({LR}), frozenset({BETA}), list(confirmed), number)
+    return Findings("fd", kept, values, frozenset({LR}), frozenset({BETA}), list(confirmed), number, name=name)
 
 
 def usual():
     """Forty trials with every fate, the winner of which is not the lowest with one seed."""
     states = [DONE, DONE, STOPPED, DONE, FAILED, STOPPED, DONE, RUNNING]
-    told = [{"own": True}, {"copies": True}, *({"why": "<script>: & more"} for _ in range(38))]
+    told = [{"own": True}, {"copies": True}, *({"why": f"{HOSTILE}: & more"} for _ in range(38))]
     trials = [trial(index, states[index % 8], **told[index]) for index in range(40)]
     again = [Confirmed(6, (90.0,)), Confirmed(3, (150.0, 160.0, math.nan)), Confirmed(0, (200.0, 210.0))]
     return findings(trials, again, winner=6)
 
 
-WEIGHTS = {LR: 0.7, DIM: 0.2, BETA: 0.1}
+def drawn(found, name, weights=None):
+    return next(chart for chart in charts(found, weights or {}) if chart.name == name)
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report") / "new"
-    return plots.draw(usual(), WEIGHTS, ["lr mattered <most> & best"], folder)
+def points(figure):
+    """Return the places of a figure's points by the name of their group."""
+    return {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data if trace.mode == "markers"}
 
 
-def picture(path):
-    image = Image.open(path)
-    image.load()
-    return np.asarray(image.convert("RGB")).astype(int)
+# The charts
 
 
-# The files
-
-
-def test_all_files_are_written_and_nothing_else(drawn):
-    assert [path.name for path in drawn] == ALL
-    assert sorted(path.name for path in drawn[0].parent.iterdir()) == sorted(ALL)
-
-
-def test_pictures_open_and_show_something_in_the_promised_colours(drawn):
-    for path in drawn[:-1]:
-        pixels = picture(path)
-        assert pixels.shape[0] > 300
-        assert pixels.shape[1] > 800
-        assert 0.02 < (pixels.min(axis=2) < 250).mean() < 0.5, path
-        assert (pixels[[0, -1]] == 255).all(), "nothing is cut off at the upper and lower edge"
-    for name in ("history.png", "parallel.png", "slices.png"):
-        assert (np.abs(picture(drawn[0].with_name(name)) - (213, 94, 0)).sum(axis=2) < 12).sum() > 100  # the best one
-
-
-def test_without_importances_their_plot_is_neither_listed_nor_left_from_before(tmp_path):
-    plots.draw(usual(), WEIGHTS, [], tmp_path)
-    written = plots.draw(usual(), {}, [], tmp_path)
-    assert [path.name for path in written] == [name for name in ALL if name != "importances.png"]
-    assert not (tmp_path / "importances.png").exists()
-
-
-def test_the_same_findings_make_the_same_files(drawn, tmp_path):
-    for path in plots.draw(usual(), WEIGHTS, ["lr mattered <most> & best"], tmp_path):
-        assert path.read_bytes() == drawn[0].with_name(path.name).read_bytes()
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path):
-    (tmp_path / "file").write_text("here")
-    with pytest.raises(GantoolError, match="file"):
-        plots.draw(usual(), {}, [], tmp_path / "file" / "report")
-
-
-def test_a_users_own_style_is_left_alone_and_pyplot_is_not_loaded(tmp_path):
-    code = (
-        # matplotlib 3.9 uses what a newer pyparsing deprecates
-        "import warnings; warnings.filterwarnings('ignore', category=DeprecationWarning, module=r'matplotlib\\._')\n"
-        "import sys; from gantool.report import plots, findings; from pathlib import Path\n"
-        "assert 'matplotlib' not in sys.modules\n"
-        "found = findings.Findings('fd', [], [], frozenset(), frozenset(), [])\n"
-        "import matplotlib; matplotlib.rcParams['font.size'] = 31\n"
-        f"plots.draw(found, {{}}, [], Path({str(tmp_path)!r}))\n"
-        "assert matplotlib.rcParams['font.size'] == 31; assert 'matplotlib.pyplot' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
-
-
-# What is in them
-
-
-@pytest.fixture
-def styled():
-    with matplotlib.style.context(["default", plots._STYLE]):
-        yield
-
-
-@pytest.mark.usefixtures("styled")
-def test_the_history_has_every_ended_trial_once():
+def test_the_history_has_every_ended_trial_once_and_only_results_as_results():
     found = usual()
-    axes = charts.history(found).axes[0]
-    counts = {points.get_label(): len(points.get_offsets()) for points in axes.collections}
+    chart = drawn(found, "history")
+    assert chart.title == "fd of each trial: the winner is trial 6"
+    (figure,) = chart.figures
+    shown = points(figure)
     states = [one.state for one in found.trials]
-    assert counts["finished"] == states.count(DONE) - 1
-    assert counts["copies of training images"] == 1
-    assert counts["stopped early, at its best"] == states.count(STOPPED)
-    assert counts["failed"] == states.count(FAILED)
-    assert counts["other seeds"] == 5
-    line = axes.lines[0].get_ydata()
-    assert (np.diff(line) <= 0).all()
-    assert line[-1] == pytest.approx(math.log10(found.ranked[0].value))  # 40 to 900 and more: orders of magnitude
-    (star,) = [points for points in axes.collections if points.get_label() == "winner"]
-    assert found.best.value > found.ranked[0].value
-    assert star.get_offsets().tolist() == [pytest.approx([6, math.log10(found.best.value)])]
+    numbers = {state: [one.number for one in found.trials if one.state == state] for state in states}
+    assert [number for number, _ in shown["finished"]] == [number for number in numbers[DONE] if number != 1]
+    assert shown["copies of training images"] == [(1, found.trials[1].value)]
+    assert shown["stopped early, at its best"] == [(number, 900.0 + number) for number in numbers[STOPPED]]
+    assert [number for number, _ in shown["failed"]] == numbers[FAILED]
+    assert shown["your recipe"] == [(0, found.trials[0].value)]
+    assert shown["winner"] == [(6, found.trials[6].value)]
+    assert shown["new seeds"] == [(6, 90), (3, 150), (3, 160), (0, 200), (0, 210)]
+    (line,) = [trace for trace in figure.data if trace.name == "best so far"]
+    assert line.y[-1] == found.ranked[0].value < found.best.value
+    assert figure.layout.yaxis.type == "log", "40 to 900 and more are orders of magnitude"
 
 
-@pytest.mark.usefixtures("styled")
+def test_failed_trials_stand_at_the_upper_edge_with_their_reason_and_not_at_a_number():
+    (figure,) = drawn(findings([trial(0), trial(1, FAILED, why="diverged: <b>")]), "history").figures
+    (failed,) = [trace for trace in figure.data if trace.name == "failed"]
+    assert (failed.yaxis, tuple(failed.y), tuple(figure.layout.yaxis2.range)) == ("y2", (1,), (0, 1))
+    assert failed.hovertext[0].endswith("<br>diverged: &lt;b&gt;")
+    assert figure.layout.yaxis.type == "linear"
+
+
+def test_copies_are_results_where_the_recipes_own_images_are_copies_too_and_stay_marked():
+    shown = points(drawn(findings([trial(0, own=True, copies=True), trial(1, copies=True)]), "history").figures[0])
+    assert [number for number, _ in shown["finished"]] == [0, 1]
+    assert [number for number, _ in shown["copies of training images"]] == [0, 1]
+
+
 def test_bars_are_as_long_as_the_shares_the_largest_above():
-    axes = charts.importances(usual(), WEIGHTS).axes[0]
-    assert [bar.get_width() for bar in axes.patches] == pytest.approx([10, 20, 70])
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["betas.1", "latent_dim", "lr"]
+    chart = drawn(usual(), "importances", WEIGHTS)
+    assert chart.title == "lr mattered most for a low fd"
+    (bars,) = chart.figures[0].data
+    assert list(bars.x) == pytest.approx([10, 20, 70])
+    assert list(bars.y) == ["betas.1", "latent_dim", "lr"]
 
 
-@pytest.mark.usefixtures("styled")
-def test_parallel_lines_go_through_each_value_and_have_a_gap_where_one_is_missing():
+def test_without_importances_their_chart_is_left_out():
+    assert [chart.name for chart in charts(usual(), {})] == ["history", "parallel", "slices"]
+    assert [chart.name for chart in charts(usual(), WEIGHTS)] == ["history", "importances", "parallel", "slices"]
+
+
+def test_parallel_lines_are_the_results_through_the_parameters_that_all_of_them_have():
     found = usual()
-    axes = charts.parallel(found).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "lr",
-        "betas.1",
-        "latent_dim",
-        "loss.name",
-        "r1",
-        "fd",
-    ]
-    shown = [
-        (one, values) for one, values in zip(found.trials, found.values, strict=True) if one.state in (DONE, STOPPED)
-    ]
-    assert len(axes.lines) == len(shown)
-    for line, (one, values) in zip(axes.lines, shown, strict=True):
-        heights = line.get_ydata()
-        assert heights[0] == pytest.approx((math.log10(values[LR]) + 5) / 3)
-        assert heights[1] == pytest.approx((-math.log10(1 - values[BETA]) - 1) / 3)
-        assert heights[2] == pytest.approx((values[DIM] - 16) / 240)
-        assert math.isnan(heights[4]) == (PENALTY not in values)
-        assert math.isnan(heights[5]) == (one.state == STOPPED)
-    best = max(axes.lines, key=lambda line: line.get_linewidth())
-    assert shown[list(axes.lines).index(best)][0].number == found.best.number
-    texts = [text.get_text() for text in axes.texts]
-    assert {"hinge", "<b>$x^2$", "null", "true", "1e-3", "0.999"} <= set(texts)
+    chart = drawn(found, "parallel")
+    (figure,) = chart.figures
+    results = sorted(found.ranked, key=lambda one: one.number)
+    if figure.data[0].type == "parcoords":  # of Optuna 4
+        labels = [axis.label for axis in figure.data[0].dimensions]
+        assert len(figure.data[0].dimensions[0]["values"]) == len(results)
+    else:
+        labels = list(figure.layout.xaxis.ticktext)
+        lines = [trace for trace in figure.data if trace.mode == "lines"]
+        low, high = found.ranked[0].value, found.ranked[-1].value
+        assert [line.y[0] for line in lines] == pytest.approx([(one.value - low) / (high - low) for one in results])
+        assert results[[line.line.width for line in lines].index(4)].number == 6
+        assert chart.title.endswith("; thick: trial 6, the winner")
+    assert labels == ["fd", "1 - betas.1", "latent_dim", "loss.name", "lr"]
+    assert "without copies of training images" in chart.title
 
 
-@pytest.mark.parametrize("keys", [(LR,), (LR, DIM), (LR, BETA, DIM), (LR, BETA, DIM, LOSS), tuple(SPANS)])
-@pytest.mark.usefixtures("styled")
-def test_slices_have_one_plot_a_parameter(keys):
-    figure = charts.slices(findings([trial(index, keys=keys) for index in range(9)]))
-    named = [axes.get_xlabel() for axes in figure.axes if axes.get_visible() and axes.get_xlabel()]
-    assert named == [
-        {LR: "lr", BETA: "betas.1", DIM: "latent_dim", LOSS: "loss.name", PENALTY: "r1"}[key] for key in keys
-    ]
-    first = figure.axes[0].collections[0]
-    assert len(first.get_offsets()) == 9
+def test_parallel_lines_have_a_logarithmic_metric_where_results_are_more_than_ten_times_apart():
+    (figure,) = drawn(findings([trial(index, value=10.0**index) for index in range(3)]), "parallel").figures
+    if figure.data[0].type == "parcoords":
+        assert list(figure.data[0].dimensions[0]["values"]) == pytest.approx([0, 1, 2])
+    else:
+        assert [trace.y[0] for trace in figure.data if trace.mode == "lines"] == pytest.approx([0, 0.5, 1])
+        assert figure.layout.xaxis.ticktext[0] == "log10 of fd"
 
 
-# Scales
+@pytest.mark.parametrize("keys", [(LR,), (LR, BETA, DIM), tuple(SPANS)])
+def test_slices_have_a_figure_a_parameter_as_wide_as_its_range(keys):
+    states = [DONE] * 8 + [STOPPED, FAILED, RUNNING]
+    found = findings([trial(index, state, keys=keys) for index, state in enumerate(states)])
+    chart = drawn(found, "slices")
+    named = {figure.layout.xaxis.title.text: figure for figure in chart.figures}
+    assert list(named) == ["lr", "betas.1", "latent_dim", "loss.name", "r1"][: len(keys)]
+    axis = named["lr"].layout.xaxis
+    assert axis.type == "log"
+    assert tuple(axis.range) == pytest.approx((-5.15, -1.85))
+    assert dict(zip(axis.ticktext, axis.tickvals, strict=True))["3e-4"] == 3e-4
+    shown = points(named["lr"])
+    assert sorted(shown["finished"]) == sorted(
+        (found.values[index][LR], found.trials[index].value) for index in range(8)
+    )
+    assert shown["stopped early, at its best"] == [(found.values[8][LR], 908.0)]
+    assert shown["winner"] == [(found.values[found.winner][LR], found.best.value)]
+    assert [place for place, _ in shown["failed"]] == [found.values[9][LR]]
 
 
-@pytest.mark.parametrize(
-    ("scale", "labels"),
-    [
-        (scale_of(usual(), LR), ["1e-5", "1e-4", "1e-3", "0.01"]),
-        (scale_of(usual(), BETA), ["0.9", "0.99", "0.999", "0.9999"]),
-        (scale_of(usual(), DIM), ["50", "100", "150", "200", "250"]),
-        (scale_of(usual(), LOSS), ["hinge", "<b>$x^2$", "null", "true"]),
-        (metric_scale([3.0, 12.0]), ["4", "6", "8", "10", "12"]),
-        (metric_scale([3.0, 120.0]), ["5", "10", "20", "50", "100"]),
-        (metric_scale([1e-9, 1e9]), ["1e-8", "1e-4", "1", "1e4", "1e8"]),
-        (metric_scale([math.nan, math.inf]), []),
-        (Scale("logarithmic", math.log10(100), math.log10(160)), ["100", "120", "140", "160"]),
-    ],
-)
-def test_ticks_are_few_and_round_and_in_the_range(scale, labels):
-    ticks = scale.ticks()
-    assert sorted(ticks.values()) == sorted(labels)
-    assert len(ticks) <= TICKS
-    assert list(ticks) == sorted(ticks)
-    assert all(scale.low - 1e-6 <= place <= scale.high + 1e-6 for place in ticks)
+def test_a_mirrored_axis_has_the_recipes_own_values_which_rise_to_the_right():
+    found = findings([trial(index) for index in range(9)])
+    figure = drawn(found, "slices").figures[1]
+    axis = figure.layout.xaxis
+    assert axis.range[0] > axis.range[1]
+    assert {"0.9": 0.1, "0.97": 0.03, "0.999": 0.001}.items() <= dict(
+        zip(axis.ticktext, axis.tickvals, strict=True)
+    ).items()
+    assert sorted(x for x, _ in points(figure)["finished"]) == sorted(one.params[BETA] for one in found.trials)
+
+
+def test_choices_stand_in_their_order_and_as_a_recipe_writes_them():
+    states = [DONE] * 20 + [STOPPED] * 9
+    found = findings([trial(index, state) for index, state in enumerate(states)])
+    figure = drawn(found, "slices").figures[3]
+    assert list(figure.layout.xaxis.ticktext) == ["hinge", "&lt;b&gt;$x^2$", "null", "true"]
+    assert list(figure.layout.xaxis.tickvals) == list(figure.layout.xaxis.categoryarray)
+    for shown in points(figure).values():
+        assert {place for place, _ in shown} <= set(figure.layout.xaxis.categoryarray)
 
 
 # The page
@@ -260,14 +214,13 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.images, self.items, self.rows, self.tags, self.open = [], [], [], [], ""
+        self.titles, self.items, self.rows, self.tags, self.open, self.links = [], [], [], [], "", []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.open = tag
-        if tag == "img":
-            self.images.append(dict(attrs))
+        self.links += [value for name, value in attrs if name in ("src", "href")]
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -276,27 +229,46 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open == "li":
             self.items.append(data.strip())
+        if self.open in ("title", "h1", "h2"):
+            self.titles.append(data.strip())
         if self.open in ("td", "th"):
             self.rows[-1][-1] += data.strip()
 
 
-def test_the_page_holds_pictures_sentences_and_trials_and_fetches_nothing(drawn):
-    text = drawn[-1].read_text(encoding="utf-8")
-    page = Page(text)
-    assert not re.search(r"(?i)https?:|<script|<link|@import|url\(", text)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "new" / "index.html"
+    write_page(usual(), WEIGHTS, ["lr mattered <most> & best"], path)
+    return path
+
+
+def test_one_file_holds_sentences_charts_and_trials_and_fetches_nothing(written):
+    assert [path.name for path in written.parent.iterdir()] == ["index.html"]
+    text = written.read_text(encoding="utf-8")
+    shown = Page(text)
+    assert shown.links == []
+    assert not {"link", "img", "iframe", "object"} & set(shown.tags)
+    assert "@import" not in text.partition("</style>")[0]
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
-    assert [item for item in page.items if item] == ["lr mattered <most> & best"]
-    for image, path in zip(page.images, drawn[:-1], strict=True):
-        assert image["alt"]
-        data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
-        assert data == path.read_bytes()
-        assert Image.open(io.BytesIO(data)).format == "PNG"
+    assert [item for item in shown.items if item] == ["lr mattered <most> & best"]
+    assert [title for title in shown.titles if title] == [
+        "eggs-001: what a search of 40 trials found",
+        "eggs-001: what a search of 40 trials found",
+        *(chart.title for chart in charts(usual(), WEIGHTS)),
+        "Trials: the winner, then the lowest fd with one seed",
+    ]
+    assert text.count("plotly.js v") == 1, "all figures share one copy"
+    assert text.count('class="plotly-graph-div"') == 3 + len(SPANS)
 
 
-def test_the_table_has_every_trial_the_best_first(drawn):
+def test_the_same_findings_make_the_same_page(written):
+    assert page(usual(), WEIGHTS, ["lr mattered <most> & best"]) == written.read_text(encoding="utf-8")
+
+
+def test_the_table_has_every_trial_the_best_first(written):
     found = usual()
-    head, *rows = Page(drawn[-1].read_text(encoding="utf-8")).rows
+    head, *rows = Page(written.read_text(encoding="utf-8")).rows
     parameters = ["lr", "betas.1", "latent_dim", "loss.name", "r1"]
     assert head == ["trial", "fd", "epoch", "seconds", "new seeds", *parameters, "state", "what was seen"]
     assert sorted(int(row[0]) for row in rows) == list(range(40))
@@ -307,7 +279,30 @@ def test_the_table_has_every_trial_the_best_first(drawn):
     seeds = {row[0]: row[4] for row in rows if row[4]}
     assert seeds == {"0": "205.0 ± 7.1 (2 seeds)", "3": "155.0 (1 of 3 failed)", "6": "90.00 (1 seed)"}
     assert next(row for row in rows if row[0] == "0")[-1] == "the recipe's own values"
-    assert next(row for row in rows if row[0] == "4")[-2:] == ["failed", "<script>: & more"]
+    assert next(row for row in rows if row[0] == "4")[-2:] == ["failed", f"{HOSTILE}: & more"]
+
+
+def test_hostile_names_choices_and_reasons_are_text_and_no_html():
+    spans = {f"model.{HOSTILE}": CategoricalDistribution([HOSTILE, "鸡蛋 🥚", "a" * 300, "$\\frac{", "\n"])}
+    (key,) = spans
+    trials = [
+        create_trial(value=float(index), params={key: choice}, distributions=spans, user_attrs={"why": HOSTILE})
+        for index, choice in enumerate(spans[key].choices)
+    ]
+    text = page(findings(trials, name=HOSTILE), {key: 1.0}, [HOSTILE])
+    shown = Page(text)
+    ours = Page(page(findings([trial(0, keys=(LOSS,))]), {LOSS: 1.0}, []))
+    assert shown.tags.count("script") == ours.tags.count("script")
+    assert HOSTILE not in text
+    assert shown.items[0] == HOSTILE
+    assert shown.titles[0] == f"{HOSTILE}: what a search of 5 trials found"
+    assert shown.rows[1][-1] == HOSTILE
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_its_name(tmp_path):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(GantoolError, match="file"):
+        write_page(usual(), {}, [], tmp_path / "file" / "report" / "index.html")
 
 
 # Whatever the trials were
@@ -328,25 +323,16 @@ STRANGE = {
     "all copies": [trial(index, copies=True) for index in range(5)],
     "choices": [trial(index, keys=(LOSS,)) for index in range(5)],
     "no parameters": [trial(index, keys=()) for index in range(5)],
+    "never together": [trial(index, keys=(LR,) if index % 2 else (DIM,)) for index in range(6)],
 }
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_strange_trials_are_drawn_too(name, tmp_path, monkeypatch):
-    monkeypatch.setitem(plots._STYLE, "figure.dpi", 50)  # which takes less time
-    written = plots.draw(findings(STRANGE[name]), {}, [], tmp_path)
-    bare = name in ("none", "no parameters")
-    assert [path.name for path in written] == ["history.png", *([] if bare else ALL[2:4]), "index.html"]
-    for path in written[:-1]:
-        assert picture(path).std() > 1
-
-
-def test_names_and_values_of_any_letters_are_drawn(tmp_path):
-    spans = {"model.größe_$": CategoricalDistribution(["鸡蛋 🥚", "a" * 300, "$\\frac{", "\n"])}
-    (key,) = spans
-    trials = [
-        create_trial(value=float(index), params={key: choice}, distributions=spans)
-        for index, choice in enumerate(spans[key].choices)
-    ]
-    assert len(plots.draw(findings(trials), {key: 1.0}, ["<img src=x>"], tmp_path)) == len(ALL)
-    assert "<img src=x>" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+def test_strange_trials_are_drawn_too(name):
+    found = findings(STRANGE[name])
+    named = [chart.name for chart in charts(found, {})]
+    expected = ["history"]
+    if found.ranked and name != "no parameters":
+        expected += ["slices"] if name == "never together" else ["parallel", "slices"]
+    assert named == expected
+    assert len(Page(page(found, {}, [])).rows) == 1 + len(found.trials)

@@ -339,7 +339,7 @@ def test_a_study_says_with_which_versions_and_on_which_machine_it_began(data_dir
     assert results.summary(Study(study.path))["environment"] == known
     assert f"torch {known['packages']['torch']}, ray {known['packages']['ray']}" in study.made_with
     assert study.made_with.endswith(f"; Python {known['python']}, {known['system']}, {known['cores']} cores")
-    assert study.made_with in page.page(findings.findings(study), [], [])
+    assert study.made_with in page.page(findings.findings(study), {}, [])
     notes = study.search._storage.get_study_system_attrs(study.search._study_id)
     assert study.made_with in notes["dashboard:note_str:0"]
     study.search.set_user_attr("environment", None)

@@ -253,12 +253,10 @@ def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own
 
 
 def test_a_report_is_one_page(studied, gantool, tmp_path):
-    pytest.importorskip("gantool.report.plots")
     code, out, err = gantool("study", "report", "-o", tmp_path / "report")
     assert code == 0, err
     assert f"{tmp_path / 'report' / 'index.html'}: one page" in out
     assert "fd 1.500" in out
-    assert (tmp_path / "report" / "index.html").stat().st_size > 1000
     assert "<html" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 

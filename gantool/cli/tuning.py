@@ -15,7 +15,6 @@ from gantool.cli.options import (
     Device,
     Out,
     Overwrite,
-    Picture,
     check_overwrite,
     data_root,
     stopping,
@@ -191,24 +190,29 @@ def status(
 
 
 @study_app.command()
-def report(study: StudyName = None, output: Picture = None) -> None:
-    """Say and draw what a search has found: which settings matter, how it went, one page to look at."""
+def report(
+    study: StudyName = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Where index.html is written.")
+    ] = None,
+) -> None:
+    """Show what a search found: which settings matter, how it went, and a page with charts and all trials."""
     from gantool import terminal
-    from gantool.report import insight, plots
+    from gantool.report import insight
     from gantool.report.findings import findings
+    from gantool.report.page import write_page
 
     opened = _open(study)
     if not opened.spent():
         raise RunError(f"{opened.shown}: no trial has ended yet; wait for one")
     found = findings(opened)
-    weights = insight.importances(opened.trials())
+    weights = insight.importances(found.trials)
     told = insight.sentences(found, weights)
-    folder = output or opened.path / "report"
     for sentence in told:
         terminal.result(sentence)
-    plots.draw(found, weights, told, folder)
+    write_page(found, weights, told, (output or opened.path / "report") / "index.html")
     shown = opened.shown / "report" if output is None else output
-    terminal.result(f"{shown / 'index.html'}: one page, with all plots beside it")
+    terminal.result(f"{shown / 'index.html'}: one page, with all charts; a browser shows it without a network")
 
 
 @study_app.command()

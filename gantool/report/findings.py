@@ -30,6 +30,7 @@ class Findings:
     winner: int | None = None  # the number of the trial that the search recommends
     verdict: Verdict | None = None
     made_with: str = ""  # versions and machine
+    name: str = ""  # of the study
 
     @property
     def keys(self) -> list[str]:
@@ -86,17 +87,17 @@ class Findings:
         return next((trial.number for trial in self.trials if trial.user_attrs.get("own")), None)
 
     def called(self, number: int) -> str:
-        """Name a trial in a sentence."""
+        """Return the name of a trial in a sentence."""
         return "the recipe's own values" if number == self.own else f"trial {number}"
 
 
 def result(trial: FrozenTrial) -> float:
-    """Give the metric of a finished trial; that of any other is not a number."""
+    """Return the metric of a finished trial, and NaN of any other."""
     return trial.value if trial.state == TrialState.COMPLETE and trial.value is not None else math.nan
 
 
 def score(trial: FrozenTrial) -> float:
-    """Give the metric of a trial at its best; where it never was measured it is not a number."""
+    """Return the metric of a trial at its best, or NaN if it was never measured."""
     known = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
     return result(trial) if math.isfinite(result(trial)) else min(known, default=math.nan)
 
@@ -107,12 +108,12 @@ def by_key(values: Mapping[str, Any], key: str) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a recipe's value is a number that can be compared."""
+    """Return whether a recipe's value is a number that can be compared."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def figure(value: Any, digits: int = 4) -> str:
-    """Write a recipe's value with about four digits.
+    """Return a recipe's value as text, with about four digits.
 
     >>> figure(0.00123456), figure(0.5), figure(0.99985), figure(64), figure(True)
     ('1.235e-3', '0.5', '0.99985', '64', 'true')
@@ -142,4 +143,5 @@ def findings(study: Study) -> Findings:
         None if winner is None else winner.number,
         study.verdict(),
         study.made_with,
+        study.path.name,
     )

@@ -81,7 +81,7 @@ def _keyed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
-    """Say what a search taught, the weightiest first."""
+    """Return what a search taught, the weightiest sentence first."""
     told = (
         _verdict(findings),
         _history(findings),
@@ -127,7 +127,7 @@ def _history(findings: Findings) -> str | None:
 
 
 def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:
-    """Name the parameters that mattered most."""
+    """Return which parameters mattered most."""
     ranked = sorted(importances, key=lambda key: -importances[key])
     if len(ranked) < 2:
         return None  # of the only one it goes without saying
@@ -140,7 +140,7 @@ def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:
 
 
 def _failures(findings: Findings, importances: dict[str, float]) -> str | None:
-    """Say how many trials failed, and where or why."""
+    """Return how many trials failed, and where or why."""
     failed = [trial for trial in findings.ended if trial.state == TrialState.FAIL]
     if not failed:
         return None
@@ -158,7 +158,7 @@ def _failures(findings: Findings, importances: dict[str, float]) -> str | None:
 
 
 def _separation(findings: Findings, key: str, importance: float) -> tuple[int, float, str] | None:
-    """Find the side of a threshold that holds all failed trials and few of the others; give what to rank it by."""
+    """Return the side of a threshold that holds all failed trials and few of the others, behind its rank."""
     failed: list[Any] = []
     others: list[Any] = []
     for trial, values in zip(findings.trials, findings.values, strict=True):
@@ -179,7 +179,7 @@ def _separation(findings: Findings, key: str, importance: float) -> tuple[int, f
 
 
 def _round_between(inner: float, edge: float, findings: Findings, key: str) -> str:
-    """Write a number of few digits between two, the first of which it may be."""
+    """Return a number of few digits between two; it may be equal to the first one."""
     middle = (inner + edge) / 2
     if key in findings.logarithmic and min(inner, edge) > 0:
         middle = math.sqrt(inner * edge)
@@ -195,7 +195,7 @@ def _round_between(inner: float, edge: float, findings: Findings, key: str) -> s
 
 
 def _edges(findings: Findings) -> str | None:
-    """Say which ranges end too early: the best trials lie all at one end."""
+    """Return which ranges end too early, because the best trials all lie at one end."""
     best = findings.ranked[:TOP]
     if len(findings.finished) < ENOUGH or len(best) < TOP:
         return None
@@ -233,7 +233,7 @@ def at_an_edge(findings: Findings) -> str | None:
 
 
 def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:
-    """Tell how far up in its range a trial's value lies, from 0 to 1; a choice has no place."""
+    """Return how far up in its range a trial's value lies, from 0 to 1, or None for a choice."""
     span, value = by_key(trial.distributions, key), by_key(trial.params, key)
     if not isinstance(span, FloatDistribution | IntDistribution) or value is None or span.single():
         return None
@@ -243,13 +243,13 @@ def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:
 
 
 def _starts_at_zero(trial: FrozenTrial, key: str) -> bool:
-    """Tell whether a range starts at 0, below which most parameters mean nothing, so that it cannot be widened."""
+    """Return whether a range starts at 0, below which most parameters mean nothing, so that it cannot be widened."""
     span = by_key(trial.distributions, key)
     return isinstance(span, FloatDistribution | IntDistribution) and span.low == 0
 
 
 def _stopped(findings: Findings) -> str | None:
-    """Say how many trials were stopped early, and what that saved."""
+    """Return how many trials were stopped early, and what that saved."""
     stopped = [trial for trial in findings.ended if trial.state == TrialState.PRUNED]
     if not stopped:
         return None

@@ -1,16 +1,18 @@
-"""One page about a search: what it taught, its plots and its trials, in a file that needs no other."""
+"""One page about a search: what it taught, its charts and its trials, in a file that needs no other and no network."""
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import terminal
+from gantool.files import disk, write
+from gantool.report.charts import charts
 from gantool.report.findings import Findings, figure, result, score
 from gantool.tune.space import names
 
@@ -21,88 +23,105 @@ STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-_STYLE = """
-:root { color-scheme: light dark; --text: #1c1c1e; --back: #fff; --quiet: #6b6b70; --line: #d8d8dc; --mark: #fdf0e6 }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #ececf0; --back: #161618; --quiet: #a0a0a8; --line: #3a3a40; --mark: #3d2a1a }
+# What plotly.js shows on hovering; of its other buttons some upload the data.
+_CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
 }
-body { margin: 0 auto; max-width: 70rem; padding: 1rem; color: var(--text); background: var(--back);
-  font: 1rem/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem; line-height: 1.2 } h2 { font-size: 1.15rem; margin-top: 2rem }
-figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto; background: #fff; border-radius: 0.4rem }
-.table { overflow-x: auto } table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums }
-th, td { padding: 0.25rem 0.7rem 0.25rem 0; text-align: left; white-space: nowrap;
-  border-bottom: 1px solid var(--line) }
-th { color: var(--quiet); font-weight: 600 } td:last-child { white-space: normal; min-width: 12rem }
-.number { text-align: right } .best td { background: var(--mark); font-weight: 600 }
-""".strip()
+_NUMBERS = 4  # columns of the table that are aligned to the right
 
 
-def page(findings: Findings, sentences: Sequence[str], pictures: Iterable[tuple[Path, str]]) -> str:
-    """Write the page.
+def write_page(findings: Findings, importances: Mapping[str, float], sentences: Sequence[str], path: Path) -> None:
+    """Write the page of a search to a file.
 
     Args:
-        findings: whose trials it lists, the best first.
+        findings: the trials; none need have finished.
+        importances: shares by dotted key. If there are none, their chart is left out.
         sentences: what the search taught.
-        pictures: PNG files and what they show, in words.
+        path: the file. Its folder is made if it does not exist.
+
+    Raises:
+        ResourceError: the file cannot be written.
     """
-    told = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences)
-    made_with = f"<p>{escape(findings.made_with)}</p>\n" if findings.made_with else ""
-    plots = "".join(f"{_picture(path, what)}\n" for path, what in pictures)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(_title(findings))}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n"
-        f"<h1>{escape(_title(findings))}</h1>\n{made_with}<ul>\n{told}</ul>\n{plots}"
-        f"<h2>Trials: the winner, then the lowest {escape(findings.metric)} with one seed</h2>\n"
-        f'<div class="table">\n{_table(findings)}</div>\n</body>\n</html>\n'
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk(path.parent, error) from None
+    write(path, page(findings, importances, sentences))
+
+
+def page(findings: Findings, importances: Mapping[str, float], sentences: Sequence[str]) -> str:
+    """Return the HTML of the page of a search."""
+    environment = Environment(
+        loader=PackageLoader("gantool", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    heads, rows = _table(findings)
+    return environment.get_template("page.html").render(
+        title=_title(findings),
+        made_with=findings.made_with,
+        sentences=sentences,
+        charts=_embedded(findings, importances),
+        metric=findings.metric,
+        heads=heads,
+        rows=rows,
+        numbers=_NUMBERS,
     )
 
 
 def _title(findings: Findings) -> str:
-    count = len(findings.trials)
-    return f"What a search of {count} trial{'' if count == 1 else 's'} found"
+    found = f"what a search of {terminal.several(len(findings.trials), 'trial')} found"
+    return f"{findings.name}: {found}" if findings.name else found.capitalize()
 
 
-def _picture(path: Path, what: str) -> str:
-    encoded = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<figure><img src="data:image/png;base64,{encoded}" alt="{escape(what)}"></figure>'
+def _embedded(findings: Findings, importances: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return the charts as HTML; the first figure brings plotly.js for all."""
+    drawn: list[dict[str, Any]] = []
+    for chart in charts(findings, importances):
+        figures = [
+            one.to_html(
+                full_html=False,
+                include_plotlyjs=not drawn and index == 0,
+                div_id=f"{chart.name}-{index}",  # not a random one, so that the same findings give the same page
+                config=_CONFIG,
+            )
+            for index, one in enumerate(chart.figures)
+        ]
+        drawn.append({"title": chart.title, "min_width": chart.min_width, "figures": figures})
+    return drawn
 
 
-def _table(findings: Findings) -> str:
+def _table(findings: Findings) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the heads and the rows of the table of trials, the winner first."""
     called = names(findings.keys)
     again = {
         one.number: f"{one} ({terminal.several(len(one.values), 'seed')})" if math.isfinite(one.mean) else str(one)
         for one in findings.confirmed
     }
-    numbers = ("trial", findings.metric, "epoch", "seconds")
-    heads = [*numbers, *(["new seeds"] if again else []), *called.values(), "state", "what was seen"]
-    lines = [f"<tr>{''.join(_cell('th', head, head in numbers) for head in heads)}</tr>\n"]
-    rows = sorted(zip(findings.trials, findings.values, strict=True), key=lambda row: _rank(row[0], findings))
-    best = findings.best
-    for trial, values in rows:
-        told = trial.user_attrs
-        seconds = f"{told['seconds']:.0f}" if "seconds" in told else ""
-        measured = [str(trial.number), _score(trial), str(trial.last_step or ""), seconds]
-        rest = [again.get(trial.number, "")] if again else []
-        rest += [figure(values[key]) if key in values else "" for key in called]
-        rest += [STATES[trial.state], _seen(trial, findings)]
-        cells = "".join([_cell("td", text, True) for text in measured] + [_cell("td", text, False) for text in rest])
-        mark = ' class="best"' if best is not None and trial.number == best.number else ""
-        lines.append(f"<tr{mark}>{cells}</tr>\n")
-    return f"<table>\n{''.join(lines)}</table>\n"
-
-
-def _cell(kind: str, text: str, number: bool) -> str:
-    look = ' class="number"' if number else ""
-    return f"<{kind}{look}>{escape(text)}</{kind}>"
+    heads = ["trial", findings.metric, "epoch", "seconds", *(["new seeds"] if again else []), *called.values()]
+    heads += ["state", "what was seen"]
+    rows = []
+    pairs = sorted(zip(findings.trials, findings.values, strict=True), key=lambda pair: _rank(pair[0], findings))
+    for trial, values in pairs:
+        seconds = trial.user_attrs.get("seconds")
+        cells = [str(trial.number), terminal.number(score(trial)) if math.isfinite(score(trial)) else ""]
+        cells += [str(trial.last_step or ""), "" if seconds is None else f"{seconds:.0f}"]
+        cells += [again.get(trial.number, "")] if again else []
+        cells += [figure(values[key]) if key in values else "" for key in called]
+        cells += [STATES[trial.state], _seen(trial, findings)]
+        rows.append({"cells": cells, "best": trial.number == findings.winner})
+    return heads, rows
 
 
 def _rank(trial: FrozenTrial, findings: Findings) -> tuple[bool, bool, bool, bool, float, int]:
-    """Put the winner first, then those that finished well, finished, and were at least measured."""
-    best, measured = findings.best, score(trial)
+    """Return a key that puts the winner first, then trials that count, finished, and were at least measured."""
+    measured = score(trial)
     return (
-        best is None or trial.number != best.number,
+        trial.number != findings.winner,
         not math.isfinite(result(trial)),
         not findings.counts(trial),
         trial.state == TrialState.FAIL or not math.isfinite(measured),
@@ -111,11 +130,8 @@ def _rank(trial: FrozenTrial, findings: Findings) -> tuple[bool, bool, bool, boo
     )
 
 
-def _score(trial: FrozenTrial) -> str:
-    return terminal.number(score(trial)) if math.isfinite(score(trial)) else ""
-
-
 def _seen(trial: FrozenTrial, findings: Findings) -> str:
+    """Return what was noticed about a trial: whose values it has, its diagnoses and the reason of its failure."""
     told = [*trial.user_attrs.get("diagnoses", ()), str(trial.user_attrs.get("why", ""))]
     own = ["the recipe's own values"] if trial.number == findings.own else []
     return "; ".join(part for part in own + told if part)
