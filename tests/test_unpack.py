@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from gantool.data import archive as module
-from gantool.data import download
 from gantool.data.archive import Limits, complete, unpack
 from gantool.errors import DataError, ResourceError
 
@@ -500,7 +499,7 @@ from gantool.errors import ResourceError
 
 
 def child(code, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(Path(download.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
     command = [sys.executable, "-c", RUN + code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

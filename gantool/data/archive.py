@@ -30,8 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from gantool.data.download import disk
-from gantool.errors import DataError
+from gantool.errors import DataError, ResourceError
 from gantool.files import alive
 
 MARK = ".complete"  # the file in an unpacked folder that says it is whole
@@ -121,6 +120,18 @@ def complete(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(mark, dict) and isinstance(mark.get("files"), int) and isinstance(mark.get("bytes"), int)
+
+
+@contextlib.contextmanager
+def disk(place: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a ResourceError that names `place`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ResourceError(f"{place}: the disk is full; free some space and start again") from error
+        said = (error.strerror or str(error)).lower()
+        raise ResourceError(f"{place}: cannot be written or read ({said}); choose another folder") from error
 
 
 # --- the temporary folder -----------------------------------------------------------------------------------
