@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from archives import changed, in_directory, make, make_tar, make_zip, tar_block
 
 from gantool.data import archive as module
 from gantool.data.archive import Limits, complete, unpack
@@ -27,46 +27,6 @@ FILES = {"cats/1.png": b"one", "cats/2.png": b"two" * 1000, "개/삼.png": b"", 
 KINDS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 NO_ARCHIVE = r"is not a zip or tar archive, or is cut short or damaged \(.+\); download it again$"
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and modes of POSIX")
-
-
-def make_zip(path, members, method=zipfile.ZIP_DEFLATED):
-    """Write (name, bytes) pairs unchanged; a name may be a ZipInfo."""
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, body in members:
-            archive.writestr(name, body)
-    return path
-
-
-def make_tar(path, members, mode="w:"):
-    """Write (name, bytes) pairs unchanged; a name may be a TarInfo."""
-    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
-        for name, body in members:
-            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            info.size = len(body)
-            if not isinstance(name, tarfile.TarInfo) and name.endswith("/"):
-                info.type = tarfile.DIRTYPE
-            archive.addfile(info, io.BytesIO(body))
-    return path
-
-
-def make(path, members):
-    kind = path.name.partition(".")[2]
-    return make_zip(path, members) if kind == "zip" else make_tar(path, members, f"w:{kind[4:]}")
-
-
-def changed(archive, *changes):
-    """Replace (place, bytes) pairs in a file."""
-    data = bytearray(archive.read_bytes())
-    for place, new in changes:
-        data[place : place + len(new)] = new
-    archive.write_bytes(data)
-    return archive
-
-
-def in_directory(archive, *changes):
-    """Replace (offset, bytes) pairs in the last entry of a zip's directory."""
-    start = archive.read_bytes().rindex(b"PK\x01\x02")
-    return changed(archive, *((start + offset, new) for offset, new in changes))
 
 
 def seen(folder):
@@ -323,17 +283,6 @@ def test_an_archive_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize("members", [[], [("a/", b""), (".DS_Store", b"1")]])
 def test_an_archive_without_files_is_refused(tmp_path, kind, members):
     refused(make(tmp_path / f"a.{kind}", members), "holds no files; check that it is the right archive$")
-
-
-def tar_block(name, kind, size):
-    """Return a header whose size field holds any number, below zero too."""
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-    block[124:136] = (256**12 + size).to_bytes(12, "big") if size < 0 else b"\x80" + size.to_bytes(11, "big")
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
 
 
 @pytest.mark.parametrize("size", [-1, -512, -1024, -(10**12), 2**30, 2**40, 2**80])
