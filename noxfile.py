@@ -24,7 +24,7 @@ WORKSHOP = Path(".nox/workshop").absolute()
 FLOORS = Path(".nox/floors").absolute()
 PYTHON = WORKSHOP / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-EXTRAS = ".[real,client,samplers]"
+EXTRAS = ".[real,samplers]"
 BARE = ("pydantic", "platformdirs", "optuna")  # what a machine lacks that has torch, typer, rich and Pillow
 THERE = ("numpy", "pyyaml")  # what BARE needs and the machine has
 MOST = 30e6  # bytes of unpacked wheels

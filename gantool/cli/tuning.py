@@ -24,8 +24,6 @@ from gantool.cli.runs import follow
 from gantool.errors import GantoolError, RunError
 
 if TYPE_CHECKING:
-    from gantool.recipe.blocks import Recipe
-    from gantool.tune.search import SearchBackend
     from gantool.tune.study import Study
 
 study_app = typer.Typer(
@@ -72,7 +70,7 @@ def tune(
         bool, typer.Option("--deterministic", help="The same seed tries the same values, at any speed; in batches.")
     ] = False,
     address: Annotated[
-        str, typer.Option("--address", metavar="WHERE", help="Ray: local, auto, HOST:PORT or ray://HOST:PORT.")
+        str, typer.Option("--address", metavar="WHERE", help="Ray: local, auto or HOST:PORT.")
     ] = "local",
     engine: Annotated[
         Engine, typer.Option("--engine", help="inline: one trial after the other, without Ray.")
@@ -100,9 +98,6 @@ def tune(
     wanted |= {"tune.deterministic": True} if deterministic else {}
     chosen = open_recipe(recipe, wanted)
     way = SearchBackend(engine.value, address, device, verbose, minutes, _open(source).path if source else None)
-    if address.startswith("ray://") and engine is Engine.RAY:
-        _tune_there(chosen, out, fresh, data_dir, as_json, way)
-        return
     with Board(chosen, as_json=as_json) as board, stopping(lambda: board.study is not None) as stopped:
         study = search(
             chosen, out=out, fresh=fresh, data_dir=data_root(data_dir), board=board, stopped=stopped, way=way
@@ -140,27 +135,6 @@ def _tell_result(study: Study) -> None:
         terminal.hint(f"gantool tune {typed(study.shown)} {option} {value}")
     elif advice:
         terminal.result(advice)
-
-
-def _tune_there(
-    recipe: Recipe, out: Path | None, fresh: bool, data_dir: Path | None, as_json: bool, way: SearchBackend
-) -> None:
-    """Search on a cluster that is reached through Ray's client."""
-    from gantool import terminal
-    from gantool.tune.remote import search_there
-
-    begun = [False]
-    with stopping(lambda: begun[0]) as stopped:
-        begun[0] = True
-        outcome = search_there(
-            recipe, out=out, fresh=fresh, data_dir=data_dir, as_json=as_json, stopped=stopped, way=way
-        )
-    if stopped:
-        terminal.result("stopped; the same command goes on")
-        raise typer.Exit(128 + stopped[0])
-    if not as_json:
-        terminal.result(outcome.winner_sentence)
-        terminal.result(f"on the cluster: {outcome.study}/best.yaml")
 
 
 @study_app.command()

@@ -205,8 +205,7 @@ def _on_ray(
     from gantool.tune.cluster import nodes
 
     board.study = study  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
-    if way.address != connect.HERE:
-        logger.info("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
+    logger.info("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
     with connect.connected(way.address, verbose=way.verbose) as found:
         from gantool.tune.cluster import pool
 

@@ -16,7 +16,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ _ALWAYS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study remembers; nobody reads Tune's snapshots
 }
 _BRIEF = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}  # a check's patience
-HERE = "here"
 REACH = 3.0  # seconds in which a cluster has to answer
 LONGEST = 25  # letters of the folder that holds Ray's: a socket's path has at most 103, of which Ray's part takes 78
 FILLED = 0.9  # of a GPU's memory, at the most
@@ -92,19 +90,12 @@ def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list
 
     Args:
         address: `local` for one of its own, even where somebody else's runs; `auto` for the cluster that this machine
-            is of; HOST:PORT of a head node; ray://HOST:PORT for Ray's client, which runs no trials of its own; `HERE`
-            for the one that this process is already connected to.
+            is of; HOST:PORT of a head node.
         verbose: let Ray say what it likes.
 
     Raises:
         NetworkError: there is no such cluster, or it does not answer.
     """
-    if address.startswith("ray://") and _has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # which the client, alone of all, does not look for
-    if address == HERE:
-        _quieten(verbose)
-        yield _nodes()
-        return
     handler = signal.getsignal(signal.SIGTERM)
     level = logging.INFO if verbose else logging.ERROR
     with contextlib.ExitStack() as stack:
@@ -217,12 +208,6 @@ def _nodes() -> list[Node]:
     ]
 
 
-def _has_token() -> bool:
-    """Tell whether there is a token for clusters that want one."""
-    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.home() / ".ray" / "auth_token").is_file()
-
-
 def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | None = None) -> Slots:
     """Divide the nodes of a cluster: a trial lives on one node, so the sum of all would promise too much.
 
@@ -270,13 +255,16 @@ def _limited(slots: Slots, tune: Tune) -> Slots:
 
 def reach(address: str) -> None:
     """Refuse an address at which no Ray can be: Ray itself would try for five minutes, and then end the process."""
-    if address in {"local", "auto", HERE}:
+    if address in {"local", "auto"}:
         return
-    if address.startswith("ray://") and find_spec("grpc") is None:
-        raise GantoolError(f"--address {address}: needs Ray's client; pip install 'gantool[client]'")
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise GantoolError(
+            f"--address {address}: Ray's client is not used; on a machine of the cluster use --address auto, from "
+            "outside submit the same command with: ray job submit"
+        )
+    host, colon, port = address.rpartition(":")
     if not colon or not host or "/" in host or not port.isdecimal() or int(port) > 65535:
-        raise GantoolError(f"--address {address}: expected local, auto, HOST:PORT or ray://HOST:PORT")
+        raise GantoolError(f"--address {address}: expected local, auto or HOST:PORT")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
     except OSError as error:
@@ -284,7 +272,7 @@ def reach(address: str) -> None:
         raise NetworkError(
             f"--address {address}: nobody answers there ({said}); check the address, and that ray start --head ran"
         ) from None
-    if not address.startswith("ray://") and not _is_head(address):
+    if not _is_head(address):
         raise NetworkError(
             f"--address {address}: what answers there is no head of a Ray cluster; check the port, which ray start "
             "--head has named"
