@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
 
@@ -30,6 +31,7 @@ from gantool.training.loop import loader_of
 from gantool.training.monitor import GeneratorMonitor
 from gantool.training.setup import TrainingSetup
 from gantool.training.trainer import Trainer
+from gantool.tune import simulate
 from gantool.tune.space import Space
 
 METRICS = ("fd", "fd_rand", "fd_texture", "fd_pretext", "fd_judge", "coverage", "support", "copied")
@@ -106,6 +108,29 @@ def table(done: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def ranks(path: Path) -> None:
+    """Print Spearman's rank correlation of fd after each number of epochs with fd at the end, over configurations."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["fd"]]
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        curves.setdefault((row["configuration"], row["seed"]), {})[int(row["epoch"])] = float(row["fd"])
+    epochs = sorted({epoch for curve in curves.values() for epoch in curve})
+    values = np.array([[curve.get(epoch, np.inf) for epoch in epochs] for curve in curves.values()])
+    chance = np.random.default_rng(0)
+    for index, epoch in enumerate(epochs[:-1]):
+        draws = [chance.integers(len(values), size=len(values)) for _ in range(2000)]
+        low, high = np.quantile([_spearman(values[draw][:, [index, -1]]) for draw in draws], (0.025, 0.975))
+        found = _spearman(values[:, [index, -1]])
+        print(f"{epoch} of {epochs[-1]} epochs: {found:.2f} (95 % interval {low:.2f} to {high:.2f})")
+    print(f"{len(values)} trainings")
+
+
+def _spearman(pairs: np.ndarray) -> float:
+    first, second = (simulate._ranks(pairs[:, column]) for column in (0, 1))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
 def main() -> None:
     """Train what is missing, and write the table of all that is there."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,7 +144,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=24 * 60, help="stop to begin trainings after so long")
     parser.add_argument("--work", type=Path, default=Path(".nox/gan-table"))
     parser.add_argument("--out", type=Path, default=Path("tests/data/gan14-digits.csv.gz"))
+    parser.add_argument("--ranks", type=Path, help="print how a table's short trainings rank its long ones, and end")
     told = parser.parse_args()
+    if told.ranks:
+        ranks(told.ranks)
+        return
     told.work.mkdir(parents=True, exist_ok=True)
     kept = told.work / "trainings.jsonl"
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []

@@ -8,12 +8,14 @@ import io
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 from test_search import BETA, RATE, tiny
 
 from gantool.cli import main
 from gantool.errors import DataError, RecipeError
+from gantool.training import engine
 from gantool.tune import simulate
 from gantool.tune.simulate import Table, about, replays, summary
 
@@ -132,6 +134,18 @@ def test_a_training_that_failed_is_never_picked(tmp_path):
     path = written(tmp_path / "t.gz", failed={(number, 1) for number in range(1, 10)})
     _, found = replayed(path, tune__trials=31)
     assert all(math.isfinite(one.truths[-1]) for one in found)
+
+
+def test_a_table_of_choices_of_numbers_is_read_and_an_unknown_one_is_refused():
+    eggs = Path(__file__).parent / "data" / "cgan_egg-eggs.csv.gz"
+    read = Table.read(eggs, engine.open_recipe("cgan_egg", {"tune.epochs": 100}))
+    assert {point["loss.r1"] for point in read.points} == {0.0, 10.0}
+    other = {"loss.r1": 5.0, "tune.space": {"loss.r1": [5.0, 10.0]}, "tune.epochs": 100}
+    with pytest.raises(DataError) as caught:
+        Table.read(eggs, engine.open_recipe("cgan_egg", other))
+    assert str(caught.value) == (
+        "loss.r1: the table has 0, which is not among [5.0, 10.0]; search the space of the table"
+    )
 
 
 def test_what_a_table_lacks_is_said_in_one_line(tmp_path):

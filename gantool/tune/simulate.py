@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -382,13 +383,22 @@ def _point(space: Space, texts: Mapping[str, str]) -> dict[str, Any]:
         name = space.parameter(key)
         span = space.distributions[name]
         if isinstance(span, CategoricalDistribution):
-            found[name] = next(choice for choice in span.choices if str(choice) == text)
+            found[name] = _choice(key, span.choices, text)
         elif isinstance(span, IntDistribution):
             found[name] = min(span.high, max(span.low, round(float(text))))
         elif isinstance(span, FloatDistribution):
             value = 1 - float(text) if name != key else float(text)
             found[name] = min(span.high, max(span.low, value))
     return found
+
+
+def _choice(key: str, choices: Sequence[Any], text: str) -> Any:
+    """Return the choice that a table has as text, in which 10.0 may be written as 10."""
+    for choice in choices:
+        numbers = isinstance(choice, int | float) and not isinstance(choice, bool) and re.fullmatch(r"[-+.\de]+", text)
+        if str(choice) == text or (numbers and float(text) == choice):
+            return choice
+    raise DataError(f"{key}: the table has {text}, which is not among {list(choices)}; search the space of the table")
 
 
 def _filled(seconds: npt.NDArray[np.float64], epochs: Sequence[int]) -> npt.NDArray[np.float64]:
