@@ -138,7 +138,7 @@ Spec = ImageSpec | RowSpec | TextSpec
 
 
 def plain(spec: Spec) -> dict[str, Any]:
-    """Give a spec as the texts, numbers, lists and mappings that a checkpoint holds; `classes` apart."""
+    """Return a spec as the texts, numbers, lists and mappings that a checkpoint holds; `classes` apart."""
     if isinstance(spec, RowSpec):
         return {"columns": [[name, list(kinds), mean, deviation] for name, kinds, mean, deviation in spec.columns]}
     if isinstance(spec, TextSpec):
@@ -147,7 +147,7 @@ def plain(spec: Spec) -> dict[str, Any]:
 
 
 def spec_of(values: Mapping[str, Any], classes: tuple[str, ...]) -> Spec:
-    """Give the spec that `plain` wrote."""
+    """Return the spec that `plain` wrote."""
     if "columns" in values:
         columns = (Column(name, tuple(kinds), mean, deviation) for name, kinds, mean, deviation in values["columns"])
         return RowSpec(tuple(columns), classes)

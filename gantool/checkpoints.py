@@ -99,7 +99,7 @@ def load_weights(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path
 
 
 def spec_of(state: Mapping[str, Any]) -> Spec:
-    """Give what the data were like that a checkpoint was trained on."""
+    """Return what the data were like that a checkpoint was trained on."""
     return batches.spec_of(state["spec"], tuple(state["classes"]))
 
 

@@ -18,7 +18,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose(name: str = "auto") -> torch.device:
-    """Give the device called `auto`, `cpu`, `cuda` (also `cuda:1`) or `mps`; `auto` is the fastest that is there.
+    """Return the device called `auto`, `cpu`, `cuda` (also `cuda:1`) or `mps`; `auto` is the fastest that is there.
 
     Raises:
         ResourceError: this machine, or this build of torch, has no such device.
@@ -75,7 +75,7 @@ def one_thread() -> contextlib._GeneratorContextManager[None]:
 
 
 def rng_states(device: torch.device, seed: int) -> dict[str, Tensor]:
-    """Give the generator states that `seed` starts; see `rng_scope`."""
+    """Return the generator states that `seed` starts; see `rng_scope`."""
     kinds = {"cpu": torch.device("cpu"), device.type: device}
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
 

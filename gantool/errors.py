@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-FEW = 20  # names that a message lists, at the most
+MAX_LISTED = 20  # names that a message lists, at the most
 
 
 class GantoolError(Exception):
@@ -76,7 +76,7 @@ class DiskError(ResourceError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """Say that `name` is not known, and name the nearest known one, or all where there are few.
+    """Return the error for an unknown name, with the nearest known one, or with all of them if they are few.
 
     >>> unknown("loss", "hinged", ["hinge", "minimax"])
     "unknown loss 'hinged'; did you mean 'hinge'?"
@@ -85,5 +85,5 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(name), names, 1, 0.6)
     if nearest:
         return f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?"
-    shown = ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
+    shown = ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
     return f"unknown {kind} {name!r}; " + (f"known: {shown}" if names else "there is none")

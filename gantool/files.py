@@ -59,7 +59,7 @@ def exclusive_lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether a process holds the lock."""
+    """Return whether a process holds the lock."""
     file = path.with_name(f".{path.name}")
     if not file.exists():
         return False
@@ -84,7 +84,7 @@ def _holder(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a place to write a file aside; when the block ends well it is synced and takes the name `path`.
+    """Return a place to write a file aside; when the block ends well it is synced and takes the name `path`.
 
     Whatever happens, `path` holds either all of the old file or all of the new one.
 
@@ -106,7 +106,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a file is there; a name that the system refuses, such as one too long, is none."""
+    """Return whether a file is there; a name that the system refuses, such as one too long, is none."""
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises on such a name
 
 
@@ -117,7 +117,7 @@ def write(path: Path, text: str) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process with this number runs on this machine."""
+    """Return whether a process with this number runs on this machine."""
     if pid <= 0:
         return False
     if sys.platform == "win32":  # where os.kill(pid, 0) would end it
@@ -148,7 +148,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def disk(path: Path, error: OSError) -> DiskError:
-    """Say why a file or folder cannot be written."""
+    """Return the error for a file or folder that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskError(f"{path}: the disk is full; make room and start again, a run with --resume")
     return DiskError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")

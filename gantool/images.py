@@ -106,11 +106,11 @@ def grid(
     cells = sheet[padding:, padding:].reshape(rows, row, columns, column, channels)
     tiles = cells[:, :high, :, inset : inset + wide].reshape(rows, height, scale, columns, width, scale, channels)
     tiles[...] = pixels.reshape(rows, columns, height, 1, width, 1, channels).transpose(0, 2, 3, 1, 4, 5, 6)
-    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
     for index, strip in enumerate(strips):
         down, across = divmod(index, columns)
-        picture.paste(strip, (padding + across * column, padding + down * row + high))
-    return picture
+        image.paste(strip, (padding + across * column, padding + down * row + high))
+    return image
 
 
 def caption(image: Image.Image, text: str) -> Image.Image:
@@ -128,7 +128,7 @@ def caption(image: Image.Image, text: str) -> Image.Image:
 
 @functools.lru_cache(maxsize=64)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Give the built-in font at a height in pixels."""
+    """Return the built-in font at a height in pixels."""
     return ImageFont.load_default(size=size)
 
 

@@ -67,7 +67,7 @@ class Run:
 
     @classmethod
     def newest(cls, name: str) -> Self | None:
-        """Give the newest run of the recipe called `name`, or None."""
+        """Return the newest run of the recipe called `name`, or None."""
         runs = (path for path in Path("runs").glob("*") if path.name.rpartition("-")[0] == name and _number(path))
         found = [path for path in runs if (path / "recipe.yaml").is_file()]
         return cls(max(found, key=_number)) if found else None
@@ -91,7 +91,7 @@ class Run:
             raise disk(self.path / "log.jsonl", error) from None
 
     def entries(self) -> list[dict[str, Any]]:
-        """Give the log's objects; a last line that a dying process left half-written is no object."""
+        """Return the log's objects; a last line that a dying process left half-written is no object."""
         path = self.path / "log.jsonl"
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -156,7 +156,7 @@ def make_directory(out: Path | None, name: str, advice: str = ", or go on with -
 
 
 def find_directory(place: str | None, inside: str, kind: str, first: str) -> Path:
-    """Give the directory of an old run or study, which holds the file `inside`."""
+    """Return the directory of an old run or study, which holds the file `inside`."""
     parent = Path("runs")
     if place is None:
         # By number, not by time: copying a directory does not make it newer.
@@ -176,7 +176,7 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
 
 
 def environment() -> dict[str, Any]:
-    """Give what a run was made with: versions and the machine."""
+    """Return what a run was made with: versions and the machine."""
     packages = {}
     for name in ("gantool", "torch", "torchvision", "numpy", "pillow", "ray", "optuna"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -191,6 +191,6 @@ def environment() -> dict[str, Any]:
 
 
 def _number(path: Path) -> int:
-    """Give NNN of a directory called <name>-<NNN>, else 0."""
+    """Return NNN of a directory called <name>-<NNN>, else 0."""
     digits = path.name.rpartition("-")[2]
     return int(digits) if digits.isdecimal() and len(digits) < 9 else 0

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHARES = (1, 2, 5, 10, 20, 35, 50, 75, 100)  # percent of the epochs after which every run is measured
-MOST = 100  # measurements of a run, as long as `SHARES` and `train.evaluate_every` ask for no more
-BUDGET = 0.1  # of the training's seconds, which measurements may take besides those of `SHARES`
+MEASURED_PERCENT = (1, 2, 5, 10, 20, 35, 50, 75, 100)  # percent of the epochs after which every run is measured
+MAX_MEASUREMENTS = (
+    100  # measurements of a run, as long as `MEASURED_PERCENT` and `train.evaluate_every` ask for no more
+)
+MEASURING_SHARE = 0.1  # of the training's seconds, which measurements may take besides those of `MEASURED_PERCENT`
 
 # Predicted seconds of one core, fitted to the measured speed of six GANs. The steps of five are predicted to within a
 # sixth; those of `cgan_egg`, with 19 million weights, take 1.7 times as long, so that it is measured less often.
-MULTIPLICATION = 4.5e-11  # of the forward pass, together with its share of the backward pass
-OUTPUT = 5e-9  # a number that a layer gives, which is read and written again by the backward pass
-STEP = 1e-4  # of training, whatever the size of the networks
-GENERATION = 1 / 3  # of the time that an image is trained on: it is made and scored, and nothing is learned from it
-FEATURES = 6e-7  # a pixel, of all extractors
-LARGE = 64  # pixels on a side from which extractors look at every fourth pixel only
-STATISTICS = 0.1  # of the distances between features
-ANSWERS = 1e-3  # of the counts of right and wrong answers
+SECONDS_PER_MULTIPLICATION = 4.5e-11  # of the forward pass, together with its share of the backward pass
+SECONDS_PER_OUTPUT = 5e-9  # a number that a layer gives, which is read and written again by the backward pass
+SECONDS_PER_STEP = 1e-4  # of training, whatever the size of the networks
+GENERATION_SHARE = (
+    1 / 3
+)  # of the time that an image is trained on: it is made and scored, and nothing is learned from it
+SECONDS_PER_PIXEL = 6e-7  # a pixel, of all extractors
+LARGE_SIDE = 64  # pixels on a side from which extractors look at every fourth pixel only
+SECONDS_OF_STATISTICS = 0.1  # of the distances between features
+SECONDS_OF_COUNTS = 1e-3  # of the counts of right and wrong answers
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,11 @@ class Work:
     @property
     def seconds(self) -> float:
         """Predicted seconds of training on one image."""
-        return MULTIPLICATION * self.multiplications + OUTPUT * self.outputs
+        return SECONDS_PER_MULTIPLICATION * self.multiplications + SECONDS_PER_OUTPUT * self.outputs
 
 
 def measured_epochs(epochs: int, allowed: int = 0, every: int | None = None) -> tuple[int, ...]:
-    """Return the epochs that are measured: the first, those at `SHARES` of the run, and evenly spaced ones.
+    """Return the epochs that are measured: the first, those at `MEASURED_PERCENT` of the run, and evenly spaced ones.
 
     >>> measured_epochs(300)
     (1, 3, 6, 15, 30, 60, 105, 150, 225, 300)
@@ -60,7 +64,7 @@ def measured_epochs(epochs: int, allowed: int = 0, every: int | None = None) -> 
     ends = {1, epochs}
     if every is not None:
         return tuple(sorted(ends | set(range(every, epochs + 1, every))))
-    fixed = ends | {max(1, (share * epochs + 50) // 100) for share in SHARES}
+    fixed = ends | {max(1, (share * epochs + 50) // 100) for share in MEASURED_PERCENT}
     for count in range(allowed, 0, -1):
         spacing = -(-epochs // count)
         found = fixed | set(range(spacing, epochs + 1, spacing))
@@ -85,7 +89,7 @@ def allowed(training: float, measurement: float) -> int:
         training: predicted seconds of the whole run without measurements.
         measurement: predicted seconds of one.
     """
-    return min(MOST, int(BUDGET * training / measurement))
+    return min(MAX_MEASUREMENTS, int(MEASURING_SHARE * training / measurement))
 
 
 def training_seconds(steps: int, images: int, work: Work) -> float:
@@ -96,7 +100,7 @@ def training_seconds(steps: int, images: int, work: Work) -> float:
         images: in each.
         work: of one image.
     """
-    return steps * (STEP + images * work.seconds)
+    return steps * (SECONDS_PER_STEP + images * work.seconds)
 
 
 def measurement_seconds(images: int, pixels: tuple[int, int] | None, work: Work) -> float:
@@ -107,8 +111,12 @@ def measurement_seconds(images: int, pixels: tuple[int, int] | None, work: Work)
         pixels: height and width of the images of which features are taken; None for answers.
         work: of one training image.
     """
-    seconds = images * GENERATION * work.seconds
+    seconds = images * GENERATION_SHARE * work.seconds
     if pixels is None:
-        return ANSWERS + seconds
+        return SECONDS_OF_COUNTS + seconds
     height, width = pixels
-    return STATISTICS + seconds + images * FEATURES * height * width / (4 if min(pixels) >= LARGE else 1)
+    return (
+        SECONDS_OF_STATISTICS
+        + seconds
+        + images * SECONDS_PER_PIXEL * height * width / (4 if min(pixels) >= LARGE_SIDE else 1)
+    )

@@ -25,8 +25,8 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-ROWS = 8  # of each class of a table that are shown
-PIPED = 240  # columns of what is not shown on a terminal
+MAX_ROWS = 8  # of each class of a table that are shown
+PIPED_COLUMNS = 240  # columns of what is not shown on a terminal
 
 out = _Console(highlight=False, soft_wrap=True, emoji=False)
 err = _Console(highlight=False, soft_wrap=True, stderr=True, emoji=False)
@@ -44,7 +44,7 @@ def status(sentence: str) -> None:
 
 
 def result(sentence: str) -> None:
-    """Say what came out."""
+    """Print a result on the output stream."""
     out.print(escape(sentence))
 
 
@@ -55,7 +55,7 @@ def hint(command: str) -> None:
 
 def wide(rows: Table) -> None:
     """Print a table, in a pipe with lines as long as they have to be."""
-    (out if out.is_terminal else _Console(highlight=False, width=PIPED, emoji=False)).print(rows)
+    (out if out.is_terminal else _Console(highlight=False, width=PIPED_COLUMNS, emoji=False)).print(rows)
 
 
 def number(value: float) -> str:
@@ -83,7 +83,7 @@ def spread(value: float, deviation: float | None) -> str:
 
 
 def several(count: int, thing: str) -> str:
-    """Say how many there are of something.
+    """Return a count with its noun.
 
     >>> several(1, "class"), several(3, "class"), several(1200, "frame")
     ('1 class', '3 classes', '1,200 frames')
@@ -140,7 +140,7 @@ def score(found: Score, meanings: Mapping[str, str], few: int) -> None:
 
 
 def asked(about: Mapping[str, Any]) -> str:
-    """Say what answers were asked about."""
+    """Return which examples a classifier was measured on."""
     if about["held_out"]:
         return f"asked about {about['held_out']:,} examples that training never saw; it learned from {about['train']:,}"
     return f"asked about the {about['train']:,} examples that it learned from; none are held out"
@@ -188,7 +188,7 @@ def examples(found: Examples) -> None:
     classes = found.spec.classes
     lines: list[tuple[str, str, str]] = []
     for label, name in enumerate(classes):
-        own = [row for row in range(len(found.labels)) if found.labels[row] == label][:ROWS]
+        own = [row for row in range(len(found.labels)) if found.labels[row] == label][:MAX_ROWS]
         held_out = set(found.held_out.tolist())
         lines += [(found.texts[row], name, "held out" if row in held_out else "") for row in own]
     out.print(table("", (found.name, "class", ""), lines))
@@ -209,7 +209,7 @@ def predictions(rows: Sequence[tuple[str, str, float, str]]) -> None:
 
 
 def copying(values: Mapping[str, float]) -> None:
-    """Say whether generated pictures are copies."""
+    """Return whether generated images are copies, as a sentence."""
     if "copying" in values:
         whole = "nearer to training pictures than" if values["copying"] < -3 else "no nearer to training pictures than"
         out.print(f"C_T {values['copying']:+.1f}: on the whole, generated pictures are {whole} unseen real ones")

@@ -214,7 +214,7 @@ STATISTICS = {
 
 
 def milliseconds(task: Callable[[], object], rounds: int = 5) -> float:
-    """Give the processor time of a task, the least of some rounds."""
+    """Return the processor time of a task, the least of some rounds."""
     task()
     times = []
     for _ in range(rounds):

@@ -33,11 +33,11 @@ class Silent(Board):
     """A board that says nothing."""
 
     def finish(self, *, interrupted: bool, over: str) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 def napping(log: str, nap: float) -> Objective:
-    """Give an objective that sleeps, and writes to a file who ran it and when it began."""
+    """Return an objective that sleeps, and writes to a file who ran it and when it began."""
 
     def objective(config: dict[str, Any], interrupted: Callable[[], bool]) -> Generator[dict[str, Any], None, None]:
         import torch  # as a trial's worker has to
@@ -107,7 +107,7 @@ def worth(seconds: float) -> bool:
     recipe = engine.open_recipe("cgan_egg")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        dataset, _ = prepared(recipe, RACES["cgan_egg"].pictures, folder)
+        dataset, _ = prepared(recipe, RACES["cgan_egg"].images, folder)
         step = rival_of("cgan_egg", dataset)
         next(step)
         images, start = 0, time.perf_counter()

@@ -59,12 +59,12 @@ def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict
     `fd_again` is the same as `fd` of images from other latents.
     """
     store, evaluator = materials
-    device, kind = torch.device("cpu"), models.find(recipe.model["name"])
+    device, kind = torch.device("cpu"), models.find_model(recipe.model["name"])
     torch.manual_seed(recipe.train.seed)
     model = models.build(recipe, store.spec).to(device)
     stream = loader_of(recipe, store, device, kind.consumes)
     trainer, gallery = Trainer(model, recipe.train, device), GeneratorMonitor(evaluator, model, device)
-    asked, seconds = evaluator.asked, 0.0
+    asked, seconds = evaluator.request, 0.0
     other = SampleRequest([seed + OTHER_LATENTS for seed in asked.seeds], asked.labels)
     for epoch in range(1, recipe.train.epochs + 1):
         start = time.process_time()
@@ -79,9 +79,9 @@ def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict
                 metrics = gallery.measure()[0]
                 again = {}
                 if epoch % AGAIN == 0:
-                    evaluator.asked = other
+                    evaluator.request = other
                     again = {"fd_again": evaluator(gallery._make).metrics["fd"]}
-                    evaluator.asked = asked
+                    evaluator.request = asked
             yield {"epoch": epoch, "seconds": seconds, **again, **{name: metrics[name] for name in METRICS}}
 
 

@@ -134,9 +134,9 @@ class Bench:
         return measure(name)
 
     def recipe(self, name, **changes):
-        """Give a recipe that needs no download, measured by one extractor, at the first and the last epoch."""
+        """Return a recipe that needs no download, measured by one extractor, at the first and the last epoch."""
         found = engine.open_recipe(name)
-        kind = models.find(found.model["name"]).consumes
+        kind = models.find_model(found.model["name"]).consumes
         source = SOURCES.get(found.data.source)
         moved = {}
         if source is not None and source.needs:
@@ -152,11 +152,11 @@ class Bench:
         return self.folder / "digits"
 
     def fitted(self, name):
-        """Give a recipe as it is on a GPU, and with narrow networks on a CPU."""
+        """Return a recipe as it is on a GPU, and with narrow networks on a CPU."""
         return self.narrow(name, 32) if self.is_cpu else self.recipe(name)
 
     def narrow(self, name, batch):
-        """Give a recipe with narrow networks, small pictures and another size of batches."""
+        """Return a recipe with narrow networks, small pictures and another size of batches."""
         return self.recipe(name, **small.small(name), **{"train.batch_size": batch})
 
     def store(self, recipe):
@@ -207,7 +207,7 @@ class Bench:
         return "equal"
 
     def killed_and_resumed(self, name, way):
-        """Give what differs between a run that was killed and resumed and one that was not; empty where nothing."""
+        """Return what differs between a run that was killed and resumed and one that was not; empty where nothing."""
         epochs = {"train.epochs": EPOCHS, "train.checkpoint_every": 1, "train.evaluate_every": EPOCHS // 2}
         recipe = engine.change(self.narrow(name, 64), epochs)
         self.store(recipe)  # so that two processes do not both render it
@@ -321,7 +321,7 @@ def dropped(activations, p=0.5, training=True, inplace=False):
 
 
 def compared(recipe, store, device):
-    """Give the largest difference after any of some steps in float64, each begun from the CPU's state.
+    """Return the largest difference after any of some steps in float64, each begun from the CPU's state.
 
     A GAN amplifies rounding: of differences of 1e-16 in each layer, 20 steps in a row of a small CycleGAN make 1e-6.
     Random numbers are drawn on the CPU for both.
@@ -354,7 +354,7 @@ def exact_step(trainer, batch, seed):
 
 
 def numbers_of(trainer):
-    """Give all weights, buffers and running means of a trainer by name."""
+    """Return all weights, buffers and running means of a trainer by name."""
     parts = [trainer.model, *([trainer.average] if trainer.average else [])]
     named = [(f"{index}.{name}", part) for index, own in enumerate(parts) for name, part in tensors(own)]
     return {name: part.detach().double().cpu() for name, part in named}
@@ -373,7 +373,7 @@ def device_randomness(device):
 
 
 def difference(found, wanted):
-    """Give the largest difference of any number, as a share of the larger of its tensor's and of all weights."""
+    """Return the largest difference of any number, as a share of the larger of its tensor's and of all weights."""
     largest = max(float(part.abs().max()) for part in wanted.values() if part.dim() > 0 and part.numel())
     shares = [0.0]
     for name, part in wanted.items():
@@ -402,7 +402,7 @@ def train_alone(child, device):
     """Train a run to its end in this process, and print each epoch."""
     folder, data_dir, way = child
     torch.use_deterministic_algorithms(way == "deterministic", warn_only=True)
-    loop.PATIENCE = 0.0  # a report after every step, so that a kill can come after any
+    loop.REPORT_SECONDS = 0.0  # a report after every step, so that a kill can come after any
     recipe = engine.open_recipe(str(Path(folder) / "recipe.yaml"))
     for report in engine.train(recipe, Run(Path(folder)), data_dir=Path(data_dir), device=device):
         if report.finished:
@@ -410,7 +410,7 @@ def train_alone(child, device):
 
 
 def state(own):
-    """Give all tensors of a run's last checkpoint by name, and its log without what a clock says."""
+    """Return all tensors of a run's last checkpoint by name, and its log without what a clock says."""
     content = checkpoints.load(own.checkpoints / "last.pt")
     clocks = {"seconds", "measured_seconds", "images_per_second"}
     log = [{key: value for key, value in entry.items() if key not in clocks} for entry in own.entries()]
@@ -433,7 +433,7 @@ def same(one, other):
 
 @torch.no_grad()
 def made_by(own, store_of):
-    """Give 16 pictures, or 16 answers on a scale of -1 to 1, of a trained model."""
+    """Return 16 pictures, or 16 answers on a scale of -1 to 1, of a trained model."""
     if not own.answers:
         return own.sample(range(16))
     batch = next(iter(stream(own.recipe, store_of(own.recipe), CPU).epoch(1)))
@@ -464,11 +464,11 @@ def wait_for(device):
 
 
 def stream(recipe, store, device):
-    return loop.loader_of(recipe, store, device, models.find(recipe.model["name"]).consumes)
+    return loop.loader_of(recipe, store, device, models.find_model(recipe.model["name"]).consumes)
 
 
 def forever(source):
-    """Give the batches of one epoch after the other."""
+    """Return the batches of one epoch after the other."""
     return itertools.chain.from_iterable(source.epoch(number) for number in itertools.count(1))
 
 
@@ -486,7 +486,7 @@ def digits(folder):
 
 @functools.cache
 def side(name):
-    """Give the pixels on a side of a recipe's pictures; 0 of a table."""
+    """Return the pixels on a side of a recipe's pictures; 0 of a table."""
     recipe = engine.open_recipe(name)
     return 0 if recipe.model["name"] in ("dense", "lstm") else recipe.data.height
 
@@ -500,7 +500,7 @@ def first_line(error):
 
 
 def report(bench, rows, seconds):
-    """Give the text of a whole check: what it ran on, what was found besides, what failed, and the table."""
+    """Return the text of a whole check: what it ran on, what was found besides, what failed, and the table."""
     size = "narrow networks" if bench.is_cpu else "the recipes' own networks"
     found = f"{len(bench.failures)} FAILED" if bench.failures else "all passed"
     lines = [
@@ -528,7 +528,7 @@ def report(bench, rows, seconds):
 
 
 def name_of(device):
-    """Give the device's own name."""
+    """Return the device's own name."""
     if device.type == "cuda":
         return (
             f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"

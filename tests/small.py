@@ -22,7 +22,7 @@ OFFLINE = {Labeled: "digits", Paired: "egg_edges", Unpaired: "egg_colours", Tabl
 
 
 def kind(name):
-    return models.find(engine.open_recipe(name).model["name"])
+    return models.find_model(engine.open_recipe(name).model["name"])
 
 
 def of(*kinds):
@@ -31,7 +31,7 @@ def of(*kinds):
 
 def spec(recipe):
     """What the recipe's data are like; a folder that is not there has three classes."""
-    found = describe(recipe.data, Path("nowhere"), models.find(recipe.model["name"]).consumes)
+    found = describe(recipe.data, Path("nowhere"), models.find_model(recipe.model["name"]).consumes)
     if not isinstance(found, ImageSpec) or len(found.classes) > 1 or recipe.data.classes:
         return found
     return ImageSpec(found.channels, found.height, found.width, ("class 0", "class 1", "class 2"))

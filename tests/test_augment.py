@@ -222,7 +222,7 @@ def test_no_change_asks_for_a_number(kind):
 
 def test_real_and_fake_images_are_shown_with_changes_of_their_own():
     networks = {"generator": [[1, 8, 1, 0]], "discriminator": [[1, 8, 1, 0]]}
-    loss = losses.find("hinge")(augment=["translation", "cutout"])
+    loss = losses.find_loss("hinge")(augment=["translation", "cutout"])
     model = DCGAN(ImageSpec(1, 8, 8), loss, latent_dim=2, dropout=0.0, **networks)
     shown = []
     model.discriminator.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
@@ -235,7 +235,7 @@ def test_real_and_fake_images_are_shown_with_changes_of_their_own():
 
 def test_the_generator_learns_through_the_changes_and_the_samples_have_none():
     networks = {"generator": [[1, 8, 1, 0]], "discriminator": [[1, 8, 1, 0]]}
-    loss = losses.find("relativistic")(r1=1.0, r2=1.0, augment=["color", "translation", "cutout"])
+    loss = losses.find_loss("relativistic")(r1=1.0, r2=1.0, augment=["color", "translation", "cutout"])
     model = DCGAN(ImageSpec(1, 8, 8), loss, latent_dim=2, dropout=0.0, **networks)
     torch.manual_seed(0)
     given = Labeled(torch.rand(6, 1, 8, 8), torch.zeros(6, dtype=torch.int64))
@@ -244,4 +244,4 @@ def test_the_generator_learns_through_the_changes_and_the_samples_have_none():
     assert all(bool(part.isfinite().all()) and float(part.abs().sum()) > 0 for part in gradient)
     made = model.sample(model.prompt([0, 1]))
     assert torch.equal(made, model.sample(model.prompt([0, 1])))
-    assert torch.equal(model.scores(given), model.discriminator(given.images))
+    assert torch.equal(model.plain_logits(given), model.discriminator(given.images))

@@ -45,7 +45,7 @@ LOG = [
 
 
 def sets(**changes):
-    """Give the --set options of the tiny recipe, with changes; `__` stands for a dot."""
+    """Return the --set options of the tiny recipe, with changes; `__` stands for a dot."""
     values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 

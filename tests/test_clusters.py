@@ -303,7 +303,7 @@ def test_all_of_it_listens_on_the_loopback_alone():
 
 
 def test_where_no_folder_is_short_enough_the_way_out_is_named(monkeypatch):
-    monkeypatch.setattr(clusters, "LONGEST", 0)
+    monkeypatch.setattr(clusters, "MAX_FOLDER_LENGTH", 0)
     with pytest.raises(ResourceError) as caught, clusters._private():
         pass
     said = str(caught.value)

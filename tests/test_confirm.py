@@ -160,7 +160,7 @@ def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir,
     assert re.fullmatch(
         r"# the recipe's own values have not finished; trial 3 reached fd 2.50\d, after 2 epochs\.", first_line(study)
     )
-    assert re.fullmatch(rf"trial 3: fd 2.50\d over {seeds} seeds; your recipe failed", results.standing(study))
+    assert re.fullmatch(rf"trial 3: fd 2.50\d over {seeds} seeds; your recipe failed", results.interim_summary(study))
 
 
 def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):

@@ -75,7 +75,7 @@ def one_recipe_of(name):
 
 @pytest.mark.parametrize("name", models.names())
 def test_a_model_file_defines_one_model_says_what_it_is_and_has_a_recipe(name):
-    model = models.find(name)
+    model = models.find_model(name)
     assert issubclass(model, Model)
     assert not inspect.isabstract(model)
     assert inspect.getdoc(inspect.getmodule(model))
@@ -85,12 +85,12 @@ def test_a_model_file_defines_one_model_says_what_it_is_and_has_a_recipe(name):
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_key_of_a_models_block_is_documented(name):
-    told = inspect.getdoc(models.find(name))
-    for parameter in inspect.signature(models.find(name)).parameters:
+    told = inspect.getdoc(models.find_model(name))
+    for parameter in inspect.signature(models.find_model(name)).parameters:
         assert f"{parameter}:" in told
 
 
-ADVERSARIAL = [name for name in models.names() if issubclass(models.find(name), Generative)]
+ADVERSARIAL = [name for name in models.names() if issubclass(models.find_model(name), Generative)]
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
@@ -122,7 +122,7 @@ def waits(function):
 
 STEPPING = {
     *("play", "step", "_gradients", "_update_ema", "latents", "forward", "__call__"),
-    *("logits_pair", "judged", "answers", "penalties", "shown"),
+    *("logits_pair", "logits", "discriminator_stats", "penalties", "augmented"),
     *("generator", "discriminator", "discriminators_turn", "generators_turn"),
 }
 FILES = ["training/trainer.py", *(f"models/{name}.py" for name in [*models.names(), "base", "losses", "augment"])]

@@ -365,7 +365,7 @@ def test_the_order_of_images_does_not_matter(distance):
 def test_parts_that_fit_into_memory_give_what_the_whole_gives(distance, monkeypatch):
     real, fake = normal(1, 150, 16), torch.cat([normal(2, 80, 16), normal(1, 20, 16)])
     whole = distance(real, fake)
-    monkeypatch.setattr("gantool.metrics.distances.PAIRS", 1000)
+    monkeypatch.setattr("gantool.metrics.distances.MAX_PAIRWISE", 1000)
     assert distance(real, fake) == whole
 
 

@@ -56,7 +56,7 @@ def train(recipe, run, data_dir, **rest):
 @pytest.fixture
 def every_step(monkeypatch):
     """Reports after every step."""
-    monkeypatch.setattr(loop, "PATIENCE", 0.0)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
 
 
 def training_of(recipe, run, data_dir):
@@ -91,7 +91,7 @@ def test_reports_tell_every_step_and_every_epochs_end(tmp_path, data_dir):
 
 
 def test_without_hurry_an_epoch_is_two_reports(tmp_path, data_dir, monkeypatch):
-    monkeypatch.setattr(loop, "PATIENCE", 1e9)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e9)
     reports = train(recipe_of(), run_in(tmp_path / "run", recipe_of()), data_dir)
     assert [report.finished for report in reports] == [False, True] * 3
 
@@ -209,7 +209,7 @@ def test_a_kept_checkpoint_holds_both_networks_and_both_optimizers(tmp_path, dat
 
 
 def test_a_trial_of_a_search_keeps_no_checkpoint_of_its_end(tmp_path, data_dir, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINTS", 1e-9)  # no share of the time is worth one
+    monkeypatch.setattr(loop, "CHECKPOINT_TIME_SHARE", 1e-9)  # no share of the time is worth one
     run = run_in(tmp_path / "run", recipe_of())
     train(recipe_of(), run, data_dir, is_trial=True)
     assert names(run.checkpoints) == {"best.pt"}
@@ -239,7 +239,7 @@ def test_how_often_is_measured_or_reported_or_saved_does_not_change_what_is_lear
     for index, (patience, changes) in enumerate(
         [(0.5, {}), (0.0, {"train__evaluate_every": 2, "train__evaluate_images": 20, "train__checkpoint_every": 3})]
     ):
-        monkeypatch.setattr(loop, "PATIENCE", patience)
+        monkeypatch.setattr(loop, "REPORT_SECONDS", patience)
         recipe = recipe_of(**changes)
         run = run_in(tmp_path / str(index), recipe)
         train(recipe, run, data_dir)
@@ -438,7 +438,7 @@ def test_a_report_without_metrics_has_no_metric_in_its_line(tmp_path, data_dir):
 def test_the_step_at_which_something_stopped_to_be_finite_is_named_though_many_are_read_at_once(
     tmp_path, data_dir, monkeypatch
 ):
-    monkeypatch.setattr(loop, "PATIENCE", 1e9)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e9)
     recipe = recipe_of(train__epochs=1)
     run = run_in(tmp_path / "run", recipe)
     course = training_of(recipe, run, data_dir)
@@ -466,9 +466,9 @@ def course_of(path, data_dir, monkeypatch, recipe, step=0.0, measurement=0.0):
     with monkeypatch.context() as patch:
         patch.setattr(loop.time, "perf_counter", lambda: clock)
         course = training_of(recipe, run, data_dir)
-        trained, measured = course.trainer.step, course.assess.measure
+        trained, measured = course.trainer.step, course.monitor.measure
         patch.setattr(course.trainer, "step", lambda *given: (tick(step), trained(*given))[1])
-        patch.setattr(course.assess, "measure", lambda: (tick(measurement), measured())[1])
+        patch.setattr(course.monitor, "measure", lambda: (tick(measurement), measured())[1])
         list(course.epochs())
     return run, course
 

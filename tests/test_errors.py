@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from gantool import errors
-from gantool.errors import FEW, GantoolError, unknown
+from gantool.errors import MAX_LISTED, GantoolError, unknown
 
 CODES = {
     "GantoolError": 2,
@@ -43,7 +43,11 @@ def test_the_table_in_the_documentation_is_true():
         ("zzz", ["hinge", "minimax"], "unknown loss 'zzz'; known: hinge, minimax"),
         ("zzz", [], "unknown loss 'zzz'; there is none"),
         (5, ["b", "a"], "unknown loss 5; known: a, b"),
-        ("zzz", map(str, range(100, 100 + FEW)), "unknown loss 'zzz'; known: " + ", ".join(map(str, range(100, 120)))),
+        (
+            "zzz",
+            map(str, range(100, 100 + MAX_LISTED)),
+            "unknown loss 'zzz'; known: " + ", ".join(map(str, range(100, 120))),
+        ),
     ],
 )
 def test_the_nearest_name_is_told_or_all_of_them(name, known, message):

@@ -390,7 +390,7 @@ def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_fa
 
 
 def rows_in(data, images):
-    """Tell which rows of a store images are."""
+    """Return the rows of a store that images are."""
     known = {image.tobytes(): row for row, image in enumerate(data.images)}
     return [known[image.numpy().tobytes()] for image in images]
 
@@ -539,5 +539,5 @@ def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_devia
     asked = SampleRequest.translations(data, Split(np.arange(0, 18, 2), np.array([18])), Paired, 100)
     reality = ReferenceSet.of(data, rows_of(data.labels, 0.0, Paired), Paired)
     evaluate = Evaluator(reality, learn(reality, ["rand"], Path("nowhere"), "key"), asked)
-    assert rows_in(data, evaluate.asked.sources) == [18, 18]
+    assert rows_in(data, evaluate.request.sources) == [18, 18]
     assert evaluate(lambda ask: to_float(ask.targets)).metrics["l1"] == 0

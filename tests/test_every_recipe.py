@@ -31,9 +31,11 @@ def quick(name, **more):
 
 
 def steps_of(recipe, data_dir):
-    """Give the recipe with batches so large that an epoch has about `STEPS`."""
+    """Return the recipe with batches so large that an epoch has about `STEPS`."""
     store = setup.data_of(recipe, data_dir)
-    count = loop.loader_of(recipe, store, torch.device("cpu"), engine.models.find(recipe.model["name"]).consumes).count
+    count = loop.loader_of(
+        recipe, store, torch.device("cpu"), engine.models.find_model(recipe.model["name"]).consumes
+    ).count
     return engine.change(recipe, {"train.batch_size": max(1, count // STEPS)})
 
 
@@ -89,7 +91,7 @@ def test_a_run_killed_or_stopped_inside_of_an_epoch_and_resumed_ends_bit_for_bit
     name, trained, tmp_path, data_dir, monkeypatch
 ):
     whole = trained(name)
-    monkeypatch.setattr(loop, "PATIENCE", 0.0)  # a report after every step
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)  # a report after every step
     recipe = steps_of(quick(name), data_dir)
     stopped = Run.create(dump(recipe), name=name, out=tmp_path / "stopped")
     reports = engine.train(recipe, stopped, data_dir=data_dir, device="cpu")

@@ -15,7 +15,7 @@ from gantool.data.sources import tables
 from gantool.data.store import Store
 from gantool.metrics import classification, drawings
 from gantool.metrics.classification import ClassifierEvaluator, LabeledExamples
-from gantool.metrics.drawings import answered_pictures, confusion, decision_map
+from gantool.metrics.drawings import answered_images, confusion, decision_map
 
 CLASSES = ("a", "b", "c")
 
@@ -77,7 +77,7 @@ def test_a_certain_mistake_has_a_finite_loss_and_a_class_without_examples_does_n
     found = ClassifierEvaluator(asked, asked, CLASSES).measure(
         lambda inputs: torch.tensor([[0.0, 1, 0]]).repeat(len(inputs), 1)
     )
-    assert found["cross_entropy"] == pytest.approx(-math.log(classification.LEAST))
+    assert found["cross_entropy"] == pytest.approx(-math.log(classification.MIN_PROBABILITY))
     assert found["balanced_accuracy"] == 0
 
 
@@ -116,7 +116,7 @@ def test_of_pictures_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
     labels = np.repeat(np.arange(3), 20)
     store = Store(tmp_path, images, labels, ImageSpec(1, 1, 1, CLASSES), {})
     rows = Split(np.arange(0, 60, 2), np.arange(1, 60, 2))
-    found, again = ClassifierEvaluator.of_pictures(store, rows), ClassifierEvaluator.of_pictures(store, rows)
+    found, again = ClassifierEvaluator.of_images(store, rows), ClassifierEvaluator.of_images(store, rows)
     assert torch.equal(found.shown.inputs, again.shown.inputs)
     assert found.shown.inputs.dtype == torch.uint8
     assert sorted(found.shown.inputs.flatten().tolist()) == list(range(1, 60, 2))
@@ -179,7 +179,7 @@ def test_a_map_of_one_example_is_drawn():
 def test_pictures_that_are_taken_for_others_stand_on_red():
     images = -torch.ones(4, 1, 16, 16)
     shares = torch.eye(3)[[0, 1, 2, 0]] * 0.7 + 0.1
-    picture = np.asarray(answered_pictures(images, shares, torch.tensor([0, 1, 2, 2]), CLASSES))
+    picture = np.asarray(answered_images(images, shares, torch.tensor([0, 1, 2, 2]), CLASSES))
     height, width = picture.shape[:2]
     corners = [picture[8 + dy, 8 + dx].tolist() for dy in (0, height // 2) for dx in (0, width // 2)]
     assert corners[:3] == [[255, 255, 255]] * 3
@@ -192,10 +192,10 @@ def test_answered_pictures_are_of_one_size_whatever_is_answered(shape):
     names = ("a", "b", "a class with quite a long name, as some have")
     generator = torch.Generator().manual_seed(0)
     pictures = [
-        answered_pictures(images, torch.rand(16, 3, generator=generator).softmax(1), labels, names) for _ in range(3)
+        answered_images(images, torch.rand(16, 3, generator=generator).softmax(1), labels, names) for _ in range(3)
     ]
     assert len({(picture.size, picture.mode) for picture in pictures}) == 1
-    certain = answered_pictures(images, torch.eye(3)[labels], labels, names)
+    certain = answered_images(images, torch.eye(3)[labels], labels, names)
     assert (certain.size, certain.mode) == (pictures[0].size, "RGB")
 
 

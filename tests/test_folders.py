@@ -41,7 +41,7 @@ def test_subfolders_are_classes_in_the_order_of_their_names(tmp_path):
 
     assert folder.classes == ("Ant", "cat", "dog")
     assert found(folder)["cat"] == [str(Path("cat/a.png")), str(Path("cat/b.png"))]
-    assert [picture.class_name for picture in folder.pictures(["dog", "cat"])] == ["dog", "cat", "cat"]
+    assert [picture.class_name for picture in folder.images(["dog", "cat"])] == ["dog", "cat", "cat"]
 
 
 def test_a_flat_folder_is_one_class_of_its_own_name(tmp_path):
@@ -133,7 +133,7 @@ def test_dangling_links_and_pipes_are_listed_for_decoding_to_judge(tmp_path):
     os.mkfifo(tmp_path / "cat" / "3.png")
     folder = Folder(tmp_path)
 
-    assert [picture.name for picture in folder.pictures(["cat"])] == ["cat/1.png", "cat/2.png", "cat/3.png"]
+    assert [picture.name for picture in folder.images(["cat"])] == ["cat/1.png", "cat/2.png", "cat/3.png"]
     assert folder.fingerprint(["cat"])
 
 

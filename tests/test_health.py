@@ -117,7 +117,7 @@ def at(observation, epoch):
 
 
 def told(observations, judge=None):
-    """Give what is told at each of the observations, which are one epoch apart."""
+    """Return what is told at each of the observations, which are one epoch apart."""
     judge = judge or Health()
     return [judge.observe(at(observation, epoch)) for epoch, observation in enumerate(observations, 1)]
 
@@ -127,7 +127,7 @@ def codes(observations):
 
 
 def epochs(observations, code):
-    """Give the epochs at which a state begins, and those at which it is told to be over."""
+    """Return the epochs at which a state begins, and those at which it is told to be over."""
     found = [diagnosis for diagnoses in told(observations) for diagnosis in diagnoses if diagnosis.code == code]
     return [each.epoch for each in found if each.began], [each.epoch for each in found if not each.began]
 
@@ -342,10 +342,10 @@ def test_a_threshold_itself_is_still_well(code, ill, limit):
 
 def test_a_run_whose_best_fd_creeps_down_makes_progress():
     creeping = [replace(HEALTHY, fd=13.7 - 0.06 * epoch / 20) for epoch in range(100)]
-    standing = [replace(HEALTHY, fd=13.7 - 0.04 * epoch / 20) for epoch in range(100)]
+    interim_summary = [replace(HEALTHY, fd=13.7 - 0.04 * epoch / 20) for epoch in range(100)]
 
     assert epochs(creeping, "no-progress") == ([], [])
-    assert epochs(standing, "no-progress") == ([21], [])
+    assert epochs(interim_summary, "no-progress") == ([21], [])
 
 
 def test_a_run_that_has_lost_its_best_makes_no_progress_until_it_is_better_than_ever():
@@ -398,7 +398,7 @@ def test_any_numbers_at_all_are_judged(seed):
 
 
 def mixed(seed):
-    """Give a course through the measured runs that stays a while with each."""
+    """Return a course through the measured runs that stays a while with each."""
     random_ = random.Random(seed)
     course = []
     while len(course) < 150:

@@ -245,7 +245,7 @@ def test_seeds_number_the_examples_of_a_class_and_are_drawn_beside_their_sources
     trained = load(run.path, device="cpu")
     asked = trained.shown.rows(rows)
     with Image.open(target) as picture:
-        assert picture.tobytes() == sheet(asked, trained.pictures(asked), trained.data.classes).tobytes()
+        assert picture.tobytes() == sheet(asked, trained.images(asked), trained.data.classes).tobytes()
         assert tuple(COLOURS.flatten().tolist()) in {colour for _, colour in picture.getcolors(1 << 16)}, "a source"
 
 
@@ -274,7 +274,7 @@ def table_run(path, name, source):
 )
 def test_a_run_answers_the_examples_that_it_keeps_and_tells_what_is_right(name, source, tmp_path):
     run, table = table_run(tmp_path / "run", name, source)
-    rows = inputs.answers(load(run.path, device="cpu"), None)
+    rows = inputs.predictions(load(run.path, device="cpu"), None)
     assert [row.asked for row in rows] == list(table.texts[:4])
     assert [row.right for row in rows] == [table.spec.classes[label] for label in table.labels[:4]]
     assert all(row.answer in table.spec.classes and 0.5 <= row.probability <= 1 for row in rows)
@@ -332,10 +332,10 @@ def test_pictures_are_answered_whatever_their_size(tmp_path):
     folder.mkdir()
     Image.fromarray(noise(40, 33, 3)).save(folder / "large.png")
     (folder / "x.txt").write_text("no picture")
-    rows = inputs.answers(load(run.path, device="cpu"), folder)
+    rows = inputs.predictions(load(run.path, device="cpu"), folder)
     assert [row.asked for row in rows] == ["large.png"]
     with pytest.raises(Exception, match=r"x.txt: not a picture; name a picture or a folder of pictures$"):
-        inputs.answers(load(run.path, device="cpu"), folder / "x.txt")
+        inputs.predictions(load(run.path, device="cpu"), folder / "x.txt")
 
 
 def test_what_answers_makes_no_pictures_and_what_makes_pictures_answers_nothing(tmp_path):

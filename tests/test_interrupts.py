@@ -62,7 +62,7 @@ class Driver:
         return self.process.wait(DEADLINE)
 
     def said(self) -> str:
-        """Give all that it wrote."""
+        """Return all that it wrote."""
         return "".join(file.read_text() for file in self.files)
 
 
@@ -104,7 +104,7 @@ def checkpoint(study: Path, number: int) -> Path:
 
 
 def epochs_done(study: Path) -> dict[int, int]:
-    """Give the epochs that the checkpoints of trials stand after."""
+    """Return the epochs that the checkpoints of trials stand after."""
     found = {}
     for folder in sorted((study / "trials").glob("*")):
         with contextlib.suppress(CheckpointError):  # there is none yet, or its worker is renaming it just now
@@ -114,7 +114,7 @@ def epochs_done(study: Path) -> dict[int, int]:
 
 
 def entries(study: Path, number: int) -> list[dict]:
-    """Give the log of a trial, without what depends on how fast it went."""
+    """Return the log of a trial, without what depends on how fast it went."""
     timed = ("seconds", "measured_seconds", "images_per_second")
     lines = (trial_folder(study, number) / "log.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in timed} for line in lines]
@@ -236,7 +236,7 @@ def test_a_trial_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(whole, da
 
 
 def relatives(pid: int) -> list:
-    """Give the processes that a process has begun, and they in turn."""
+    """Return the processes that a process has begun, and they in turn."""
     from ray.thirdparty_files import psutil
 
     return psutil.Process(pid).children(recursive=True)
@@ -270,7 +270,7 @@ def test_a_signal_to_the_whole_group_saves_says_how_to_go_on_and_leaves_no_proce
 
 
 def pid_of(study: Path, number: int) -> int:
-    """Give the worker process that a trial runs in, or ran in last; 0 before that."""
+    """Return the worker process that a trial runs in, or ran in last; 0 before that."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads((trial_folder(study, number) / "lock").read_text())["pid"]
     return 0

@@ -35,7 +35,7 @@ def test_a_generator_comes_nearer_to_real_digits_and_the_best_of_it_is_what_is_s
     # What `sample` gives is what was measured, and different seeds are different pictures.
     trained = load(run.path, device="cpu")
     evaluate = setup.evaluator_of(recipe, prepare(recipe.data, data_dir), data_dir)
-    again = evaluate(trained.pictures).metrics
+    again = evaluate(trained.images).metrics
     assert again["fd"] == pytest.approx(min(distances), rel=1e-2)
     pictures = trained.sample(range(16)).flatten(1)
     apart = torch.cdist(pictures, pictures)[~torch.eye(16, dtype=torch.bool)]

@@ -21,7 +21,7 @@ CROSS_ENTROPY = ("non_saturating", "minimax")
 
 
 def loss(name, **rest):
-    return losses.find(name)(**rest)
+    return losses.find_loss(name)(**rest)
 
 
 def scores(*values):
@@ -149,12 +149,12 @@ def test_a_loss_does_not_depend_on_the_number_or_order_of_images(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_are_probabilities_for_cross_entropy_and_scores_for_the_rest(name):
     real, fake = scores(2, -1), scores(-3, 0)
-    told = loss(name).answers(real=real, fake=fake)
+    told = loss(name).discriminator_stats(real=real, fake=fake)
     assert set(told) == {"real", "fake"} | (set() if name == "wasserstein" else {"accuracy"})
     if name in CROSS_ENTROPY:
         assert number(told["real"]) == pytest.approx((1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(1))) / 2)
         assert number(told["fake"]) == pytest.approx((1 / (1 + math.exp(3)) + 0.5) / 2)
-        undecided = loss(name).answers(real=torch.zeros(4, 1), fake=torch.zeros(4, 1))
+        undecided = loss(name).discriminator_stats(real=torch.zeros(4, 1), fake=torch.zeros(4, 1))
         assert number(undecided["real"]) == number(undecided["fake"]) == 0.5
     else:
         assert number(told["real"]) == pytest.approx(0.5)
@@ -166,7 +166,9 @@ def test_answers_are_probabilities_for_cross_entropy_and_scores_for_the_rest(nam
 def test_accuracy_is_how_often_the_discriminator_is_right_on_either_side_of_its_border(name):
     border = 0.5 if name == "least_squares" else 0.0
     real, fake = scores(border + 1, border + 2, border - 1, border + 1), scores(border - 1, border + 1)
-    assert number(loss(name).answers(real=real, fake=fake)["accuracy"]) == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert number(loss(name).discriminator_stats(real=real, fake=fake)["accuracy"]) == pytest.approx(
+        (3 / 4 + 1 / 2) / 2
+    )
 
 
 def test_the_optimum_is_a_half_where_the_loss_has_one():
@@ -261,35 +263,35 @@ def test_every_loss_is_found_by_its_name_and_says_where_it_is_from():
 
 def test_an_unknown_loss_names_the_nearest():
     with pytest.raises(RecipeError, match=r"^unknown loss 'hing'; did you mean 'hinge'\?$"):
-        losses.find("hing")
+        losses.find_loss("hing")
 
 
 @pytest.mark.parametrize("values", [{"gradient_penalty": -1.0}, {"r1": "much"}, {"r2": -0.1}, {"r3": 1.0}])
 def test_a_loss_block_takes_weights_only(values):
     with pytest.raises(Mismatch):
-        check(signature(losses.find("hinge")), values)
+        check(signature(losses.find_loss("hinge")), values)
 
 
 @pytest.mark.parametrize("kinds", [[], ["colour"], "color", [1], ["color", None], [["color"]]])
 def test_a_loss_block_takes_changes_that_there_are_only(kinds):
     with pytest.raises(Mismatch, match="expected"):
-        check(signature(losses.find("hinge")), {"augment": kinds})
+        check(signature(losses.find_loss("hinge")), {"augment": kinds})
 
 
 @pytest.mark.parametrize("kinds", [["color"], ["translation", "cutout"], ["cutout", "color", "translation"]])
 def test_a_loss_shows_images_with_the_changes_that_its_block_lists(kinds):
-    block = check(signature(losses.find("hinge")), {"augment": kinds})
+    block = check(signature(losses.find_loss("hinge")), {"augment": kinds})
     chosen = loss("hinge", augment=block.augment)
     assert chosen.augment == tuple(kinds)
     torch.manual_seed(0)
-    shown = chosen.shown(images(1))
+    shown = chosen.augmented(images(1))
     torch.manual_seed(0)
     assert torch.equal(shown, augmented(images(1), kinds))
 
 
 def test_without_changes_the_images_themselves_are_shown():
     given = images(1)
-    assert loss("hinge").shown(given) is given
+    assert loss("hinge").augmented(given) is given
 
 
 # Pairs
@@ -351,7 +353,7 @@ def test_a_relativistic_loss_of_one_side_alone_is_a_mistake_of_the_program():
 
 
 def test_the_accuracy_of_a_relativistic_discriminator_is_the_share_of_pairs_that_it_orders_rightly():
-    told = loss("relativistic").answers(real=scores(2, -1, 0, 5), fake=scores(1, 0, 0, -5))
+    told = loss("relativistic").discriminator_stats(real=scores(2, -1, 0, 5), fake=scores(1, 0, 0, -5))
     assert number(told["accuracy"]) == 0.5  # to see no difference is no right answer
     assert number(told["real"]) == pytest.approx(1.5)
     assert number(told["fake"]) == pytest.approx(-1.0)

@@ -165,7 +165,7 @@ def same(images, weight, bias, stride):
 
 def keras_network(sides=(8, 8), channels=1):
     torch.manual_seed(3)
-    return DCGANTF(ImageSpec(channels, *sides), losses.find("non_saturating")(), latent_dim=3).double()
+    return DCGANTF(ImageSpec(channels, *sides), losses.find_loss("non_saturating")(), latent_dim=3).double()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -362,7 +362,7 @@ def test_a_conditional_discriminator_judges_an_image_by_its_class():
 
 def test_a_model_file_that_is_not_there_names_the_nearest():
     with pytest.raises(RecipeError, match=r"^unknown model 'dcgan_ft'; did you mean 'dcgan_tf'\?$"):
-        models.find("dcgan_ft")
+        models.find_model("dcgan_ft")
 
 
 def test_what_models_are_made_of_is_no_model():

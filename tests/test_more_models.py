@@ -29,12 +29,12 @@ def built(name, changes=None, classes=5):
 
 
 def wgan_gp(**changes):
-    loss = losses.find("wasserstein")(gradient_penalty=10.0)
+    loss = losses.find_loss("wasserstein")(gradient_penalty=10.0)
     return WGANGP(GREY, loss, latent_dim=3, **{**SMALL, **changes})
 
 
 def cdcgan(data=GREY, **changes):
-    return CDCGAN(data, losses.find("non_saturating")(), latent_dim=3, embedding_dim=4, **{**SMALL, **changes})
+    return CDCGAN(data, losses.find_loss("non_saturating")(), latent_dim=3, embedding_dim=4, **{**SMALL, **changes})
 
 
 def batch(count=4, data=GREY):
@@ -108,15 +108,15 @@ def test_the_critic_moves_so_often_and_then_the_generator_once_each_against_the_
 
 def test_each_move_of_the_critic_meets_new_fake_images_and_the_same_real_ones():
     model = wgan_gp()
-    made, judged = [], []
+    made, logits = [], []
     model.generator.register_forward_hook(lambda _, __, output: made.append(output.detach()))
-    model.discriminator.register_forward_pre_hook(lambda _, inputs: judged.append(inputs[0].detach()))
+    model.discriminator.register_forward_pre_hook(lambda _, inputs: logits.append(inputs[0].detach()))
     given = batch()
     for _ in model.play(given):
         pass
     assert len(made) == 6
     assert not any(torch.equal(one, other) for one, other in pairwise(made))
-    both = [images for images in judged if len(images) == 8]
+    both = [images for images in logits if len(images) == 8]
     assert len(both) == 5
     assert all(torch.equal(images[:4], given.images) for images in both)
 
@@ -161,7 +161,7 @@ def test_the_class_decides_the_picture_and_its_score():
     model = cdcgan().eval()
     with torch.no_grad():
         made = model.sample(model.prompt([7, 7, 7], [0, 1, 1]))
-        scores = model.scores(Labeled(made[:1].expand(3, -1, -1, -1), torch.tensor([0, 1, 2])))
+        scores = model.plain_logits(Labeled(made[:1].expand(3, -1, -1, -1), torch.tensor([0, 1, 2])))
     assert not torch.equal(made[0], made[1])
     torch.testing.assert_close(made[1], made[2])
     assert len(set(scores[:, 0].tolist())) == 3

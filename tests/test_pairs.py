@@ -52,7 +52,7 @@ def beside(root, *files, size=(16, 8)):
 
 def listed(pairs, classes=None):
     twice = (name for name in pairs.names for _ in "AB")
-    rows = list(zip(twice, pairs.pictures(classes or pairs.classes), strict=True))
+    rows = list(zip(twice, pairs.images(classes or pairs.classes), strict=True))
     # A picture's own name is for messages: its file's, where each has one.
     assert all(name in unicodedata.normalize("NFC", Path(picture.name).as_posix()) for name, picture in rows)
     return [(name, picture.class_name) for name, picture in rows]
@@ -75,7 +75,7 @@ def test_pictures_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
     assert pairs.path == tmp_path
     assert pairs.classes == ("A", "B")
     assert pairs.problems == []
-    assert [(name, kind, file.relative_to(tmp_path).as_posix()) for name, kind, file in pairs.pictures(("A", "B"))] == [
+    assert [(name, kind, file.relative_to(tmp_path).as_posix()) for name, kind, file in pairs.images(("A", "B"))] == [
         (str(Path("A/1.png")), "A", "A/1.png"),
         (str(Path("B/1.jpg")), "B", "B/1.jpg"),
         (str(Path("A/2.png")), "A", "A/2.png"),
@@ -226,7 +226,7 @@ def test_the_left_half_is_a_and_the_right_half_is_b(tmp_path):
 
     assert pairs.classes == ("A", "B")
     assert listed(pairs) == [("1", "A"), ("1", "B"), ("2", "A"), ("2", "B")]
-    contents = [content for _, _, content in pairs.pictures(("A", "B"))]
+    contents = [content for _, _, content in pairs.images(("A", "B"))]
     assert {(content.shape, content.dtype.name) for content in contents} == {((8, 8, 3), "uint8")}
     assert [content.reshape(-1, 3).tolist() for content in contents] == [
         [colour] * 64 for colour in ([0, 0, 0], [0, 0, 100], [1, 0, 0], [0, 0, 101])
@@ -237,7 +237,7 @@ def test_the_direction_can_be_turned(tmp_path):
     pairs = Pairs(beside(tmp_path, "1.png"), classes=["B", "A"])
 
     assert pairs.classes == ("B", "A")
-    assert [(kind, content[0, 0].tolist()) for _, kind, content in pairs.pictures(pairs.classes)] == [
+    assert [(kind, content[0, 0].tolist()) for _, kind, content in pairs.images(pairs.classes)] == [
         ("B", [0, 0, 100]),
         ("A", [0, 0, 0]),
     ]
@@ -276,7 +276,7 @@ def test_an_orientation_is_applied_before_the_cut(tmp_path):
     image.paste((200, 0, 0), (0, 8, 8, 16))
     image.save(tmp_path / "1.png", exif=lying)
 
-    contents = [content for _, _, content in Pairs(tmp_path).pictures(("A", "B"))]
+    contents = [content for _, _, content in Pairs(tmp_path).images(("A", "B"))]
     assert [content.shape for content in contents] == [(8, 8, 3)] * 2
     assert [content[4, 4].tolist() for content in contents] == [[200, 0, 0], [0, 0, 200]]
 
@@ -285,7 +285,7 @@ def test_grey_stays_grey(tmp_path):
     Image.new("L", (16, 8), 7).save(tmp_path / "1.png")
     Image.new("1", (16, 8), 1).save(tmp_path / "2.png")
 
-    contents = [content for _, _, content in Pairs(tmp_path).pictures(("A", "B"))]
+    contents = [content for _, _, content in Pairs(tmp_path).images(("A", "B"))]
     assert [(content.shape, int(content.max())) for content in contents] == [((8, 8), 7)] * 2 + [((8, 8), 255)] * 2
 
 
@@ -323,12 +323,12 @@ def test_a_file_that_breaks_off_is_left_to_its_next_reader_in_both_places(tmp_pa
     (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
     beside(tmp_path, "2.png")
 
-    assert [type(content) for _, _, content in Pairs(tmp_path).pictures(("A", "B"))][:2] == [type(tmp_path)] * 2
+    assert [type(content) for _, _, content in Pairs(tmp_path).images(("A", "B"))][:2] == [type(tmp_path)] * 2
     assert len(listed(Pairs(tmp_path))) == 4
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
-    pictures = Pairs(beside(tmp_path, "1.png", "2.png")).pictures(("A", "B"))
+    pictures = Pairs(beside(tmp_path, "1.png", "2.png")).images(("A", "B"))
     next(pictures)
     (tmp_path / "2.png").unlink()
 
@@ -390,7 +390,7 @@ def test_every_source_says_of_what_kind_it_is(tmp_path):
 
 
 def test_egg_edges_are_pairs_of_a_drawing_and_an_egg_that_eggs_does_not_have(tmp_path):
-    pictures = list(SOURCES["egg_edges"].pictures(tmp_path, ("edges", "egg")))
+    pictures = list(SOURCES["egg_edges"].images(tmp_path, ("edges", "egg")))
 
     assert len(pictures) == 800
     assert [picture.class_name for picture in pictures] == ["edges", "egg"] * 400
@@ -402,13 +402,13 @@ def test_egg_edges_are_pairs_of_a_drawing_and_an_egg_that_eggs_does_not_have(tmp
 
 
 def test_the_direction_of_egg_edges_can_be_turned(tmp_path):
-    pictures = SOURCES["egg_edges"].pictures(tmp_path, ("egg", "edges"))
+    pictures = SOURCES["egg_edges"].images(tmp_path, ("egg", "edges"))
 
     assert [next(pictures).class_name for _ in range(4)] == ["egg", "edges"] * 2
 
 
 def test_egg_colours_are_different_eggs_of_two_kinds(tmp_path):
-    pictures = list(SOURCES["egg_colours"].pictures(tmp_path, ("brown", "blue")))
+    pictures = list(SOURCES["egg_colours"].images(tmp_path, ("brown", "blue")))
 
     assert [picture.class_name for picture in pictures] == ["brown"] * 300 + ["blue"] * 300
     indices = [int(picture.name.partition("/")[2]) for picture in pictures]
@@ -426,7 +426,7 @@ def test_egg_colours_are_different_eggs_of_two_kinds(tmp_path):
 def test_grass_and_gravel_are_crops_of_two_photographs(tmp_path):
     from skimage import data
 
-    pictures = list(SOURCES["grass_gravel"].pictures(tmp_path, ("gravel", "grass")))
+    pictures = list(SOURCES["grass_gravel"].images(tmp_path, ("gravel", "grass")))
 
     assert [picture.class_name for picture in pictures] == ["gravel"] * 225 + ["grass"] * 225
     assert {picture.content.shape for picture in pictures} == {(64, 64)}
@@ -438,7 +438,7 @@ def test_grass_and_gravel_are_crops_of_two_photographs(tmp_path):
 def test_photo_colours_are_crops_in_grey_and_in_colour(tmp_path):
     from skimage import data
 
-    pictures = list(SOURCES["photo_colours"].pictures(tmp_path, ("grey", "colour")))
+    pictures = list(SOURCES["photo_colours"].images(tmp_path, ("grey", "colour")))
 
     assert [picture.class_name for picture in pictures] == ["grey", "colour"] * 255
     assert [picture.content.shape for picture in pictures] == [(64, 64), (64, 64, 3)] * 255
@@ -457,7 +457,7 @@ def test_photographs_need_scikit_image(tmp_path, monkeypatch, name):
 
     message = rf"^data.source: {name} needs scikit-image; install it with: pip install 'gantool\[real\]'$"
     with pytest.raises(DataError, match=message):
-        next(source.pictures(tmp_path, source.classes))
+        next(source.images(tmp_path, source.classes))
 
 
 # --- fetched sets -------------------------------------------------------------------------------------------
@@ -522,7 +522,7 @@ def test_a_set_of_pairs_is_fetched_unpacked_once_and_cut_in_halves(tmp_path, ser
 
     assert source.here(root)
     assert asked == ["/facades.tar.gz"]
-    pictures = list(source.pictures(root, ("B", "A")))
+    pictures = list(source.images(root, ("B", "A")))
     assert [(picture.name, picture.class_name, picture.content.shape) for picture in pictures] == [
         ("1", "B", (8, 8, 3)),
         ("1", "A", (8, 8, 3)),
@@ -540,7 +540,7 @@ def test_a_set_of_two_kinds_is_fetched_and_labelled_by_its_folders(tmp_path, ser
     source.fetch(root)
 
     assert source.here(root)
-    assert [(name, kind, file.is_file()) for name, kind, file in source.pictures(root, ("A", "B"))] == [
+    assert [(name, kind, file.is_file()) for name, kind, file in source.images(root, ("A", "B"))] == [
         ("A/1.jpg", "A", True),
         ("A/2.jpg", "A", True),
         ("B/7.jpg", "B", True),
@@ -555,7 +555,7 @@ def test_a_fetched_set_without_its_folder_is_told(tmp_path, name, folder):
 
     assert SOURCES[name].here(tmp_path)
     with pytest.raises(DataError) as caught:
-        next(SOURCES[name].pictures(tmp_path, ("A", "B")))
+        next(SOURCES[name].images(tmp_path, ("A", "B")))
     assert str(caught.value) == (
         f"{place / name / folder}: no pictures in it; delete {place} and run: gantool data fetch {name}"
     )

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gantool.batches import ImageSpec, Labeled, Paired, TableBatch, Unpaired
 from gantool.data import prepare as prepare_module
-from gantool.data.prepare import LISTED, describe, fetch, find, prepare, table
+from gantool.data.prepare import MAX_LISTED, describe, fetch, find_source, prepare, table
 from gantool.data.sources import catalog
 from gantool.data.sources.catalog import SOURCES
 from gantool.data.sources.tables import TABLES
@@ -353,8 +353,8 @@ def test_a_source_by_name_has_no_folders(tmp_path):
 def test_the_name_of_a_source_wins_over_a_folder_of_that_name(inside):
     picture(inside / "digits" / "1.png")
 
-    assert find(data("digits"), inside / "data") is SOURCES["digits"]
-    assert find(data("./digits"), inside / "data").classes == ("digits",)
+    assert find_source(data("digits"), inside / "data") is SOURCES["digits"]
+    assert find_source(data("./digits"), inside / "data").classes == ("digits",)
 
 
 def test_describing_makes_nothing(pets, tmp_path):
@@ -433,8 +433,8 @@ TABLE_NAMES = "and, xor, sentences, income, adult"
 def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_those_that_fit(
     source, kind, holds, wants, fitting, tmp_path
 ):
-    for ask in (find, describe, table if kind is TableBatch else prepare):
-        arguments = {find: (kind,), describe: (kind,), prepare: (kind,), table: ()}[ask]
+    for ask in (find_source, describe, table if kind is TableBatch else prepare):
+        arguments = {find_source: (kind,), describe: (kind,), prepare: (kind,), table: ()}[ask]
         with pytest.raises(DataError) as caught:
             ask(data(source), tmp_path / "data", *arguments)
         assert str(caught.value) == (
@@ -457,7 +457,7 @@ def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_tho
     ],
 )
 def test_pairs_and_kinds_are_pictures_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):
-    assert find(data(source, **options), tmp_path, kind) is {**SOURCES, **TABLES}[source]
+    assert find_source(data(source, **options), tmp_path, kind) is {**SOURCES, **TABLES}[source]
 
 
 @pytest.mark.parametrize(
@@ -521,7 +521,7 @@ def test_a_folder_of_pairs_becomes_a_store_of_sources_and_targets_in_turn(tmp_pa
     assert first == [f"decoding {tmp_path / 'mine'} at 8x8, once"]
 
 
-@pytest.mark.parametrize("orphans", [LISTED, LISTED + 3])
+@pytest.mark.parametrize("orphans", [MAX_LISTED, MAX_LISTED + 3])
 def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_counted(tmp_path, orphans, logged):
     for side in "AB":
         picture(tmp_path / "mine" / side / "pair.png")
@@ -530,8 +530,8 @@ def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_coun
 
     assert len(prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)) == 2
     assert logged == [
-        *(f"{Path(f'B/{index:02d}.png')}: no partner in A" for index in range(LISTED)),
-        *(["and 3 more such"] if orphans > LISTED else []),
+        *(f"{Path(f'B/{index:02d}.png')}: no partner in A" for index in range(MAX_LISTED)),
+        *(["and 3 more such"] if orphans > MAX_LISTED else []),
         f"decoding {tmp_path / 'mine'} at 8x8, once",
     ]
 

@@ -9,7 +9,7 @@ from gantool.errors import RecipeError
 from gantool.models import KINDS
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Choice, Data, Optimizer, Recipe
-from gantool.recipe.load import find, load, parse_changes, shipped
+from gantool.recipe.load import find_recipe, load, parse_changes, shipped
 from gantool.recipe.strict_yaml import parse
 from gantool.training.engine import change, open_recipe
 
@@ -344,9 +344,9 @@ def test_a_path_a_run_and_a_shipped_name_are_found(inside):
     (inside / "run").mkdir()
     (inside / "run" / "recipe.yaml").write_text(TEXT, encoding="utf-8")
 
-    assert find("mine.yaml") == (inside / "mine.yaml").relative_to(inside)
-    assert find("run").name == "recipe.yaml"
-    assert find("gan14") == shipped()["gan14"]
+    assert find_recipe("mine.yaml") == (inside / "mine.yaml").relative_to(inside)
+    assert find_recipe("run").name == "recipe.yaml"
+    assert find_recipe("gan14") == shipped()["gan14"]
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_a_path_a_run_and_a_shipped_name_are_found(inside):
 )
 def test_a_recipe_that_is_not_there_is_told(inside, name, message):
     with pytest.raises(RecipeError) as caught:
-        find(name)
+        find_recipe(name)
 
     assert str(caught.value).startswith(message)
 

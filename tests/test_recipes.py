@@ -6,7 +6,7 @@ import pytest
 from small import offline, small, spec
 
 from gantool import models
-from gantool.data.prepare import find
+from gantool.data.prepare import find_source
 from gantool.data.sources.catalog import SOURCES
 from gantool.data.sources.tables import TABLES
 from gantool.models import KINDS
@@ -55,7 +55,7 @@ def test_it_begins_with_how_it_is_trained(name):
 @each
 def test_it_trains_on_data_that_need_no_network(name, tmp_path):
     chosen = change(open_recipe(name), offline(name))
-    found = find(chosen.data, tmp_path, print, models.find(chosen.model["name"]).consumes)
+    found = find_source(chosen.data, tmp_path, print, models.find_model(chosen.model["name"]).consumes)
 
     assert found.here(tmp_path)
 

@@ -40,7 +40,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def every_step(monkeypatch):
     """Reports after every step, so that a test can stop at any."""
-    monkeypatch.setattr(loop, "PATIENCE", 0.0)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module", autouse=True)

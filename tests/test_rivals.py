@@ -35,7 +35,7 @@ def ours(name, changes=None):
 
 
 def with_weights_of(model, rival):
-    """Give the rival a model's weights: theirs come in the same order, under other names."""
+    """Return the rival a model's weights: theirs come in the same order, under other names."""
     for own, plain in ((model.generator, rival.generator), (model.discriminator, rival.discriminator)):
         values = list(own.state_dict().values())
         names = list(plain.state_dict())

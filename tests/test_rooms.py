@@ -44,7 +44,7 @@ def level(name):
 
 
 def imports(tree, *, for_types):
-    """Give every module and name that is imported, with its line; in `if TYPE_CHECKING` blocks only `for_types`."""
+    """Return every module and name that is imported, with its line; in `if TYPE_CHECKING` blocks only `for_types`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types:
             continue
@@ -64,14 +64,14 @@ FILES = sorted(file for file in ROOT.rglob("*.py") if "recipes" not in file.part
 
 
 def found(*, for_types=False):
-    """Give file, line, module and name of every import."""
+    """Return file, line, module and name of every import."""
     for file in FILES:
         for (name, what), line in imports(ast.parse(file.read_text(encoding="utf-8")), for_types=for_types):
             yield file, line, name, what
 
 
 def ours(*, for_types=False):
-    """Give file, line, importing module, imported module and name of the imports within gantool."""
+    """Return file, line, importing module, imported module and name of the imports within gantool."""
     for file, line, name, what in found(for_types=for_types):
         if room(name) == "gantool":
             yield file, line, module(file), name.removeprefix("gantool").removeprefix("."), what

@@ -98,7 +98,7 @@ def test_a_derived_seed_is_of_its_purpose_alone(seed):
 SECOND = "train.optimizer.betas.1"
 SPACE = {
     RATE: {"low": 1e-5, "high": 1e-1, "log": True},
-    SECOND: {"low": 0.9, "high": 0.9999, "one_minus_log": True},
+    SECOND: {"low": 0.9, "high": 0.9999, "log_complement": True},
 }
 OLD_VALUES = [0.999, 0.99, 0.9995]  # of the second beta
 

@@ -23,7 +23,7 @@ from gantool.training import engine
 
 CPU = torch.device("cpu")
 FROM_NOISE = [
-    name for name in shipped() if issubclass(models.find(engine.open_recipe(name).model["name"]), LatentModel)
+    name for name in shipped() if issubclass(models.find_model(engine.open_recipe(name).model["name"]), LatentModel)
 ]
 
 

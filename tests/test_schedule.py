@@ -91,7 +91,7 @@ def test_a_recipe_that_says_how_often_has_it_so():
 def test_measurements_get_a_tenth_of_the_training_and_are_no_more_than_a_hundred():
     assert allowed(100.0, 1.0) == 10
     assert allowed(99.0, 1.0) == 9
-    assert allowed(1e9, 1.0) == schedule.MOST == 100
+    assert allowed(1e9, 1.0) == schedule.MAX_MEASUREMENTS == 100
 
 
 def test_what_a_step_computes_is_counted_layer_by_layer():
@@ -100,7 +100,7 @@ def test_what_a_step_computes_is_counted_layer_by_layer():
 
     class Small(UnconditionalGAN):
         def __init__(self):
-            super().__init__(ImageSpec(1, 8, 8), losses.find("non_saturating")(), latent_dim=3)
+            super().__init__(ImageSpec(1, 8, 8), losses.find_loss("non_saturating")(), latent_dim=3)
             self.generator, self.discriminator = generator, discriminator
 
     # The generator once, and the discriminator of a real image and, in each turn, of a made one.

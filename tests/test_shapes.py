@@ -24,7 +24,7 @@ from gantool.recipe.load import shipped
 from gantool.training import engine
 
 GOLDEN = Path(__file__).parent / "golden"
-NON_SATURATING = losses.find("non_saturating")()
+NON_SATURATING = losses.find_loss("non_saturating")()
 
 
 class Given(UnconditionalGAN):

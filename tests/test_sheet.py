@@ -25,7 +25,7 @@ def store(root, count):
 
 
 def tiles(path, columns):
-    """Give the colour in the middle of each tile, and whether something is written under it."""
+    """Return the colour in the middle of each tile, and whether something is written under it."""
     pixels = np.asarray(Image.open(path))
     width = (pixels.shape[1] - 2) // columns
     found = []

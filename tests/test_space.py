@@ -21,7 +21,7 @@ def test_kinds_of_ranges_become_the_distributions_of_optuna():
             {
                 "train.optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True},
                 "train.optimizer.betas.0": {"low": 0, "high": 0.95},
-                "train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "one_minus_log": True},
+                "train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True},
                 "model.latent_dim": {"low": 20, "high": 200, "step": 20},
                 "train.batch_size": {"low": 16, "high": 256, "log": True},
                 "loss.name": ["non_saturating", "hinge"],
@@ -52,7 +52,7 @@ def test_every_shipped_space_holds_the_recipes_own_values_and_builds_at_its_ends
 
 
 def test_points_of_a_mirrored_range_come_back_as_the_recipes_values():
-    space = Space(recipe({"train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "one_minus_log": True}}))
+    space = Space(recipe({"train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True}}))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(50):
         value = space.changes(study.ask(space.distributions).params)["train.optimizer.betas.1"]
@@ -60,7 +60,7 @@ def test_points_of_a_mirrored_range_come_back_as_the_recipes_values():
 
 
 def test_a_point_may_have_the_names_of_version_0_1():
-    written = {"train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "one_minus_log": True}, "model.dropout": [0.25]}
+    written = {"train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True}, "model.dropout": [0.25]}
     space = Space(recipe(written))
     old = {"train.optimizer.betas.1": 0.005, "model.dropout": 0.25}
     new = {"1 - train.optimizer.betas.1": 0.005, "model.dropout": 0.25}
@@ -81,7 +81,7 @@ def test_a_players_own_rate_is_searched_from_the_shared_one():
         ({"train.optimizer.lr": {"low": 1e-2, "high": 1e-3}}, "low 0.01 is not below high 0.001; swap or widen them"),
         ({"train.optimizer.lr": {"low": 0, "high": 1e-3, "log": True}}, "low 0 has no logarithm; make it more than 0"),
         (
-            {"train.optimizer.betas.1": {"low": 0.5, "high": 1, "one_minus_log": True}},
+            {"train.optimizer.betas.1": {"low": 0.5, "high": 1, "log_complement": True}},
             "1 - high 1 has no logarithm; make high less than 1",
         ),
         (
@@ -260,7 +260,7 @@ def test_every_point_that_is_proposed_builds_a_recipe(sampler):
                 "loss.gradient_penalty": {**PENALTY, "when": {"loss": "wasserstein"}},
                 "train.optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True},
                 "train.optimizer.betas.0": {"low": 0, "high": 0.95},
-                "train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "one_minus_log": True},
+                "train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True},
                 "train.generator.lr": {"low": 1e-5, "high": 1e-2, "log": True, "when": {"loss": LOSSES[:2]}},
                 "model.generator.0.0": {"low": 16, "high": 256, "step": 16},
                 "model.latent_dim": {"low": 16, "high": 256, "log": True},

@@ -212,7 +212,7 @@ def test_batches_are_made_of_the_given_rows_only():
 
 
 def shown(images):
-    """Tell which rows of `store` images are."""
+    """Return the rows of `store` that images are."""
     pixels = ((images + 1) * 127.5).round().long()
     return (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 0, 1]).tolist()
 

@@ -6,7 +6,7 @@ import pytest
 
 from gantool.errors import RecipeError
 from gantool.recipe import strict_yaml
-from gantool.recipe.strict_yaml import DEEPEST, LARGEST, dump, parse, scalar
+from gantool.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, dump, parse, scalar
 
 
 @pytest.mark.parametrize(
@@ -138,16 +138,16 @@ def test_a_deep_nest_is_refused_before_the_rest_is_read(text, monkeypatch):
     fetch = strict_yaml._Loader.fetch_more_tokens
     monkeypatch.setattr(strict_yaml._Loader, "fetch_more_tokens", lambda self: read.append(self.index) or fetch(self))
 
-    with pytest.raises(RecipeError, match=rf"^r.yaml:\d+: blocks are nested too deep; the limit is {DEEPEST}$"):
+    with pytest.raises(RecipeError, match=rf"^r.yaml:\d+: blocks are nested too deep; the limit is {MAX_DEPTH}$"):
         parse(text, "r.yaml")
 
     assert read[-1] < 1100  # to know a key, YAML looks 1,024 characters ahead
 
 
 def test_blocks_may_nest_as_deep_as_the_limit():
-    value = parse("[" * DEEPEST + "5" + "]" * DEEPEST, "r.yaml")[0]
+    value = parse("[" * MAX_DEPTH + "5" + "]" * MAX_DEPTH, "r.yaml")[0]
 
-    assert str(value) == "[" * DEEPEST + "5" + "]" * DEEPEST
+    assert str(value) == "[" * MAX_DEPTH + "5" + "]" * MAX_DEPTH
 
 
 def test_an_alias_bomb_is_refused_at_once():
@@ -159,7 +159,7 @@ def test_an_alias_bomb_is_refused_at_once():
         parse(bomb, "r.yaml")
 
 
-@pytest.mark.parametrize("text", ["#" * 2_000_000, b"x" * (LARGEST + 1), "[" + "1, " * 50_000 + "]"])
+@pytest.mark.parametrize("text", ["#" * 2_000_000, b"x" * (MAX_BYTES + 1), "[" + "1, " * 50_000 + "]"])
 def test_a_large_file_is_refused_before_it_is_read(text, monkeypatch):
     monkeypatch.setattr(strict_yaml, "_Loader", None)
 

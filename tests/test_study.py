@@ -20,7 +20,7 @@ from gantool.runs import environment
 from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.board import Board
-from gantool.tune.race import CLEARLY, SELECTION
+from gantool.tune.race import CLEARLY_WORSE, SELECTION_SEEDS
 from gantool.tune.search import SearchBackend
 from gantool.tune.study import FREE, Study, find_study
 from gantool.tune.trial import run_trial
@@ -281,10 +281,10 @@ def test_a_search_at_once_on_three_slots_leaves_no_trial_behind_and_trains_nothi
     assert len(study.spent()) == len(study.trials()) == 7
     best, second = study.candidates()
     assert study.winner().number == best.number
-    first, *_ = selection = study.seeds()[:SELECTION]
-    deciding = [(number, seed) for number in (0, best.number) for seed in study.seeds()[SELECTION:]]
+    first, *_ = selection = study.seeds()[:SELECTION_SEEDS]
+    deciding = [(number, seed) for number in (0, best.number) for seed in study.seeds()[SELECTION_SEEDS:]]
     selecting = [(best.number, seed) for seed in selection] + [(second.number, first)]
-    if second.value <= CLEARLY * best.value:
+    if second.value <= CLEARLY_WORSE * best.value:
         selecting.append((second.number, selection[1]))
     assert sorted(reseeded(study)) == sorted((number, seed, "COMPLETE") for number, seed in selecting + deciding)
 

@@ -49,7 +49,7 @@ def adult(tmp_path):
 
 
 def as_they_were(table):
-    """Give the whole numbers that a table's columns had before they were standardised."""
+    """Return the whole numbers that a table's columns had before they were standardised."""
     columns = table.spec.columns
     return np.round(table.inputs * [c.deviation for c in columns] + [c.mean for c in columns])
 

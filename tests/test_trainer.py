@@ -30,7 +30,7 @@ def batch(seed=0, count=6):
 
 def mlp(**settings):
     torch.manual_seed(0)
-    model = MLP(DATA, losses.find("non_saturating")(), latent_dim=3, generator=[5], discriminator=[6], dropout=0.2)
+    model = MLP(DATA, losses.find_loss("non_saturating")(), latent_dim=3, generator=[5], discriminator=[6], dropout=0.2)
     return Trainer(model, Train(epochs=1, **settings), CPU)
 
 
@@ -154,7 +154,7 @@ def test_turns_given_together_take_all_gradients_before_any_weight_moves():
 
 def test_keras_generator_learns_from_the_discriminator_of_before_its_step():
     torch.manual_seed(0)
-    model = DCGANTF(DATA, losses.find("non_saturating")(), latent_dim=3, dropout=0.0).double()
+    model = DCGANTF(DATA, losses.find_loss("non_saturating")(), latent_dim=3, dropout=0.0).double()
     trainer = Trainer(model, Train(epochs=1, optimizer=Optimizer(lr=0.1)), CPU)
     given = Labeled(batch().images.double(), batch().labels)
     state = devices.rng_states(CPU, 9)
@@ -297,36 +297,36 @@ def test_the_first_steps_of_an_average_count_as_a_closed_form_says():
     counts = [math.comb(number + 8, 8) for number in range(8)]
     assert sum(counts) == math.comb(16, 9)
     wanted = sum(count * weight for count, weight in zip(counts, weights, strict=True)) / sum(counts)
-    assert trainer.average.weight.item() == pytest.approx(wanted, rel=1e-6)
+    assert trainer.ema_generator.weight.item() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_later_an_average_forgets_at_the_recipes_pace():
     trainer, weights = averaging(0.1, 5)  # no less than a tenth is kept from the first step on
     wanted = 0.1**5 * weights[0] + sum(0.9 * 0.1 ** (5 - number) * weights[number] for number in range(1, 6))
-    assert trainer.average.weight.item() == pytest.approx(wanted, rel=1e-6)
+    assert trainer.ema_generator.weight.item() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_the_average_stands_in_for_the_generator_and_its_own_weights_come_back_after_an_error_too():
     trainer, weights = averaging(0.5, 3)
     own = trainer.model.generator
     with trainer.ema_weights():
-        assert trainer.model.generator is trainer.average
+        assert trainer.model.generator is trainer.ema_generator
         assert list(dict(trainer.model.named_children())) == ["generator", "discriminator"]
     assert trainer.model.generator is own
     with pytest.raises(KeyboardInterrupt), trainer.ema_weights():
         raise KeyboardInterrupt
     assert trainer.model.generator is own
-    assert own.weight.item() == weights[-1] != trainer.average.weight.item()
+    assert own.weight.item() == weights[-1] != trainer.ema_generator.weight.item()
 
 
 def test_the_average_is_moved_by_no_optimizer_and_is_part_of_the_exact_state():
     trainer, _ = averaging(0.5, 3)
     fresh, _ = averaging(0.5, 0)
     fresh.load_state_dict(through_a_file(trainer.state_dict()))
-    assert not any(weight.requires_grad for weight in trainer.average.parameters())
+    assert not any(weight.requires_grad for weight in trainer.ema_generator.parameters())
     for one in (trainer, fresh):
         one.step(batch())
-    assert torch.equal(trainer.average.weight, fresh.average.weight)
+    assert torch.equal(trainer.ema_generator.weight, fresh.ema_generator.weight)
 
 
 def test_without_an_average_the_generator_stays_what_it_is():
@@ -339,10 +339,10 @@ def test_without_an_average_the_generator_stays_what_it_is():
 
 def test_the_average_has_the_running_statistics_of_the_generator_as_they_are():
     torch.manual_seed(0)
-    model = DCGANTF(DATA, losses.find("non_saturating")(), latent_dim=3, dropout=0.0)
+    model = DCGANTF(DATA, losses.find_loss("non_saturating")(), latent_dim=3, dropout=0.0)
     trainer = Trainer(model, Train(epochs=1, ema=0.9), CPU)
     before = copy(model.generator)
     step(trainer, batch())
     buffers = dict(model.generator.named_buffers())
     assert any(not torch.equal(value, before[name]) for name, value in buffers.items())
-    assert all(torch.equal(value, buffers[name]) for name, value in trainer.average.named_buffers())
+    assert all(torch.equal(value, buffers[name]) for name, value in trainer.ema_generator.named_buffers())

@@ -24,8 +24,8 @@ from gantool.training import engine
 from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-NON_SATURATING = losses.find("non_saturating")()
-LEAST_SQUARES = losses.find("least_squares")()
+NON_SATURATING = losses.find_loss("non_saturating")()
+LEAST_SQUARES = losses.find_loss("least_squares")()
 
 
 def spec(size=16, width=None, channels=3):
@@ -88,7 +88,7 @@ def test_cyclegan_has_as_many_residual_blocks_as_the_paper_for_the_size(size, bl
 @pytest.mark.parametrize(("name", "built"), [("pix2pix_facades", Pix2Pix), ("cyclegan_horse2zebra", CycleGAN)])
 def test_the_published_recipes_have_the_published_settings(name, built):
     recipe = engine.open_recipe(name)
-    assert models.find(recipe.model["name"]) is built
+    assert models.find_model(recipe.model["name"]) is built
     block, train = recipe.data, recipe.train
     assert (block.size, block.channels, block.flip, block.jitter) == (256, 3, True, 30)
     assert (train.batch_size, train.epochs, train.decay_after) == (1, 200, 100)
@@ -310,19 +310,19 @@ def test_pix2pix_plays_the_papers_game():
 
 
 def test_source_and_image_are_augmented_as_one():
-    model = pix2pix(loss=losses.find("non_saturating")(augment=["color", "translation", "cutout"]))
+    model = pix2pix(loss=losses.find_loss("non_saturating")(augment=["color", "translation", "cutout"]))
     seen = []
     model.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     same = pictures(4)
     torch.manual_seed(3)
-    model.judged(same, same)
+    model.logits(same, same)
     first, second = seen[0].chunk(2, dim=1)
     torch.testing.assert_close(first, second)
     assert not torch.equal(first, same)
 
 
 def test_penalties_and_relativistic_scores_are_of_pairs():
-    loss = losses.find("relativistic")(r1=2.0, r2=1.0)
+    loss = losses.find_loss("relativistic")(r1=2.0, r2=1.0)
     model = pix2pix(loss=loss, dropout=0.0).double()
     source, target = pictures(2).double(), pictures(2, seed=1).double()
     game = model.play(Paired(source, target))
@@ -444,7 +444,7 @@ def test_without_identity_nothing_is_computed_for_it():
 
 
 def test_penalties_are_of_both_discriminators():
-    model = cyclegan(loss=losses.find("relativistic")(gradient_penalty=1.0, r1=1.0, r2=1.0))
+    model = cyclegan(loss=losses.find_loss("relativistic")(gradient_penalty=1.0, r1=1.0, r2=1.0))
     trainer = Trainer(model, settings("cyclegan"), CPU)
     told = trainer.step(Unpaired(pictures(2), pictures(2, seed=1)))
     for kind in "ab":

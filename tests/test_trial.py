@@ -18,7 +18,7 @@ EPOCHS = 6
 @pytest.fixture(autouse=True)
 def every_epoch(monkeypatch):
     """A checkpoint to go on from at the end of every epoch, whatever it costs."""
-    monkeypatch.setattr(loop, "CHECKPOINTS", 1e9)
+    monkeypatch.setattr(loop, "CHECKPOINT_TIME_SHARE", 1e9)
 
 
 def config(folder, data_dir, **changes):

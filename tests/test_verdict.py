@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from gantool.tune.race import LOOK, SELECTION, Outcome, most, race
+from gantool.tune.race import SEEDS_PER_LOOK, SELECTION_SEEDS, Outcome, most, race
 from gantool.tune.verdict import Effect, Verdict, critical_rank, decide, effect, percent_range
 
 
@@ -166,7 +166,7 @@ def raced(value, candidates=(1, 2, 3), seeds=8, own=0):
 def test_a_clear_race_ends_after_four_decision_seeds_and_trains_nothing_twice():
     found, started = raced(lambda number, seed: {0: 10.0, 1: 5.0, 2: 7.0, 3: 6.0}[number] + seed / 100)
     assert (found.contender, found.verdict.kind, len(found.verdict.values)) == (1, "better", 4)
-    assert len(started) == len(set(started)) == 3 * SELECTION + 2 * 4
+    assert len(started) == len(set(started)) == 3 * SELECTION_SEEDS + 2 * 4
     assert {seed for number, seed in started if number == 0} == {2, 3, 4, 5}, "the seeds that chose do not decide"
 
 
@@ -183,13 +183,13 @@ def test_the_luck_of_one_seed_does_not_choose_the_contender():
 
 def test_a_race_that_the_recipe_leads_is_given_up_after_two_seeds():
     found, started = raced(lambda number, seed: 4.0 if number == 0 else 5.0 + number)
-    assert (found.verdict.kind, len(found.verdict.values)) == ("keep", LOOK)
-    assert len(started) == 3 * SELECTION + 2 * LOOK
+    assert (found.verdict.kind, len(found.verdict.values)) == ("keep", SEEDS_PER_LOOK)
+    assert len(started) == 3 * SELECTION_SEEDS + 2 * SEEDS_PER_LOOK
 
 
 def test_an_open_race_ends_with_the_seeds_that_are_allowed():
     values = {0: [10, 11, 12, 13, 10, 11], 1: [9, 12, 11, 10, 10.5, 10]}
-    found, started = raced(lambda number, seed: values[number][seed - SELECTION], candidates=(1,))
+    found, started = raced(lambda number, seed: values[number][seed - SELECTION_SEEDS], candidates=(1,))
     assert (found.verdict.kind, len(found.verdict.values)) == ("unsure", 6)
     assert len(started) == 2 * 6 == most(1, 8)
 
@@ -211,11 +211,11 @@ def test_a_candidate_that_fails_with_new_seeds_does_not_win():
     assert found.contender == 3
     found, started = raced(lambda number, seed: math.inf if number else 9.0)
     assert (found.contender, found.verdict.kind) == (1, "keep"), "where all of them fail, the recipe is kept"
-    assert len(started) == 3 * SELECTION + 2 * LOOK
+    assert len(started) == 3 * SELECTION_SEEDS + 2 * SEEDS_PER_LOOK
 
 
 @pytest.mark.parametrize("candidates", [(), (1,), (1, 2), (1, 2, 3)])
-@pytest.mark.parametrize("seeds", [SELECTION, SELECTION + 1, SELECTION + 4, SELECTION + 8])
+@pytest.mark.parametrize("seeds", [SELECTION_SEEDS, SELECTION_SEEDS + 1, SELECTION_SEEDS + 4, SELECTION_SEEDS + 8])
 def test_a_race_never_has_more_trainings_than_it_says(candidates, seeds):
     drawn = random.Random(0)
     for _ in range(50):

@@ -21,7 +21,7 @@ import optuna
 
 from gantool.training import engine
 from gantool.tune.board import Board
-from gantool.tune.race import SELECTION, Outcome, Race, race
+from gantool.tune.race import SELECTION_SEEDS, Outcome, Race, race
 from gantool.tune.search import SearchBackend, search
 from gantool.tune.simulate import Table, searched
 
@@ -41,13 +41,13 @@ class Quiet(Board):
     """A board that says nothing."""
 
     def finish(self, **told: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 def raced(deviation: float, factor: float, drawn: random.Random) -> tuple[Race, int]:
     """Simulate one race, in which all candidates have the same true factor; return it and its trainings."""
     outcomes: dict[tuple[int, int], Outcome] = {}
-    seeds = range(SELECTION + SEEDS)
+    seeds = range(SELECTION_SEEDS + SEEDS)
     while not (found := race("fd", 0, range(1, CANDIDATES + 1), outcomes, seeds, 1)).over:
         number, seed = found.pending[0]
         value = (factor if number else 1.0) * math.exp(drawn.gauss(0, deviation))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantool.cli.options import Changes, DataDir, Overwrite, Picture, check_overwrite, data_root
+from gantool.cli.options import Changes, DataDir, Overwrite, SourceImage, check_overwrite, data_root
 from gantool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def fetch(
 
 @data_app.command("list")
 def list_sources(data_dir: DataDir = None) -> None:
-    """Say which datasets are here and which can be had."""
+    """List the datasets that are on this machine and those that can be fetched."""
     from gantool import terminal
     from gantool.data.prepare import available
 
@@ -54,7 +54,7 @@ def list_sources(data_dir: DataDir = None) -> None:
 @data_app.command("show")
 def show_source(
     source: Annotated[str, typer.Argument(help="A source, a recipe, or a path to a folder or an archive.")],
-    output: Picture = None,
+    output: SourceImage = None,
     changes: Changes = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
@@ -67,7 +67,7 @@ def show_source(
     from gantool import terminal
     from gantool.batches import Paired, TableBatch
     from gantool.data.prepare import prepare, table
-    from gantool.data.sheet import PAIRS, contact_sheet, pair_sheet
+    from gantool.data.sheet import MAX_PAIRS, contact_sheet, pair_sheet
     from gantool.data.sources.catalog import SOURCES
     from gantool.recipe.blocks import Data
     from gantool.recipe.load import parse_changes
@@ -91,16 +91,16 @@ def show_source(
     if kind is Paired:
         pair_sheet(store, path)
         count = len(store) // 2
-        terminal.result(f"{path}: {min(PAIRS, count)} of {terminal.several(count, 'pair')}")
+        terminal.result(f"{path}: {min(MAX_PAIRS, count)} of {terminal.several(count, 'pair')}")
         return
     rendered = data.source in SOURCES and SOURCES[data.source].rendered
     contact_sheet(store, path, rendered=rendered)
-    pictures, classes = terminal.several(len(store), "picture"), terminal.several(len(store.spec.classes), "class")
-    terminal.result(f"{path}: {pictures} in {classes}")
+    images, classes = terminal.several(len(store), "picture"), terminal.several(len(store.spec.classes), "class")
+    terminal.result(f"{path}: {images} in {classes}")
 
 
 def _kind(what: str) -> type[Batch]:
-    """Give what a source holds, or what the model of a recipe learns from."""
+    """Return what a source holds, or what the model of a recipe learns from."""
     from gantool.batches import Labeled, TableBatch
     from gantool.data.sources.catalog import SOURCES
     from gantool.data.sources.tables import TABLES
@@ -114,7 +114,7 @@ def _kind(what: str) -> type[Batch]:
     from gantool import models
     from gantool.training.engine import open_recipe
 
-    return models.find(open_recipe(what).model["name"]).consumes
+    return models.find_model(open_recipe(what).model["name"]).consumes
 
 
 def _source_of(what: str) -> str:
@@ -123,7 +123,7 @@ def _source_of(what: str) -> str:
 
 
 def _data_block(what: str) -> dict[str, Any] | None:
-    """Give the data block of what may be a recipe's name or path."""
+    """Return the data block of what may be a recipe's name or path."""
     from gantool.data.sources.catalog import SOURCES
     from gantool.data.sources.tables import TABLES
     from gantool.recipe.load import shipped

@@ -39,7 +39,7 @@ DataDir = Annotated[
 ]
 ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Pictures of this class only.")]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="WHICH", help="best, last, or a kept epoch's number.")]
-Picture = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write.")]
+SourceImage = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write.")]
 Images = Annotated[
     int | None,
     typer.Option(
@@ -81,7 +81,7 @@ def find_run(name: str | None) -> Run:
 
 
 def data_root(given: Path | None) -> Path:
-    """Give the directory of data: the given one, else one in the user's cache."""
+    """Return the directory of data: the given one, else one in the user's cache."""
     if given is not None:
         return given.expanduser().absolute()
     from platformdirs import user_cache_path

@@ -21,9 +21,9 @@ from gantool.cli.options import (
     Images,
     Out,
     Overwrite,
-    Picture,
     RecipeName,
     RunName,
+    SourceImage,
     check_overwrite,
     data_root,
     find_run,
@@ -127,12 +127,12 @@ def sample(
         str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12; 0-15 without it.")
     ] = None,
     class_name: ClassName = None,
-    output: Picture = None,
+    output: SourceImage = None,
     checkpoint: Checkpoint = "best",
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Make pictures: one seed is one picture. FILE.png is a grid, any other name a folder of single files.
+    """Make samples: one seed is one entry. FILE.png is a grid, any other name a folder of single files.
 
     A model that translates pictures shows examples, or translates --input; one that answers prints its answers, or
     writes them to -o FILE.csv.
@@ -157,7 +157,7 @@ def sample(
     if shown is not None and seeds is None and class_name is None:
         path = output or found.path / "sample.png"
         check_overwrite(path, overwrite or output is None)
-        images.save(sheet(shown, trained.pictures(shown), trained.data.classes), path)
+        images.save(sheet(shown, trained.images(shown), trained.data.classes), path)
         terminal.result(f"{path}: {terminal.several(len(shown), 'example')}, as translated in epoch {trained.epoch}")
         terminal.hint(f"gantool sample {typed(found.path)} --input FILE")
         return
@@ -167,13 +167,13 @@ def sample(
     names = [f"seed-{seed:06d}" for seed in numbers]
     for file in [path] if path.suffix else [path / f"{name}.png" for name in names]:
         check_overwrite(file, overwrite or output is None)
-    pictures, asked = trained.sample(numbers, class_name), trained.asked(numbers, class_name)
+    samples, request = trained.sample(numbers, class_name), trained.request(numbers, class_name)
     if path.suffix:
-        drawn = images.grid(pictures) if asked is None else sheet(asked, pictures, trained.data.classes)
+        drawn = images.grid(samples) if request is None else sheet(request, samples, trained.data.classes)
         images.save(drawn, path)
         terminal.result(f"{path}: {terminal.several(len(numbers), 'picture')} of epoch {trained.epoch}")
     else:
-        images.save_each(pictures, path, names)
+        images.save_each(samples, path, names)
         terminal.result(f"{path}{os.sep}: {terminal.several(len(numbers), 'picture')} of epoch {trained.epoch}")
 
 
@@ -205,20 +205,20 @@ def _translate(
 
 
 def _answer(run: Run, trained: TrainedModel, given: Path | None, output: Path | None, over: bool) -> None:
-    """Tell the answers to a file, a folder of pictures, or the examples that the run keeps; a CSV file with -o."""
+    """Print predictions for a file, a folder of images, or the examples that the run keeps; a CSV file with -o."""
     from gantool import terminal
-    from gantool.inference.inputs import answers, write_answers
+    from gantool.inference.inputs import predictions, write_predictions
 
     if output is not None and output.suffix.lower() != ".csv":
         raise GantoolError(f"-o {output}: {trained.name}'s answers are a table; name a file that ends in .csv")
-    rows = answers(trained, given)
+    rows = predictions(trained, given)
     if output is None:
         terminal.predictions(rows)
         if given is None:
             terminal.hint(f"gantool sample {typed(run.path)} --input FILE")
         return
     check_overwrite(output, over)
-    write_answers(rows, output)
+    write_predictions(rows, output)
     terminal.result(f"{output}: {terminal.several(len(rows), 'answer')} of epoch {trained.epoch}")
 
 
@@ -230,7 +230,7 @@ def animate(
         int, typer.Option("--frames", min=2, max=1000, help="Pictures from seed to seed of a walk.")
     ] = 20,
     class_name: ClassName = None,
-    output: Picture = None,
+    output: SourceImage = None,
     checkpoint: Checkpoint = "best",
     overwrite: Overwrite = False,
 ) -> None:
@@ -267,7 +267,7 @@ def score(
     """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
     from gantool import terminal
     from gantool.inference import scoring
-    from gantool.metrics.reference import FEW
+    from gantool.metrics.reference import MIN_IMAGES_TO_LEARN
 
     names = scoring.chosen(metrics)
     root = data_root(data_dir)
@@ -288,18 +288,18 @@ def score(
     if as_json:
         terminal.as_json(found.entry())
     else:
-        terminal.score(found, scoring.METRICS | scoring.PARTS, FEW)
+        terminal.score(found, scoring.METRICS | scoring.PARTS, MIN_IMAGES_TO_LEARN)
 
 
 def _holds_images(place: str) -> bool:
-    """Tell a folder of images from a run."""
+    """Return whether the argument is a folder of images and not a run."""
     path = Path(place)
     return path.is_dir() and not (path / "recipe.yaml").is_file()
 
 
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.")],
-    output: Picture = None,
+    output: SourceImage = None,
     count: Images = None,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -322,7 +322,7 @@ def compare(
 
 def nearest(
     run: RunName = None,
-    output: Picture = None,
+    output: SourceImage = None,
     checkpoint: Checkpoint = "best",
     device: Device = "auto",
     data_dir: DataDir = None,

@@ -109,7 +109,7 @@ def tune(
         raise typer.Exit(128 + stopped[0])
     if as_json or not (study.path / "best.yaml").is_file():
         return
-    _tell_result(study)
+    _print_result(study)
     terminal.result(f"its recipe: {study.shown / 'best.yaml'}   its images: {study.shown / 'best.png'}")
     if (study.path / results.COMPARISON).is_file():
         terminal.result(f"beside your recipe's own: {study.shown / results.COMPARISON}")
@@ -117,7 +117,7 @@ def tune(
     terminal.hint(f"gantool study report {typed(study.shown)}")
 
 
-def _tell_result(study: Study) -> None:
+def _print_result(study: Study) -> None:
     """Show the verdict, and what would decide where it is open."""
     from gantool import terminal
     from gantool.report import insight
@@ -142,7 +142,7 @@ def status(
     study: StudyName = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object, for programs.")] = False,
 ) -> None:
-    """Say how a search stands, while it runs or afterwards."""
+    """Show the state of a search, while it runs or afterwards."""
     from gantool import terminal
     from gantool.files import is_locked
     from gantool.tune import results
@@ -160,7 +160,7 @@ def status(
         what = f"interrupted: trial {', '.join(labels)}" if labels else "not over yet"
         terminal.result(f"{what}; go on with: gantool tune {typed(found.shown)}")
     if found.winner():
-        _tell_result(found)
+        _print_result(found)
 
 
 @study_app.command()

@@ -16,7 +16,7 @@ from gantool.batches import Batch, Labeled, Paired, TableBatch, Unpaired
 from gantool.data.store import Store
 
 LEAST_HELD_OUT, LEAST_TRAINED = 12, 8  # pictures
-RESIDENT = 0.25  # of a GPU's free memory, which a store may take to live there
+MAX_RESIDENT_SHARE = 0.25  # of a GPU's free memory, which a store may take to live there
 
 
 class Split(NamedTuple):
@@ -45,7 +45,7 @@ def split(labels: NDArray[np.int64], share: float) -> Split:
 
 
 def rows_of(labels: NDArray[np.int64], share: float, kind: type[Batch]) -> Split:
-    """Give what a run learns from and what it never sees, as numbers that `ImageLoader` takes.
+    """Return what a run learns from and what it never sees, as numbers that `ImageLoader` takes.
 
     Rows of the store, as `split` says. Of pairs, whose source and target come one after the other in the store, the
     rows of their sources: a pair is held out as a whole.
@@ -96,16 +96,16 @@ class ImageLoader:
         self.labels = tensor(store.labels)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            if store.images.nbytes < RESIDENT * free:
+            if store.images.nbytes < MAX_RESIDENT_SHARE * free:
                 self.images = self.images.to(device)
                 self.labels = self.labels.to(device)
 
     def __len__(self) -> int:
-        """Give the batches in an epoch; the last, smaller one is left out."""
+        """Return the batches in an epoch; the last, smaller one is left out."""
         return max(1, self.count // self.batch_size)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Give the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
+        """Return the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         orders = [self._order(rows, generator).to(self.images.device) for rows in self.rows]
         for index in range(start, len(self)):
@@ -114,7 +114,7 @@ class ImageLoader:
             yield self._varied(batch, number, index) if self.flip or self.jitter else batch
 
     def take(self, rows: Tensor, others: Tensor | None = None) -> Batch:
-        """Give the batch of these rows, on the device; of `Unpaired`, with `others` of the second kind.
+        """Return the batch of these rows, on the device; of `Unpaired`, with `others` of the second kind.
 
         Shape:
             rows, others: [N], int64.
@@ -198,11 +198,11 @@ class TableLoader:
         self.batch_size = min(batch_size, self.count)
 
     def __len__(self) -> int:
-        """Give the batches in an epoch; the last, smaller one is left out."""
+        """Return the batches in an epoch; the last, smaller one is left out."""
         return self.count // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[TableBatch]:
-        """Give the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
+        """Return the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         order = torch.randperm(self.count, generator=generator).to(self.inputs.device)
         for index in range(start, len(self)):
@@ -211,7 +211,7 @@ class TableLoader:
 
 
 def _scattered(count: int) -> NDArray[np.uint64]:
-    """Give numbers in no order, which no library version can change: [count]."""
+    """Return numbers in no order, which no library version can change: [count]."""
     bits = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((32, 0xD6E8FEB86659FD93), (32, 0xD6E8FEB86659FD93)):
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)

@@ -19,7 +19,7 @@ from gantool.data.archive import complete, unpack
 from gantool.data.download import Progress, Remote, download
 from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_WEIGHTS, SOURCES, Source
 from gantool.data.sources.folders import FETCHED, Folder, keep, locate
-from gantool.data.sources.images import Picture
+from gantool.data.sources.images import SourceImage
 from gantool.data.sources.pairs import Pairs
 from gantool.data.sources.tables import TABLES, TableSource, load
 from gantool.data.store import Item, Store, build_store, open_store
@@ -29,8 +29,8 @@ from gantool.recipe.blocks import Data
 
 logger = logging.getLogger(__name__)
 
-RULE = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
-LISTED = 20  # pictures without a partner that are named one by one
+DECODING_VERSION = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
+MAX_LISTED = 20  # pictures without a partner that are named one by one
 AnySource = Source | Folder | Pairs | TableSource
 _HOLDS = {
     Labeled: "pictures with their class",
@@ -47,7 +47,7 @@ def prepare(
     *,
     progress: Progress | None = None,
 ) -> Store:
-    """Give the store that a recipe's `data` block asks for, and make it when it is not there.
+    """Return the store that a recipe's `data` block asks for, and make it when it is not there.
 
     Args:
         data: the block.
@@ -60,21 +60,21 @@ def prepare(
         DataError: the source is unknown, damaged, empty or of the wrong kind.
         NetworkError: it has to be downloaded and cannot be; the message says what to use instead.
     """
-    source = find(data, root, kind)
+    source = find_source(data, root, kind)
     assert not isinstance(source, TableSource)
     classes = keep(data.source, source.classes, data.classes)
     if isinstance(source, Source):
         _fetch(source, root, progress)
         mark, channels = source.fingerprint(root), source.channels
-        pictures = source.pictures(root, classes)
+        images = source.images(root, classes)
     else:
         mark, channels = (
             source.fingerprint(classes),
             _majority(source, classes) if data.channels is None else 3,
         )
-        pictures = source.pictures(classes)
+        images = source.images(classes)
     spec = ImageSpec(data.channels or channels, data.height, data.width, classes)
-    settings: dict[str, Any] = {"rule": RULE, "content": mark, "shape": spec.shape, "classes": classes}
+    settings: dict[str, Any] = {"rule": DECODING_VERSION, "content": mark, "shape": spec.shape, "classes": classes}
     if kind is Paired:
         settings["pairs"] = True
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
@@ -88,7 +88,7 @@ def prepare(
         verb = "rendering" if isinstance(source, Source) and source.rendered else "decoding"
         _list(problems)
         logger.info(f"{verb} {data.source} at {data.height}x{data.width}, once")
-        items = _items(pictures, spec)
+        items = _items(images, spec)
         about = {"source": data.source, "settings": settings}
         store = build_store(path, _whole(items) if kind is Paired else items, spec, about)
     if store.skipped:
@@ -99,20 +99,20 @@ def prepare(
 
 
 def table(data: Data, root: Path) -> Table:
-    """Give the table, or the sentences, that a recipe's `data` block asks for; see `prepare`."""
-    source = find(data, root, TableBatch)
+    """Return the table, or the sentences, that a recipe's `data` block asks for; see `prepare`."""
+    source = find_source(data, root, TableBatch)
     assert isinstance(source, TableSource)
     _fetch(source, root, None)
     return load(source.name, root, data.held_out)
 
 
 def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:
-    """Say what a recipe's data are like without making them; a folder that is not there counts as colour."""
+    """Return the specification of a recipe's data without preparing them; a missing folder counts as colour."""
     if kind is TableBatch or data.source in SOURCES or data.source in TABLES:
-        source: AnySource | None = find(data, root, kind)
+        source: AnySource | None = find_source(data, root, kind)
     else:
         try:
-            source = find(data, root, kind)
+            source = find_source(data, root, kind)
         except DataError:
             source = None
     if isinstance(source, TableSource):
@@ -143,7 +143,7 @@ def fetch(what: str, name: str | None, root: Path, *, progress: Progress | None 
         return what
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", what):
         kind = TableBatch if what in TABLES else SOURCES[what].kind if what in SOURCES else Labeled
-        source = find(Data(source=what), root, kind)
+        source = find_source(Data(source=what), root, kind)
         if isinstance(source, Source | TableSource):
             if name:
                 raise DataError(f"--name {name}: only what is fetched from an address gets a name; leave it out")
@@ -171,8 +171,8 @@ def available(root: Path) -> list[tuple[str, bool, str]]:
     return rows + [(name, True, f"fetched pictures, in {root / FETCHED / name}") for name in fetched]
 
 
-def find(data: Data, root: Path, kind: type[Batch] = Labeled) -> AnySource:
-    """Give what `data.source` stands for.
+def find_source(data: Data, root: Path, kind: type[Batch] = Labeled) -> AnySource:
+    """Return what `data.source` stands for.
 
     Raises:
         DataError: nothing of that name is known or there, or it is not what a model learns from that consumes `kind`.
@@ -227,11 +227,11 @@ def _check_class_count(name: str, classes: Sequence[str]) -> None:
 
 
 def _list(problems: Sequence[tuple[str, str]]) -> None:
-    """Tell which pictures of a folder make no pair, or an odd one."""
-    for name, reason in problems[:LISTED]:
+    """Log the images of a folder that have no partner, or an unequal one."""
+    for name, reason in problems[:MAX_LISTED]:
         logger.info(f"{name}: {reason}")
-    if len(problems) > LISTED:
-        logger.info(f"and {len(problems) - LISTED} more such")
+    if len(problems) > MAX_LISTED:
+        logger.info(f"and {len(problems) - MAX_LISTED} more such")
 
 
 def _fetch(source: Source | TableSource, root: Path, progress: Progress | None) -> None:
@@ -253,7 +253,7 @@ def _fetch(source: Source | TableSource, root: Path, progress: Progress | None) 
 
 
 def _whole(items: Iterator[Item]) -> Iterator[Item]:
-    """Give pairs, source and target in turn, only where both could be read."""
+    """Return pairs, source and target in turn, only where both could be read."""
     for source in items:
         target = next(items)
         if isinstance(source.image, str) or isinstance(target.image, str):
@@ -263,23 +263,23 @@ def _whole(items: Iterator[Item]) -> Iterator[Item]:
             yield target
 
 
-def _items(pictures: Iterator[Picture], spec: ImageSpec) -> Iterator[Item]:
+def _items(samples: Iterator[SourceImage], spec: ImageSpec) -> Iterator[Item]:
     labels = {name: label for label, name in enumerate(spec.classes)}
     wanted: dict[str, Any] = {"channels": spec.channels, "height": spec.height, "width": spec.width}
-    for picture in pictures:
+    for entry in samples:
         try:
-            if isinstance(picture.content, Path):
-                image = decode.decode(picture.content, **wanted)
+            if isinstance(entry.content, Path):
+                image = decode.decode(entry.content, **wanted)
             else:
-                image = decode.convert(Image.fromarray(picture.content), **wanted)
+                image = decode.convert(Image.fromarray(entry.content), **wanted)
         except decode.Unreadable as error:
-            yield Item(picture.name, labels[picture.class_name], str(error))
+            yield Item(entry.name, labels[entry.class_name], str(error))
         else:
-            yield Item(picture.name, labels[picture.class_name], image)
+            yield Item(entry.name, labels[entry.class_name], image)
 
 
 def _majority(folder: Folder | Pairs, classes: Sequence[str]) -> int:
-    """Tell by up to 100 files, spread over the folder, whether most pictures are colour."""
+    """Return whether most images are colour, from up to 100 files spread over the folder."""
     files = [file for name in classes for file in folder.files.get(name, ())]
     found = []
     for file in files[:: max(1, len(files) // 100)]:

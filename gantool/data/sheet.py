@@ -11,8 +11,8 @@ from gantool import images
 from gantool.data.store import Store
 
 COLUMNS = 8
-CLASSES = 12  # on one sheet
-PAIRS = 8
+MAX_CLASSES = 12  # on one sheet
+MAX_PAIRS = 8
 
 
 def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
@@ -25,14 +25,14 @@ def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
     """
     rows: list[int] = []
     captions: list[str] = []
-    for label, name in enumerate(store.spec.classes[:CLASSES]):
+    for label, name in enumerate(store.spec.classes[:MAX_CLASSES]):
         own = np.flatnonzero(store.labels == label)
         chosen = own[np.linspace(0, len(own) - 1, min(COLUMNS, len(own))).round().astype(int)].tolist()
         kind = "rendered" if rendered else "pictures"
         rows += (chosen * COLUMNS)[:COLUMNS]
         captions += [name, f"{len(own):,} {kind}"] + [""] * (COLUMNS - 2)
-    pictures = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
-    images.save(images.grid(pictures, columns=COLUMNS, captions=captions), path)
+    samples = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
+    images.save(images.grid(samples, columns=COLUMNS, captions=captions), path)
 
 
 def pair_sheet(store: Store, path: Path) -> None:
@@ -43,8 +43,8 @@ def pair_sheet(store: Store, path: Path) -> None:
         path: the picture to write.
     """
     count = len(store) // 2
-    chosen = np.linspace(0, count - 1, min(PAIRS, count)).round().astype(int)
+    chosen = np.linspace(0, count - 1, min(MAX_PAIRS, count)).round().astype(int)
     rows = np.stack((2 * chosen, 2 * chosen + 1), 1).ravel()
     captions = [store.spec.classes[label] for label in store.labels[rows]]
-    pictures = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
-    images.save(images.grid(pictures, columns=COLUMNS, captions=captions), path)
+    samples = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
+    images.save(images.grid(samples, columns=COLUMNS, captions=captions), path)

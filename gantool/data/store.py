@@ -62,7 +62,7 @@ class Store:
 
 
 def open_store(path: Path) -> Store | None:
-    """Give the store in a directory, or None where there is no whole one."""
+    """Return the store in a directory, or None where there is no whole one."""
     try:
         about = json.loads((path / "about.json").read_text(encoding="utf-8"))
         shape = (about["images"], about["channels"], about["height"], about["width"])

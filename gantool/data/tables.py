@@ -55,7 +55,7 @@ class Table(NamedTuple):
 
 
 def encode(spec: RowSpec | TextSpec, file: Path) -> tuple[Inputs, list[str]]:
-    """Give what a model is fed of a new file, encoded as what it learned from, and how each row is shown.
+    """Return what a model is fed of a new file, encoded as what it learned from, and how each row is shown.
 
     Args:
         spec: what the model was told. Of a table, the file is CSV: a head that names the columns, in any order, and
@@ -90,7 +90,7 @@ def _text(file: Path) -> str:
 
 
 def _csv(file: Path, advice: str) -> Iterator[Cells]:
-    """Give the lines that are not blank."""
+    """Return the lines that are not blank."""
     reader = csv.reader(io.StringIO(_text(file)), skipinitialspace=True, strict=True)
     try:
         for cells in reader:
@@ -101,7 +101,7 @@ def _csv(file: Path, advice: str) -> Iterator[Cells]:
 
 
 def _ordered(columns: Sequence[Column], file: Path) -> list[Cells]:
-    """Give the rows of a file that has a head, their cells in the order of `columns`."""
+    """Return the rows of a file that has a head, their cells in the order of `columns`."""
     wanted = [column.name for column in columns]
     lines = _csv(file, "quote texts with commas in them, and nothing else")
     where, head = next(lines, ("", []))
@@ -133,7 +133,7 @@ def _check_width(where: str, cells: list[str], expected: int, advice: str) -> No
 
 
 def _values(columns: Sequence[Column], rows: Iterable[Cells], advice: str = "") -> NDArray[np.float64]:
-    """Give the numbers that cells stand for: [N, D].
+    """Return the numbers that cells stand for: [N, D].
 
     Raises:
         DataError: a cell holds none; says `advice`, or without any how to mend the cell.
@@ -166,7 +166,7 @@ def _problem(column: Column, cell: str) -> str:
 
 
 def _fitted(columns: Sequence[Column], values: NDArray[np.float64]) -> tuple[Column, ...]:
-    """Give the columns with the mean and the deviation of `values`."""
+    """Return the columns with the mean and the deviation of `values`."""
     moments = zip(columns, values.mean(0).tolist(), values.std(0).tolist(), strict=True)
     # The deviation of a column that never changes is 0: it may as well become 0 everywhere.
     return tuple(column._replace(mean=mean, deviation=deviation or 1.0) for column, mean, deviation in moments)
@@ -179,7 +179,7 @@ def _standardised(columns: Sequence[Column], values: NDArray[np.float64]) -> NDA
 
 
 def _shown(columns: Sequence[Column], rows: Iterable[Cells]) -> list[str]:
-    """Give what a person is told of each row: the columns that say most, or all where none is known to."""
+    """Return what a person is told of each row: the columns that say most, or all where none is known to."""
     names = [column.name for column in columns]
     places = [names.index(name) for name in _MAIN if name in names] or range(len(names))
     return [" ".join(cells[place] for place in places) for _, cells in rows]
@@ -189,12 +189,12 @@ def _shown(columns: Sequence[Column], rows: Iterable[Cells]) -> list[str]:
 
 
 def _words(sentence: str) -> list[str]:
-    """Give the words of a sentence: letters and the apostrophes between them, in lower case."""
+    """Return the words of a sentence: letters and the apostrophes between them, in lower case."""
     return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", sentence.lower().replace("\u2019", "'"))
 
 
 def _numbered(spec: TextSpec, sentences: Sequence[str]) -> NDArray[np.int64]:
-    """Give the numbers of the words: [N, L]. A sentence without a word has one that is not known: none is empty."""
+    """Return the numbers of the words: [N, L]. A sentence without a word has one that is not known: none is empty."""
     numbers = {word: number for number, word in enumerate(spec.words, FIRST_WORD)}
     inputs = np.zeros((len(sentences), spec.length), np.int64)
     for row, sentence in zip(inputs, sentences, strict=True):

@@ -13,7 +13,7 @@ from gantool.inference import animation
 from gantool.inference.sampling import TrainedModel, _by_epoch
 from gantool.runs import Run
 
-FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly
+MAX_FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly
 
 
 def animate_training(run: Run, path: Path) -> int:
@@ -25,8 +25,8 @@ def animate_training(run: Run, path: Path) -> int:
     files = list(_by_epoch(run.samples, ".png").values())
     if not files:
         raise RunError(f"{run.path}: no grids yet; train it first: gantool train {run.path} --resume")
-    chosen = [files[round(index * (len(files) - 1) / (FRAMES - 1))] for index in range(FRAMES)]
-    files = files if len(files) <= FRAMES else chosen
+    chosen = [files[round(index * (len(files) - 1) / (MAX_FRAMES - 1))] for index in range(MAX_FRAMES)]
+    files = files if len(files) <= MAX_FRAMES else chosen
 
     def frames() -> Iterator[Image.Image]:
         for file in [*files, *files[-1:] * (len(files) // 5)]:  # the end stands still for a moment
@@ -44,9 +44,9 @@ def animate_walk(
     trained = TrainedModel(run, checkpoint)
     scale = max(1, round(256 / trained.generator.data.width))
     text = f"epoch {trained.epoch}" + (f", {class_name}" if class_name else "")
-    pictures = (
-        images.caption(images.grid(picture, padding=0, scale=scale), text)
-        for picture in trained.walk(seeds, frames, class_name)
+    samples = (
+        images.caption(images.grid(entry, padding=0, scale=scale), text)
+        for entry in trained.walk(seeds, frames, class_name)
     )
-    animation.animate(pictures, path, seconds_per_frame=0.06)
+    animation.animate(samples, path, seconds_per_frame=0.06)
     return len(seeds) * frames

@@ -41,24 +41,24 @@ def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: flo
         ResourceError, RunError: as `save`.
     """
     form = ending(path, _MOVING)
-    pictures = _alike(frames, path)
+    images = _alike(frames, path)
     if form == ".mp4":
         with replacing(path) as temporary:
-            _film(pictures, temporary, path, Fraction(1 / seconds_per_frame).limit_denominator(1000))
+            _film(images, temporary, path, Fraction(1 / seconds_per_frame).limit_denominator(1000))
         return
     options = dict(STILL[".webp"], duration=max(1, round(seconds_per_frame * 1000)), loop=0 if loop else 1)
     if form == ".gif":
         options = {"format": "GIF", "duration": 10 * max(2, round(seconds_per_frame * 100))}
         options |= {"loop": 0} if loop else {}
-        pictures = map(_indexed, pictures)
+        images = map(_indexed, images)
     # All are made before the file is begun: what fails then is the writing, not the making.
-    first, *others = pictures
+    first, *others = images
     with replacing(path) as temporary, explained(path):
         first.save(temporary, save_all=True, append_images=others, **options)
 
 
 def _indexed(frame: Image.Image) -> Image.Image:
-    """Give a colour frame 256 colours of its own; the octree is fast, and dithering hides its steps."""
+    """Return a colour frame 256 colours of its own; the octree is fast, and dithering hides its steps."""
     if frame.mode == "L":
         return frame
     palette = frame.quantize(256, method=Image.Quantize.FASTOCTREE)
@@ -78,7 +78,7 @@ def _alike(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
         raise GantoolError(f"{path}: no frames to animate; give at least one")
 
 
-def _film(pictures: Iterator[Image.Image], temporary: Path, path: Path, rate: Fraction) -> None:
+def _film(images: Iterator[Image.Image], temporary: Path, path: Path, rate: Fraction) -> None:
     """Pipe frames through ffmpeg, run here because `imageio_ffmpeg.write_frames` hides how it ended."""
     import imageio_ffmpeg  # only an MP4 needs it
 
@@ -86,7 +86,7 @@ def _film(pictures: Iterator[Image.Image], temporary: Path, path: Path, rate: Fr
         program = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as problem:
         raise ResourceError(f"{path}: no ffmpeg for an MP4 ({problem}); write a .gif or .webp") from problem
-    first = next(pictures)
+    first = next(images)
     odd = ((0, first.height % 2), (0, first.width % 2), (0, 0))[: 2 if first.mode == "L" else 3]
     size = f"{first.width + first.width % 2}x{first.height + first.height % 2}"
     form = ["-pix_fmt", "gray" if first.mode == "L" else "rgb24", "-s", size, "-r", str(rate)]
@@ -97,7 +97,7 @@ def _film(pictures: Iterator[Image.Image], temporary: Path, path: Path, rate: Fr
     ):
         assert ffmpeg.stdin is not None
         try:
-            for frame in itertools.chain([first], pictures):
+            for frame in itertools.chain([first], images):
                 content = np.pad(np.asarray(frame), odd, mode="edge").tobytes()
                 with suppress(OSError):  # ffmpeg that stops early says why in its log
                     ffmpeg.stdin.write(content)

@@ -80,9 +80,9 @@ def compare(
         first = first or evaluator
         alike = all(evaluator.about[name] == first.about[name] for name in ("extractors", "fake", "within_classes"))
         same = alike and torch.equal(evaluator.reality.train, first.reality.train)
-        found = evaluator(trained.pictures).metrics
+        found = evaluator(trained.images).metrics
         last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
-        name, fakes = trained.recipe.model["name"], len(evaluator.asked)
+        name, fakes = trained.recipe.model["name"], len(evaluator.request)
         rows.append(Row(str(run.path), run.title, name, trained.epoch, found, fakes, last[0] if last else [], same))
         lines.append(_line(run.title, trained, columns))
     # The best first, in the table and on the sheet; what cannot be compared last.
@@ -104,8 +104,8 @@ def side_by_side(named: Mapping[str, TrainedModel], columns: int = 8, width: int
 
 
 def _line(name: str, trained: TrainedModel, columns: int) -> tuple[str, Tensor, Tensor | None]:
-    asked = trained.asked(range(columns))
-    sources = None if asked is None or asked.sources is None else to_float(asked.sources)
+    request = trained.request(range(columns))
+    sources = None if request is None or request.sources is None else to_float(request.sources)
     return name, trained.sample(range(columns)), sources
 
 
@@ -137,7 +137,7 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
     evaluator = evaluator_of(trained, None, None, data_dir)
     store = setup.data_of(trained.recipe, data_dir)
     assert isinstance(store, Store)
-    extractor = evaluator.extractors[evaluator.guard]
+    extractor = evaluator.extractors[evaluator.base_extractor]
     rows = rows_of(store.labels, trained.recipe.data.held_out, trained.model.consumes).train
     if trained.model.consumes is Paired:
         rows = rows + 1  # what is made is of the targets' kind
@@ -152,7 +152,7 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
         tiles += [made[index : index + 1], to_float(seen[rows[near.indices[index].numpy()]])]
         captions += [f"seed {index}", *(f"{value:.1f}" for value in near.values[index].tolist())]
     images.save(images.grid(torch.cat(tiles), columns=1 + near.indices.shape[1], captions=captions), path)
-    found = evaluator.measure(evaluator.generate(trained.pictures)).metrics
+    found = evaluator.measure(evaluator.generate(trained.images)).metrics
     return {name: found[name] for name in ("copying", "copied") if name in found}
 
 

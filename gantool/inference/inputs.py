@@ -24,7 +24,7 @@ from gantool.inference.sampling import TrainedModel
 from gantool.metrics.evaluate import SampleRequest
 from gantool.models.base import GeneratorInput, Translator
 
-SMALLEST = 8  # pixels on a side below which the padding inside of a network has nothing to mirror
+MIN_SIDE = 8  # pixels on a side below which the padding inside of a network has nothing to mirror
 
 
 class Target(NamedTuple):
@@ -35,7 +35,7 @@ class Target(NamedTuple):
     path: Path
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What a classifier says: what it was asked, its answer, how probable it holds it, and what is right if known."""
 
     asked: str
@@ -60,7 +60,7 @@ def targets(trained: TrainedModel, given: Path, output: Path, seeds: Sequence[in
     """
     if not isinstance(trained.model, Translator):
         raise RunError(f"--input {given}: {trained.name} makes pictures from noise; leave it out")
-    files = _pictures(given)
+    files = _images(given)
     if single and output.suffix:
         if given.is_dir() or len(seeds) > 1:
             raise GantoolError(f"-o {output}: several pictures are made; name a folder for them, without an ending")
@@ -109,8 +109,8 @@ def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str |
         images.save(made, path)
 
 
-def answers(trained: TrainedModel, given: Path | None) -> list[Answer]:
-    """Give a classifier's answers.
+def predictions(trained: TrainedModel, given: Path | None) -> list[Prediction]:
+    """Return a classifier's answers.
 
     Args:
         trained: the run's model.
@@ -133,10 +133,12 @@ def answers(trained: TrainedModel, given: Path | None) -> list[Answer]:
     chances = trained.answer(to_float(inputs) if inputs.dtype == torch.uint8 else inputs)
     best = chances.max(1)
     found = [trained.data.classes[index] for index in best.indices.tolist()]
-    return [Answer(*row) for row in zip(texts, found, best.values.tolist(), right or [""] * len(texts), strict=True)]
+    return [
+        Prediction(*row) for row in zip(texts, found, best.values.tolist(), right or [""] * len(texts), strict=True)
+    ]
 
 
-def write_answers(rows: Sequence[Answer], path: Path) -> None:
+def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
     """Write answers as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -149,7 +151,7 @@ def write_answers(rows: Sequence[Answer], path: Path) -> None:
         raise disk(path, error) from None
 
 
-def _pictures(given: Path) -> list[Path]:
+def _images(given: Path) -> list[Path]:
     """List the files of a folder, at any depth, or the one that is given."""
     if given.is_file():
         return [given]
@@ -176,14 +178,14 @@ def _translated(trained: TrainedModel, pixels: NDArray[np.uint8], label: int, se
 
 
 def _margins(side: int, stride: int) -> tuple[int, int]:
-    """Give how many pixels to add before and after a side, so that the network takes it."""
-    wanted = max(SMALLEST, side)
+    """Return how many pixels to add before and after a side, so that the network takes it."""
+    wanted = max(MIN_SIDE, side)
     missing = -(-wanted // stride) * stride - side
     return missing // 2, missing - missing // 2
 
 
 def _colours(shown: SampleRequest | None, label: int) -> bool:
-    """Tell whether a run learned to make coloured pictures from grey ones, by the examples that it keeps."""
+    """Return whether a run learned to make coloured pictures from grey ones, by the examples that it keeps."""
     if shown is None or shown.sources is None:
         return False
     others = [row for row, own in enumerate(shown.labels) if own != label]
@@ -192,13 +194,13 @@ def _colours(shown: SampleRequest | None, label: int) -> bool:
     return not _coloured(before) and _coloured(after)
 
 
-def _coloured(pictures: torch.Tensor) -> bool:
-    return bool((pictures != pictures[:, :1]).any())
+def _coloured(samples: torch.Tensor) -> bool:
+    return bool((samples != samples[:, :1]).any())
 
 
 def _decoded(given: Path, spec: ImageSpec) -> tuple[torch.Tensor, list[str]]:
     found, names = [], []
-    for file in _pictures(given):
+    for file in _images(given):
         try:
             found.append(decode.decode(file, channels=spec.channels, height=spec.height, width=spec.width))
             names.append(str(file.relative_to(given)) if given.is_dir() else file.name)

@@ -92,14 +92,14 @@ class TrainedModel:
         Raises:
             RunError: there is no such class, or the model makes no pictures.
         """
-        model, asked = self.generator, self.asked(seeds, class_name)
-        if asked is not None:
-            return self.pictures(asked)
+        model, request = self.generator, self.request(seeds, class_name)
+        if request is not None:
+            return self.images(request)
         assert isinstance(model, LatentModel)
         return self.render(model.prompt(seeds, None if class_name is None else [self.label(class_name)] * len(seeds)))
 
-    def asked(self, seeds: Sequence[int], class_name: str | None = None) -> SampleRequest | None:
-        """Give the translations that seeds stand for, with their sources; None where pictures are made from noise."""
+    def request(self, seeds: Sequence[int], class_name: str | None = None) -> SampleRequest | None:
+        """Return the translations that seeds stand for, with their sources; None where pictures are made from noise."""
         shown = self.shown
         if shown is None:
             return None
@@ -107,12 +107,12 @@ class TrainedModel:
         rows = [row for row, own in enumerate(shown.labels) if label in (None, own)]
         return shown.rows([rows[seed % len(rows)] for seed in seeds])
 
-    def pictures(self, ask: SampleRequest) -> Tensor:
+    def images(self, ask: SampleRequest) -> Tensor:
         """Make the pictures that are asked for: [N, C, H, W], float32, -1 to 1, on the CPU."""
         return self.render(prompt_of(self.generator, ask))
 
     def label(self, class_name: str) -> int:
-        """Give the index of a class by its name."""
+        """Return the index of a class by its name."""
         if class_name not in self.data.classes:
             raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
         if not self.generator.conditional:
@@ -165,7 +165,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def answer(self, inputs: Tensor) -> Tensor:
-        """Give the probability of each class for inputs as the model takes them: [N, classes], on the CPU.
+        """Return the probability of each class for inputs as the model takes them: [N, classes], on the CPU.
 
         Raises:
             RunError: the model makes pictures.
@@ -177,7 +177,7 @@ class TrainedModel:
 
 
 def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
-    """Give the point at `share` (0 to 1) of the great circle from one vector to another; lengths change evenly."""
+    """Return the point at `share` (0 to 1) of the great circle from one vector to another; lengths change evenly."""
     cosine = torch.dot(start, end) / (start.norm() * end.norm())
     angle = math.acos(float(cosine.clamp(-1, 1)))
     if math.sin(angle) < 1e-6:
@@ -186,7 +186,7 @@ def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
 
 
 def _by_epoch(folder: Path, ending: str) -> dict[int, Path]:
-    """Give the files of a folder that are called `epoch-<number>`, by number and in its order."""
+    """Return the files of a folder that are called `epoch-<number>`, by number and in its order."""
     files = [path for path in folder.glob(f"epoch-*{ending}") if path.stem[6:].isdecimal()]
     return {int(path.stem[6:]): path for path in sorted(files, key=lambda path: int(path.stem[6:]))}
 

@@ -23,7 +23,7 @@ from gantool.images import to_float
 from gantool.inference.sampling import TrainedModel
 from gantool.metrics import distances, pixels
 from gantool.metrics.classification import ClassifierEvaluator
-from gantool.metrics.evaluate import GUARD, Evaluator, features, probabilities
+from gantool.metrics.evaluate import MAX_COMPARED, Evaluator, features, probabilities
 from gantool.metrics.inception import Inception
 from gantool.metrics.reference import ReferenceSet, learn
 from gantool.models.base import Classifier
@@ -31,9 +31,9 @@ from gantool.recipe.blocks import Data
 from gantool.runs import Run
 from gantool.training import engine, setup
 
-SOME = 100  # images of a folder that decide at which size they are compared
-LARGEST = 256  # pixels on a side at which folders are compared, at the most
-PER_CLASS = 50  # real images of a class from which its own distance means something
+SIZE_SAMPLE = 100  # images of a folder that decide at which size they are compared
+MAX_SIDE = 256  # pixels on a side at which folders are compared, at the most
+MIN_PER_CLASS = 50  # real images of a class from which its own distance means something
 
 METRICS = {
     "fd": "Fréchet distance on gantool's own features: lower is better, 1 is what real images get",
@@ -105,7 +105,7 @@ class Score(NamedTuple):
     missing: tuple[str, ...] = ()
 
     def entry(self) -> dict[str, Any]:
-        """Give it as plain values; what is not finite is null."""
+        """Return it as plain values; what is not finite is null."""
         values = {row.name: row.value if math.isfinite(row.value) else None for row in self.values}
         values |= {
             f"{row.name}_deviation": row.deviation
@@ -153,7 +153,7 @@ def score_run(
     if isinstance(trained.model, Classifier):
         values, about = _answers(trained, names, against, count, data_dir)
     else:
-        values, about = _pictures(trained, names, against, count, data_dir)
+        values, about = _images(trained, names, against, count, data_dir)
     about = {**about, "checkpoint": checkpoint, "epoch": trained.epoch}
     found = Score(str(run.path), values, about, _missing(names, values))
     lines = (run.path / "scores.jsonl").read_text("utf-8") if (run.path / "scores.jsonl").exists() else ""
@@ -162,7 +162,7 @@ def score_run(
     return found
 
 
-def _pictures(
+def _images(
     trained: TrainedModel,
     names: Sequence[str],
     against: Path | None,
@@ -171,7 +171,7 @@ def _pictures(
 ) -> tuple[list[Value], dict[str, Any]]:
     """Measure the pictures of a run's generator."""
     evaluator = evaluator_of(trained, against, count, data_dir)
-    paired = against is None and evaluator.asked.targets is not None
+    paired = against is None and evaluator.request.targets is not None
     for name in names:
         if name in ANSWERED or (name in PAIRED and not paired):
             raise GantoolError(
@@ -179,9 +179,9 @@ def _pictures(
                 if name in PAIRED
                 else f"--metrics {name}: is about answers, but {trained.name} makes pictures"
             )
-    fake = evaluator.generate(trained.pictures)
-    asked = [*names, *PAIRED] if paired and list(names) == list(BY_ITSELF) else names
-    values = _values(evaluator, fake, evaluator.asked.labels if evaluator.conditional else None, asked, data_dir)
+    fake = evaluator.generate(trained.images)
+    wanted = [*names, *PAIRED] if paired and list(names) == list(BY_ITSELF) else names
+    values = _values(evaluator, fake, evaluator.request.labels if evaluator.conditional else None, wanted, data_dir)
     return values, {**evaluator.about, **({} if against is None else {"against": str(against)})}
 
 
@@ -260,9 +260,9 @@ def _values(
 ) -> list[Value]:
     """Compute the named metrics; one that these images cannot give is left out."""
     found = evaluator.measure(fake, labels).metrics
-    real = evaluator.real[evaluator.guard]
-    made = features(evaluator.extractors[evaluator.guard], fake)
-    count = min(GUARD, len(real), len(made))
+    real = evaluator.real[evaluator.base_extractor]
+    made = features(evaluator.extractors[evaluator.base_extractor], fake)
+    count = min(MAX_COMPARED, len(real), len(made))
     parts = (real[:count], made[:count])
     judge = evaluator.judge
     perfect: dict[str, float | None] = {
@@ -305,14 +305,14 @@ def _values(
 
 
 def _by_class(evaluator: Evaluator, fake: Tensor, labels: Sequence[int]) -> list[Value]:
-    """Give the Fréchet distance within each class that has enough images of both kinds, and their mean."""
-    extractor, asked = evaluator.extractors[evaluator.guard], torch.tensor(labels)
-    made, real = features(extractor, fake), evaluator.real[evaluator.guard]
+    """Return the Fréchet distance within each class that has enough images of both kinds, and their mean."""
+    extractor, asked = evaluator.extractors[evaluator.base_extractor], torch.tensor(labels)
+    made, real = features(extractor, fake), evaluator.real[evaluator.base_extractor]
     rows = []
     for label, name in enumerate(evaluator.reality.classes):
         own, other = real[evaluator.reality.train_labels == label], made[asked == label]
-        if len(own) >= PER_CLASS and len(other) >= PER_CLASS:
-            unit = evaluator.floor.units[evaluator.guard]
+        if len(own) >= MIN_PER_CLASS and len(other) >= MIN_PER_CLASS:
+            unit = evaluator.floor.units[evaluator.base_extractor]
             rows.append(Value(f"fd of {name}", distances.frechet_distance(own, other) / unit))
     mean = [Value("class_fd", math.fsum(row.value for row in rows) / len(rows))] if rows else []
     return mean + rows
@@ -323,7 +323,7 @@ def _paired(folder: Path, against: Path, fake: Store, real: Store, names: Sequen
     stems = []
     for place, store in ((folder, fake), (against, real)):
         found = Folder(place)
-        listed = [Path(picture.name).stem for picture in found.pictures(found.classes)]
+        listed = [Path(image.name).stem for image in found.images(found.classes)]
         skipped = {Path(name).stem for name, _ in store.skipped}
         stems.append([stem for stem in listed if stem not in skipped])
     if stems[0] != stems[1]:
@@ -343,22 +343,22 @@ def _check_missing(folder: Path) -> None:
 
 
 def _native(folder: Path) -> tuple[int, int]:
-    """Give the pixels on a side, and the channels, at which a folder's images are compared.
+    """Return the pixels on a side, and the channels, at which a folder's images are compared.
 
-    The median of their shorter sides, at most `LARGEST`, and the channels of most.
+    The median of their shorter sides, at most `MAX_SIDE`, and the channels of most.
     """
     _check_missing(folder)
     found = Folder(folder)
     sides: list[int] = []
     channels: list[int] = []
-    for picture in found.pictures(found.classes):
-        if isinstance(picture.content, Path) and len(sides) < SOME:
+    for image in found.images(found.classes):
+        if isinstance(image.content, Path) and len(sides) < SIZE_SAMPLE:
             try:
-                own, height, width = decode.native(picture.content)
+                own, height, width = decode.native(image.content)
             except decode.Unreadable:
                 continue
             sides.append(min(height, width))
             channels.append(own)
     if not sides:
         raise DataError(f"{folder}: no readable pictures in it; a folder of images is what score compares")
-    return max(1, min(LARGEST, int(statistics.median(sides)))), 1 if channels.count(1) > len(sides) / 2 else 3
+    return max(1, min(MAX_SIDE, int(statistics.median(sides)))), 1 if channels.count(1) > len(sides) / 2 else 3

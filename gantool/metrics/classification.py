@@ -17,10 +17,12 @@ from gantool.data.tables import Table
 TRAIN, HELD_OUT = 5000, 10_000  # examples of either kind that are looked at, at the most
 CHUNK = 1000  # of them at a time
 SEED = 20_240_805  # decides which, the same in every run
-LEAST = 1e-7  # probability of the right class, below which float32 tells no difference: a log loss stays finite
+MIN_PROBABILITY = (
+    1e-7  # probability of the right class, below which float32 tells no difference: a log loss stays finite
+)
 
 Answer = Callable[[Tensor], Tensor]
-"""Gives the probability of each class for a batch of inputs as the model takes them: [N, classes]."""
+"""Returns the probability of each class for a batch of the model's inputs: [N, classes]."""
 
 
 class LabeledExamples(NamedTuple):
@@ -73,7 +75,7 @@ class ClassifierEvaluator:
         return cls(questions(table.train, TRAIN), questions(table.held_out, HELD_OUT), table.spec.classes)
 
     @classmethod
-    def of_pictures(cls, store: Store, rows: Split) -> ClassifierEvaluator:
+    def of_images(cls, store: Store, rows: Split) -> ClassifierEvaluator:
         """Ask about the pictures of a store, which are mixed: the first few are not all of one class."""
         train, held_out = (
             LabeledExamples(torch.from_numpy(store.images[chosen]), torch.from_numpy(store.labels[chosen]))
@@ -103,14 +105,14 @@ class ClassifierEvaluator:
             "error": 1 - accuracy,
             "accuracy": accuracy,
             "balanced_accuracy": float(torch.stack(by_class).mean()),
-            "cross_entropy": float(-of_the_right.clamp_min(LEAST).log().mean()),
+            "cross_entropy": float(-of_the_right.clamp_min(MIN_PROBABILITY).log().mean()),
             "train_accuracy": train_accuracy,
         }
 
 
 @torch.no_grad()
 def _answers(answer: Answer, inputs: Tensor) -> Tensor:
-    """Give all answers, on the CPU: [N, classes]."""
+    """Return all answers, on the CPU: [N, classes]."""
     return torch.cat([answer(_numbers(part)).float().cpu() for part in torch.split(inputs, CHUNK)])
 
 

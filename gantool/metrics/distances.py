@@ -15,9 +15,9 @@ from torch import Tensor
 
 from gantool.devices import one_thread
 
-PAIRS = 2_000_000  # distances held at a time: 16 MB
+MAX_PAIRWISE = 2_000_000  # distances held at a time: 16 MB
 SINGULAR = 1e-10  # of the largest eigenvalue, below which one counts as 0
-WHOLE = 2000  # images up to which the kernel distance compares all with all
+MAX_EXACT_KERNEL = 2000  # images up to which the kernel distance compares all with all
 SUBSETS, SUBSET = 20, 1000  # what it averages over beyond that
 
 
@@ -123,7 +123,7 @@ def kernel_distance(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     real, fake = _double(real), _double(fake)
     if not _finite(real, fake):
         return math.inf
-    if max(len(real), len(fake)) <= WHOLE:
+    if max(len(real), len(fake)) <= MAX_EXACT_KERNEL:
         return _discrepancy(real, fake)
     generator = torch.Generator().manual_seed(seed)
     parts = []
@@ -343,19 +343,19 @@ def _influence(points: Tensor, others: Tensor) -> Tensor:
 
 
 def _covariance(features: Tensor) -> Tensor:
-    """Give the covariance over N - 1, 0 for an N of 1: [N, D] -> [D, D], also for a D of 1."""
+    """Return the covariance over N - 1, 0 for an N of 1: [N, D] -> [D, D], also for a D of 1."""
     size = features.shape[1]
     return features.T.cov(correction=min(1, len(features) - 1)).reshape(size, size)
 
 
 def _discrepancy(real: Tensor, fake: Tensor) -> float:
-    """Give the unbiased estimate of the squared maximum mean discrepancy: [N, D] and [M, D] -> number."""
+    """Return the unbiased estimate of the squared maximum mean discrepancy: [N, D] and [M, D] -> number."""
     between = float(_kernel(real, fake).mean())
     return _mean_kernel(real) + _mean_kernel(fake) - 2 * between
 
 
 def _mean_kernel(features: Tensor) -> float:
-    """Give the mean kernel of two different images; of the image and itself where there is but one."""
+    """Return the mean kernel of two different images; of the image and itself where there is but one."""
     kernel, count = _kernel(features, features), len(features)
     if count == 1:
         return float(kernel)
@@ -368,16 +368,16 @@ def _kernel(one: Tensor, other: Tensor) -> Tensor:
 
 def _chunks(points: Tensor, others: Tensor) -> tuple[Tensor, ...]:
     """Split points so that the distances of each part from all the others fit into memory."""
-    return torch.split(points, max(1, PAIRS // len(others)))
+    return torch.split(points, max(1, MAX_PAIRWISE // len(others)))
 
 
 def _distances(points: Tensor, others: Tensor) -> Tensor:
-    """Give all distances, [..., N, D] and [..., M, D] -> [..., N, M], of which those of equal points are exactly 0."""
+    """Return all distances, exactly 0 between equal points: [..., N, D] and [..., M, D] -> [..., N, M]."""
     return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _nearest(points: Tensor, others: Tensor | None = None, k: int = 1) -> Tensor:
-    """Give the distances from the k nearest of the others, [N, k] in no order; without `others`, within the set.
+    """Return the distances from the k nearest of the others, [N, k] in no order; without `others`, within the set.
 
     Within a set no point counts as its own neighbour, but one equal to it does.
     """
@@ -396,18 +396,18 @@ def _nearest(points: Tensor, others: Tensor | None = None, k: int = 1) -> Tensor
 
 
 def _reach(features: Tensor, k: int) -> Tensor:
-    """Give each point's distance from the k-th nearest other of its set, [N]; 0 in a set of one."""
+    """Return each point's distance from the k-th nearest other of its set, [N]; 0 in a set of one."""
     k = min(k, len(features) - 1)
     return _nearest(features, k=k).amax(1) if k else features.new_zeros(1)
 
 
 def _too_near(real: Tensor) -> float:
-    """Give the distance that 1 % of real images have, or less, from their nearest other; 0 in a set of one."""
+    """Return the distance that 1 % of real images have, or less, from their nearest other; 0 in a set of one."""
     return float(_reach(real, 1).quantile(0.01))
 
 
 def _own_share(points: Tensor, others: Tensor) -> Tensor:
-    """Give the share of its own set among each point's nearest neighbours, [N]: 0 or 1 where one is the nearest."""
+    """Return the share of its own set among each point's nearest neighbours, [N]: 0 or 1 where one is the nearest."""
     if len(points) == 1:
         return points.new_zeros(1)
     own, foreign = _nearest(points)[:, 0], _nearest(points, others)[:, 0]

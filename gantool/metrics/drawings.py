@@ -33,7 +33,7 @@ MATRIX, CELL, LEAST = 360, 90, 16  # pixels of a matrix; of its cells, at the mo
 NAMES = 96  # pixels of a class's name, at the most
 
 Answer = Callable[[Tensor], Tensor]
-"""Gives the probability of each class for a batch of inputs: [N, classes]."""
+"""Returns the probability of each class for a batch of inputs: [N, classes]."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -56,18 +56,18 @@ def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequen
     middles = (torch.arange(SIDE // PATCH) + 0.5) * PATCH / SIDE
     up, right = torch.meshgrid(middles.flip(0), middles, indexing="ij")  # the first row is the highest
     second = answer(start + torch.stack([right, up], dim=2).flatten(0, 1) * span)[:, 1]
-    picture = _legend(tuple(classes)).copy()
-    picture.paste(_painted(second.reshape(up.shape).numpy()), (EDGE, HEAD))
+    image = _legend(tuple(classes)).copy()
+    image.paste(_painted(second.reshape(up.shape).numpy()), (EDGE, HEAD))
     places = ((inputs - start) / span * SIDE).round().int()
     for label in torch.unique(labels).tolist():
         marker = _marker(label)
         for column, row in torch.unique(places[labels == label], dim=0).tolist():
-            picture.paste(marker, (EDGE + column - MARKER // 2, HEAD + SIDE - row - MARKER // 2), marker)
-    _scale(picture, low.tolist(), high.tolist())
-    return picture
+            image.paste(marker, (EDGE + column - MARKER // 2, HEAD + SIDE - row - MARKER // 2), marker)
+    _scale(image, low.tolist(), high.tolist())
+    return image
 
 
-def answered_pictures(images: Tensor, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
+def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
     """Draw pictures with the class that each is taken for, and how certainly.
 
     Args:
@@ -109,9 +109,9 @@ def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.
     count = len(classes)
     counts = torch.bincount(labels * count + answers, minlength=count * count).reshape(count, count).numpy()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    picture, (left, top), cell = _matrix(tuple(classes))
-    picture = picture.copy()
-    draw = ImageDraw.Draw(picture)
+    image, (left, top), cell = _matrix(tuple(classes))
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
     right = int(counts.trace())
     share = right / max(len(labels), 1)
     draw.text((6, 6), f"accuracy {share:.3f}: {right} of {len(labels)}", fill=INK, font=font(TEXT))
@@ -122,11 +122,11 @@ def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.
             middle = (place[0] + cell / 2 - 1, place[1] + cell / 2 - 1)
             ink = PAPER if shares[row, column] > 0.5 else INK
             draw.text(middle, str(counts[row, column]), fill=ink, font=font(SMALL), anchor="mm")
-    return picture
+    return image
 
 
 def _mixed(colour: tuple[int, int, int], share: float) -> tuple[int, int, int]:
-    """Give a colour that is a share of the way from nearly white to `colour`."""
+    """Return a colour that is a share of the way from nearly white to `colour`."""
     red, green, blue = (round(245 + share * (one - 245)) for one in colour)
     return red, green, blue
 
@@ -147,7 +147,7 @@ def _painted(second: Floats) -> Image.Image:
 
 @functools.cache
 def _shades() -> npt.NDArray[np.uint8]:
-    """Give the colours of the probabilities 0, 1/255, 2/255, ..., 1 of the second class: [256, 3]."""
+    """Return the colours of the probabilities 0, 1/255, 2/255, ..., 1 of the second class: [256, 3]."""
     lean = np.linspace(-1, 1, 256)[:, None]  # -1 for the first class, 1 for the second
     towards = np.where(lean < 0, *(np.array(colour) - 255 for colour in CLASSES))
     return (255 + SOFT * np.abs(lean) * towards).round().astype(np.uint8)
@@ -169,19 +169,19 @@ def _marker(label: int) -> Image.Image:
 @functools.lru_cache(maxsize=8)
 def _legend(classes: tuple[str, ...]) -> Image.Image:
     """Draw what is the same on every map of these classes."""
-    picture = Image.new("RGB", (SIDE + 2 * EDGE, HEAD + SIDE + EDGE), PAPER)
-    draw, at = ImageDraw.Draw(picture), EDGE
+    image = Image.new("RGB", (SIDE + 2 * EDGE, HEAD + SIDE + EDGE), PAPER)
+    draw, at = ImageDraw.Draw(image), EDGE
     for label, name in enumerate(classes):
-        picture.paste(_marker(label), (at, (HEAD - MARKER) // 2), _marker(label))
+        image.paste(_marker(label), (at, (HEAD - MARKER) // 2), _marker(label))
         text = drawable(name)
         draw.text((at + MARKER + 5, HEAD / 2), text, fill=INK, font=font(TEXT), anchor="lm")
         at += MARKER + 5 + math.ceil(font(TEXT).getlength(text)) + 18
-    return picture
+    return image
 
 
-def _scale(picture: Image.Image, low: list[float], high: list[float]) -> None:
+def _scale(image: Image.Image, low: list[float], high: list[float]) -> None:
     """Write the numbers of the first and the last example beside the map, where they are."""
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     for quarter, ends in ((1, low), (3, high)):
         across, up = EDGE + quarter * SIDE / 4, HEAD + SIDE - quarter * SIDE / 4
         draw.text((across, HEAD + SIDE + 3), f"{ends[0]:.3g}", fill=PALE, font=font(SMALL), anchor="mt")
@@ -196,15 +196,15 @@ def _matrix(classes: tuple[str, ...]) -> tuple[Image.Image, tuple[int, int], int
     room = 12 + min(NAMES, math.ceil(max(font(SMALL).getlength(name) for name in (*names, "answer"))))
     left, top = room, HEAD + room
     side = cell * len(names)
-    picture = Image.new("RGB", (left + max(side, 200) + 8, top + side + 8), PAPER)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (left + max(side, 200) + 8, top + side + 8), PAPER)
+    draw = ImageDraw.Draw(image)
     draw.text((left - 6, HEAD + 4), "answer", fill=PALE, font=font(SMALL), anchor="rt")
     draw.text((6, top - 6), "class", fill=PALE, font=font(SMALL), anchor="lb")
     for index, name in enumerate(names):
         strip = Image.new("RGB", (room - 8, SMALL + 4), PAPER)
         ImageDraw.Draw(strip).text((0, (SMALL + 4) / 2), name, fill=INK, font=font(SMALL), anchor="lm")
         middle = round((index + 0.5) * cell)
-        picture.paste(strip, (6, top + middle - strip.height // 2))
+        image.paste(strip, (6, top + middle - strip.height // 2))
         upright = strip.transpose(Image.Transpose.ROTATE_90)
-        picture.paste(upright, (left + middle - upright.width // 2, top - 4 - upright.height))
-    return picture, (left, top), cell
+        image.paste(upright, (left + middle - upright.width // 2, top - 4 - upright.height))
+    return image, (left, top), cell

@@ -22,11 +22,11 @@ from gantool.metrics import distances, pixels
 from gantool.metrics.distances import FrechetTerms
 from gantool.metrics.features import Extractor
 from gantool.metrics.learned import Judge
-from gantool.metrics.reference import BATCH, SEED, WEIGHTS, ReferenceSet
+from gantool.metrics.reference import BATCH, FD_WEIGHTS, SEED, ReferenceSet
 from gantool.models.base import Generative, GeneratorInput, LatentModel
 
-GUARD = 500  # images of either kind for what compares all with all
-PER_CLASS = 50  # images of either kind from which a class has a distance of its own
+MAX_COMPARED = 500  # images of either kind for what compares all with all
+MIN_PER_CLASS = 50  # images of either kind from which a class has a distance of its own
 SPLITS = 10  # of the real images into halves, which give the floor
 
 
@@ -50,12 +50,12 @@ class SampleRequest:
         return len(self.seeds)
 
     def part(self, start: int, stop: int) -> SampleRequest:
-        """Give some of them."""
+        """Return some of them."""
         images = (None if part is None else part[start:stop] for part in (self.sources, self.targets))
         return SampleRequest(self.seeds[start:stop], self.labels[start:stop], *images)
 
     def rows(self, chosen: Sequence[int]) -> SampleRequest:
-        """Give chosen ones."""
+        """Return chosen ones."""
         images = (None if part is None else part[list(chosen)] for part in (self.sources, self.targets))
         return SampleRequest([self.seeds[row] for row in chosen], [self.labels[row] for row in chosen], *images)
 
@@ -85,7 +85,7 @@ Sample = Callable[[SampleRequest], Tensor]
 
 
 def prompt_of(model: Generative, ask: SampleRequest) -> GeneratorInput:
-    """Give what a model makes the images from that are asked for."""
+    """Return what a model makes the images from that are asked for."""
     if ask.sources is not None:
         return GeneratorInput(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
     assert isinstance(model, LatentModel)
@@ -133,7 +133,7 @@ class Evaluator:
     Args:
         reality: the real images.
         extractors: from images to features, by name.
-        asked: images to generate, or how many to generate from noise, of classes as often as among the real images.
+        request: images to generate, or how many to generate from noise, of classes as often as among the real images.
         conditional: whether the generator is told the class, so that a judge can say how often it shows it.
     """
 
@@ -141,32 +141,32 @@ class Evaluator:
         self,
         reality: ReferenceSet,
         extractors: Mapping[str, Extractor],
-        asked: int | SampleRequest,
+        request: int | SampleRequest,
         *,
         conditional: bool = False,
     ) -> None:
         self.reality, self.extractors, self.conditional = reality, dict(extractors), conditional
-        if isinstance(asked, int):
+        if isinstance(request, int):
             generator = torch.Generator().manual_seed(SEED)
-            shown = torch.multinomial(reality.shares, asked, replacement=True, generator=generator)
-            asked = SampleRequest(list(range(SEED, SEED + asked)), shown.tolist())
-        self.asked = asked if len(asked) > 1 else asked.rows([0, 0])  # one image has no deviation
-        drawn, count = torch.tensor(self.asked.labels), len(self.asked)
+            shown = torch.multinomial(reality.shares, request, replacement=True, generator=generator)
+            request = SampleRequest(list(range(SEED, SEED + request)), shown.tolist())
+        self.request = request if len(request) > 1 else request.rows([0, 0])  # one image has no deviation
+        drawn, count = torch.tensor(self.request.labels), len(self.request)
         fewest = min(
             int(torch.bincount(part, minlength=len(reality.classes)).min()) for part in (reality.train_labels, drawn)
         )
         # A generator that is told the class must not pass by showing the right classes for the wrong labels, and one
         # that translates both ways not by giving back what it got.
-        least = PER_CLASS if self.asked.sources is None else 2
+        least = MIN_PER_CLASS if self.request.sources is None else 2
         self.within_classes = conditional and len(reality.classes) > 1 and fewest >= least
         self.real = {name: features(extractor, reality.train) for name, extractor in self.extractors.items()}
         self.held_out = {name: features(extractor, reality.held_out) for name, extractor in self.extractors.items()}
-        self.guard = next(iter(self.extractors))  # what is near is judged by these features
+        self.base_extractor = next(iter(self.extractors))  # what is near is judged by these features
         self.deviation, self.saturated = _contrast(reality.train)
         # How much of the images a perfect translator changes, where that is known.
         self.change: float | None = None
-        if self.asked.sources is not None and self.asked.targets is not None:
-            self.change = pixels.l1(to_float(self.asked.sources), to_float(self.asked.targets))
+        if self.request.sources is not None and self.request.targets is not None:
+            self.change = pixels.l1(to_float(self.request.sources), to_float(self.request.targets))
         judge = self.extractors.get("judge")
         self.judge = judge if isinstance(judge, Judge) else None
         self.expected: list[float] = []  # how often the judge sees each class among the real images
@@ -179,7 +179,7 @@ class Evaluator:
             "held_out": len(reality.held_out),
             "fake": count,
             "within_classes": self.within_classes,
-            "compared_one_by_one": min(GUARD, len(reality.train), count),
+            "compared_one_by_one": min(MAX_COMPARED, len(reality.train), count),
             "extractors": [extractor.identity for extractor in self.extractors.values()],
             "split": round(reality.split, 4),
             "size": "x".join(map(str, reality.train.shape[1:])),
@@ -192,12 +192,12 @@ class Evaluator:
 
     def __call__(self, sample: Sample) -> Measured:
         """Measure a generator."""
-        return self.measure(self.generate(sample), self.asked.labels)
+        return self.measure(self.generate(sample), self.request.labels)
 
     def generate(self, sample: Sample) -> Tensor:
         """Make the images of a measurement, in 8 bits as `sample` writes them: uint8 [N, C, H, W]."""
-        parts = range(0, len(self.asked), BATCH)
-        return torch.cat([to_uint8(sample(self.asked.part(start, start + BATCH))) for start in parts])
+        parts = range(0, len(self.request), BATCH)
+        return torch.cat([to_uint8(sample(self.request.part(start, start + BATCH))) for start in parts])
 
     def measure(self, fake: Tensor, labels: Sequence[int] | None = None) -> Measured:
         """Measure generated images.
@@ -207,8 +207,10 @@ class Evaluator:
             labels: the classes that they should show, where the generator was told them.
         """
         found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
-        asked = torch.tensor(self.asked.labels if labels is None else labels)
-        apart = {name: self._frechet(self.real[name], found[name], self.reality.train_labels, asked) for name in found}
+        request = torch.tensor(self.request.labels if labels is None else labels)
+        apart = {
+            name: self._frechet(self.real[name], found[name], self.reality.train_labels, request) for name in found
+        }
         contrast, saturated = _contrast(fake)
         parts = {name: terms.distance / self.floor.units[name] for name, terms in apart.items()}
         fd = combined(parts)
@@ -216,7 +218,7 @@ class Evaluator:
             "fd": fd,
             "fd_deviation": self._deviation(fd, apart),
             **{f"fd_{name}": value for name, value in parts.items()},
-            **self._guards(found[self.guard]),
+            **self._guards(found[self.base_extractor]),
             "contrast": contrast / max(self.deviation, 1e-6),
             "saturated": saturated,
             **self._translation_metrics(fake),
@@ -260,7 +262,7 @@ class Evaluator:
         To first order by the images' influence, which vanishes where the sets are alike. There it is the floor's.
         """
         known = {name: terms for name, terms in apart.items() if 0 < terms.distance < math.inf}
-        shares = {name: WEIGHTS[name] / sum(WEIGHTS[each] for each in apart) for name in known}
+        shares = {name: FD_WEIGHTS[name] / sum(FD_WEIGHTS[each] for each in apart) for name in known}
         relative = 0.0
         for kind in ("real", "fake"):
             parts = [shares[name] * getattr(terms, kind) / terms.distance for name, terms in known.items()]
@@ -269,27 +271,27 @@ class Evaluator:
         return math.hypot(fd * math.sqrt(relative), self.floor.deviation)
 
     def _guards(self, fake: Tensor) -> dict[str, float]:
-        """Say what `fd` cannot: whether images are copies, few different ones, or miss a part of the real ones."""
-        real, held_out = self.real[self.guard], self.held_out[self.guard]
-        count = min(GUARD, len(real), len(fake))  # coverage and 1-NN need as many of either kind
+        """Measure what `fd` misses: copies, few distinct images, and uncovered real images."""
+        real, held_out = self.real[self.base_extractor], self.held_out[self.base_extractor]
+        count = min(MAX_COMPARED, len(real), len(fake))  # coverage and 1-NN need as many of either kind
         nearest = distances.nearest_neighbour_accuracy(real[:count], fake[:count])
-        support = distances.support_size(real[:GUARD], fake[:GUARD])
-        most = min(GUARD, len(fake)) * (min(GUARD, len(fake)) - 1) / 2
+        support = distances.support_size(real[:MAX_COMPARED], fake[:MAX_COMPARED])
+        most = min(MAX_COMPARED, len(fake)) * (min(MAX_COMPARED, len(fake)) - 1) / 2
         found = {
             "coverage": distances.density_coverage(real[:count], fake[:count]).coverage,
             "nearest_neighbour": nearest.accuracy,
             "nearest_neighbour_fake": nearest.fake,
             "support": min(support.size, most),  # with no collision at all it is at least as large
             "collisions": float(support.collisions),
-            "copied": distances.copied_share(real, fake[:GUARD]),
+            "copied": distances.copied_share(real, fake[:MAX_COMPARED]),
         }
         if len(held_out):
-            found["copying"] = distances.data_copying(real, held_out, fake[:GUARD])
+            found["copying"] = distances.data_copying(real, held_out, fake[:MAX_COMPARED])
         return found
 
     def _translation_metrics(self, fake: Tensor) -> dict[str, float]:
         """Compare translations with what they should have become, and with what they were made from."""
-        sources, targets = self.asked.sources, self.asked.targets
+        sources, targets = self.request.sources, self.request.targets
         if sources is None or len(fake) != len(sources):
             return {}
         made = to_float(fake)
@@ -347,7 +349,7 @@ class Evaluator:
 
 @one_thread()
 def features(extractor: Extractor, images: Tensor) -> Tensor:
-    """Give the features of uint8 images: [N, C, H, W] -> [N, D], on the CPU."""
+    """Return the features of uint8 images: [N, C, H, W] -> [N, D], on the CPU."""
     if not len(images):
         return torch.empty(0, 0)
     return torch.cat([extractor(to_float(part)) for part in torch.split(images, BATCH)])
@@ -355,31 +357,31 @@ def features(extractor: Extractor, images: Tensor) -> Tensor:
 
 @one_thread()
 def probabilities(judge: Judge, images: Tensor) -> Tensor:
-    """Give what a judge sees in uint8 images: [N, C, H, W] -> [N, classes]."""
+    """Return what a judge sees in uint8 images: [N, C, H, W] -> [N, classes]."""
     return torch.cat([judge.probabilities(to_float(part)) for part in torch.split(images, BATCH)])
 
 
 def combined(distances_by_name: Mapping[str, float]) -> float:
-    """Return the geometric mean of distances by extractor, weighted with `WEIGHTS`; 0 where one of them is 0.
+    """Return the geometric mean of distances by extractor, weighted with `FD_WEIGHTS`; 0 where one of them is 0.
 
     Of distances whose sizes differ by orders of magnitude none outweighs the others.
     """
     if not all(distances_by_name.values()):
         return 0.0
-    total = sum(WEIGHTS[name] for name in distances_by_name)
-    logs = (WEIGHTS[name] * math.log(value) for name, value in distances_by_name.items())
+    total = sum(FD_WEIGHTS[name] for name in distances_by_name)
+    logs = (FD_WEIGHTS[name] * math.log(value) for name, value in distances_by_name.items())
     return math.exp(math.fsum(logs) / total)
 
 
 @one_thread()
 def _contrast(images: Tensor) -> tuple[float, float]:
-    """Give the deviation of all pixels, and the share of black and white ones."""
-    some = to_float(images[:GUARD])
+    """Return the deviation of all pixels, and the share of black and white ones."""
+    some = to_float(images[:MAX_COMPARED])
     return float(some.std()), float((some.abs() > 0.99).float().mean())
 
 
 def _at_most(count: int, trials: int, share: float) -> float:
-    """Give the probability of at most `count` hits in `trials` where each hits with probability `share`."""
+    """Return the probability of at most `count` hits in `trials` where each hits with probability `share`."""
     if share >= 1:
         return float(count >= trials)
     return math.fsum(

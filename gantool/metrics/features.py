@@ -18,9 +18,9 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d
 FEATURES = 64
 WIDTHS = (16, 32, 64)
 FILTERS = 8  # of the cosine transform on each side
-VISIBLE = 1e-3  # mean square, of pixels of -1 to 1: white noise of 4 grey levels, the least that the eye sees
+VISIBLE_NOISE = 1e-3  # mean square, of pixels of -1 to 1: white noise of 4 grey levels, the least that the eye sees
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
-LARGE = 64  # pixels on a side from which the first convolution takes every second pixel: a quarter of the work
+LARGE_SIDE = 64  # pixels on a side from which the first convolution takes every second pixel: a quarter of the work
 
 
 class Extractor(Protocol):
@@ -31,7 +31,7 @@ class Extractor(Protocol):
         """A name and 12 hexadecimal digits of a hash of its weights, to stand beside every number that it gave."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Give the features of images: [N, C, H, W], -1 to 1 -> [N, D], float32, on the CPU."""
+        """Return the features of images: [N, C, H, W], -1 to 1 -> [N, D], float32, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RandomFeatures:
         return f"rand-{digest.hexdigest()[:12]}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Give the features of images: [N, C, H, W], -1 to 1 -> [N, 64], on the CPU."""
+        """Return the features of images: [N, C, H, W], -1 to 1 -> [N, 64], on the CPU."""
         return (_raw(images) - self.mean) / self.deviation
 
 
@@ -86,7 +86,7 @@ class TextureFeatures:
     @property
     def identity(self) -> str:
         """See `Extractor`."""
-        digest = hashlib.sha256(repr((FILTERS, VISIBLE, LUMINANCE)).encode())
+        digest = hashlib.sha256(repr((FILTERS, VISIBLE_NOISE, LUMINANCE)).encode())
         return f"texture-{digest.hexdigest()[:12]}"
 
     @torch.no_grad()
@@ -100,7 +100,7 @@ class TextureFeatures:
         gains = [_gains(side).to(images) for side in (height, width)]
         spectrum = (cosines[0] @ luminance @ cosines[1].T).square()
         energies = gains[0] @ spectrum @ gains[1].T / (height * width)  # [N, 1, 8, 8]
-        return (energies.flatten(1)[:, 1:] + VISIBLE).log().cpu()
+        return (energies.flatten(1)[:, 1:] + VISIBLE_NOISE).log().cpu()
 
 
 def clamped(deviation: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def clamped(deviation: Tensor) -> Tensor:
 @torch.no_grad()
 def _raw(images: Tensor) -> Tensor:
     kept = []
-    stride = 2 if min(images.shape[-2:]) >= LARGE else 1
+    stride = 2 if min(images.shape[-2:]) >= LARGE_SIDE else 1
     images = images.contiguous(memory_format=torch.channels_last)  # a third quicker on the CPU
     for kernel in _kernels(images.shape[1]):
         kernel = kernel.to(images).contiguous(memory_format=torch.channels_last)

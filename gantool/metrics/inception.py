@@ -68,7 +68,7 @@ class Inception:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Give the features of images: [N, C, H, W], -1 to 1, grey or colour -> [N, 2048], float32, on the CPU.
+        """Return the features of images: [N, C, H, W], -1 to 1, grey or colour -> [N, 2048], float32, on the CPU.
 
         They are computed where the images are, from the 8 bits that `sample` would write.
         """

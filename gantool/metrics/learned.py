@@ -20,13 +20,13 @@ from gantool import checkpoints
 from gantool.devices import one_thread, rng_scope, rng_states
 from gantool.errors import CheckpointError
 from gantool.files import disk, exclusive_lock
-from gantool.metrics.features import FEATURES, LARGE, clamped
+from gantool.metrics.features import FEATURES, LARGE_SIDE, clamped
 from gantool.models.blocks import ConvolutionalClassifier
 
 STEPS, BATCH, RATE, NOISE = 200, 64, 2e-3, 0.05  # of training; noise as a deviation, pictures being -1 to 1
-MANY = 250  # training images from which each feature has a scale of its own
+MIN_IMAGES_TO_SCALE = 250  # training images from which each feature has a scale of its own
 CHUNK = 256  # images computed at a time
-PATIENCE = 1800.0  # seconds to wait for another process that learns the same
+LOCK_TIMEOUT = 1800.0  # seconds to wait for another process that learns the same
 VERSION = 2  # raise when training gives other weights: files of another version are made anew
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ class _Network(ConvolutionalClassifier):
     """
 
     def __init__(self, channels: int, side: int, answers: int) -> None:
-        stride = side // (LARGE // 2) if side >= LARGE else 1
+        stride = side // (LARGE_SIDE // 2) if side >= LARGE_SIDE else 1
         kernel, padding = (2 * stride, stride - 1) if stride > 1 else (3, 1)
         super().__init__(
             channels,
@@ -103,7 +103,7 @@ class Learned:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Give the features of images: [N, C, H, W], -1 to 1 -> [N, 64], float32, on the CPU."""
+        """Return the features of images: [N, C, H, W], -1 to 1 -> [N, 64], float32, on the CPU."""
         raw = torch.cat([self.network.features(chunk.cpu().float()) for chunk in torch.split(images, CHUNK)])
         return (raw - self.mean) / self.deviation
 
@@ -116,7 +116,7 @@ class Judge(Learned):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Say which class images show: [N, C, H, W], -1 to 1 -> [N, classes], rows that add up to 1."""
+        """Return class probabilities: [N, C, H, W], -1 to 1 -> [N, classes], rows that add up to 1."""
         chunks = [self.network(chunk.cpu().float()) for chunk in torch.split(images, CHUNK)]
         return torch.cat(chunks).softmax(1)
 
@@ -156,7 +156,7 @@ def learn_labels(
 
 
 def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
-    """Give what `folder / f"{key}.pt"` holds; made and written if it is not there, damaged or of another version.
+    """Return what `folder / f"{key}.pt"` holds; made and written if it is not there, damaged or of another version.
 
     Of several processes that ask at once, one makes it and the others wait.
 
@@ -176,7 +176,7 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk(folder, error) from None
-    with exclusive_lock(folder / f"{key}.lock", wait=PATIENCE):
+    with exclusive_lock(folder / f"{key}.lock", wait=LOCK_TIMEOUT):
         if found := _read(path):  # who held the lock has made it
             return found
         made = make()
@@ -187,7 +187,7 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
 
 
 def _read(path: Path) -> Learned | None:
-    """Give what a file holds; None if it is not there or of no use."""
+    """Return what a file holds; None if it is not there or of no use."""
     kinds = {kind.name: kind for kind in (Learned, Judge)}
     try:
         content: dict[str, Any] = checkpoints.load(path)
@@ -210,8 +210,8 @@ def _trained(images: Tensor, lesson: Task, answers: int, rows: int, seed: int) -
         rounds = math.ceil(STEPS * rows / len(images))
         order = torch.cat([torch.randperm(len(images)) for _ in range(rounds)])
         for chosen in torch.split(order[: STEPS * rows], rows):
-            pictures, right = lesson(chosen)
-            loss = cross_entropy(network(pictures + NOISE * torch.randn_like(pictures)), right)
+            samples, right = lesson(chosen)
+            loss = cross_entropy(network(samples + NOISE * torch.randn_like(samples)), right)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -219,19 +219,19 @@ def _trained(images: Tensor, lesson: Task, answers: int, rows: int, seed: int) -
 
 
 def _scale(network: _Network, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the mean and deviation of each feature over images, [64] and [64].
+    """Return the mean and deviation of each feature over images, [64] and [64].
 
     One deviation for all where there are few images: a feature's own is too uncertain then.
     """
     raw = torch.cat([network.features(_numbers(chunk)) for chunk in torch.split(images, CHUNK)])
     deviation = raw.std(0, correction=0)
-    if len(images) < MANY:
+    if len(images) < MIN_IMAGES_TO_SCALE:
         deviation = deviation.square().mean().sqrt().expand(FEATURES)
     return raw.mean(0), clamped(deviation)
 
 
 def _accuracy(network: _Network, exam: Task, count: int) -> float:
-    """Give the share of right answers about so many pictures, 0 to 1; each answer that is right somewhere counts alike.
+    """Return the mean accuracy over the right answers that occur among `count` images, 0 to 1.
 
     So guessing reaches 1 / answers, however unequal the classes are.
     """
@@ -239,9 +239,9 @@ def _accuracy(network: _Network, exam: Task, count: int) -> float:
         return math.nan
     asked, hits = [], []
     for rows in torch.split(torch.arange(count), BATCH):
-        pictures, right = exam(rows)
+        images, right = exam(rows)
         asked.append(right)
-        hits.append(network(pictures).argmax(1) == right)
+        hits.append(network(images).argmax(1) == right)
     every, hit = torch.cat(asked), torch.cat(hits).float()
     return float(torch.stack([hit[every == answer].mean() for answer in torch.unique(every)]).mean())
 
@@ -262,7 +262,7 @@ def _about_labels(images: Tensor, labels: Tensor) -> Task:
 
 
 def _views(images: Tensor) -> list[Tensor]:
-    """Give the six views of images [N, C, H, W]; four where a quarter turn would change their shape."""
+    """Return the six views of images [N, C, H, W]; four where a quarter turn would change their shape."""
     height, width = images.shape[2:]
     views = [images, images.rot90(2, (2, 3)), images.roll(height // 2, 2), images.roll(width // 2, 3)]
     return views + [images.rot90(turns, (2, 3)) for turns in (1, 3)] if height == width else views

@@ -17,7 +17,7 @@ RANGE = 2.0  # of a pixel, from -1 to 1
 SMALLEST = 16  # pixels on the shorter side of a pyramid's smallest level
 PATCHES, PATCH = 16, 7  # a picture and level; pixels on a side
 REPEATS, DIRECTIONS = 4, 128
-FLAT = 1e-3  # the deviation below which a channel counts as constant: 8 bits have steps of 8e-3
+FLAT_DEVIATION = 1e-3  # the deviation below which a channel counts as constant: 8 bits have steps of 8e-3
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 WINDOW, SIGMA = 11, 1.5  # of the structural similarity, in pixels
 CHUNK = 64  # pictures worked on at a time: few enough for a processor's cache
@@ -79,7 +79,7 @@ def ssim(image: Tensor, target: Tensor) -> float:
 
 
 def _number(value: Tensor, worst: float) -> float:
-    """Give the number, or the worst there is where it is none."""
+    """Return the number, or the worst there is where it is none."""
     number = float(value)
     return worst if math.isnan(number) else number
 
@@ -89,7 +89,7 @@ def _difference(image: Tensor, target: Tensor) -> Tensor:
 
 
 def _similarity(image: Tensor, target: Tensor, window: Sequence[float]) -> Tensor:
-    """Give the structural similarity of each picture and its target, [N]."""
+    """Return the structural similarity of each picture and its target, [N]."""
     image, target = image.detach().cpu().double(), target.detach().cpu().double()
     one, other = _smooth(image, window), _smooth(target, window)
     squares = one.square() + other.square()
@@ -102,7 +102,7 @@ def _similarity(image: Tensor, target: Tensor, window: Sequence[float]) -> Tenso
 
 
 def _gaussian(size: int) -> list[float]:
-    """Give the weights of a Gaussian window of `size` pixels, which add up to 1."""
+    """Return the weights of a Gaussian window of `size` pixels, which add up to 1."""
     weights = [math.exp(-((place - size // 2) ** 2) / (2 * SIGMA**2)) for place in range(size)]
     return [weight / math.fsum(weights) for weight in weights]
 
@@ -148,12 +148,12 @@ def _cut(images: Tensor, generator: torch.Generator) -> Tensor:
 def _normalised(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Scale both sets of patches by the real one's mean and deviation of each channel: [P, C, 7, 7] -> [P, 49 C]."""
     mean = real.mean((0, 2, 3), keepdim=True)
-    deviation = real.std((0, 2, 3), correction=0, keepdim=True).clamp_min(FLAT)
+    deviation = real.std((0, 2, 3), correction=0, keepdim=True).clamp_min(FLAT_DEVIATION)
     return ((real - mean) / deviation).flatten(1), ((fake - mean) / deviation).flatten(1)
 
 
 def _sliced(real: Tensor, fake: Tensor, generator: torch.Generator) -> float:
-    """Give the mean Wasserstein-1 distance along random directions: [P, D] and [P, D] -> number."""
+    """Return the mean Wasserstein-1 distance along random directions: [P, D] and [P, D] -> number."""
     distances = []
     for _ in range(REPEATS):
         directions = torch.randn(DIRECTIONS, real.shape[1], generator=generator, dtype=torch.float64)

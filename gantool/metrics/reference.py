@@ -23,13 +23,13 @@ from gantool.metrics.learned import cached, learn_labels, learn_views
 
 logger = logging.getLogger(__name__)
 
-REAL = 5000  # real images that a measurement compares with, at the most
-HELD_OUT = 1000  # held-out images that it looks at, at the most
+MAX_REAL = 5000  # real images that a measurement compares with, at the most
+MAX_HELD_OUT = 1000  # held-out images that it looks at, at the most
 SEED = 20_240_805  # of the evaluation's own random numbers, the same in every run
-FEW = 60  # images below which nothing is learned from them: `rand` alone
-LABELLED = 250  # images from which a judge learns their classes
+MIN_IMAGES_TO_LEARN = 60  # images below which nothing is learned from them: `rand` alone
+MIN_IMAGES_FOR_JUDGE = 250  # images from which a judge learns their classes
 BATCH = 256
-WEIGHTS = {"rand": 4, "texture": 1, "pretext": 2, "judge": 2}
+FD_WEIGHTS = {"rand": 4, "texture": 1, "pretext": 2, "judge": 2}
 """Of each extractor's distance in `fd`, a weighted geometric mean. Chosen by `nox -s ranking` and `nox -s ladder`: with
 more weight on `texture` the ranking of generators by their content suffers, with less noise and JPEG blocks are lost in
 the deviation of the others."""
@@ -40,8 +40,8 @@ class ReferenceSet:
     """The real images that a generator is measured against, as uint8 tensors [N, C, H, W].
 
     Args:
-        train: what training sees, in no order, at most `REAL`.
-        held_out: what it never sees, at most `HELD_OUT`.
+        train: what training sees, in no order, at most `MAX_REAL`.
+        held_out: what it never sees, at most `MAX_HELD_OUT`.
         train_labels: of `train`, [N].
         held_out_labels: of `held_out`, [N].
         classes: their names.
@@ -72,7 +72,7 @@ class ReferenceSet:
         generator = torch.Generator().manual_seed(SEED)
         train, held_out = (
             part[torch.randperm(len(part), generator=generator)[:most].numpy()]
-            for part, most in ((rows.train, REAL), (rows.held_out, HELD_OUT))
+            for part, most in ((rows.train, MAX_REAL), (rows.held_out, MAX_HELD_OUT))
         )
         train = np.tile(train, 2) if len(train) == 1 else train  # one image has no deviation
         counts = np.bincount(labels[rows.train], minlength=len(classes))
@@ -93,7 +93,7 @@ def learn(
     folder: Path,
     key: str,
 ) -> dict[str, Extractor]:
-    """Give the extractors for these images, by name, the ones that make up `fd` first.
+    """Return the extractors for these images, by name, the ones that make up `fd` first.
 
     `auto` is `rand` and `texture` and, from 60 images on and where it can tell the views apart, `pretext`; from 250
     images of two classes on, a `judge` too.
@@ -109,11 +109,11 @@ def learn(
     """
     count = len(reality.train) + len(reality.held_out)
     if wanted == "auto":
-        learned = ["pretext"] if count >= FEW else []
-        learned += ["judge"] if count >= LABELLED and len(reality.classes) > 1 else []
+        learned = ["pretext"] if count >= MIN_IMAGES_TO_LEARN else []
+        learned += ["judge"] if count >= MIN_IMAGES_FOR_JUDGE and len(reality.classes) > 1 else []
         names = ["rand", "texture", *learned]
     else:
-        names = [name for name in WEIGHTS if name in wanted]
+        names = [name for name in FD_WEIGHTS if name in wanted]
         if "judge" in names and len(reality.classes) < 2:
             raise RecipeError(
                 f"train.extractors: judge learns to tell classes apart, but there is only {reality.classes[0]!r}; use "

@@ -25,8 +25,8 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED)
 
 
-def find(name: str) -> type[Model]:
-    """Give the model class that the file `name` defines.
+def find_model(name: str) -> type[Model]:
+    """Return the model class that the file `name` defines.
 
     Raises:
         RecipeError: there is no such file.
@@ -44,15 +44,15 @@ def find(name: str) -> type[Model]:
     return model
 
 
-KINDS: Mapping[str, Find] = {"model": find, "loss": losses.find}
+KINDS: Mapping[str, Find] = {"model": find_model, "loss": losses.find_loss}
 
 
 def build(recipe: Recipe, data: Spec) -> Model:
     """Make the model of a recipe for its data, with fresh weights."""
-    model: Callable[..., Model] = find(recipe.model["name"])
+    model: Callable[..., Model] = find_model(recipe.model["name"])
     if recipe.loss is None:
         return model(data, **_rest(model, recipe.model))
-    loss = losses.find(recipe.loss["name"])
+    loss = losses.find_loss(recipe.loss["name"])
     return model(data, loss(**_rest(loss, recipe.loss)), **_rest(model, recipe.model))
 
 

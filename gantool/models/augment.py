@@ -15,8 +15,8 @@ from torch import Tensor
 
 Augmentation = Literal["color", "translation", "cutout"]
 
-SHIFT = 1 / 8  # of a side, by which an image is moved at the most
-HOLE = 1 / 2  # of a side, that is cut out
+MAX_SHIFT = 1 / 8  # of a side, by which an image is moved at the most
+HOLE_SIDE = 1 / 2  # of a side, that is cut out
 
 
 def augmented(images: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
@@ -39,13 +39,13 @@ def color(images: Tensor) -> Tensor:
 
 def translation(images: Tensor) -> Tensor:
     """Move by up to an eighth of each side; what comes in from outside is 0."""
-    height, width = (_pixels(side, SHIFT) for side in images.shape[2:])
+    height, width = (_pixels(side, MAX_SHIFT) for side in images.shape[2:])
     return moved(images, _whole(images, -height, height), _whole(images, -width, width))
 
 
 def cutout(images: Tensor) -> Tensor:
     """Set a square of half of each side to 0, anywhere, also in part outside."""
-    height, width = (_pixels(side, HOLE) for side in images.shape[2:])
+    height, width = (_pixels(side, HOLE_SIDE) for side in images.shape[2:])
     top = _whole(images, 0, images.shape[2] - height % 2) - height // 2
     left = _whole(images, 0, images.shape[3] - width % 2) - width // 2
     return cut(images, top, left, height, width)
@@ -102,7 +102,7 @@ def cut(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> T
 
 
 def _crossed(rows: Tensor, columns: Tensor) -> Tensor:
-    """Tell which pixels are both in one of the rows and in one of the columns: [N, H] and [N, W] to [N, 1, H, W]."""
+    """Return the pixels in both a marked row and a marked column: [N, H] and [N, W] to [N, 1, H, W]."""
     return rows[:, None, :, None] & columns[:, None, None, :]
 
 
@@ -117,5 +117,5 @@ def _whole(images: Tensor, low: int, high: int) -> Tensor:
 
 
 def _pixels(side: int, share: float) -> int:
-    """Give a share of a side in pixels."""
+    """Return a share of a side in pixels."""
     return int(side * share + 0.5)

@@ -63,7 +63,7 @@ class Model(nn.Module, ABC):
         self.data = data
 
     def blank(self, count: int) -> Batch:
-        """Give a batch of this size without content, as the model consumes it."""
+        """Return a batch of this size without content, as the model consumes it."""
         labels = torch.zeros(count, dtype=torch.int64)
         if isinstance(self.data, RowSpec):
             return TableBatch(torch.zeros(count, len(self.data.columns)), labels)
@@ -107,11 +107,11 @@ class LatentModel(Generative):
         self.latent_dim = latent_dim
 
     @abstractmethod
-    def scores(self, batch: Labeled) -> Tensor:
-        """Give the discriminator's scores of images, each taken as one of its label's class: [N, 1]."""
+    def plain_logits(self, batch: Labeled) -> Tensor:
+        """Return logits of images without augmentation, each as one of its label's class: [N, 1]."""
 
     def prompt(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> GeneratorInput:
-        """Give the latents and labels of pictures; a seed is one latent, whatever the others are.
+        """Return the latents and labels of pictures; a seed is one latent, whatever the others are.
 
         Args:
             seeds: one a picture.
@@ -152,18 +152,18 @@ class UnconditionalGAN(LatentModel):
         yield self.generators_turn(real, fake)
 
     def discriminators_turn(self, real: Tensor, fake: Tensor) -> Turn:
-        """Give the discriminator's move against fake images that hold no graph."""
+        """Return the discriminator's move against fake images that hold no graph."""
         pair = self.logits_pair(real, fake)
-        return Turn(self.discriminator, *self.loss.discriminator(*pair, self.judged, real, fake))
+        return Turn(self.discriminator, *self.loss.discriminator(*pair, self.logits, real, fake))
 
     def generators_turn(self, real: Tensor, fake: Tensor) -> Turn:
-        """Give the generator's move, by which it made the fake images."""
-        loss = self.loss.generator(fake=self.judged(fake), real=lambda: self.judged(real))
+        """Return the generator's move, by which it made the fake images."""
+        loss = self.loss.generator(fake=self.logits(fake), real=lambda: self.logits(real))
         return Turn(self.generator, {"adversarial": loss})
 
-    def judged(self, images: Tensor) -> Tensor:
-        """Give the discriminator's scores of images as it is shown them: [N, 1]."""
-        scores: Tensor = self.discriminator(self.loss.shown(images))
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the discriminator's logits of images after augmentation: [N, 1]."""
+        scores: Tensor = self.discriminator(self.loss.augmented(images))
         return scores
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
@@ -171,8 +171,8 @@ class UnconditionalGAN(LatentModel):
         images: Tensor = self.generator(prompt.source)
         return images
 
-    def scores(self, batch: Labeled) -> Tensor:
-        """Give the discriminator's scores of images: [N, 1]."""
+    def plain_logits(self, batch: Labeled) -> Tensor:
+        """Return the discriminator's logits of images without augmentation: [N, 1]."""
         scores: Tensor = self.discriminator(batch.images)
         return scores
 
@@ -186,9 +186,9 @@ class UnconditionalGAN(LatentModel):
         """
         self.check_fit(real, fake)
         if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
-            scores = (self.judged(real), self.judged(fake))
+            scores = (self.logits(real), self.logits(fake))
         else:
-            both = torch.split(self.judged(torch.cat([real, fake])), len(real))
+            both = torch.split(self.logits(torch.cat([real, fake])), len(real))
             scores = (both[0], both[1])
         if scores[0].shape[1:].numel() != 1:
             ends = "x".join(map(str, scores[0].shape[1:]))
@@ -228,23 +228,23 @@ class ConditionalGAN(LatentModel):
         fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
         fake = self.generator(self.latents(real), fake_labels)
         pair = self.logits_pair(real, labels, fake.detach(), fake_labels)
-        score = partial(self.judged, labels=labels)
+        score = partial(self.logits, labels=labels)
         yield Turn(self.discriminator, *self.loss.discriminator(*pair, score, real, fake))
         with frozen(self.discriminator):
-            loss = self.loss.generator(fake=self.judged(fake, fake_labels), real=lambda: self.judged(real, labels))
+            loss = self.loss.generator(fake=self.logits(fake, fake_labels), real=lambda: self.logits(real, labels))
         yield Turn(self.generator, {"adversarial": loss})
 
-    def judged(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Give the discriminator's scores of images as it is shown them: [N, 1]."""
-        scores: Tensor = self.discriminator(self.loss.shown(images), labels)
+    def logits(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the discriminator's logits of images after augmentation: [N, 1]."""
+        scores: Tensor = self.discriminator(self.loss.augmented(images), labels)
         return scores
 
     def logits_pair(self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Score real and fake images; as `NoiseModel.score_both`."""
+        """Score real and fake images; as `UnconditionalGAN.logits_pair`."""
         self.check_fit(real, fake)
         if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
-            return self.judged(real, labels), self.judged(fake, fake_labels)
-        both = self.judged(torch.cat([real, fake]), torch.cat([labels, fake_labels]))
+            return self.logits(real, labels), self.logits(fake, fake_labels)
+        both = self.logits(torch.cat([real, fake]), torch.cat([labels, fake_labels]))
         real_scores, fake_scores = torch.split(both, len(real))
         return real_scores, fake_scores
 
@@ -253,8 +253,8 @@ class ConditionalGAN(LatentModel):
         images: Tensor = self.generator(prompt.source, prompt.labels)
         return images
 
-    def scores(self, batch: Labeled) -> Tensor:
-        """Give the discriminator's scores of pairs of image and class: [N, 1]."""
+    def plain_logits(self, batch: Labeled) -> Tensor:
+        """Return the discriminator's logits of pairs of image and class without augmentation: [N, 1]."""
         scores: Tensor = self.discriminator(batch.images, batch.labels)
         return scores
 
@@ -301,7 +301,7 @@ class Classifier(Model):
         yield Turn(self.classifier, {"cross_entropy": loss}, {"accuracy": right.float().mean()})
 
     def answer(self, inputs: Tensor) -> Tensor:
-        """Give the probability of each class: [N, classes], rows that add up to 1."""
+        """Return the probability of each class: [N, classes], rows that add up to 1."""
         answers: Tensor = self.classifier(inputs)
         if answers.shape[1] == 1:
             second = answers.sigmoid()

@@ -25,7 +25,7 @@ PatchLayers = Annotated[int, Interval(ge=1, le=8)]
 Spec_ = TypeVar("Spec_", ImageSpec, RowSpec, TextSpec)
 _KINDS = {ImageSpec: "pictures", RowSpec: "rows of a table", TextSpec: "sentences"}
 
-FEW = 4  # output channels up to which a transposed convolution on a CPU is quicker as a matrix product
+FEW_CHANNELS = 4  # output channels up to which a transposed convolution on a CPU is quicker as a matrix product
 
 
 class FastConv2d(nn.Conv2d):
@@ -83,7 +83,7 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
         if images.shape[2:] == (1, 1) and padding == extra == (0, 0):
             product = images.flatten(1) @ kernels.permute(0, 2, 3, 1).flatten(1)  # [N, kernel * kernel * out_channels]
             return self._biased(product.view(-1, *self.kernel_size, self.out_channels).permute(0, 3, 1, 2))
-        if self.out_channels > FEW or images.device.type != "cpu":
+        if self.out_channels > FEW_CHANNELS or images.device.type != "cpu":
             return conv_transpose2d(images, kernels, self.bias, self.stride, padding, extra)
         count, channels, height, width = images.shape
         pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)
@@ -213,7 +213,7 @@ class ConvolutionalClassifier(nn.Module):
         self.head = nn.Sequential(_activation(slope), nn.Linear(hidden[-1], answers))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the answers of a batch; its features are the last hidden layer's numbers, before their activation."""
+        """Return the answers of a batch; its features are the last hidden layer's numbers, before their activation."""
         answers: Tensor = self.head(self.features(images))
         return answers
 
@@ -254,7 +254,7 @@ def _patches(channels: int, width: int, layers: int, norm: Norm) -> Iterator[nn.
 
 
 def normalisation(norm: Norm, width: int) -> nn.Module:
-    """Give the normalisation of images of `width` channels.
+    """Return the normalisation of images of `width` channels.
 
     `batch` is BatchNorm that remembers nothing: at test time too it takes the statistics of the pictures at hand
     (Isola et al. 2017, sec. 3.4). `instance` is that of each picture alone, without weights (Ulyanov et al. 2016,
@@ -264,7 +264,7 @@ def normalisation(norm: Norm, width: int) -> nn.Module:
 
 
 def has_bias(norm: Norm) -> bool:
-    """Tell whether a convolution before the normalisation has a bias: BatchNorm brings one of its own."""
+    """Return whether a convolution before the normalisation has a bias: BatchNorm brings one of its own."""
     return norm == "instance"
 
 
@@ -285,7 +285,7 @@ def init_normal(module: nn.Module) -> None:
 
 
 def upsampling_layers(channels: int, convolutions: Sequence[Convolution]) -> Iterator[nn.Module]:
-    """Give transposed convolutions; BatchNorm and ReLU follow all but the last. Radford et al. 2016, sec. 3."""
+    """Return transposed convolutions; BatchNorm and ReLU follow all but the last. Radford et al. 2016, sec. 3."""
     for index, (width, kernel, stride, padding) in enumerate(convolutions):
         yield FastConvTranspose2d(channels, width, kernel, stride, padding)
         if index < len(convolutions) - 1:
@@ -297,7 +297,7 @@ def upsampling_layers(channels: int, convolutions: Sequence[Convolution]) -> Ite
 def downsampling_layers(
     channels: int, convolutions: Sequence[Convolution], *, norm: bool, dropout: float | None = None
 ) -> Iterator[nn.Module]:
-    """Give convolutions; LeakyReLU 0.2 and dropout follow all but the last.
+    """Return convolutions; LeakyReLU 0.2 and dropout follow all but the last.
 
     Args:
         channels: of the images.
@@ -341,7 +341,7 @@ def init_generator(module: nn.Module) -> None:
 
 
 def expect(data: Spec, wanted: type[Spec_], model: str) -> Spec_:
-    """Give what a model is told about its data; RecipeError where they are not of the kind that it learns from."""
+    """Return what a model is told about its data; RecipeError where they are not of the kind that it learns from."""
     if not isinstance(data, wanted):
         raise RecipeError(
             f"data.source: {model} learns from {_KINDS[wanted]}, but these data are {_KINDS[type(data)]}; use another "

@@ -41,19 +41,19 @@ class CNN(Classifier):
         hidden: Annotated[list[Count], MinLen(1)] = [120, 84],  # noqa: B006
     ) -> None:
         super().__init__(data)
-        pictures = expect(data, ImageSpec, "cnn")
+        images = expect(data, ImageSpec, "cnn")
         self.classifier = ConvolutionalClassifier(
-            pictures.channels,
+            images.channels,
             convolutions,
             pools=[nn.MaxPool2d(POOL) for _ in convolutions],
-            area=_left(pictures.height, convolutions) * _left(pictures.width, convolutions),
+            area=_left(images.height, convolutions) * _left(images.width, convolutions),
             hidden=hidden,
-            answers=len(pictures.classes),
+            answers=len(images.classes),
         )
 
 
 def _left(side: int, convolutions: Sequence[Convolution]) -> int:
-    """Give how many of a side's pixels are left behind the last pool."""
+    """Return how many of a side's pixels are left behind the last pool."""
     left = side
     for index, (_, kernel, stride, padding) in enumerate(convolutions):
         before = left

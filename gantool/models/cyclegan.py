@@ -105,23 +105,23 @@ class CycleGAN(Translator):
         )
 
     def against(self, kind: str, real: Tensor, fake: Tensor) -> Tensor:
-        """Give the loss by which a generator makes pictures that pass as of a kind."""
-        return self.loss.generator(fake=self.judged(kind, fake), real=lambda: self.judged(kind, real))
+        """Return the loss by which a generator makes pictures that pass as of a kind."""
+        return self.loss.generator(fake=self.logits(kind, fake), real=lambda: self.logits(kind, real))
 
     def discriminators_turn(self, shown: dict[str, tuple[Tensor, Tensor]]) -> Turn:
-        """Give both discriminators' move on real and fake pictures of their kind, the latter without a graph."""
+        """Return both discriminators' move on real and fake pictures of their kind, the latter without a graph."""
         losses, scores = {}, []
         for kind, (real, fake) in shown.items():
-            real_scores, fake_scores = self.judged(kind, real), self.judged(kind, fake)
-            own, _ = self.loss.discriminator(real_scores, fake_scores, partial(self.judged, kind), real, fake)
+            real_scores, fake_scores = self.logits(kind, real), self.logits(kind, fake)
+            own, _ = self.loss.discriminator(real_scores, fake_scores, partial(self.logits, kind), real, fake)
             losses.update({f"{name}_{kind}": loss for name, loss in own.items()})
             scores.append((real_scores, fake_scores))
         real_scores, fake_scores = (torch.cat(both) for both in zip(*scores, strict=True))
-        return Turn(self.discriminator, losses, self.loss.answers(real=real_scores, fake=fake_scores))
+        return Turn(self.discriminator, losses, self.loss.discriminator_stats(real=real_scores, fake=fake_scores))
 
-    def judged(self, kind: str, images: Tensor) -> Tensor:
-        """Give the scores of pictures by the discriminator of a kind, as it is shown them: [N, 1, H, W]."""
-        scores: Tensor = self.discriminator[kind](self.loss.shown(images))
+    def logits(self, kind: str, images: Tensor) -> Tensor:
+        """Return the scores of pictures by the discriminator of a kind, as it is shown them: [N, 1, H, W]."""
+        scores: Tensor = self.discriminator[kind](self.loss.augmented(images))
         return scores
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
@@ -183,7 +183,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the sum."""
+        """Return the sum."""
         return images + self.layers(images)
 
 
@@ -212,7 +212,7 @@ class History(nn.Module):
 
     @torch.no_grad()
     def forward(self, fake: Tensor) -> Tensor:
-        """Give what a discriminator is shown in place of new pictures.
+        """Return what a discriminator is shown in place of new pictures.
 
         Until the history is full it keeps each one; then one in two is exchanged for an old one.
         """

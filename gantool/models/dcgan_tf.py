@@ -19,7 +19,7 @@ from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 SLOPE = 0.3  # of Keras' LeakyReLU
-SMALL = 400  # pixels up to which a CPU convolves by way of the Fourier transform
+FFT_PIXELS = 400  # pixels up to which a CPU convolves by way of the Fourier transform
 
 
 class DCGANTF(UnconditionalGAN):
@@ -86,9 +86,9 @@ class DCGANTF(UnconditionalGAN):
         real = batch.images
         fake = self.generator(self.latents(real))
         self.check_fit(real, fake)
-        real_scores, fake_scores = self.judged(real), self.judged(fake)
+        real_scores, fake_scores = self.logits(real), self.logits(fake)
         yield (
-            Turn(self.discriminator, *self.loss.discriminator(real_scores, fake_scores, self.judged, real, fake)),
+            Turn(self.discriminator, *self.loss.discriminator(real_scores, fake_scores, self.logits, real, fake)),
             Turn(self.generator, {"adversarial": self.loss.generator(fake=fake_scores, real=lambda: real_scores)}),
         )
 
@@ -164,7 +164,7 @@ class FourierConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  torch's own name
         """Compute the transposed convolution of a batch."""
         count, channels, height, width = input.shape
-        if input.device.type != "cpu" or channels != self.in_channels or height * width > SMALL:
+        if input.device.type != "cpu" or channels != self.in_channels or height * width > FFT_PIXELS:
             return super().forward(input, output_size)
         of_images, of_kernels, back = (part.to(input.dtype) for part in _waves(height, width, 5))
         images = of_images @ input.reshape(count * channels, -1).t()

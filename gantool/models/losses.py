@@ -28,7 +28,7 @@ class LossFunction(Protocol):
     __name__: str
 
     def __call__(self, *, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Give the generator's loss, or the discriminator's where `real` is given."""
+        """Return the generator's loss, or the discriminator's where `real` is given."""
         ...
 
 
@@ -104,11 +104,11 @@ class Adversarial:
     augment: tuple[Augmentation, ...] = ()
 
     def __call__(self, *, fake: Tensor, real: Tensor) -> Tensor:
-        """Give the discriminator's loss."""
+        """Return the discriminator's loss."""
         return self.function(fake=fake, real=real)
 
     def generator(self, *, fake: Tensor, real: Callable[[], Tensor]) -> Tensor:
-        """Give the generator's loss.
+        """Return the generator's loss.
 
         Args:
             fake: scores of the images that it made.
@@ -118,8 +118,8 @@ class Adversarial:
             return self.function(fake=real(), real=fake)
         return self.function(fake=fake)
 
-    def shown(self, images: Tensor) -> Tensor:
-        """Give images as a discriminator is shown them: [N, C, H, W]."""
+    def augmented(self, images: Tensor) -> Tensor:
+        """Return images changed by the loss's augmentations, as the discriminator sees them: [N, C, H, W]."""
         return augmented(images, self.augment) if self.augment else images
 
     def discriminator(
@@ -140,10 +140,10 @@ class Adversarial:
             fake: images of the generator.
         """
         losses = {"adversarial": self(real=real_scores, fake=fake_scores), **self.penalties(score, real, fake)}
-        return losses, self.answers(real=real_scores, fake=fake_scores)
+        return losses, self.discriminator_stats(real=real_scores, fake=fake_scores)
 
     def penalties(self, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Give the weighted penalties of the discriminator's turn, by the name that the log gives them."""
+        """Return the weighted penalties of the discriminator's turn, by the name that the log gives them."""
         losses = {}
         if self.gradient_penalty:
             losses["gradient_penalty"] = self.gradient_penalty * gradient_penalty(score, real, fake)
@@ -162,8 +162,8 @@ class Adversarial:
         """
         return 0.5 if self.function in {*_CROSS_ENTROPY, least_squares} else None
 
-    def answers(self, *, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Give D(x) and D(G(z)), the discriminator's mean answers as people read them, and how often it is right.
+    def discriminator_stats(self, *, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Return D(x) and D(G(z)), the discriminator's mean answers as people read them, and how often it is right.
 
         Probabilities of "real" for the cross-entropy losses; raw scores for others. `accuracy` is over as many real as
         fake images; of a relativistic discriminator it is the share of pairs whose real image has the higher score. The
@@ -204,8 +204,8 @@ def r1_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     return _gradient(score, real.detach().requires_grad_()).square().flatten(1).sum(1).mean()
 
 
-def find(name: str) -> Callable[..., Adversarial]:
-    """Give what builds the loss called `name` from the rest of its recipe block.
+def find_loss(name: str) -> Callable[..., Adversarial]:
+    """Return what builds the loss called `name` from the rest of its recipe block.
 
     Raises:
         RecipeError: there is no such loss.

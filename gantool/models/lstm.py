@@ -50,7 +50,7 @@ class _Reader(nn.Module):
         self.head = nn.Linear(hidden, answers)
 
     def forward(self, words: Tensor) -> Tensor:
-        """Give the answers about a batch of sentences."""
+        """Return the answers about a batch of sentences."""
         states, _ = self.lstm(self.embedding(words))  # [N, L, hidden], after each word
         # What is read after the last word comes too late to matter. Packing the sentences would save reading it, but
         # needs their lengths on the CPU, for which a GPU would have to stop and wait.

@@ -73,15 +73,15 @@ class Pix2Pix(Translator):
         assert isinstance(batch, Paired)
         source, target = batch
         fake = self.generator(source)
-        real_scores, fake_scores = self.judged(source, target), self.judged(source, fake.detach())
-        score = partial(self.judged, source)
+        real_scores, fake_scores = self.logits(source, target), self.logits(source, fake.detach())
+        score = partial(self.logits, source)
         yield Turn(self.discriminator, *self.loss.discriminator(real_scores, fake_scores, score, target, fake))
-        adversarial = self.loss.generator(fake=self.judged(source, fake), real=lambda: self.judged(source, target))
+        adversarial = self.loss.generator(fake=self.logits(source, fake), real=lambda: self.logits(source, target))
         yield Turn(self.generator, {"adversarial": adversarial, "l1": self.l1 * l1_loss(fake, target)})
 
-    def judged(self, source: Tensor, images: Tensor) -> Tensor:
-        """Give the discriminator's scores of pairs, both changed alike where it is shown changed ones: [N, 1, H, W]."""
-        scores: Tensor = self.discriminator(self.loss.shown(torch.cat([source, images], dim=1)))
+    def logits(self, source: Tensor, images: Tensor) -> Tensor:
+        """Return the logits of pairs, whose halves are augmented alike: [N, 1, H, W]."""
+        scores: Tensor = self.discriminator(self.loss.augmented(torch.cat([source, images], dim=1)))
         return scores
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
@@ -162,7 +162,7 @@ class DropoutNoise(nn.Module):
         return activations * kept.to(activations) / (1 - self.share)
 
     def extra_repr(self) -> str:
-        """Give what the module's text says besides its name."""
+        """Return what the module's text says besides its name."""
         return f"share={self.share}"
 
 

@@ -189,7 +189,7 @@ def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...
 
 
 def _parameters(module: nn.Module, count: int) -> str:
-    """Say how the number of a layer's parameters comes about, where that is what it is known by."""
+    """Return the formula of a layer's number of parameters, if it has one."""
     if isinstance(module, nn.Linear):
         bias = f" + {module.out_features}" if module.bias is not None else ""
         return f"{module.in_features}*{module.out_features}{bias} = {count} parameters"
@@ -245,7 +245,7 @@ def _numbers(module: Any, axis: int) -> tuple[int, int, float, int]:
 
 
 def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception) -> str:
-    """Say which layer failed, what it wanted and what it got, and from where."""
+    """Return which layer failed, the shape that it expected, the shape that it got, and where that came from."""
     source = f" from {layers[-1].network}.{layers[-1].layer} ({layers[-1].kind})" if layers else ""
     place, shape = f"{name} ({type(module).__name__})", "x".join(map(str, got))
     if isinstance(module, nn.Linear) and got and got[-1] != module.in_features:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval, MinLen
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from gantool.recipe.schema import Block, Count, Fraction, Size
 
@@ -121,12 +121,12 @@ class Train(Block):
     keep_every: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
 
     def optimizer_of(self, player: str) -> Optimizer:
-        """Give the settings of the network called `player`."""
+        """Return the settings of the network called `player`."""
         own = {"generator": self.generator, "discriminator": self.discriminator}.get(player, PlayerOptimizer())
         return self.optimizer.model_copy(update={name: value for name, value in own if value is not None})
 
     def rate(self, epochs: float) -> float:
-        """Give what share of the learning rate is left after so many epochs, 0 to 1."""
+        """Return what share of the learning rate is left after so many epochs, 0 to 1."""
         if self.decay_after is None or epochs <= self.decay_after:
             return 1.0
         return max(0.0, (self.epochs - epochs) / (self.epochs - self.decay_after))
@@ -143,7 +143,7 @@ class Range(Block):
         low: the smallest value.
         high: the largest value.
         log: search orders of magnitude evenly; for learning rates.
-        one_minus_log: search orders of magnitude of 1 - value evenly; for an Adam's second beta.
+        log_complement: search orders of magnitude of 1 - value evenly; for an Adam's second beta.
         step: only `low`, `low + step`, `low + 2 step`, and so on.
         when: searched only where other searched keys have these values; elsewhere the recipe's own value stays.
     """
@@ -151,9 +151,17 @@ class Range(Block):
     low: int | float
     high: int | float
     log: bool = False
-    one_minus_log: bool = False
+    log_complement: bool = False
     step: int | float | None = None
     when: Conditions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_name(cls, given: Any) -> Any:
+        """Accept `one_minus_log`, as version 0.1 called `log_complement`."""
+        if isinstance(given, dict) and "one_minus_log" in given and "log_complement" not in given:
+            return {"log_complement" if key == "one_minus_log" else key: value for key, value in given.items()}
+        return given
 
 
 class Choice(Block):
@@ -169,7 +177,7 @@ class Choice(Block):
 
 
 def _form(searched: Any) -> str | None:
-    """Tell which form a searched key has, so that its mistakes are those of this form only."""
+    """Return the form of a searched key, so that errors are those of this form only."""
     if isinstance(searched, Block):
         return type(searched).__name__
     if isinstance(searched, dict):

@@ -21,18 +21,18 @@ from gantool.recipe.schema import Mismatch, Problem, check, plain, signature
 from gantool.recipe.strict_yaml import Place
 
 Find = Callable[[str], Callable[..., Any]]
-"""Gives what a `name:` stands for; its keyword-only parameters are the schema of the rest of the block."""
+"""Returns the object that a `name:` selects; its keyword-only parameters are the schema of the rest of the block."""
 
 
 def shipped() -> dict[str, Path]:
-    """Give the recipes that come with gantool, by name."""
+    """Return the recipes that come with gantool, by name."""
     inside = Path(__file__).parents[1] / "recipes"  # in an installed package
     folder = inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"  # in a checkout
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find(name: str) -> Path:
-    """Give the file that `name`, a path or a shipped recipe's bare name, stands for.
+def find_recipe(name: str) -> Path:
+    """Return the file that `name`, a path or a shipped recipe's bare name, stands for.
 
     Raises:
         RecipeError: there is none.
@@ -62,7 +62,7 @@ def load(name: str, changes: Mapping[str, Any], kinds: Mapping[str, Find]) -> Re
     Raises:
         RecipeError: with every problem of the file, each with its line and dotted place.
     """
-    path = find(name)
+    path = find_recipe(name)
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -82,17 +82,17 @@ def parse(
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any], kinds: Mapping[str, Find]) -> Recipe:
-    """Give the recipe with new values at dotted keys; see `load`."""
+    """Return the recipe with new values at dotted keys; see `load`."""
     return _checked(plain(recipe), changes, kinds, recipe.name, {})
 
 
 def dump(recipe: Recipe) -> str:
-    """Give the recipe as YAML with every default spelled out; it trains again as it is."""
+    """Return the recipe as YAML with every default spelled out; it trains again as it is."""
     return strict_yaml.dump(plain(recipe))
 
 
 def parse_changes(texts: list[str]) -> dict[str, Any]:
-    """Give the changes that `--set key=value` texts ask for.
+    """Return the changes that `--set key=value` texts ask for.
 
     Raises:
         RecipeError: a text is not of that form.
@@ -150,7 +150,7 @@ def _recipe(document: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
 
 
 def _together(recipe: Recipe, model: Callable[..., Any]) -> Iterator[Problem]:
-    """Say which blocks do not go with each other."""
+    """Return the conflicts between blocks."""
     name = recipe.model["name"]
     if "loss" in inspect.signature(model).parameters:
         if recipe.loss is None:
@@ -169,7 +169,7 @@ def _together(recipe: Recipe, model: Callable[..., Any]) -> Iterator[Problem]:
 
 
 def _settings(recipe: Recipe) -> Iterator[Problem]:
-    """Say which settings of training do not go with each other."""
+    """Return the conflicts between settings of training."""
     optimizer = recipe.train.optimizer
     if optimizer.name == "adam" and optimizer.momentum:
         yield Problem(("train", "optimizer", "momentum"), "is sgd's; adam has betas")

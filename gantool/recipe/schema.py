@@ -47,7 +47,7 @@ class Mismatch(Exception):  # noqa: N818  it always becomes a RecipeError, once 
 
 
 def check(schema: type[Block_], values: Mapping[str, Any], place: tuple[str | int, ...] = ()) -> Block_:
-    """Give the block that `values` describe.
+    """Return the block that `values` describe.
 
     Raises:
         Mismatch: with every problem of the block, each `place` followed by its own keys.
@@ -59,7 +59,7 @@ def check(schema: type[Block_], values: Mapping[str, Any], place: tuple[str | in
 
 
 def signature(target: Callable[..., Any]) -> type[Block]:
-    """Give the schema of `target`: its keyword-only parameters."""
+    """Return the schema of `target`: its keyword-only parameters."""
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(target, eval_str=True).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
@@ -69,12 +69,12 @@ def signature(target: Callable[..., Any]) -> type[Block]:
 
 
 def arguments(block: Block) -> dict[str, Any]:
-    """Give the keyword arguments that a checked block holds."""
+    """Return the keyword arguments that a checked block holds."""
     return {name: getattr(block, name) for name in type(block).model_fields}
 
 
 def plain(block: Block) -> dict[str, Any]:
-    """Give a block as the numbers, texts, lists and mappings that YAML holds."""
+    """Return a block as the numbers, texts, lists and mappings that YAML holds."""
     values: dict[str, Any] = block.model_dump(mode="json")
     return values
 
@@ -114,13 +114,13 @@ def _merged(problems: list[Problem]) -> list[Problem]:
 
 
 def _names_a_type(part: str | int, blocks: Mapping[str, type[Block]]) -> bool:
-    """Tell pydantic's own words for the members of a union from keys of a recipe."""
+    """Return whether a part of pydantic's location is its name for a member of a union, and not a key of a recipe."""
     words = {"int", "float", "str", "bool", "none", "list"}
     return isinstance(part, str) and (part in words or part in blocks or "[" in part or "-" in part)
 
 
 def _block_at(where: tuple[str | int, ...], schema: type[Block], blocks: Mapping[str, type[Block]]) -> type[Block]:
-    """Give the schema of the nested block at `where`."""
+    """Return the schema of the nested block at `where`."""
     for part in where:
         field = schema.model_fields.get(str(part))
         inner = blocks.get(str(part), field.annotation if field else None)

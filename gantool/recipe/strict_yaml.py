@@ -15,8 +15,8 @@ import yaml
 from gantool.errors import RecipeError
 
 Place = tuple[str | int, ...]
-LARGEST = 100_000  # bytes; the longest shipped recipe has about 2,000
-DEEPEST = 20  # blocks in blocks; the deepest recipe has 5
+MAX_BYTES = 100_000  # bytes; the longest shipped recipe has about 2,000
+MAX_DEPTH = 20  # blocks in blocks; the deepest recipe has 5
 
 _PLAIN = "tag:yaml.org,2002:"
 
@@ -33,8 +33,8 @@ class _Loader(yaml.SafeLoader):
             raise RecipeError(f"{place}: an alias (*{event.anchor}) is not used in recipes; write the value out")
         if event.tag is not None:
             raise RecipeError(f"{place}: a tag ({event.tag}) is not used in recipes; write a plain value")
-        if self.depth > DEEPEST:
-            raise RecipeError(f"{place}: blocks are nested too deep; the limit is {DEEPEST}")
+        if self.depth > MAX_DEPTH:
+            raise RecipeError(f"{place}: blocks are nested too deep; the limit is {MAX_DEPTH}")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -57,7 +57,7 @@ for _tag, _pattern, _first in (
 
 
 def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
-    """Give the value that a YAML document holds, and the line of each of its keys and list items.
+    """Return the value that a YAML document holds, and the line of each of its keys and list items.
 
     Args:
         text: the document; bytes are read as UTF-8, with or without a byte order mark.
@@ -66,8 +66,8 @@ def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
     Raises:
         RecipeError: with the line: not YAML, a key given twice, a tag, an alias, too deep, too large.
     """
-    if len(text) > LARGEST:
-        raise RecipeError(f"{name}: {len(text):,} bytes is too large for a recipe; the limit is {LARGEST:,}")
+    if len(text) > MAX_BYTES:
+        raise RecipeError(f"{name}: {len(text):,} bytes is too large for a recipe; the limit is {MAX_BYTES:,}")
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8-sig")
@@ -89,7 +89,7 @@ def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
 
 
 def scalar(text: str, name: str) -> Any:
-    """Give the value of a short text such as `2e-4`, `[0.5, 0.999]` or `hinge`, as it would stand in a recipe."""
+    """Return the value of a short text such as `2e-4`, `[0.5, 0.999]` or `hinge`, as it would stand in a recipe."""
     return parse(text, name)[0]
 
 

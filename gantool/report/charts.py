@@ -88,7 +88,7 @@ def _study(findings: Findings) -> optuna.Study:
 def _labels(findings: Findings) -> dict[str, str]:
     """Return the name of each parameter on an axis, by dotted key."""
     called = names(findings.keys)
-    return {key: _escaped(f"{COMPLEMENT if key in findings.mirrored else ''}{called[key]}") for key in called}
+    return {key: _escaped(f"{COMPLEMENT if key in findings.complements else ''}{called[key]}") for key in called}
 
 
 def _span(findings: Findings, key: str) -> BaseDistribution:
@@ -286,8 +286,8 @@ def _slices(findings: Findings, study: optuna.Study) -> Chart:
             places = {number: shown[choice] for number, choice in places.items()}
             one.update_xaxes(tickvals=list(shown.values()), ticktext=list(shown))
         elif isinstance(span, FloatDistribution | IntDistribution):
-            one.update_xaxes(**_ends(span, key in findings.mirrored))
-        if key in findings.mirrored:
+            one.update_xaxes(**_ends(span, key in findings.complements))
+        if key in findings.complements:
             one.update_xaxes(title=_escaped(names(findings.keys)[key]))
         _describe(one, findings, one.data[0].marker.color)
         _add_others(one, findings, places)
@@ -296,18 +296,18 @@ def _slices(findings: Findings, study: optuna.Study) -> Chart:
     return Chart("slices", f"{findings.metric} by the value of each parameter, marked as above", drawn)
 
 
-def _ends(span: FloatDistribution | IntDistribution, mirrored: bool) -> dict[str, Any]:
+def _ends(span: FloatDistribution | IntDistribution, complements: bool) -> dict[str, Any]:
     """Return the settings of an axis that is as wide as a range, so that values at its ends are seen.
 
     On a mirrored axis, 1 - value is drawn from right to left, with the values themselves beside it.
     """
     low, high = (math.log10(end) if span.log else float(end) for end in (span.low, span.high))
     room = 0.05 * (high - low) or 0.5
-    ends = [high + room, low - room] if mirrored else [low - room, high + room]
-    return {"range": ends, **(_ticks(span.low, span.high, mirrored) if span.log else {})}
+    ends = [high + room, low - room] if complements else [low - room, high + room]
+    return {"range": ends, **(_ticks(span.low, span.high, complements) if span.log else {})}
 
 
-def _ticks(low: float, high: float, mirrored: bool = False) -> dict[str, Any]:
+def _ticks(low: float, high: float, complements: bool = False) -> dict[str, Any]:
     """Return the ticks of a logarithmic axis; plotly itself writes 2e-4 as a small 2."""
     decades = math.log10(high / low)
     leads = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
@@ -315,7 +315,7 @@ def _ticks(low: float, high: float, mirrored: bool = False) -> dict[str, Any]:
     ticks = [float(f"{lead}e{power}") for power in powers for lead in leads]
     if sum(low <= tick <= high for tick in ticks) < 2:
         return {}
-    return {"tickvals": ticks, "ticktext": [figure(1 - tick if mirrored else tick) for tick in ticks]}
+    return {"tickvals": ticks, "ticktext": [figure(1 - tick if complements else tick) for tick in ticks]}
 
 
 def _metric_axis(findings: Findings) -> dict[str, Any]:

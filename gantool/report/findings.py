@@ -14,7 +14,9 @@ from gantool.tune.space import COMPLEMENT
 from gantool.tune.study import Study, disqualified
 from gantool.tune.verdict import Verdict
 
-MANY = 20  # measured trials, below which an importance is called a guess: of mere noise one parameter gets half as well
+MIN_TRIALS_FOR_IMPORTANCE = (
+    20  # measured trials, below which an importance is called a guess: of mere noise one parameter gets half as well
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Findings:
     trials: list[FrozenTrial]
     values: list[dict[str, Any]]  # of each trial by dotted key; a key is missing where a condition leaves it out
     logarithmic: frozenset[str]  # keys whose orders of magnitude were searched
-    mirrored: frozenset[str]  # keys of which 1 - value was searched, in orders of magnitude
+    complements: frozenset[str]  # keys of which 1 - value was searched, in orders of magnitude
     confirmed: list[Confirmed]  # the winner and then the lowest mean first
     winner: int | None = None  # the number of the trial that the search recommends
     verdict: Verdict | None = None
@@ -79,7 +81,7 @@ class Findings:
     def caveat(self) -> str:
         """What is added where importances rest on few trials."""
         count = len(self.measured)
-        return f"; a guess from {count} trials" if count < MANY else ""
+        return f"; a guess from {count} trials" if count < MIN_TRIALS_FOR_IMPORTANCE else ""
 
     @property
     def own(self) -> int | None:
@@ -138,7 +140,7 @@ def findings(study: Study) -> Findings:
         study.trials(),
         [study.space.changes(trial.params) for trial in study.trials()],
         study.space.logarithmic(),
-        study.space.mirrored(),
+        study.space.complements(),
         study.confirmed(),
         None if winner is None else winner.number,
         study.verdict(),

@@ -20,14 +20,14 @@ from gantool.tune.space import COMPLEMENT, names, short
 
 __all__ = ["Confirmed", "Findings", "importances", "sentences", "short"]
 
-ENOUGH = 8  # finished trials, below which nothing is said of parameters
-SHARE = 0.05  # of importance, below which a second parameter is not worth a word
+MIN_FINISHED = 8  # finished trials, below which nothing is said of parameters
+MIN_IMPORTANCE = 0.05  # of importance, below which a second parameter is not worth a word
 FAILURES, OTHERS = 3, 5  # failed and other trials, below which it is easily chance that a parameter tells them apart
-TOP = 5  # trials that count as the best ones
-END = 0.02  # of a range, within which a value is at its end
-EDGE = 0.1  # of a range, at each of its ends
-LONGEST = 100  # letters of a reason in a sentence
-MOST = 5  # sentences, for more are not read
+BEST_TRIALS = 5  # trials that count as the best ones
+END_SHARE = 0.02  # of a range, within which a value is at its end
+EDGE_SHARE = 0.1  # of a range, at each of its ends
+MAX_REASON_LENGTH = 100  # letters of a reason in a sentence
+MAX_SENTENCES = 5  # sentences, for more are not read
 
 
 def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
@@ -47,7 +47,7 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     measured = [trial for trial in trials if trial.state in ended and math.isfinite(score(trial))]
     scores = [score(trial) for trial in measured]
-    if len(scores) < ENOUGH or min(scores) == max(scores):
+    if len(scores) < MIN_FINISHED or min(scores) == max(scores):
         return {}
     known = [
         create_trial(value=score(trial), params=_keyed(trial.params), distributions=_keyed(trial.distributions))
@@ -58,7 +58,7 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     if not shared:
         return {}
     # Fewer good trials than five tell merit badly from chance, so that of few trials more than a tenth count as good.
-    quantile = max(0.1, min(0.5, TOP / len(scores)))
+    quantile = max(0.1, min(0.5, BEST_TRIALS / len(scores)))
     study = optuna.create_study()
     study.add_trials(known)
     with warnings.catch_warnings():
@@ -90,7 +90,7 @@ def sentences(findings: Findings, importances: dict[str, float]) -> list[str]:
         _edges(findings) or at_an_edge(findings),
         _stopped(findings),
     )
-    return [sentence for sentence in told if sentence][:MOST]
+    return [sentence for sentence in told if sentence][:MAX_SENTENCES]
 
 
 def _verdict(findings: Findings) -> str | None:
@@ -134,7 +134,7 @@ def _mattered(findings: Findings, importances: dict[str, float]) -> str | None:
     called = names([*findings.keys, *ranked])
     shares = [f"({100 * importances[key]:.0f} %)" for key in ranked]
     told = f"{called[ranked[0]]} mattered most {shares[0]}"
-    if importances[ranked[1]] >= SHARE:
+    if importances[ranked[1]] >= MIN_IMPORTANCE:
         told += f", then {called[ranked[1]]} {shares[1]}"
     return told + findings.caveat
 
@@ -154,7 +154,7 @@ def _failures(findings: Findings, importances: dict[str, float]) -> str | None:
         return told
     reason, times = Counter(reasons).most_common(1)[0]
     often = ":" if times == len(failed) else ", most often:"
-    return f"{told}{often} {textwrap.shorten(reason, LONGEST, placeholder='…')}"
+    return f"{told}{often} {textwrap.shorten(reason, MAX_REASON_LENGTH, placeholder='…')}"
 
 
 def _separation(findings: Findings, key: str, importance: float) -> tuple[int, float, str] | None:
@@ -183,7 +183,7 @@ def _round_between(inner: float, edge: float, findings: Findings, key: str) -> s
     middle = (inner + edge) / 2
     if key in findings.logarithmic and min(inner, edge) > 0:
         middle = math.sqrt(inner * edge)
-    elif key in findings.mirrored and max(inner, edge) < 1:
+    elif key in findings.complements and max(inner, edge) < 1:
         middle = 1 - math.sqrt((1 - inner) * (1 - edge))
     if isinstance(inner, int) and isinstance(edge, int):
         middle = inner + int(middle - inner)
@@ -196,20 +196,20 @@ def _round_between(inner: float, edge: float, findings: Findings, key: str) -> s
 
 def _edges(findings: Findings) -> str | None:
     """Return which ranges end too early, because the best trials all lie at one end."""
-    best = findings.ranked[:TOP]
-    if len(findings.finished) < ENOUGH or len(best) < TOP:
+    best = findings.ranked[:BEST_TRIALS]
+    if len(findings.finished) < MIN_FINISHED or len(best) < BEST_TRIALS:
         return None
     found = []
     for key, name in names(findings.keys).items():
         places = [_place(trial, key, findings) for trial in best]
-        if all(place is not None and place >= 1 - EDGE for place in places):
+        if all(place is not None and place >= 1 - EDGE_SHARE for place in places):
             found.append(f"{name} in the top tenth")
-        elif all(place is not None and place <= EDGE for place in places) and not _starts_at_zero(best[0], key):
+        elif all(place is not None and place <= EDGE_SHARE for place in places) and not _starts_at_zero(best[0], key):
             found.append(f"{name} in the bottom tenth")
     if not found:
         return None
     ends = "its range: widen it" if len(found) == 1 else "their ranges: widen them"
-    return f"the {TOP} best all have {_listed(found)} of {ends}"
+    return f"the {BEST_TRIALS} best all have {_listed(found)} of {ends}"
 
 
 def at_an_edge(findings: Findings) -> str | None:
@@ -221,11 +221,11 @@ def at_an_edge(findings: Findings) -> str | None:
     called, found = names(findings.keys), []
     for key, value in findings.values[findings.trials.index(trial)].items():
         place = _place(trial, key, findings)
-        if place is None or (place < END and _starts_at_zero(trial, key)):
+        if place is None or (place < END_SHARE and _starts_at_zero(trial, key)):
             continue
-        if place < END or place > 1 - END:
+        if place < END_SHARE or place > 1 - END_SHARE:
             found.append(
-                f"{called[key]} {figure(value)} is at the {'lower' if place < END else 'upper'} end of its range"
+                f"{called[key]} {figure(value)} is at the {'lower' if place < END_SHARE else 'upper'} end of its range"
             )
     if not found:
         return None
@@ -239,7 +239,7 @@ def _place(trial: FrozenTrial, key: str, findings: Findings) -> float | None:
         return None
     low, high, at = (math.log(one) if span.log else one for one in (span.low, span.high, value))
     place = (at - low) / (high - low)
-    return 1 - place if key in findings.mirrored else place
+    return 1 - place if key in findings.complements else place
 
 
 def _starts_at_zero(trial: FrozenTrial, key: str) -> bool:

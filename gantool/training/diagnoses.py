@@ -7,35 +7,39 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
-from gantool.errors import FEW, RunError, unknown
+from gantool.errors import MAX_LISTED, RunError, unknown
 
-FLAT = 0.05  # contrast, below which next to nothing varies
+FLAT_CONTRAST = 0.05  # contrast, below which next to nothing varies
 SATURATED, REAL_SATURATED = 0.5, 0.1  # shares of pixels: more of the generated, fewer of the real ones
 LARGE_LOSS, LARGE_DRIFT = 100, 1e6  # from 0; the second where a loss has no zero of its own
 WHOLLY, REAL_WHOLLY = 0.95, 0.8  # the same shares where real pictures have many black and white pixels themselves
-SURE = 0.98  # accuracy of D
-SEEN_THROUGH = 0.01  # D(G(z))
-WARM_UP = 100  # steps in which a sure D and flat pictures mean nothing: the generator has hardly begun
-VANISHED = 1e-3  # of the first gradient
-OVERFIT = 0.5  # r_v, see `Observation.overfitting`
-LEAD = 0.5  # scores between training and generated pictures, below which r_v divides by noise
-GUESSING = 0.52  # accuracy of D
-FLOOR = 1  # fd of real images against other real ones
-FAR = 5  # fd
-FEW_PICTURES = 50  # distinct ones
-DRAWN = 0.2  # of the first fd, below which pictures have become something, and are no longer all alike for that
-UNFINISHED = 5  # measurements in a row that fd has to stand still: before, pictures are alike because none is good yet
-COLLISIONS = 10  # pairs, below which the number of distinct pictures is a guess
-COPYING = -3  # C_T, in standard deviations
-MINGLED = 0.4  # 1-NN accuracy on the generated side; copies are below the half of equal laws
-COPIED = 0.1  # share of generated pictures
-LEAST_HELD_OUT = 12  # pictures, below which C_T says nothing
-UNCHANGED = 0.04  # mean absolute difference of a translated picture from its source, of 0 to 2
-NOISE = 2  # deviations of the floor, within which two measurements of fd are the same
-USUAL = 2e-4  # learning rate of Radford et al. 2016, arXiv:1511.06434, sec. 4
-WILD = 0.01  # learning rate, of which a quarter is no advice
-SLOWER = 0.25  # of a learning rate, which the advice is to take
-WIDTH = 80  # characters in a line of `explain`
+OVERPOWERED_ACCURACY = 0.98  # accuracy of D
+OVERPOWERED_FAKE_SCORE = 0.01  # D(G(z))
+WARM_UP_STEPS = 100  # steps in which a sure D and flat pictures mean nothing: the generator has hardly begun
+VANISHED_GRADIENT = 1e-3  # of the first gradient
+OVERFIT_RATIO = 0.5  # r_v, see `Observation.overfitting`
+MIN_SCORE_GAP = 0.5  # scores between training and generated pictures, below which r_v divides by noise
+GUESSING_ACCURACY = 0.52  # accuracy of D
+FLOOR_FD = 1  # fd of real images against other real ones
+FAR_FD = 5  # fd
+FEW_DISTINCT_IMAGES = 50  # distinct ones
+FORMED_FD_SHARE = (
+    0.2  # of the first fd, below which pictures have become something, and are no longer all alike for that
+)
+STALLED_MEASUREMENTS = (
+    5  # measurements in a row that fd has to stand still: before, pictures are alike because none is good yet
+)
+MIN_COLLISIONS = 10  # pairs, below which the number of distinct pictures is a guess
+COPYING_C_T = -3  # C_T, in standard deviations
+COPYING_ACCURACY = 0.4  # 1-NN accuracy on the generated side; copies are below the half of equal laws
+COPIED_SHARE = 0.1  # share of generated pictures
+MIN_HELD_OUT = 12  # pictures, below which C_T says nothing
+UNCHANGED_DIFFERENCE = 0.04  # mean absolute difference of a translated picture from its source, of 0 to 2
+NOISE_DEVIATIONS = 2  # deviations of the floor, within which two measurements of fd are the same
+USUAL_LR = 2e-4  # learning rate of Radford et al. 2016, arXiv:1511.06434, sec. 4
+WILD_LR = 0.01  # learning rate, of which a quarter is no advice
+LR_FACTOR = 0.25  # of a learning rate, which the advice is to take
+EXPLAIN_COLUMNS = 80  # characters in a line of `explain`
 
 Verdict = bool | None
 """Whether a condition is true; None where what it needs was not measured."""
@@ -156,7 +160,7 @@ class Diagnosis:
 
 
 def explain(code: str) -> str:
-    """Say what a diagnosis means: what was seen, why it happens, what to try and when it is harmless.
+    """Return the meaning of a diagnosis: what was seen, why it happens, what to try, and when it is harmless.
 
     Raises:
         RunError: there is no such diagnosis.
@@ -166,7 +170,7 @@ def explain(code: str) -> str:
     told = "".join(f"\n\n{_TOLD.format(rule.row)}" for rule in _RULES if rule.code == code)  # none for nonfinite
     paragraphs = f"{code}: {_MEANINGS[code].strip()}{told}".split("\n\n")
     return "\n\n".join(
-        textwrap.fill(" ".join(each.split()), WIDTH, break_on_hyphens=False, break_long_words=False)
+        textwrap.fill(" ".join(each.split()), EXPLAIN_COLUMNS, break_on_hyphens=False, break_long_words=False)
         for each in paragraphs
     )
 
@@ -203,13 +207,13 @@ class _Rule:
         return f"at {self.length} {'epochs' if self.every_epoch else 'measurements'} in a row"
 
     def message(self, observation: Observation) -> str:
-        """Give the line that says that it begins."""
+        """Return the line that says that it begins."""
         seen, advice = self.seen(observation), self.advice(observation)
         return f"{self.code}: {seen} {self.row}; {advice}; gantool explain {self.code}"
 
 
 def _flat(now: Observation) -> Verdict:
-    return _all(now.step > WARM_UP, _less(now.contrast, FLAT))
+    return _all(now.step > WARM_UP_STEPS, _less(now.contrast, FLAT_CONTRAST))
 
 
 def _saturated(now: Observation) -> Verdict:
@@ -240,15 +244,19 @@ def _divergence(now: Observation) -> str:
 
 
 def _overpowers(now: Observation) -> Verdict:
-    return _all(now.step > WARM_UP, _less(SURE, now.accuracy), _less(now.fake_answer, SEEN_THROUGH))
+    return _all(
+        now.step > WARM_UP_STEPS,
+        _less(OVERPOWERED_ACCURACY, now.accuracy),
+        _less(now.fake_answer, OVERPOWERED_FAKE_SCORE),
+    )
 
 
 def _vanished(now: Observation) -> Verdict:
-    return _all(_overpowers(now), _less(now.gradient_left, VANISHED))
+    return _all(_overpowers(now), _less(now.gradient_left, VANISHED_GRADIENT))
 
 
 def _overfit(now: Observation) -> Verdict:
-    return _all(_less(LEAD, now.lead), _less(OVERFIT, now.overfitting))
+    return _all(_less(MIN_SCORE_GAP, now.lead), _less(OVERFIT_RATIO, now.overfitting))
 
 
 def _overfitting(now: Observation) -> str:
@@ -259,12 +267,12 @@ def _overfitting(now: Observation) -> str:
 
 
 def _too_weak(now: Observation) -> Verdict:
-    return _all(_less(now.accuracy, GUESSING), _less(FAR, now.fd))
+    return _all(_less(now.accuracy, GUESSING_ACCURACY), _less(FAR_FD, now.fd))
 
 
 def _few(now: Observation) -> Verdict:
-    many = _not(_less(now.collisions, COLLISIONS))
-    return _all(many, _less(now.support, min(FEW_PICTURES, now.train_images / 2)))
+    many = _not(_less(now.collisions, MIN_COLLISIONS))
+    return _all(many, _less(now.support, min(FEW_DISTINCT_IMAGES, now.train_images / 2)))
 
 
 def _collapsed(now: Observation) -> Verdict:
@@ -276,8 +284,8 @@ def _collapse(now: Observation) -> str:
     if _few(now):
         parts.append(f"about {now.support:.0f} distinct pictures ({_number(now.collisions)} pairs alike)")
     if now.lost_classes:
-        more = len(now.lost_classes) - FEW
-        names = ", ".join(now.lost_classes[:FEW]) + (f" and {more} more" if more > 0 else "")
+        more = len(now.lost_classes) - MAX_LISTED
+        names = ", ".join(now.lost_classes[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
         parts.append(f"hardly any picture of {names}")
     return " and ".join(parts)
 
@@ -289,13 +297,13 @@ def copies(metrics: Mapping[str, float], held_out: int) -> bool:
         metrics: see `metrics.evaluate.Evaluator`.
         held_out: images that training never sees, without which copies cannot be told.
     """
-    near = metrics.get("nearest_neighbour_fake", 1.0) < MINGLED or metrics.get("copied", 0.0) > COPIED
-    return held_out >= LEAST_HELD_OUT and metrics.get("copying", 0.0) < COPYING and near
+    near = metrics.get("nearest_neighbour_fake", 1.0) < COPYING_ACCURACY or metrics.get("copied", 0.0) > COPIED_SHARE
+    return held_out >= MIN_HELD_OUT and metrics.get("copying", 0.0) < COPYING_C_T and near
 
 
 def _memorised(now: Observation) -> Verdict:
-    near = _any(_less(now.nearest_fake, MINGLED), _less(COPIED, now.copied))
-    return _all(now.held_out_images >= LEAST_HELD_OUT, _less(now.copying, COPYING), near)
+    near = _any(_less(now.nearest_fake, COPYING_ACCURACY), _less(COPIED_SHARE, now.copied))
+    return _all(now.held_out_images >= MIN_HELD_OUT, _less(now.copying, COPYING_C_T), near)
 
 
 def _memory(now: Observation) -> str:
@@ -308,20 +316,20 @@ def _memory(now: Observation) -> str:
 
 
 def _unchanged(now: Observation) -> Verdict:
-    alike = now.real_change is not None and now.real_change < 2 * UNCHANGED
-    return False if alike else _all(now.step > WARM_UP, _less(now.change, UNCHANGED))
+    alike = now.real_change is not None and now.real_change < 2 * UNCHANGED_DIFFERENCE
+    return False if alike else _all(now.step > WARM_UP_STEPS, _less(now.change, UNCHANGED_DIFFERENCE))
 
 
 def _above_floor(now: Observation) -> Verdict:
-    above, deviation = _difference(now.fd, FLOOR), now.floor_deviation
-    return _less(None if deviation is None else NOISE * deviation, above)
+    above, deviation = _difference(now.fd, FLOOR_FD), now.floor_deviation
+    return _less(None if deviation is None else NOISE_DEVIATIONS * deviation, above)
 
 
 def _slower(now: Observation, *players: str) -> str:
     """Name the changes that slow players down, with values where the run's own rates are known."""
     rates = {f"train.{player}.lr": now.rates.get(player) for player in players}
     return " ".join(
-        f"--set {key}={_number(USUAL if rate > WILD else SLOWER * rate)}" if rate else key
+        f"--set {key}={_number(USUAL_LR if rate > WILD_LR else LR_FACTOR * rate)}" if rate else key
         for key, rate in rates.items()
     )
 
@@ -378,7 +386,7 @@ _RULES = (
         _collapsed,
         _collapse,
         lambda now: f"lower the generator's rate ({_slower(now, 'generator')}), or raise model.latent_dim or loss.r1",
-        stalls=UNFINISHED,
+        stalls=STALLED_MEASUREMENTS,
         plain=_few,
     ),
     _Rule(
@@ -418,12 +426,12 @@ def _not(verdict: Verdict) -> Verdict:
 
 
 def _all(*verdicts: Verdict) -> Verdict:
-    """Tell whether all are true; one that is false decides it, whatever else was measured."""
+    """Return whether all are true; one that is false decides it, whatever else was measured."""
     return False if False in verdicts else None if None in verdicts else True
 
 
 def _any(*verdicts: Verdict) -> Verdict:
-    """Tell whether one of those that were measured is true."""
+    """Return whether one of those that were measured is true."""
     return True if True in verdicts else False if False in verdicts else None
 
 
@@ -464,31 +472,31 @@ _MEANINGS = {
     """,
     "diverged": f"""the pictures have gone to a limit, or a loss has
 
-    Seen: generated pixels varied less than {FLAT} times as much as real ones, after the first {WARM_UP} steps; or more
-    than {SATURATED:.0%} of them were as dark or as bright as can be (|x| > 0.99), which fewer than {REAL_SATURATED:.0%}
-    of the real ones were (or {WHOLLY:.0%} and {REAL_WHOLLY:.0%}); or a loss was farther from 0 than {LARGE_LOSS}, or
-    than {LARGE_DRIFT:.0e} where it has no zero of its own, as that of wasserstein and hinge. Measured on 14x14 digits
-    with a learning rate of 0.3: a DCGAN whose pixels varied 0.00 times as much, fd 960 (of a healthy run: 13.7), and
-    gan14 with a loss of 5,450 and fd 59. Where an epoch is not measured, its grid of 16 pictures tells of the pixels. A
-    run that ends diverged exits with 4.
+    Seen: generated pixels varied less than {FLAT_CONTRAST} times as much as real ones, after the first {WARM_UP_STEPS}
+    steps; or more than {SATURATED:.0%} of them were as dark or as bright as can be (|x| > 0.99), which fewer than
+    {REAL_SATURATED:.0%} of the real ones were (or {WHOLLY:.0%} and {REAL_WHOLLY:.0%}); or a loss was farther from 0
+    than {LARGE_LOSS}, or than {LARGE_DRIFT:.0e} where it has no zero of its own, as that of wasserstein and hinge.
+    Measured on 14x14 digits with a learning rate of 0.3: a DCGAN whose pixels varied 0.00 times as much, fd 960 (of a
+    healthy run: 13.7), and gan14 with a loss of 5,450 and fd 59. Where an epoch is not measured, its grid of 16
+    pictures tells of the pixels. A run that ends diverged exits with 4.
 
     Why: steps are so large that weights grow without bound. They drive the tanh that ends the generator to its limits,
     where it lets hardly any gradient through (1 - tanh^2 is 0.02 at 0.99), so that a run seldom comes back.
     d-overpowers, g-grad-vanished and mode-collapse often follow from it: mend this first.
 
     Try: a new run with a quarter of train.generator.lr and train.discriminator.lr, or of train.optimizer.lr, which is
-    for both; where they are above {WILD}, with the usual {USUAL}. train.optimizer.betas.0: 0.5 in place of 0.9, with
-    which training oscillated for Radford et al. 2016 (arXiv:1511.06434, sec. 4). With loss: wasserstein,
+    for both; where they are above {WILD_LR}, with the usual {USUAL_LR}. train.optimizer.betas.0: 0.5 in place of 0.9,
+    with which training oscillated for Radford et al. 2016 (arXiv:1511.06434, sec. 4). With loss: wasserstein,
     loss.gradient_penalty: 10.
 
     Harmless: never where pictures are at a limit. Pictures that are good but all the same have a mode-collapse only.
     """,
     "d-overpowers": f"""the discriminator knows every generated picture
 
-    Seen: the discriminator was right about more than {SURE:.0%} of the pictures (accuracy above {SURE}), and its mean
-    answer to generated ones, D(G(z)), was below {SEEN_THROUGH}. The first {WARM_UP} steps do not count. Measured on
-    14x14 digits with a discriminator that learns 250 times as fast as the generator: accuracy 1.00, D(G(z)) 0.000, fd
-    336 (of a healthy run: 13.7).
+    Seen: the discriminator was right about more than {OVERPOWERED_ACCURACY:.0%} of the pictures (accuracy above
+    {OVERPOWERED_ACCURACY}), and its mean answer to generated ones, D(G(z)), was below {OVERPOWERED_FAKE_SCORE}. The
+    first {WARM_UP_STEPS} steps do not count. Measured on 14x14 digits with a discriminator that learns 250 times as
+    fast as the generator: accuracy 1.00, D(G(z)) 0.000, fd 336 (of a healthy run: 13.7).
 
     Why: the answer of a discriminator that is sure hardly changes when a picture changes a little, and so tells the
     generator little (Goodfellow et al. 2014, arXiv:1406.2661, sec. 3; Arjovsky and Bottou 2017, arXiv:1701.04862, sec.
@@ -498,14 +506,14 @@ _MEANINGS = {
     in place of 0.9; with dropout, that made gan28 learn the 1,797 digits. loss.r1 or loss.gradient_penalty, which keep
     the discriminator smooth (Mescheder et al. 2018, arXiv:1801.04406). More pictures.
 
-    Harmless: in the first {WARM_UP} steps an accuracy of 1.00 is normal. Later it may pass as long as fd falls. A loss
-    whose answers are no probabilities never has this diagnosis.
+    Harmless: in the first {WARM_UP_STEPS} steps an accuracy of 1.00 is normal. Later it may pass as long as fd falls. A
+    loss whose answers are no probabilities never has this diagnosis.
     """,
     "g-grad-vanished": f"""the generator is told nothing any more
 
     Seen: the discriminator overpowers (gantool explain d-overpowers), and the norm of the generator's gradient was
-    below {VANISHED} of its largest in the first 50 steps. Measured on 14x14 digits with the same discriminator, which
-    learned too fast: 0.0005 with loss: minimax, 1.1 with loss: non_saturating.
+    below {VANISHED_GRADIENT} of its largest in the first 50 steps. Measured on 14x14 digits with the same
+    discriminator, which learned too fast: 0.0005 with loss: minimax, 1.1 with loss: non_saturating.
 
     Why: the minimax loss, log(1 - D(G(z))), is flat where D(G(z)) is near 0, which is where a bad generator is
     (Goodfellow et al. 2014, arXiv:1406.2661, sec. 3; Arjovsky and Bottou 2017, arXiv:1701.04862, sec. 2.2). Else it was
@@ -518,10 +526,10 @@ _MEANINGS = {
     """,
     "d-overfit": f"""the discriminator knows the training pictures by heart
 
-    Seen: r_v, of raw scores, was above {OVERFIT}. It is how much lower held-out pictures score than training ones, over
-    how much lower generated ones do: 0 where held-out pictures pass for training ones, 1 where they pass for generated
-    ones. Counted where training and generated pictures are more than {LEAD} apart. Measured on 14x14 digits: 0.15 in a
-    healthy run, 1.27 with 20 training pictures, whose fd of 13.8 was no worse yet.
+    Seen: r_v, of raw scores, was above {OVERFIT_RATIO}. It is how much lower held-out pictures score than training
+    ones, over how much lower generated ones do: 0 where held-out pictures pass for training ones, 1 where they pass for
+    generated ones. Counted where training and generated pictures are more than {MIN_SCORE_GAP} apart. Measured on 14x14
+    digits: 0.15 in a healthy run, 1.27 with 20 training pictures, whose fd of 13.8 was no worse yet.
 
     Why: with few pictures the discriminator learns which they are in place of what they show, and the generator learns
     ever less from it (Karras et al. 2020, arXiv:2006.06676, sec. 2, and eq. 1 for r_v).
@@ -533,10 +541,10 @@ _MEANINGS = {
     """,
     "d-too-weak": f"""the discriminator guesses, though the pictures are bad
 
-    Seen: the discriminator was right about fewer than {GUESSING:.0%} of the pictures (accuracy below {GUESSING}; 0.5 is
-    guessing), fd was above {FAR}, and the best fd did not fall by more than one deviation of the floor.
-    Measured on 14x14 digits with a generator that learns much faster than the discriminator: accuracy 0.39, fd 33,
-    floor about 1.
+    Seen: the discriminator was right about fewer than {GUESSING_ACCURACY:.0%} of the pictures (accuracy below
+    {GUESSING_ACCURACY}; 0.5 is guessing), fd was above {FAR_FD}, and the best fd did not fall by more than one
+    deviation of the floor. Measured on 14x14 digits with a generator that learns much faster than the discriminator:
+    accuracy 0.39, fd 33, floor about 1.
 
     Why: the generator has moved on before the discriminator has learned what is wrong with its pictures, and so is led
     nowhere. Each player needs a rate that the other can follow (Heusel et al. 2017, arXiv:1706.08500).
@@ -549,12 +557,12 @@ _MEANINGS = {
     """,
     "mode-collapse": f"""the generator makes few different pictures
 
-    Seen: there were fewer than {FEW_PICTURES} distinct pictures, or than half as many as there are training pictures.
-    Of n pictures with c pairs that are as near to each other as the nearest 1% of real pictures are, n(n-1)/(2c) are
-    distinct; with fewer than {COLLISIONS} pairs nothing is said. Or a class came up less than 10% as often as it
-    should. And the best fd has not fallen for {UNFINISHED} measurements, or pictures are few and it is below {DRAWN} of
-    the first: young pictures are all alike. Measured on 14x14 digits: 8 with latent_dim: 1, more than 100,000 in a
-    healthy run.
+    Seen: there were fewer than {FEW_DISTINCT_IMAGES} distinct pictures, or than half as many as there are training
+    pictures. Of n pictures with c pairs that are as near to each other as the nearest 1% of real pictures are,
+    n(n-1)/(2c) are distinct; with fewer than {MIN_COLLISIONS} pairs nothing is said. Or a class came up less than 10%
+    as often as it should. And the best fd has not fallen for {STALLED_MEASUREMENTS} measurements, or pictures are few
+    and it is below {FORMED_FD_SHARE} of the first: young pictures are all alike. Measured on 14x14 digits: 8 with
+    latent_dim: 1, more than 100,000 in a healthy run.
 
     Why: in a small set two draws are soon the same, as with birthdays (Arora and Zhang 2017, arXiv:1706.08224). The
     discriminator looks at one picture at a time, so that nothing asks for different ones (Salimans et al. 2016,
@@ -568,9 +576,10 @@ _MEANINGS = {
     """,
     "memorised": f"""the generator copies training pictures
 
-    Seen: C_T was below {COPYING}; and fewer than {MINGLED:.0%} of the generated pictures had another generated one as
-    their nearest neighbour (1-NN accuracy below {MINGLED}), or more than {COPIED:.0%} were nearer to a training picture
-    than the nearest 1% of real pictures are to each other. Needs {LEAST_HELD_OUT} held-out pictures. Measured on 14x14
+    Seen: C_T was below {COPYING_C_T}; and fewer than {COPYING_ACCURACY:.0%} of the generated pictures had another
+    generated one as their nearest neighbour (1-NN accuracy below {COPYING_ACCURACY}), or more than {COPIED_SHARE:.0%}
+    were nearer to a training picture than the nearest 1% of real pictures are to each other. Needs {MIN_HELD_OUT}
+    held-out pictures. Measured on 14x14
     digits: C_T -24.5 for copies, +0.4 for real held-out pictures.
 
     Why: C_T compares how near generated and held-out pictures come to training ones; below 0 the generated ones come
@@ -586,8 +595,9 @@ _MEANINGS = {
     """,
     "unchanged": f"""translated pictures are those that were given
 
-    Seen: after the first {WARM_UP} steps the mean absolute difference between a picture and what the generator made of
-    it was below {UNCHANGED}, of a range from -1 to 1. Not told of pairs that differ by less than twice that.
+    Seen: after the first {WARM_UP_STEPS} steps the mean absolute difference between a picture and what the generator
+    made of it was below {UNCHANGED_DIFFERENCE}, of a range from -1 to 1. Not told of pairs that differ by less than
+    twice that.
 
     Why: giving back the source costs a CycleGAN nothing of its cycle and identity losses, which are large beside the
     adversarial one (Zhu et al. 2017, arXiv:1703.10593, sec. 5.2), and fools a discriminator that has not yet learned
@@ -600,7 +610,7 @@ _MEANINGS = {
     "no-progress": f"""the pictures get no better
 
     Seen: the best fd did not fall by more than one deviation of its floor, which is fd of real pictures from other real
-    ones, and fd was more than {NOISE} deviations above that floor.
+    ones, and fd was more than {NOISE_DEVIATIONS} deviations above that floor.
 
     Why: the players circle, or have come to a balance. That is information and no fault. At the floor nothing better
     can be measured (Chong and Forsyth 2020, arXiv:1911.07023), and this diagnosis is not made.

@@ -26,7 +26,7 @@ from gantool.training.loop import Training
 from gantool.training.report import Report
 from gantool.training.setup import TrainingSetup, prepare_training
 
-PAIRS = "pairs.png"  # in a run's directory: the first pairs that it learns from
+PAIRS_FILE = "pairs.png"  # in a run's directory: the first pairs that it learns from
 
 
 def open_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -40,7 +40,7 @@ def open_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def change(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """Give the recipe with new values at dotted keys, checked."""
+    """Return the recipe with new values at dotted keys, checked."""
     return recipes.override(recipe, changes, KINDS)
 
 
@@ -51,7 +51,7 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
         ShapeError: they do not fit; says what does not, and which image sizes would.
         RecipeError: a layer cannot learn from batches of one image.
     """
-    spec = describe(recipe.data, data_dir, models.find(recipe.model["name"]).consumes)
+    spec = describe(recipe.data, data_dir, models.find_model(recipe.model["name"]).consumes)
     try:
         return tracing.trace(lambda: models.build(recipe, spec), device, min(2, recipe.train.batch_size))
     except ShapeError as error:
@@ -109,17 +109,17 @@ def train(
         )
         training.restore()
         if isinstance(materials.store, Store) and training.model.consumes is Paired and not is_trial:
-            pair_sheet(materials.store, run.path / PAIRS)
+            pair_sheet(materials.store, run.path / PAIRS_FILE)
         try:
             yield from training.epochs()
         except GeneratorExit:
-            training.save_where_it_stands()
+            training.save_now()
             raise
 
 
 @contextlib.contextmanager
 def _memory(place: torch.device, batch_size: int) -> Iterator[None]:
-    """Say what to do when the block runs out of memory."""
+    """Name a remedy if the block runs out of memory."""
     try:
         yield
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gantool.training.diagnoses import (
     _RULES,
-    DRAWN,
+    FORMED_FD_SHARE,
     Diagnosis,
     Observation,
     Verdict,
@@ -51,7 +51,7 @@ class Health:
         return tuple(rule.code for rule in _RULES if self._states[rule.code].active)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all that the next answers depend on, as plain values that are JSON too."""
+        """Return all that the next answers depend on, as plain values that are JSON too."""
         states = {code: asdict(state) for code, state in self._states.items()}
         return {"best": list(self._best), "first": self._first, "states": states}
 
@@ -69,7 +69,7 @@ class Health:
         fails, before = holds is False or (rule.until_better and stalled is False), state.failed_at
         state.held = state.held + 1 if holds else 0
         state.failed_at = epoch if fails else None
-        ripe = stalled or (rule.plain(observation) and _less(_ratio(self._best[-1], self._first), DRAWN))
+        ripe = stalled or (rule.plain(observation) and _less(_ratio(self._best[-1], self._first), FORMED_FD_SHARE))
         if not state.active and state.held >= rule.length and ripe:
             state.active = True
             return Diagnosis(rule.code, True, epoch, rule.message(observation))
@@ -79,7 +79,7 @@ class Health:
         return None
 
     def _stalled(self, count: int, deviation: float | None) -> Verdict:
-        """Tell whether the last `count` measurements left the lowest fd where it was, but for one deviation."""
+        """Return whether the last `count` measurements left the lowest fd where it was, but for one deviation."""
         if len(self._best) <= count:
             return None
         return _not(_less(self._best[-1], _difference(self._best[-1 - count], deviation)))

@@ -36,10 +36,10 @@ from gantool.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 0.5  # seconds between reports inside of an epoch
-START = 50  # steps whose gradients later ones are compared with
-CHECKPOINTS = 0.05  # of a trial's time that its checkpoints may take
-DISK = 100e6  # bytes a second, until a checkpoint has been timed
+REPORT_SECONDS = 0.5  # seconds between reports inside of an epoch
+REFERENCE_STEPS = 50  # steps whose gradients later ones are compared with
+CHECKPOINT_TIME_SHARE = 0.05  # of a trial's time that its checkpoints may take
+DISK_SPEED = 100e6  # bytes a second, until a checkpoint has been timed
 
 
 @dataclass
@@ -94,8 +94,8 @@ class Training:
         evaluator: measures the generator, or the classifier.
         device: where it computes.
         is_trial: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
-            `CHECKPOINTS` of the time allows in place of the recipe's epochs; and measurements of the same epochs in
-            every trial, whatever its networks cost.
+            `CHECKPOINT_TIME_SHARE` of the time allows in place of the recipe's epochs; and measurements of the same
+            epochs in every trial, whatever its networks cost.
         keep_end: whether a trial keeps a checkpoint of its last epoch, to be trained on from there.
     """
 
@@ -117,14 +117,14 @@ class Training:
             self.model: Model = models.build(recipe, store.spec).to(device)
         self.trainer = Trainer(self.model, self.settings, device)
         self.stream = loader_of(recipe, store, device, self.model.consumes)
-        self.assess = Monitor.of(evaluator, self.model, device)
+        self.monitor = Monitor.of(evaluator, self.model, device)
         self.health = Health()
         self.measured = frozenset(self._schedule())
         self.progress = Progress()
         self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
         self.saved_at = time.perf_counter()
         # The weights and Adam's two means of each: what it takes is only known once one is written.
-        self.save_cost = sum(12 * part.numel() for part in self.model.parameters()) / DISK
+        self.save_cost = sum(12 * part.numel() for part in self.model.parameters()) / DISK_SPEED
 
     def epochs(self) -> Iterator[Report]:
         """Train to the recipe's last epoch; see `engine.train`."""
@@ -133,34 +133,34 @@ class Training:
             while self.progress.batch < len(self.stream):
                 self._steps(stream)
                 if self._worth_saving() and self.progress.batch < len(self.stream):
-                    self.save_where_it_stands()
+                    self.save_now()
                 yield self._report()
             yield self._end_epoch()
 
     def _steps(self, stream: Iterator[Batch]) -> None:
         """Step for half a second or to the end of the epoch, on the run's own random numbers."""
-        start, told = time.perf_counter(), []
+        start, logs = time.perf_counter(), []
         with devices.rng_scope(self.device, self.trainer.randomness):
             for batch in stream:
-                told.append(self.trainer.step(batch, self.progress.epoch - 1 + self.progress.batch / len(self.stream)))
+                logs.append(self.trainer.step(batch, self.progress.epoch - 1 + self.progress.batch / len(self.stream)))
                 self.progress.batch += 1
                 self.progress.images += len(batch[0])
-                if time.perf_counter() - start > PATIENCE:
+                if time.perf_counter() - start > REPORT_SECONDS:
                     break
-        self._read(told)
+        self._read(logs)
         self.progress.epoch_seconds += time.perf_counter() - start
 
-    def _read(self, told: list[dict[str, Tensor]]) -> None:
+    def _read(self, logs: list[dict[str, Tensor]]) -> None:
         """Add what steps told to the epoch's sums, in order, so that it does not matter when they are read.
 
         Raises:
             TrainingError: something is not finite.
         """
-        begin = self.trainer.steps - len(told)
+        begin = self.trainer.steps - len(logs)
         wrong: list[tuple[int, str, float]] = []
-        for name in dict.fromkeys(name for one in told for name in one):
-            at = [index for index, one in enumerate(told) if name in one]
-            values = torch.stack([told[index][name] for index in at]).double().tolist()
+        for name in dict.fromkeys(name for one in logs for name in one):
+            at = [index for index, one in enumerate(logs) if name in one]
+            values = torch.stack([logs[index][name] for index in at]).double().tolist()
             bad = [(index, name, value) for index, value in zip(at, values, strict=True) if not math.isfinite(value)]
             wrong += bad[:1]
             total = self.progress.sums.setdefault(name, [0.0, 0])
@@ -168,11 +168,11 @@ class Training:
                 total[0] += value
                 total[1] += 1
             if name == "gradients/generator":
-                early = [value for index, value in zip(at, values, strict=True) if begin + index < START]
+                early = [value for index, value in zip(at, values, strict=True) if begin + index < REFERENCE_STEPS]
                 self.progress.first_gradients += early
         if wrong:
             index, name, value = min(wrong)
-            raise self._failure(f"{name} became {value}", self.progress.batch - len(told) + index + 1)
+            raise self._failure(f"{name} became {value}", self.progress.batch - len(logs) + index + 1)
 
     def _end_epoch(self) -> Report:
         start = time.perf_counter()
@@ -186,8 +186,8 @@ class Training:
             raise self._failure("the weights are no longer finite", self.progress.batch)
         with self.trainer.ema_weights():
             metrics, measured = self._measure() if due else ({}, {})
-            picture, seen = self.assess.look()
-        images.save(picture, self.run.samples / f"epoch-{epoch:04d}.png")
+            image, seen = self.monitor.draw()
+        images.save(image, self.run.samples / f"epoch-{epoch:04d}.png")
         news = self._diagnose({**seen, **measured}, measured=due)
         score = metrics.get(self.recipe.metric, math.inf)
         tie = metrics.get("cross_entropy", math.inf)
@@ -207,8 +207,8 @@ class Training:
         return report
 
     def _worth_saving(self) -> bool:
-        """Tell whether a trial has trained so long that a checkpoint costs little beside it."""
-        return self.is_trial and time.perf_counter() - self.saved_at > self.save_cost / CHECKPOINTS
+        """Return whether a trial has trained so long that a checkpoint costs little beside it."""
+        return self.is_trial and time.perf_counter() - self.saved_at > self.save_cost / CHECKPOINT_TIME_SHARE
 
     def _schedule(self) -> tuple[int, ...]:
         """Return the epochs that end with a measurement; no clock has a say in them."""
@@ -219,12 +219,12 @@ class Training:
             return schedule.trial_epochs(settings.epochs)
         work = shapes.work(lambda: models.build(self.recipe, self.spec), min(2, settings.batch_size))
         training = schedule.training_seconds(settings.epochs * len(stream), stream.batch_size, work)
-        measurement = schedule.measurement_seconds(self.assess.count, self.assess.pixels, work)
+        measurement = schedule.measurement_seconds(self.monitor.count, self.monitor.pixels, work)
         return schedule.measured_epochs(settings.epochs, schedule.allowed(training, measurement))
 
     def _measure(self) -> tuple[dict[str, float], dict[str, Any]]:
         start = time.perf_counter()
-        metrics, seen = self.assess.measure()
+        metrics, seen = self.monitor.measure()
         self.progress.measured_seconds += time.perf_counter() - start
         return metrics, seen
 
@@ -255,7 +255,7 @@ class Training:
         return self.model.loss.optimum if isinstance(self.model, Generative) else None
 
     def _means(self) -> dict[str, float]:
-        """Give the means over this epoch of what steps told, and how far D's answers are from the optimum's 1/2."""
+        """Return the means over this epoch of what steps told, and how far D's answers are from the optimum's 1/2."""
         means = {name: total / count for name, (total, count) in self.progress.sums.items()}
         optimum = self._optimum
         if optimum is not None:
@@ -284,7 +284,7 @@ class Training:
             scores={name: value for name, value in means.items() if name not in losses},
             metrics=metrics or {},
             best=self.progress.best,
-            measured_with=self.assess.about if metrics else {},
+            measured_with=self.monitor.about if metrics else {},
             diagnoses=self.health.active,
             news=news,
             measured_seconds=self.progress.measured_seconds,
@@ -316,7 +316,7 @@ class Training:
                 "epoch": epoch,
                 "metric": {self.recipe.metric: self.progress.best} if epoch == self.progress.best_epoch else {},
                 "model": self.model.state_dict(),
-                "examples": self.assess.examples,
+                "examples": self.monitor.examples,
             }
 
     def _state(self) -> dict[str, Any]:
@@ -337,13 +337,13 @@ class Training:
         self.save_cost = self.saved_at - start
 
     def _promote(self) -> None:
-        """Give `next.pt` its name; a kill may come between any two lines here."""
+        """Return `next.pt` its name; a kill may come between any two lines here."""
         last = self.run.checkpoints / "last.pt"
         if last.exists():
             last.replace(self.run.checkpoints / "previous.pt")
         (self.run.checkpoints / "next.pt").replace(last)
 
-    def save_where_it_stands(self) -> None:
+    def save_now(self) -> None:
         """Write a checkpoint, if there is anything new and it is finite."""
         finite = math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
         if finite and self.saved != (self.progress.epoch, self.progress.batch):
@@ -393,7 +393,7 @@ class Training:
 def loader_of(
     recipe: Recipe, store: Store | Table, device: torch.device, kind: type[Batch]
 ) -> ImageLoader | TableLoader:
-    """Give the batches that training makes of its data."""
+    """Return the batches that training makes of its data."""
     size, seed = recipe.train.batch_size, recipe.train.seed
     if isinstance(store, Table):
         return TableLoader(store.inputs, store.labels, size, seed, device, store.train)

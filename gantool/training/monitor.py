@@ -18,9 +18,9 @@ from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator, SampleRequest, prompt_of
 from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel, Model
 
-GRID = 16  # fixed latents, or examples, whose pictures are kept each epoch
-TRANSLATIONS = 8  # the same of pictures that are translated, each of which fills two or three places
-SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
+GRID_IMAGES = 16  # fixed latents, or examples, whose pictures are kept each epoch
+GRID_TRANSLATIONS = 8  # the same of pictures that are translated, each of which fills two or three places
+MAX_SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
 
 
 class Monitor(ABC):
@@ -38,7 +38,7 @@ class Monitor(ABC):
 
     @staticmethod
     def of(evaluator: Evaluator | ClassifierEvaluator, model: Model, device: torch.device) -> Monitor:
-        """Give what is seen of a model by what measures it."""
+        """Return what is seen of a model by what measures it."""
         if isinstance(evaluator, ClassifierEvaluator):
             assert isinstance(model, Classifier)
             return ClassifierMonitor(evaluator, model, device)
@@ -47,10 +47,10 @@ class Monitor(ABC):
 
     @abstractmethod
     def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Give its metrics by name, and what a diagnosis needs besides, as `diagnoses.Observation` takes it."""
+        """Return its metrics by name, and what a diagnosis needs besides, as `diagnoses.Observation` takes it."""
 
     @abstractmethod
-    def look(self) -> tuple[Image.Image, dict[str, Any]]:
+    def draw(self) -> tuple[Image.Image, dict[str, Any]]:
         """Draw how it stands, and return what the few pictures drawn tell a diagnosis, as `measure` does."""
 
 
@@ -59,17 +59,19 @@ class GeneratorMonitor(Monitor):
 
     def __init__(self, evaluator: Evaluator, model: Generative, device: torch.device) -> None:
         self.evaluator, self.model, self.device, self.about = evaluator, model, device, evaluator.about
-        self.count, self.pixels = len(evaluator.asked), model.data.shape[1:]
-        self.shown = SampleRequest(list(range(GRID)), [index % len(model.data.classes) for index in range(GRID)])
-        if evaluator.asked.sources is not None:
-            self.shown = some(evaluator.asked)
+        self.count, self.pixels = len(evaluator.request), model.data.shape[1:]
+        self.shown = SampleRequest(
+            list(range(GRID_IMAGES)), [index % len(model.data.classes) for index in range(GRID_IMAGES)]
+        )
+        if evaluator.request.sources is not None:
+            self.shown = some(evaluator.request)
             self.examples = vars(self.shown)
 
     def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
         """Measure the pictures that the evaluator asks for."""
         evaluate, reality = self.evaluator, self.evaluator.reality
         fake = evaluate.generate(self._make)
-        metrics, lost_classes = evaluate.measure(fake, evaluate.asked.labels)
+        metrics, lost_classes = evaluate.measure(fake, evaluate.request.labels)
         seen = {
             "contrast": metrics["contrast"],
             "saturated": metrics["saturated"],
@@ -95,7 +97,7 @@ class GeneratorMonitor(Monitor):
             }
         return metrics, seen
 
-    def look(self) -> tuple[Image.Image, dict[str, Any]]:
+    def draw(self) -> tuple[Image.Image, dict[str, Any]]:
         """Draw the same few pictures, translations beside their sources, and tell whether they vary."""
         made = self._make(self.shown).cpu()
         written = to_float(to_uint8(made))
@@ -115,8 +117,8 @@ class GeneratorMonitor(Monitor):
             self.model.train()
 
     def _scores(self, model: LatentModel, fake: Tensor) -> tuple[float | None, float | None, float | None]:
-        """Give the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
-        reality, labels = self.evaluator.reality, torch.tensor(self.evaluator.asked.labels)
+        """Return the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
+        reality, labels = self.evaluator.reality, torch.tensor(self.evaluator.request.labels)
         parts = [
             (reality.train, reality.train_labels),
             (reality.held_out, reality.held_out_labels),
@@ -125,9 +127,9 @@ class GeneratorMonitor(Monitor):
         model.eval()
         found = []
         with torch.no_grad():
-            for pictures, own in parts:
-                batch = Labeled(to_float(pictures[:SCORED]).to(self.device), own[:SCORED].to(self.device))
-                found.append(float(model.scores(batch).mean()) if len(own) else None)
+            for samples, own in parts:
+                batch = Labeled(to_float(samples[:MAX_SCORED]).to(self.device), own[:MAX_SCORED].to(self.device))
+                found.append(float(model.plain_logits(batch).mean()) if len(own) else None)
         model.train()
         return found[0], found[1], found[2]
 
@@ -139,18 +141,18 @@ class ClassifierMonitor(Monitor):
         self.exam, self.model, self.device, self.about = exam, model, device, exam.about
         self.count = len(exam.shown.labels)
         inputs, labels, texts = exam.shown
-        shown = list(texts[:GRID]) or [f"picture {number}" for number in range(1, 1 + len(labels[:GRID]))]
-        self.examples = {"inputs": inputs[:GRID].clone(), "labels": labels[:GRID].clone(), "texts": shown}
+        shown = list(texts[:GRID_IMAGES]) or [f"picture {number}" for number in range(1, 1 + len(labels[:GRID_IMAGES]))]
+        self.examples = {"inputs": inputs[:GRID_IMAGES].clone(), "labels": labels[:GRID_IMAGES].clone(), "texts": shown}
 
     def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
         """Measure the answers to what training never saw."""
         return self.exam.measure(self._answer), {"held_out_images": self.exam.about["held_out"]}
 
-    def look(self) -> tuple[Image.Image, dict[str, Any]]:
+    def draw(self) -> tuple[Image.Image, dict[str, Any]]:
         """Draw the answers, which tell a diagnosis nothing."""
-        return self._picture(), {}
+        return self._image(), {}
 
-    def _picture(self) -> Image.Image:
+    def _image(self) -> Image.Image:
         """Draw the answers: over the plane for two columns, under pictures, or counted."""
         inputs, labels, _ = self.exam.shown
         spec = self.model.data
@@ -158,9 +160,9 @@ class ClassifierMonitor(Monitor):
             return drawings.decision_map(self._answer, inputs, labels, self.model.data.classes)
         found = self._answer(inputs)
         if inputs.dtype == torch.uint8:
-            first = slice(None, GRID)
-            pictures = to_float(inputs[first])
-            return drawings.answered_pictures(pictures, found[first], labels[first], self.model.data.classes)
+            first = slice(None, GRID_IMAGES)
+            samples = to_float(inputs[first])
+            return drawings.answered_images(samples, found[first], labels[first], self.model.data.classes)
         return drawings.confusion(labels, found.argmax(1), self.model.data.classes)
 
     @torch.no_grad()
@@ -177,7 +179,7 @@ def some(ask: SampleRequest) -> SampleRequest:
     """Choose a few translations to show, as many of each label."""
     labels = sorted(set(ask.labels), reverse=True)
     rows = [[row for row, label in enumerate(ask.labels) if label == own] for own in labels]
-    return ask.rows([row for own in rows for row in own[: TRANSLATIONS // len(labels)]])
+    return ask.rows([row for own in rows for row in own[: GRID_TRANSLATIONS // len(labels)]])
 
 
 def sheet(ask: SampleRequest, made: Tensor, classes: tuple[str, ...]) -> Image.Image:

@@ -46,7 +46,7 @@ class Report:
     measured_seconds: float = 0.0
 
     def entry(self) -> dict[str, Any]:
-        """Give the line of the log."""
+        """Return the line of the log."""
         return {
             "epoch": self.epoch,
             "images": self.images,

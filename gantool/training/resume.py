@@ -24,7 +24,7 @@ FREE = {
 
 
 def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, resume: bool) -> tuple[Recipe, Run]:
-    """Give the recipe and the run, new or old, that training starts or goes on with.
+    """Return the recipe and the run, new or old, that training starts or goes on with.
 
     Args:
         name: of a recipe; with `resume` also of a run, and the newest run where it is None.
@@ -47,7 +47,7 @@ def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, res
 
 
 def resumed(run: Run, given: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
-    """Give the recipe that a run goes on with: its own, with changes of what may change on the way.
+    """Return the recipe that a run goes on with: its own, with changes of what may change on the way.
 
     Args:
         run: the run.
@@ -72,7 +72,7 @@ def resumed(run: Run, given: Recipe | None, changes: Mapping[str, Any]) -> Recip
 
 
 def _old_run(name: str | None, out: Path | None) -> Run | None:
-    """Give the run to go on with: at `out`, of this name, or the newest of this recipe; None where there is none."""
+    """Return the run to go on with: at `out`, of this name, or the newest of this recipe; None where there is none."""
     if out is not None:
         return Run(out) if (out / "recipe.yaml").is_file() else None
     if name is None:
@@ -84,7 +84,7 @@ def _old_run(name: str | None, out: Path | None) -> Run | None:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested blocks as dotted keys."""
+    """Return nested blocks as dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})

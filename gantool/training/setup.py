@@ -14,7 +14,7 @@ from gantool.data.store import Store
 from gantool.data.tables import Table
 from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator, SampleRequest
-from gantool.metrics.reference import FEW, ReferenceSet, learn
+from gantool.metrics.reference import MIN_IMAGES_TO_LEARN, ReferenceSet, learn
 from gantool.models.base import Generative
 from gantool.recipe.blocks import Recipe
 
@@ -29,7 +29,7 @@ class TrainingSetup(NamedTuple):
 
 
 def prepare_training(recipe: Recipe, data_dir: Path, *, store: Store | Table | None = None) -> TrainingSetup:
-    """Give what training a recipe needs, found or made once in the data directory.
+    """Return what training a recipe needs, found or made once in the data directory.
 
     Args:
         recipe: what is to be trained.
@@ -43,37 +43,39 @@ def prepare_training(recipe: Recipe, data_dir: Path, *, store: Store | Table | N
 
 
 def data_of(recipe: Recipe, data_dir: Path) -> Store | Table:
-    """Give the decoded data that a recipe's model learns from: pictures, or a table."""
-    kind = models.find(recipe.model["name"]).consumes
+    """Return the decoded data that a recipe's model learns from: pictures, or a table."""
+    kind = models.find_model(recipe.model["name"]).consumes
     return table(recipe.data, data_dir) if kind is TableBatch else prepare(recipe.data, data_dir, kind)
 
 
 def evaluator_of(recipe: Recipe, store: Store | Table, data_dir: Path) -> Evaluator | ClassifierEvaluator:
-    """Give what measures a recipe's models; extractors that are learned from the pictures are learned once."""
-    model, share = models.find(recipe.model["name"]), recipe.data.held_out
+    """Return what measures a recipe's models; extractors that are learned from the pictures are learned once."""
+    model, share = models.find_model(recipe.model["name"]), recipe.data.held_out
     if isinstance(store, Table):
         return ClassifierEvaluator.of_table(store)
     rows = rows_of(store.labels, share, model.consumes)
     if not issubclass(model, Generative):
-        return ClassifierEvaluator.of_pictures(store, rows)
+        return ClassifierEvaluator.of_images(store, rows)
     reality = ReferenceSet.of(store, rows, model.consumes)
     folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
     extractors = learn(reality, recipe.train.extractors, folder, key)
-    asked: int | SampleRequest = recipe.train.evaluate_images
+    request: int | SampleRequest = recipe.train.evaluate_images
     if model.consumes is not Labeled:
-        asked = SampleRequest.translations(store, rows, model.consumes, recipe.train.evaluate_images)
-    return Evaluator(reality, extractors, asked, conditional=model.conditional)
+        request = SampleRequest.translations(store, rows, model.consumes, recipe.train.evaluate_images)
+    return Evaluator(reality, extractors, request, conditional=model.conditional)
 
 
 def describe_split(recipe: Recipe, store: Store | Table) -> str:
-    """Say how much is learned from, and what little means."""
+    """Return how many examples training has, and what it means if they are few."""
     if isinstance(store, Table):
         kept = f"{len(store.held_out):,} more are held out" if len(store.held_out) else "none are held out"
         return f"learning from {len(store.train):,} rows; {kept}"
-    kind = models.find(recipe.model["name"]).consumes
+    kind = models.find_model(recipe.model["name"]).consumes
     train, held_out = map(len, rows_of(store.labels, recipe.data.held_out, kind))
     thing = "pair" if kind is Paired else "picture"
     what = f"{thing}s"
     kept = f"{held_out:,} more are held out" if held_out else "none are held out, so that copying cannot be told"
-    few = f"; with fewer than {FEW} {what} fd ranks settings, and is no measure of quality"
-    return f"learning from {train:,} {thing if train == 1 else what}; {kept}{few if train + held_out < FEW else ''}"
+    few = ""
+    if train + held_out < MIN_IMAGES_TO_LEARN:
+        few = f"; with fewer than {MIN_IMAGES_TO_LEARN} {what} fd ranks settings, and is no measure of quality"
+    return f"learning from {train:,} {thing if train == 1 else what}; {kept}{few}"

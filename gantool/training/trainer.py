@@ -42,9 +42,9 @@ class Trainer:
                 self.optimizers[child] = _optimizer(child, own)
             else:
                 self.stateful_children[name] = child
-        self.average: nn.Module | None = None  # the generator with the running means of its weights
+        self.ema_generator: nn.Module | None = None  # the generator with the running means of its weights
         if settings.ema is not None:
-            self.average = deepcopy(model.get_submodule("generator")).requires_grad_(False)
+            self.ema_generator = deepcopy(model.get_submodule("generator")).requires_grad_(False)
         self.randomness = devices.rng_states(device, settings.seed)
         self.steps = 0
 
@@ -60,8 +60,8 @@ class Trainer:
             player's whole gradient as `gradients/<player>`. Of a player that moves more than once in a step, the last
             turn's.
         """
-        told: dict[str, Tensor] = {}
-        look = self.steps % GRAD_NORM_EVERY == 0
+        logs: dict[str, Tensor] = {}
+        log_norms = self.steps % GRAD_NORM_EVERY == 0
         self.steps += 1
         self._set_rates(self.settings.rate(epochs))
         for move in self.model.play(batch):
@@ -71,14 +71,14 @@ class Trainer:
             for turn in turns:
                 self.optimizers[turn.player].step()
                 name = self.names[turn.player]
-                told.update({f"{name}/{loss}": value.detach() for loss, value in turn.losses.items()})
-                told.update({f"scores/{score}": value for score, value in turn.scores.items()})
-                if look:
+                logs.update({f"{name}/{loss}": value.detach() for loss, value in turn.losses.items()})
+                logs.update({f"scores/{score}": value for score, value in turn.scores.items()})
+                if log_norms:
                     gradients = [weight.grad for weight in turn.player.parameters() if weight.grad is not None]
-                    told[f"gradients/{name}"] = torch.nn.utils.get_total_norm(gradients)
-        if self.average is not None:
-            self._update_ema(self.average)
-        return told
+                    logs[f"gradients/{name}"] = torch.nn.utils.get_total_norm(gradients)
+        if self.ema_generator is not None:
+            self._update_ema(self.ema_generator)
+        return logs
 
     def _gradients(self, turn: Turn, *, keep_graph: bool) -> None:
         self.optimizers[turn.player].zero_grad(set_to_none=True)
@@ -96,33 +96,33 @@ class Trainer:
                     group["lr"] = share * self.rates[player]
 
     @torch.no_grad()
-    def _update_ema(self, average: nn.Module) -> None:
+    def _update_ema(self, ema_generator: nn.Module) -> None:
         """Move the running means towards the weights; the first steps, which are far off, count less."""
         generator = self.model.get_submodule("generator")
         kept = min(self.settings.ema or 0.0, self.steps / (self.steps + 9))
-        torch._foreach_lerp_(list(average.parameters()), list(generator.parameters()), 1 - kept)
-        for mean, value in zip(average.buffers(), generator.buffers(), strict=True):
+        torch._foreach_lerp_(list(ema_generator.parameters()), list(generator.parameters()), 1 - kept)
+        for mean, value in zip(ema_generator.buffers(), generator.buffers(), strict=True):
             mean.copy_(value)
 
     @contextlib.contextmanager
     def ema_weights(self) -> Iterator[None]:
         """Put the running means of the generator's weights in its place, where the recipe asks for them."""
-        if self.average is None:
+        if self.ema_generator is None:
             yield
             return
         generator = self.model.get_submodule("generator")
-        self.model.generator = self.average
+        self.model.generator = self.ema_generator
         try:
             yield
         finally:
             self.model.generator = generator
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all that the next step depends on besides the batch: tensors and plain values only."""
+        """Return all that the next step depends on besides the batch: tensors and plain values only."""
         return {
             "model": self.model.state_dict(),
             "optimizers": {self.names[player]: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if self.ema_generator is None else self.ema_generator.state_dict(),
             "memories": {name: dict(memory.named_buffers()) for name, memory in self.stateful_children.items()},
             "randomness": dict(self.randomness),
             "steps": self.steps,
@@ -134,8 +134,8 @@ class Trainer:
         self.steps = state["steps"]
         for player, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][self.names[player]])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        if self.ema_generator is not None:
+            self.ema_generator.load_state_dict(state["average"])
         for name, memory in self.stateful_children.items():
             for buffer, value in state["memories"][name].items():
                 memory.get_buffer(buffer).copy_(value)

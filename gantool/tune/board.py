@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WIDE = 100  # columns of a terminal from which epochs and sparklines have a place
-TOP = 10  # trials in the table while the search runs
+WIDE_COLUMNS = 100  # columns of a terminal from which epochs and sparklines have a place
+TOP_TRIALS = 10  # trials in the table while the search runs
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red"}
 _WORDS = {"complete": "finished", "pruned": "stopped early", "fail": "failed", "running": "running"}
@@ -64,7 +64,7 @@ class Row:
         return " " in self.label
 
     def reached(self) -> int:
-        """Give the epoch that a running trial has ended, by its log, which is written more often than it reports."""
+        """Return the epoch that a running trial has ended, by its log, which is written more often than it reports."""
         if self.folder is None or self.state != "running":
             return self.epoch
         with contextlib.suppress(OSError, ValueError, KeyError), (self.folder / "log.jsonl").open("rb") as file:
@@ -91,7 +91,7 @@ class Board:
         self.start = time.monotonic()
         self.confirmed: dict[str, Confirmed] = {}
         self.reseeded = 0  # trainings with new seeds that are over
-        self.standing = ""  # what the search can say so far
+        self.interim_summary = ""  # what the search can say so far
         self.own = ""  # label of the trial with the recipe's own values
         self.winner = ""  # label of the trial that it would recommend now
         self.todo = 0.0  # epochs of trainings that have not started
@@ -99,7 +99,7 @@ class Board:
         self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended in this search
         self.quicker = ""
         self._metric = recipe.metric
-        self.live = Live(get_renderable=self._picture, console=terminal.err, refresh_per_second=4, transient=True)
+        self.live = Live(get_renderable=self._image, console=terminal.err, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +147,7 @@ class Board:
         with self.study.cached_trials():
             self.confirmed = {str(one.number): one for one in self.study.confirmed()}
             self.reseeded = sum(run.state.is_finished() for run in self.study.runs())
-            self.standing = results.standing(self.study)
+            self.interim_summary = results.interim_summary(self.study)
             winner = self.study.winner()
             self.winner = "" if winner is None else str(winner.number)
             own = self.study.own()
@@ -203,8 +203,8 @@ class Board:
             told = "; ".join(part for part in (score, row.why) if part)
             logger.info(f"trial {label} {_WORDS[row.state]} at epoch {row.epoch}: {told}; {'; '.join(self._header())}")
 
-    def tell_if_quicker_inline(self, seconds: float) -> None:
-        """Say when the search would have been over sooner without Ray: `seconds` is what it took with it."""
+    def log_if_quicker_inline(self, seconds: float) -> None:
+        """Log a hint if the search would have ended sooner without Ray; `seconds` is the time that it took with it."""
         alone = sum(seconds for seconds, _ in self.spent)
         if self.spent and 1.2 * alone < seconds:
             self.quicker = (
@@ -246,7 +246,7 @@ class Board:
     def _send(self, event: dict[str, Any]) -> None:
         terminal.event(event)
 
-    def _picture(self) -> Group:
+    def _image(self) -> Group:
         stopping = "stopping: trials save where they stand; " if self.trials and self.trials.stopping else ""
         parts: list[RenderableType] = [Text(stopping + "\n".join(self._header()), style="bold")]
         parts.append(self._table(None))
@@ -262,7 +262,7 @@ class Board:
         return Group(*parts)
 
     def _header(self) -> tuple[str, str]:
-        """Say how many trials are where, and how long it has taken and will take and what is the best so far."""
+        """Return the header: trials by state, time used and left, and the best result so far."""
         states = [row.state for row in self.rows.values() if not row.again]
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         planned = self.trials is not None and self.trials.plan is not None  # as many as there is time for
@@ -273,8 +273,8 @@ class Board:
         parts = [f"{terminal.duration(time.monotonic() - self.start)} so far{self._left()}"]
         if self.trials and self.trials.place.gpus:
             parts.append(f"{self.trials.gpu_hours():.2f} GPU hours")
-        if self.standing:
-            parts.append(self.standing)
+        if self.interim_summary:
+            parts.append(self.interim_summary)
         return where, "; ".join(parts)
 
     def _left(self) -> str:
@@ -295,7 +295,7 @@ class Board:
         confirmed = self.confirmed
         seeds = ["new seeds"] if confirmed else []
         console = terminal.err if rows is None else terminal.out
-        wide = console.width >= WIDE or (rows is not None and not console.is_terminal)
+        wide = console.width >= WIDE_COLUMNS or (rows is not None and not console.is_terminal)
         spare = ("epoch", "") if wide else ()  # the last is the sparkline
         for heading in ("trial", self._metric, *seeds, *spare, *names(keys).values(), "state"):
             right = heading in {"trial", self._metric, "epoch", *seeds}
@@ -304,7 +304,7 @@ class Board:
         if confirmed:
             order = list(confirmed)
             chosen.sort(key=lambda row: order.index(row.label) if row.label in confirmed else len(order))
-        for row in chosen if rows is not None else chosen[:TOP]:
+        for row in chosen if rows is not None else chosen[:TOP_TRIALS]:
             colour = _COLOURS[row.state]
             words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
             one = confirmed.get(row.label)

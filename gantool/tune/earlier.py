@@ -16,7 +16,7 @@ from gantool.runs import environment
 from gantool.training import engine
 from gantool.tune.study import DATA, FIRST_POINTS, TAKEN, Study
 
-POINTS = 3  # of an earlier study that are tried first
+MAX_FIRST_POINTS = 3  # of an earlier study that are tried first
 
 
 def begin_with(study: Study, other: Study) -> int:
@@ -34,8 +34,8 @@ def begin_with(study: Study, other: Study) -> int:
         point = study.space.point({**study.space.own, **other.space.changes(trial.params)})
         if point is not None and point not in known and point not in points:
             points.append(point)
-    study.search.set_user_attr(FIRST_POINTS, points[:POINTS])
-    return len(points[:POINTS])
+    study.search.set_user_attr(FIRST_POINTS, points[:MAX_FIRST_POINTS])
+    return len(points[:MAX_FIRST_POINTS])
 
 
 def take_over(study: Study, other: Study) -> int:

@@ -14,16 +14,16 @@ from gantool.training.loop import loader_of
 from gantool.training.monitor import Monitor
 from gantool.training.setup import TrainingSetup
 from gantool.training.trainer import Trainer
-from gantool.tune.race import LOOK, SELECTION
+from gantool.tune.race import SEEDS_PER_LOOK, SELECTION_SEEDS
 from gantool.tune.study import finish_epochs
-from gantool.tune.verdict import LEAST_SEEDS
+from gantool.tune.verdict import MIN_SEEDS
 
-KEPT = 0.6  # of a search's epochs that are trained; the others are saved by stopping trials early
+TRAINED_SHARE = 0.6  # of a search's epochs that are trained; the others are saved by stopping trials early
 CONFIRM, FINISH = 0.4, 0.25  # of the time, that new seeds and the full length may take at the most
-MARGIN = 0.03  # of the time, left for reports and for ending
-OVERHEAD = 0.5  # seconds of a training besides its epochs: its files, its last measurement
-TRIED = 1.5  # seconds of training, from which the seconds of an epoch are estimated
-BESIDE = 1.25  # times as long as alone takes an epoch beside other trials, with measurements
+TIME_MARGIN = 0.03  # of the time, left for reports and for ending
+TRAINING_OVERHEAD = 0.5  # seconds of a training besides its epochs: its files, its last measurement
+PROBE_SECONDS = 1.5  # seconds of training, from which the seconds of an epoch are estimated
+PARALLEL_SLOWDOWN = 1.25  # times as long as alone takes an epoch beside other trials, with measurements
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,22 @@ class Plan:
             epoch: seconds of one epoch of one trial.
             slots: trials at once.
         """
-        tune, usable = recipe.tune, (1 - MARGIN) * seconds
+        tune, usable = recipe.tune, (1 - TIME_MARGIN) * seconds
         assert tune is not None
         if tune.confirm is not None:
-            training = _confirm_epochs(recipe) * epoch + OVERHEAD
+            training = _confirm_epochs(recipe) * epoch + TRAINING_OVERHEAD
             affordable = int(CONFIRM * usable * slots / training)
             top, seeds = tune.confirm.top, tune.confirm.seeds
-            if affordable < top * SELECTION + 2 * LEAST_SEEDS:
+            if affordable < top * SELECTION_SEEDS + 2 * MIN_SEEDS:
                 top = 1  # the best trial is the contender
-            left = affordable - (top > 1) * top * SELECTION
+            left = affordable - (top > 1) * top * SELECTION_SEEDS
             confirm = tune.confirm.model_copy(update={"top": top, "seeds": max(1, min(seeds, left // 2))})
             recipe = recipe.model_copy(update={"tune": tune.model_copy(update={"confirm": confirm})})
         return cls(recipe, slots, usable, time.monotonic() + usable, epoch)
 
     def training_seconds(self, epochs: int, epoch: float) -> float:
         """Return the seconds of a training of so many epochs, each of which takes `epoch` seconds."""
-        return epochs * epoch + OVERHEAD
+        return epochs * epoch + TRAINING_OVERHEAD
 
     def finish_seconds(self, epoch: float) -> float:
         """Return the seconds that are kept for the full length."""
@@ -85,14 +85,14 @@ class Plan:
         if tune is None or tune.confirm is None:
             return 0.0
         # Most races are decided by the fewest seeds that can decide; another look is kept in reserve.
-        selection = tune.confirm.top * SELECTION if tune.confirm.top > 1 else 0
-        trainings = selection + 2 * min(tune.confirm.seeds, LEAST_SEEDS + LOOK)
+        selection = tune.confirm.top * SELECTION_SEEDS if tune.confirm.top > 1 else 0
+        trainings = selection + 2 * min(tune.confirm.seeds, MIN_SEEDS + SEEDS_PER_LOOK)
         took = -(-trainings // self.slots) * self.training_seconds(_confirm_epochs(self.recipe), epoch)
         return min(CONFIRM * self.seconds, took)
 
     def has_time_for_a_trial(self, epoch: float) -> bool:
         """Return whether another trial of the search may begin; `epoch` is what an epoch has taken so far."""
-        trial = KEPT * self.training_seconds(_trial_epochs(self.recipe), epoch)
+        trial = TRAINED_SHARE * self.training_seconds(_trial_epochs(self.recipe), epoch)
         return time.monotonic() + trial < self.end - self.confirm_seconds(epoch) - self.finish_seconds(epoch)
 
     def has_time_for_a_seed(self, epoch: float) -> bool:
@@ -113,7 +113,7 @@ class Plan:
         finish, confirm = self.finish_seconds(self.epoch), self.confirm_seconds(self.epoch)
         search = self.seconds - finish - confirm
         epochs = _trial_epochs(self.recipe)
-        trials = max(1, int(search * self.slots / (KEPT * self.training_seconds(epochs, self.epoch))))
+        trials = max(1, int(search * self.slots / (TRAINED_SHARE * self.training_seconds(epochs, self.epoch))))
         parts = [
             f"about {terminal.several(trials, 'trial')} of up to {terminal.several(epochs, 'epoch')} in "
             f"{terminal.duration(search)}"
@@ -145,7 +145,7 @@ def epoch_seconds(recipe: Recipe, materials: TrainingSetup, device: str, threads
     """
     epochs = _trial_epochs(recipe)
     place = torch.device("cuda" if device == "cuda" and torch.cuda.is_available() else "cpu")
-    kind = models.find(recipe.model["name"])
+    kind = models.find_model(recipe.model["name"])
     with torch.random.fork_rng(), devices.threads(threads):
         model = models.build(recipe, materials.store.spec).to(place)
         trainer = Trainer(model, recipe.train, place)
@@ -156,10 +156,10 @@ def epoch_seconds(recipe: Recipe, materials: TrainingSetup, device: str, threads
             steps += 1
             if steps == 0:
                 start = time.perf_counter()
-            elif time.perf_counter() - start > TRIED:
+            elif time.perf_counter() - start > PROBE_SECONDS:
                 break
         training = len(stream) * (time.perf_counter() - start) / max(1, steps)
         start = time.perf_counter()
         Monitor.of(materials.evaluator, model, place).measure()
         measuring = (time.perf_counter() - start) * len(trial_epochs(epochs))
-    return BESIDE * (training + measuring / epochs)
+    return PARALLEL_SLOWDOWN * (training + measuring / epochs)

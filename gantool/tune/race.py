@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from gantool import terminal
 from gantool.tune.verdict import Verdict, decide
 
-SELECTION = 2  # seeds that choose the contender
-CLEARLY = 1.5  # times the best metric, above which a candidate is not trained with the second selection seed
-LOOK = 2  # decision seeds between two looks at the verdict
+SELECTION_SEEDS = 2  # seeds that choose the contender
+CLEARLY_WORSE = 1.5  # times the best metric, above which a candidate is not trained with the second selection seed
+SEEDS_PER_LOOK = 2  # decision seeds between two looks at the verdict
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def race(
         seeds: the selection seeds, followed by as many decision seeds as are allowed.
         epochs: of each training.
     """
-    selection, decision = seeds[:SELECTION], seeds[SELECTION:]
-    first = [(own, seed) for seed in decision[:LOOK]]  # wanted in any case, so that no processor waits
+    selection, decision = seeds[:SELECTION_SEEDS], seeds[SELECTION_SEEDS:]
+    first = [(own, seed) for seed in decision[:SEEDS_PER_LOOK]]  # wanted in any case, so that no processor waits
     wanted = list(_selecting(candidates, outcomes, selection))
     if wanted:
         return Race(_missing([*wanted, *first], outcomes))
@@ -138,11 +138,11 @@ def most(candidates: int, seeds: int) -> int:
         candidates: that are compared with the recipe's own values.
         seeds: selection and decision seeds.
     """
-    return (candidates > 1) * candidates * SELECTION + 2 * max(0, seeds - SELECTION) * (candidates > 0)
+    return (candidates > 1) * candidates * SELECTION_SEEDS + 2 * max(0, seeds - SELECTION_SEEDS) * (candidates > 0)
 
 
 def _looks(most_seeds: int) -> Iterator[int]:
-    yield from range(LOOK, most_seeds, LOOK)
+    yield from range(SEEDS_PER_LOOK, most_seeds, SEEDS_PER_LOOK)
     if most_seeds:
         yield most_seeds
 
@@ -162,7 +162,7 @@ def _selecting(candidates: Sequence[int], outcomes: Outcomes, selection: Sequenc
         if missing:
             return
         found = [outcomes[number, seed] for number in left]
-        bound = CLEARLY * min([one.value for one in found if not one.copies] or [one.value for one in found])
+        bound = CLEARLY_WORSE * min([one.value for one in found if not one.copies] or [one.value for one in found])
         left = [number for number in left if outcomes[number, seed].value <= bound]
 
 

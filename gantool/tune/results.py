@@ -47,7 +47,7 @@ def sentence(study: Study) -> str:
     return f"{told}, after {several(verdict.epochs, 'epoch')}{_finished(study)}"
 
 
-def standing(study: Study) -> str:
+def interim_summary(study: Study) -> str:
     """Return in a few words how a search stands while it runs."""
     verdict, winner = study.verdict(), study.winner()
     if verdict is None or winner is None:
@@ -154,7 +154,7 @@ def settle(study: Study) -> None:
 
 def compare(study: Study) -> Path | None:
     """Draw what the recipe's own values and the best setting make of the same latents; None where there is no pair."""
-    if not issubclass(models.find(study.recipe.model["name"]), Generative):
+    if not issubclass(models.find_model(study.recipe.model["name"]), Generative):
         return None
     named, lengths = {}, set()
     for label, one in pair(study):
@@ -198,7 +198,7 @@ def table(study: Study) -> str:
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """Give a study as plain values, for programs."""
+    """Return a study as plain values, for programs."""
     winner, verdict = study.winner(), study.verdict()
     return {
         "study": str(study.path),
@@ -309,5 +309,5 @@ def rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _json(value: float) -> float | None:
-    """Give a number that JSON has; it has neither infinity nor what is no number."""
+    """Return a number that JSON has; it has neither infinity nor what is no number."""
     return value if math.isfinite(value) else None

@@ -39,7 +39,7 @@ def derived(seed: int, *purpose: str | int) -> int:
 
 
 def sampler(tune: Tune, count: int) -> BaseSampler:
-    """Give the sampler for the trial of number `count`; it depends on nothing but that and the recipe.
+    """Return the sampler for the trial of number `count`; it depends on nothing but that and the recipe.
 
     Raises:
         RecipeError: it needs a package that is not installed.
@@ -60,7 +60,7 @@ def sampler(tune: Tune, count: int) -> BaseSampler:
 
 
 def pruner(tune: Tune, epochs: int) -> BasePruner:
-    """Give the pruner of a study whose trials have this many epochs.
+    """Return the pruner of a study whose trials have this many epochs.
 
     A GAN's first epochs say little, so that none stops a trial before a fifth of them.
     """
@@ -115,7 +115,7 @@ class Blind(BasePruner):
         self.inner, self.batch = inner, batch
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether to stop a trial."""
+        """Return whether to stop a trial."""
         before = copy.copy(study)
         before._storage = cast(BaseStorage, _Before(study, self.batch(trial), trial.number))
         before.study_name = "search"  # from which Hyperband draws brackets; the true one may have a random part

@@ -35,7 +35,7 @@ from gantool.tune.trials import TrialEnvironment, Trials
 
 logger = logging.getLogger(__name__)
 
-LEAST = 16  # pictures without which a search cannot tell settings apart
+MIN_IMAGES = 16  # pictures without which a search cannot tell settings apart
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ def _search(
     recipe = study.recipe
     materials = setup.prepare_training(recipe, data_dir)  # what is made once, before all trials need it
     decoded = materials.store if isinstance(materials.store, Store) else None
-    if decoded and len(decoded) < LEAST:
+    if decoded and len(decoded) < MIN_IMAGES:
         raise DataError(
             f"{recipe.data.source}: has {len(decoded)} pictures, too few to tell settings apart; give it "
-            f"{LEAST} or more, or use gantool train"
+            f"{MIN_IMAGES} or more, or use gantool train"
         )
     study.learn_from(materials.store.path.name if isinstance(materials.store, Store) else materials.store.digest())
     if other is not None:
@@ -165,7 +165,7 @@ def _search(
         trials.save_time()
         study.search.set_user_attr("slots", trials.place.slots)
     if way.engine == "ray" and not trials.stopping:
-        board.tell_if_quicker_inline(time.monotonic() - start)
+        board.log_if_quicker_inline(time.monotonic() - start)
     return trials
 
 

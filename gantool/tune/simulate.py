@@ -29,8 +29,8 @@ from gantool.schedule import trial_epochs
 from gantool.tune.samplers import derived, pruner, sampler
 from gantool.tune.space import Space
 
-BUDGETS = (0.25, 0.5, 0.75, 1.0)  # shares of a search's seconds after which its pick is looked at
-BANDS = (0.1, 0.5, 0.9)
+BUDGET_SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of a search's seconds after which its pick is looked at
+QUANTILES = (0.1, 0.5, 0.9)
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "last": lambda curve: curve[-1],
     "best": min,
@@ -102,7 +102,7 @@ class Replay(NamedTuple):
     """One replayed search.
 
     Args:
-        truths: of its pick after each of `BUDGETS`.
+        truths: of its pick after each of `BUDGET_SHARES`.
         rank: of its final pick among all configurations, as a share, 0 for the best.
         early: whether the best configuration that it touched was stopped early.
         saved: share of its trials' epochs that were not trained.
@@ -215,7 +215,7 @@ def _judged(
     truth = table.truth()
     spent = np.cumsum([one.seconds for one in tried])
     truths = []
-    for share in BUDGETS:
+    for share in BUDGET_SHARES:
         within = [one for one, at in zip(tried, spent, strict=True) if at <= share * spent[-1] + 1e-9] or tried[:1]
         truths.append(float(truth[min(within, key=lambda one: one.value).configuration]))
     pick = min(tried, key=lambda one: one.value).configuration
@@ -246,8 +246,8 @@ def summary(replays: Sequence[Replay]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "replays": len(replays),
         "best_found": {
-            str(share): [float(value) for value in np.quantile([one.truths[index] for one in replays], BANDS)]
-            for index, share in enumerate(BUDGETS)
+            str(share): [float(value) for value in np.quantile([one.truths[index] for one in replays], QUANTILES)]
+            for index, share in enumerate(BUDGET_SHARES)
         },
         "seconds": statistics.fmean(one.seconds for one in replays),
         "better_than_random_at_equal_seconds": _share(final, np.array([one.rival for one in replays])),

@@ -60,12 +60,12 @@ class Space:
     @property
     def own_point(self) -> dict[str, Any]:
         """The recipe's own values, as Optuna counts them."""
-        return {self.parameter(key): self._mirrored(key, value) for key, value in self.own.items()}
+        return {self.parameter(key): self._complement(key, value) for key, value in self.own.items()}
 
     def parameter(self, key: str) -> str:
         """Return Optuna's name of a key, which says what its value is: of 1 - value another one than the key's."""
         span = self.ranges[key]
-        return f"{COMPLEMENT}{key}" if isinstance(span, Range) and span.one_minus_log else key
+        return f"{COMPLEMENT}{key}" if isinstance(span, Range) and span.log_complement else key
 
     def ask(self, study: optuna.Study) -> optuna.Trial:
         """Begin a trial: the study's sampler gives each key that is searched a value, given those before it."""
@@ -74,16 +74,16 @@ class Space:
         for key in self.ranges:
             if self.searched(key, values):
                 name = self.parameter(key)
-                values[key] = self._mirrored(key, _suggest(trial, name, self.distributions[name]))
+                values[key] = self._complement(key, _suggest(trial, name, self.distributions[name]))
         return trial
 
     def changes(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the recipe's values at a point of Optuna's, in the order in which they are set.
+        """Return the recipe's values at a point of Optuna's, in the order in which they are set.
 
         In studies of version 0.1 1 - value stands under the key itself.
         """
         named = {key: next((name for name in (self.parameter(key), key) if name in point), None) for key in self.ranges}
-        return {key: self._mirrored(key, point[name]) for key, name in named.items() if name is not None}
+        return {key: self._complement(key, point[name]) for key, name in named.items() if name is not None}
 
     def point(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return Optuna's point of a recipe's values, or None where one is missing or outside of its range."""
@@ -94,7 +94,7 @@ class Space:
             name = self.parameter(key)
             if key not in values:
                 return None
-            value = self._mirrored(key, values[key])
+            value = self._complement(key, values[key])
             span = self.distributions[name]
             try:
                 inside = span._contains(span.to_internal_repr(value))
@@ -110,7 +110,7 @@ class Space:
         return {self.parameter(name) if name in self.ranges else name: value for name, value in params.items()}
 
     def searched(self, key: str, values: Mapping[str, Any]) -> bool:
-        """Tell whether a key is searched, given the values of the keys before it."""
+        """Return whether a key is searched, given the values of the keys before it."""
         conditions = self.ranges[key].when or {}
         return all(
             other in values and values[other] in (wanted if isinstance(wanted, list) else [wanted])
@@ -135,7 +135,7 @@ class Space:
                     raise type(error)(f"tune.space.{key}: {value} cannot be built: {message}") from None
 
     def largest(self) -> Recipe:
-        """Give the recipe at the values that take the most memory: the upper ends of its widths and batches."""
+        """Return the recipe at the values that take the most memory: the upper ends of its widths and batches."""
         upper = {
             key: span.high
             for key, span in self.ranges.items()
@@ -147,9 +147,9 @@ class Space:
         """Name the keys whose orders of magnitude are searched."""
         return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.log)
 
-    def mirrored(self) -> frozenset[str]:
+    def complements(self) -> frozenset[str]:
         """Name the keys of which 1 - value is searched."""
-        return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.one_minus_log)
+        return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.log_complement)
 
     def _check_nothing_is_dropped(self, key: str) -> None:
         """Raise where choosing a block by its name makes another one of the recipe's own."""
@@ -162,15 +162,15 @@ class Space:
             )
 
     def _conditions(self, key: str) -> dict[str, Any]:
-        """Give values at which a key is searched."""
+        """Return values at which a key is searched."""
         found: dict[str, Any] = {}
         for other, wanted in (self.ranges[key].when or {}).items():
             found |= {**self._conditions(other), other: wanted[0] if isinstance(wanted, list) else wanted}
         return found
 
-    def _mirrored(self, key: str, value: Any) -> Any:
+    def _complement(self, key: str, value: Any) -> Any:
         span = self.ranges[key]
-        return 1 - value if isinstance(span, Range) and span.one_minus_log else value
+        return 1 - value if isinstance(span, Range) and span.log_complement else value
 
 
 def _ordered(spans: Mapping[str, Range | Choice]) -> dict[str, Range | Choice]:
@@ -205,7 +205,7 @@ def _ordered(spans: Mapping[str, Range | Choice]) -> dict[str, Range | Choice]:
 
 
 def _never(span: Range | Choice, value: Any) -> str:
-    """Say why a key that is searched there never has a value, or nothing where it may."""
+    """Return why a key searched there never has a value, or None if it may have one."""
     if isinstance(span, Choice):
         return "" if value in span.choice else f"never {value}; choose from {span.choice}"
     if not (isinstance(span.low, int) and isinstance(span.high, int)):
@@ -245,7 +245,7 @@ def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
             raise RecipeError(f"{place}: the recipe's own value {own} is not among {span.choice}; add it")
         return CategoricalDistribution(span.choice)
     _check_range(place, span, own)
-    if span.one_minus_log:
+    if span.log_complement:
         return FloatDistribution(1 - span.high, 1 - span.low, log=True)
     whole = isinstance(span.low, int) and isinstance(span.high, int) and (own is _NOTHING or isinstance(own, int))
     if span.step is not None:
@@ -263,9 +263,9 @@ def _check_range(place: str, span: Range, own: Any) -> None:
         raise RecipeError(f"{place}: the recipe's own value {own} is outside of {span.low} to {span.high}; widen it")
     if span.log and span.low <= 0:
         raise RecipeError(f"{place}: low {span.low} has no logarithm; make it more than 0")
-    if span.one_minus_log and span.high >= 1:
+    if span.log_complement and span.high >= 1:
         raise RecipeError(f"{place}: 1 - high {span.high} has no logarithm; make high less than 1")
-    if span.step is not None and (span.log or span.one_minus_log):
+    if span.step is not None and (span.log or span.log_complement):
         raise RecipeError(f"{place}: step {span.step} does not go with a logarithm; leave one out")
 
 
@@ -323,6 +323,6 @@ def names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _ends(key: str) -> list[str]:
-    """Give the ends of a dotted key, the short one first."""
+    """Return the ends of a dotted key, the short one first."""
     parts = key.split(".")
     return [".".join(parts[-count:]) for count in range(short(key).count(".") + 1, len(parts) + 1)]

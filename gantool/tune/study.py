@@ -30,7 +30,7 @@ from gantool.recipe.blocks import Recipe, Tune
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment, make_directory
 from gantool.training import engine
-from gantool.tune.race import SELECTION, Confirmed, Outcome, Race, race
+from gantool.tune.race import SELECTION_SEEDS, Confirmed, Outcome, Race, race
 from gantool.tune.samplers import derived, pruner, sampler
 from gantool.tune.space import Space
 from gantool.tune.verdict import Verdict
@@ -45,8 +45,8 @@ MADE_WITH = "environment"  # attribute of Optuna's study: versions and machine
 DATA = "data"  # attribute of Optuna's study: what identifies the content of its data
 EARLIER = "an earlier study"  # what chose those points, as a trial's attribute `sampler` says
 TAKEN = "taken_over"  # attribute of Optuna's study: finished trials of an earlier study, and how many that one had
-PATIENCE = 20.0  # seconds to wait for another process that writes to a study's file
-SEEDS = 1_000_000  # new seeds lie below, so that people can type them
+LOCK_TIMEOUT = 20.0  # seconds to wait for another process that writes to a study's file
+SEED_LIMIT = 1_000_000  # new seeds lie below, so that people can type them
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 FREE = {
     *("trials", "hours", "gpu_hours", "parallel", "cpus_per_trial", "trials_per_gpu"),
@@ -172,14 +172,14 @@ class Study:
             self._still = None
 
     def trials(self) -> list[FrozenTrial]:
-        """Give all trials of the search."""
+        """Return all trials of the search."""
         if self._still:
             return self._still[0]
         with self.database_errors():
             return self.search.get_trials(deepcopy=False)
 
     def runs(self) -> list[FrozenTrial]:
-        """Give the candidates' trainings with other seeds; the attributes `of` and `seed` say which."""
+        """Return the candidates' trainings with other seeds; the attributes `of` and `seed` say which."""
         if self._still:
             return self._still[1]
         with self.database_errors():
@@ -203,7 +203,7 @@ class Study:
         return int(self.search.user_attrs.get(TAKEN, (0, 0))[0])
 
     def spent(self) -> list[FrozenTrial]:
-        """Give the trials that count: finished, stopped early or failed."""
+        """Return the trials that count: finished, stopped early or failed."""
         return [trial for trial in self.trials() if trial.state in ENDED]
 
     def finished(self) -> list[FrozenTrial]:
@@ -236,12 +236,12 @@ class Study:
 
         None of them is the search's own, which chose the candidates and would flatter them.
         """
-        wanted = SELECTION + self.tune.confirm.seeds if self.tune.confirm else 0
+        wanted = SELECTION_SEEDS + self.tune.confirm.seeds if self.tune.confirm else 0
         found: dict[int, None] = {}
         for index in itertools.count():
             if len(found) == wanted:
                 return list(found)
-            seed = derived(self.tune.seed, "confirm", index) % SEEDS
+            seed = derived(self.tune.seed, "confirm", index) % SEED_LIMIT
             if seed != self.recipe.train.seed:
                 found[seed] = None
         return []
@@ -311,7 +311,7 @@ class Study:
         return own
 
     def folder(self, number: int, seed: int | None = None) -> Path:
-        """Give the directory of a trial, or of its training with another seed."""
+        """Return the directory of a trial, or of its training with another seed."""
         return self.path / "trials" / (f"{number:04d}" if seed is None else f"{number:04d}-seed-{seed}")
 
     def to_finish(self) -> list[tuple[int, int | None]]:
@@ -341,7 +341,7 @@ class Study:
         self.tune, self.recipe = tune, self.recipe.model_copy(update={"tune": tune})
         write(self.path / "recipe.yaml", recipes.dump(self.recipe))
 
-    def take_what_is_there(self) -> None:
+    def adopt_runs(self) -> None:
         """End the race with the decision seeds that the contender and the recipe's own values both have.
 
         Without any, the search ends unconfirmed.
@@ -349,7 +349,7 @@ class Study:
         race, confirm, own = self.race(), self.tune.confirm, self.own()
         if race.over or confirm is None:
             return
-        ended, seeds = self._outcomes(), self.seeds()[SELECTION:]
+        ended, seeds = self._outcomes(), self.seeds()[SELECTION_SEEDS:]
         pairs = 0
         if race.contender is not None and own is not None:
             while pairs < len(seeds) and all((one, seeds[pairs]) in ended for one in (race.contender, own.number)):
@@ -428,7 +428,7 @@ class Study:
         for name, value in (("dashboard:note_str:0", note[:2045]), ("dashboard:note_ver", version + 1)):
             storage.set_study_system_attr(key, name, value)
 
-    def keep_picture(self, trial: optuna.Trial, image: Path) -> None:
+    def keep_image(self, trial: optuna.Trial, image: Path) -> None:
         """Keep an image as an artifact of a running trial, which `optuna-dashboard --artifact-dir` shows."""
         folder = self.path / "artifacts"
         folder.mkdir(exist_ok=True)
@@ -506,7 +506,7 @@ class Study:
 
     @contextmanager
     def database_errors(self) -> Iterator[None]:
-        """Say in one line what is wrong with the database, if something is."""
+        """Raise a one-line RunError if the database fails in the block."""
         try:
             yield
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -534,19 +534,19 @@ def finish_epochs(recipe: Recipe) -> int:
 
 
 def epochs_of(trial: FrozenTrial) -> int:
-    """Give the last epoch that a trial was measured after; 0 for none."""
+    """Return the last epoch that a trial was measured after; 0 for none."""
     return int(trial.last_step or 0)
 
 
 def lowest(trial: FrozenTrial) -> float | None:
-    """Give the metric of a trial at its best; Optuna's own value of one that was stopped is its last."""
+    """Return the metric of a trial at its best; Optuna's own value of one that was stopped is its last."""
     if trial.state == TrialState.COMPLETE:
         return trial.value
     return min(trial.intermediate_values.values(), default=None)
 
 
 def best_epoch_of(trial: FrozenTrial) -> int:
-    """Give the epoch in which a trial was best."""
+    """Return the epoch in which a trial was best."""
     return min(trial.intermediate_values, key=lambda epoch: (trial.intermediate_values[epoch], epoch))
 
 
@@ -649,7 +649,7 @@ def _file_storage(path: Path) -> optuna.storages.RDBStorage:
     """Return the storage in a file, which is opened by its path: in an address `?`, `%` and `#` mean something."""
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(str(path), timeout=PATIENCE, check_same_thread=False)
+        return sqlite3.connect(str(path), timeout=LOCK_TIMEOUT, check_same_thread=False)
 
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
 
@@ -666,7 +666,7 @@ def _storage(address: str) -> optuna.storages.RDBStorage:
 
 
 def _clean(text: str) -> str:
-    """Give one line, with nothing of an address but its kind and its server: the rest may hold a password."""
+    """Return one line, with nothing of an address but its kind and its server: the rest may hold a password."""
     line = (text.splitlines() or [""])[0]
     line = re.sub(r"(\w+://)\S*@", r"\1", line)
     return re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1", line)

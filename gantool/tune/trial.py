@@ -26,7 +26,7 @@ from gantool.training.report import Report
 from gantool.training.setup import TrainingSetup
 
 NEW_LATENTS = 1_000_000  # added to the seeds of a measurement's latents, for latents that chose nothing
-WAIT = 60.0  # seconds for a worker of a search that was killed to let go of a trial that this one takes up
+LOCK_TIMEOUT = 60.0  # seconds for a worker of a search that was killed to let go of a trial that this one takes up
 
 _materials: dict[str, TrainingSetup] = {}  # of this process, which runs one trial after the other on the same data
 
@@ -60,7 +60,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
             materials=materials,
             is_trial=True,
             keep_end=config["keep_end"],
-            wait=WAIT,
+            wait=LOCK_TIMEOUT,
         )
         begun: int | None = None
         with contextlib.closing(training):
@@ -93,7 +93,7 @@ def run_trial(config: dict[str, Any], interrupted: Callable[[], bool]) -> Genera
 
 
 def _run(chosen: Recipe, config: dict[str, Any]) -> Run:
-    """Give the trial's run: a new one, or the one that another process has begun."""
+    """Return the trial's run: a new one, or the one that another process has begun."""
     folder = Path(config["folder"])
     if (folder / "recipe.yaml").is_file():
         write(folder / "recipe.yaml", config["recipe"])  # it may have more epochs than before
@@ -115,7 +115,7 @@ def _unlogged() -> Iterator[None]:
 
 
 def _gathered(chosen: Recipe, config: dict[str, Any]) -> TrainingSetup:
-    """Give the data and what measures; the trials of a process share them, unless their data are what is searched."""
+    """Return the data and what measures; the trials of a process share them, unless their data are what is searched."""
     blocks = (chosen.data, chosen.train.extractors, chosen.train.evaluate_images, chosen.model["name"])
     key = repr((blocks, config["store"], config["data_dir"]))
     if key not in _materials:
@@ -128,7 +128,7 @@ def _gathered(chosen: Recipe, config: dict[str, Any]) -> TrainingSetup:
 
 
 def _before(chosen: Recipe, run: Run, begun: int) -> Generator[dict[str, Any], None, None]:
-    """Give what was measured up to an epoch: whoever searched then may have died before it was told."""
+    """Return what was measured up to an epoch: whoever searched then may have died before it was told."""
     best = math.inf
     for entry in run.entries():
         score = entry.get(f"metrics/{chosen.metric}")
@@ -176,11 +176,11 @@ def _judged(
     evaluator = materials.evaluator
     if not (config["judged"] and result["finished"]):
         return result
-    if isinstance(evaluator, ClassifierEvaluator) or evaluator.asked.sources is not None:
+    if isinstance(evaluator, ClassifierEvaluator) or evaluator.request.sources is not None:
         return {**result, "value": result["best"]}
-    asked = SampleRequest([seed + NEW_LATENTS for seed in evaluator.asked.seeds], evaluator.asked.labels)
-    fake = to_uint8(TrainedModel(run, "best", config["device"]).pictures(asked))
-    return {**result, "value": evaluator.measure(fake, asked.labels).metrics[chosen.metric]}
+    request = SampleRequest([seed + NEW_LATENTS for seed in evaluator.request.seeds], evaluator.request.labels)
+    fake = to_uint8(TrainedModel(run, "best", config["device"]).images(request))
+    return {**result, "value": evaluator.measure(fake, request.labels).metrics[chosen.metric]}
 
 
 def _check_divergence(report: Report) -> None:
@@ -190,5 +190,5 @@ def _check_divergence(report: Report) -> None:
 
 
 def finite(result: dict[str, Any]) -> bool:
-    """Tell whether a result is a measurement that can be compared."""
+    """Return whether a result is a measurement that can be compared."""
     return math.isfinite(result.get("score", math.nan))

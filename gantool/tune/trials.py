@@ -24,8 +24,8 @@ from gantool.tune.samplers import Blind
 from gantool.tune.study import ENDED, Study, best_epoch_of
 from gantool.tune.trial import finite
 
-LATE = 0.07  # of a search's time, after which it ends where it stands
-SAVE_TIME = 5.0  # seconds between two notes of how long a search has taken
+OVERTIME_SHARE = 0.07  # of a search's time, after which it ends where it stands
+SECONDS_PER_SAVE = 5.0  # seconds between two notes of how long a search has taken
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Trials:
             study.search.pruner = Blind(study.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
 
     def _taken_up(self, study: optuna.Study) -> list[optuna.Trial]:
-        """Give the trials that an earlier search began and did not end."""
+        """Return the trials that an earlier search began and did not end."""
         found = []
         for old in study.get_trials(deepcopy=False):
             if old.state == TrialState.RUNNING:
@@ -108,7 +108,7 @@ class Trials:
         return found
 
     def spent_seconds(self) -> float:
-        """Give the wall time of the search, in all of its starts."""
+        """Return the wall time of the search, in all of its starts."""
         return self.before + time.monotonic() - self.start
 
     def over(self) -> str:
@@ -118,7 +118,7 @@ class Trials:
             return f"tune.hours {tune.hours:g}"
         if tune.gpu_hours and self.gpu_hours() > tune.gpu_hours:
             return f"tune.gpu_hours {tune.gpu_hours:g}"
-        if self.plan and time.monotonic() > self.plan.end + LATE * self.plan.seconds:
+        if self.plan and time.monotonic() > self.plan.end + OVERTIME_SHARE * self.plan.seconds:
             return "--minutes"
         return ""
 
@@ -132,7 +132,7 @@ class Trials:
         return max(0.0, found)
 
     def gpu_hours(self) -> float:
-        """Give the hours of GPUs that trials have used, those that are running too."""
+        """Return the hours of GPUs that trials have used, those that are running too."""
         running = sum(time.monotonic() - one.start for one in list(self.live.values())) * self.place.gpus
         return (self.gpu_seconds + running) / 3600
 
@@ -151,7 +151,7 @@ class Trials:
             return None
 
     def next(self, key: str) -> dict[str, Any] | None:
-        """Give the configuration of the next trial, which `key` then names; None while there is none to hand out."""
+        """Return the configuration of the next trial, which `key` then names; None while there is none to hand out."""
         return None if self.stopping else self.guarded(lambda: self._next(key))
 
     @property
@@ -182,7 +182,7 @@ class Trials:
         epochs = self.study.confirm_epochs
         if self.plan and not self.plan.has_time_for_a_seed(self._epoch_seconds()):
             if not self.live and not self.unconfirmed:
-                self.study.take_what_is_there()
+                self.study.adopt_runs()
             return []
         there = {
             (run.user_attrs["of"], run.user_attrs["seed"])
@@ -333,9 +333,9 @@ class Trials:
         for name in ("seconds", "diagnoses", "copies"):
             if name in result:
                 live.trial.set_user_attr(name, result[name])
-        self._keep_picture(live)
+        self._keep_image(live)
         live.study.tell(live.trial, value, state)
-        if time.monotonic() - self.saved > SAVE_TIME:
+        if time.monotonic() - self.saved > SECONDS_PER_SAVE:
             self.save_time()
         with self.study.cached_trials():
             results.write(self.study)
@@ -354,13 +354,13 @@ class Trials:
         lowest, number = min(found)
         return f"trial {number} had {terminal.number(lowest)} by epoch {epoch}"
 
-    def _keep_picture(self, live: RunningTrial) -> None:
+    def _keep_image(self, live: RunningTrial) -> None:
         """Let the dashboard show the images of a trial's best epoch."""
         trial = live.study.get_trials(deepcopy=False)[live.trial.number]
         if live.study is self.study.search and trial.intermediate_values:
             grid = self.study.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
             if grid.is_file():
-                self.study.keep_picture(live.trial, grid)
+                self.study.keep_image(live.trial, grid)
 
     def save_time(self) -> None:
         """Keep how long the search has taken so far, for its budget."""

@@ -18,8 +18,8 @@ from typing import Literal
 from gantool import terminal
 
 LEVEL = 0.95  # of the intervals
-LEAST_SEEDS = 4  # with three of each the interval at this level is infinite
-MANY_SEEDS = 100  # a difference that takes more seeds than this is not worth deciding
+MIN_SEEDS = 4  # with three of each the interval at this level is infinite
+MAX_SEEDS = 100  # a difference that takes more seeds than this is not worth deciding
 _POWER = 1.96 + 0.84  # normal quantiles of a two-sided test at 0.05 that finds the effect in 80 of 100
 
 
@@ -100,7 +100,7 @@ class Verdict:
     def spread(self) -> float | None:
         """The standard deviation of the metric's logarithm between seeds; None where too little is known of it."""
         parts = (self.values, self.own)
-        if len(self.values) < LEAST_SEEDS or not all(0 < value < math.inf for part in parts for value in part):
+        if len(self.values) < MIN_SEEDS or not all(0 < value < math.inf for part in parts for value in part):
             return None
         return math.sqrt(statistics.fmean(statistics.variance(map(math.log, part)) for part in parts))
 
@@ -108,7 +108,7 @@ class Verdict:
         """Return how many seeds would probably decide; None where the difference is too small, or is decided."""
         if self.kind != "unsure" or self.effect is None:
             return None
-        least = max(LEAST_SEEDS, len(self.values) + 2)
+        least = max(MIN_SEEDS, len(self.values) + 2)
         if self.spread is None:
             return least
         effect = abs(math.log(self.effect.ratio))
@@ -116,7 +116,7 @@ class Verdict:
             return None
         efficiency = 3 / math.pi  # of the rank test beside the t-test on normal data
         needed = max(least, math.ceil(2 * (_POWER * self.spread / effect) ** 2 / efficiency))
-        return needed if needed <= MANY_SEEDS else None
+        return needed if needed <= MAX_SEEDS else None
 
 
 def effect(values: Sequence[float], own: Sequence[float], level: float = LEVEL) -> Effect:

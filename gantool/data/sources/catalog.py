@@ -16,11 +16,11 @@ from gantool.data.archive import MARK, complete, unpack
 from gantool.data.download import Progress, Remote, download, sha256
 from gantool.data.sources import eggs as rendered
 from gantool.data.sources import translations
-from gantool.data.sources.images import SIDES, Picture
+from gantool.data.sources.images import SIDES, SourceImage
 from gantool.errors import DataError
 from gantool.files import atomic_write
 
-__all__ = ["SOURCES", "Picture", "Source"]
+__all__ = ["SOURCES", "Source", "SourceImage"]
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Source:
         channels: 1 grey, 3 colour.
         size: pixels on a side of the originals.
         classes: names of the classes, in the order of their labels; of pairs, the source's and the target's.
-        pictures: gives the training pictures of some classes; its folder is the data directory. Those of a pair come
+        images: gives the training pictures of some classes; its folder is the data directory. Those of a pair come
             one after the other and have the same name.
-        needs: the files, below the data directory, without which `pictures` cannot run.
-        version: changes when what `pictures` gives does.
+        needs: the files, below the data directory, without which `images` cannot run.
+        version: changes when what `images` gives does.
         remotes: what to download, each with the folder below the data directory that it belongs to.
         kind: what a batch of it is: labelled pictures, pairs, or pictures of two kinds without pairs.
         rendered: whether a program drew the pictures.
@@ -47,7 +47,7 @@ class Source:
     channels: int
     size: int
     classes: tuple[str, ...]
-    pictures: Callable[[Path, Sequence[str]], Iterator[Picture]]
+    images: Callable[[Path, Sequence[str]], Iterator[SourceImage]]
     needs: tuple[str, ...] = ()
     version: str = "1"
     remotes: tuple[tuple[str, Remote], ...] = ()
@@ -55,7 +55,7 @@ class Source:
     rendered: bool = False
 
     def here(self, root: Path) -> bool:
-        """Tell whether nothing has to be downloaded."""
+        """Return whether nothing has to be downloaded."""
         return all((root / need).exists() for need in self.needs)
 
     def fetch(self, root: Path, progress: Progress | None = None) -> None:
@@ -75,13 +75,13 @@ class Source:
         return "|".join([self.name, self.version, *files])
 
 
-def _eggs(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
+def _eggs(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     for name in classes:
         for index in range(rendered.COUNT):
-            yield Picture(f"{name}/{index}", name, rendered.render(name, index))
+            yield SourceImage(f"{name}/{index}", name, rendered.render(name, index))
 
 
-def _digits(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
+def _digits(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -91,7 +91,7 @@ def _digits(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
     digits = load_digits()
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         if str(label) in classes:
-            yield Picture(str(index), str(label), np.round(image * (255 / 16)).astype(np.uint8))
+            yield SourceImage(str(index), str(label), np.round(image * (255 / 16)).astype(np.uint8))
 
 
 def _idx(images_file: Path, labels_file: Path, classes: int) -> tuple[NDArray[np.uint8], list[int]]:
@@ -109,7 +109,7 @@ def _mnist_like(name: str, folder: str, summary: str, classes: str, mirrors: Seq
     place = f"{folder}/raw"
     names = tuple(classes.split())
 
-    def pictures(root: Path, wanted: Sequence[str]) -> Iterator[Picture]:
+    def samples(root: Path, wanted: Sequence[str]) -> Iterator[SourceImage]:
         try:
             images, labels = _idx(root / place / files[0], root / place / files[1], len(names))
         except (ValueError, AssertionError, RuntimeError, IndexError, KeyError, TypeError, OSError) as error:
@@ -119,7 +119,7 @@ def _mnist_like(name: str, folder: str, summary: str, classes: str, mirrors: Seq
             ) from None
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             if names[label] in wanted:
-                yield Picture(str(index), names[label], image)
+                yield SourceImage(str(index), names[label], image)
 
     return Source(
         name,
@@ -127,7 +127,7 @@ def _mnist_like(name: str, folder: str, summary: str, classes: str, mirrors: Seq
         1,
         28,
         names,
-        pictures,
+        samples,
         needs=tuple(f"{place}/{file}" for file in files[:2]),
         remotes=tuple(
             (place, Remote(f"{file}.gz", tuple(f"{mirror}{file}.gz" for mirror in mirrors), digest))
@@ -140,7 +140,7 @@ _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 _CIFAR_FOLDER = "cifar10"
 
 
-def _cifar10(root: Path, classes: Sequence[str]) -> Iterator[Picture]:
+def _cifar10(root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     from torchvision.datasets import CIFAR10
 
     try:  # torchvision compares every file's MD5 before it reads one
@@ -151,7 +151,7 @@ def _cifar10(root: Path, classes: Sequence[str]) -> Iterator[Picture]:
         ) from None
     for index, (image, label) in enumerate(zip(dataset.data, dataset.targets, strict=True)):
         if _CIFAR[label] in classes:
-            yield Picture(str(index), _CIFAR[label], image)
+            yield SourceImage(str(index), _CIFAR[label], image)
 
 
 def _berkeley(name: str, summary: str, kind: type[Batch], size: int = 256, digest: str | None = None) -> Source:

@@ -381,8 +381,8 @@ def render(name: str, index: int, size: int = 64, kind: str | None = None) -> ND
     scene = 0.25 * (scene[:, :, ::2] + scene[:, :, 1::2])
     exposure = (rng.uniform(0.9, 1.1) * rng.uniform(0.96, 1.04, (3, 1, 1))).astype(np.float32)
     photo = np.sqrt(np.clip(scene * exposure, 0, 1)) + 0.008 * rng.standard_normal(scene.shape, np.float32)
-    picture: NDArray[np.uint8] = np.clip(photo * 255 + 0.5, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(picture.transpose(1, 2, 0))
+    image: NDArray[np.uint8] = np.clip(photo * 255 + 0.5, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
 def edges(name: str, index: int, size: int = 64, kind: str | None = None) -> NDArray[np.uint8]:
@@ -400,10 +400,10 @@ def edges(name: str, index: int, size: int = 64, kind: str | None = None) -> NDA
     return drawing
 
 
-def _lines(picture: NDArray[np.uint8]) -> Array:
+def _lines(image: NDArray[np.uint8]) -> Array:
     """Where the colours of a picture change most, 0 to 1: [H, W]."""
-    height, width = picture.shape[:2]
-    padded = np.pad(picture.astype(np.float32) / 255, ((3, 3), (3, 3), (0, 0)), "edge")
+    height, width = image.shape[:2]
+    padded = np.pad(image.astype(np.float32) / 255, ((3, 3), (3, 3), (0, 0)), "edge")
     for _ in range(2):
         padded = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
         padded = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4

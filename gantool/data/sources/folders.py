@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gantool.data.archive import complete, unpack
-from gantool.data.sources.images import Picture
+from gantool.data.sources.images import SourceImage
 from gantool.errors import DataError, unknown
 from gantool.files import is_file
 
@@ -44,11 +44,11 @@ class Folder:
         """Names of the classes, sorted; their indices are the labels."""
         return tuple(self.files)
 
-    def pictures(self, classes: Sequence[str]) -> Iterator[Picture]:
-        """Give the files of these classes, in a fixed order; whether they are pictures is not looked at."""
+    def images(self, classes: Sequence[str]) -> Iterator[SourceImage]:
+        """Return the files of these classes, in a fixed order; whether they are pictures is not looked at."""
         for name in classes:
             for file in self.files[name]:
-                yield Picture(str(file.relative_to(self.path)), name, file)
+                yield SourceImage(str(file.relative_to(self.path)), name, file)
 
     def fingerprint(self, classes: Sequence[str]) -> str:
         """Name the content by the place, size and time of every file of these classes."""
@@ -96,7 +96,7 @@ def digest(path: Path, files: Mapping[str, Sequence[Path]]) -> str:
 
 
 def locate(source: str, root: Path) -> Path | None:
-    """Give the folder that `data.source` stands for: a path, an archive (unpacked once), or a fetched name.
+    """Return the folder that `data.source` stands for: a path, an archive (unpacked once), or a fetched name.
 
     Args:
         source: what the recipe says.
@@ -123,7 +123,7 @@ def locate(source: str, root: Path) -> Path | None:
 
 
 def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Give the classes that a run keeps, in the order in which the recipe names them.
+    """Return the classes that a run keeps, in the order in which the recipe names them.
 
     Raises:
         DataError: a wanted class is not there, or is named twice.
@@ -158,7 +158,7 @@ def _inside(path: Path, inside: str) -> Path:
 
 
 def flat(path: Path) -> bool:
-    """Say whether a folder has no subfolders."""
+    """Return whether a folder has no subfolders."""
     return not any(child.is_dir() and not _hidden(child.name) for child in path.iterdir())
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gantool.data import decode
 
 
-class Picture(NamedTuple):
+class SourceImage(NamedTuple):
     """A picture as its source has it.
 
     Args:
@@ -29,8 +29,8 @@ class Picture(NamedTuple):
 SIDES = ("A", "B")  # what the left and the right half of a side-by-side picture are called
 
 
-def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[Picture]:
-    """Give the halves of a file, decoded now, in the order of `classes`, which are some of SIDES.
+def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
+    """Return the halves of a file, decoded now, in the order of `classes`, which are some of SIDES.
 
     Of a file that cannot be read both are the file itself, so that its next reader says why.
     """
@@ -39,4 +39,4 @@ def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[Pict
     except decode.Unreadable:
         contents = (file, file)
     for class_name in classes:
-        yield Picture(name, class_name, contents[SIDES.index(class_name)])
+        yield SourceImage(name, class_name, contents[SIDES.index(class_name)])

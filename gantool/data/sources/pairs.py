@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gantool.data import decode
 from gantool.data.sources.folders import digest, explore, keep
-from gantool.data.sources.images import SIDES, Picture, side_by_side
-from gantool.errors import FEW, DataError
+from gantool.data.sources.images import SIDES, SourceImage, side_by_side
+from gantool.errors import MAX_LISTED, DataError
 
-NAMED = 3  # files that the refusal of a folder names
+MAX_NAMED = 3  # files that the refusal of a folder names
 
 
 class Pairs:
@@ -52,16 +52,16 @@ class Pairs:
             pairs = self._partners({name: found[name] for name in self.classes})
             advice = f"a picture in {self.classes[0]} and its partner in {self.classes[1]} have to have the same name"
         if not pairs:
-            named = ", ".join(f"{name} ({reason})" for name, reason in self.problems[:NAMED])
-            more = f" and {len(self.problems) - NAMED} more" if len(self.problems) > NAMED else ""
+            named = ", ".join(f"{name} ({reason})" for name, reason in self.problems[:MAX_NAMED])
+            more = f" and {len(self.problems) - MAX_NAMED} more" if len(self.problems) > MAX_NAMED else ""
             raise DataError(f"{self.path}: no pair in it: {named}{more}; {advice}")
         self.names = sorted(pairs)
         self.files = {
             class_name: [pairs[name][place] for name in self.names] for place, class_name in enumerate(self.classes)
         }
 
-    def pictures(self, classes: Sequence[str]) -> Iterator[Picture]:
-        """Give each pair's pictures, one after the other, in the order of `classes`; halves are decoded as they come.
+    def images(self, classes: Sequence[str]) -> Iterator[SourceImage]:
+        """Return each pair's pictures, one after the other, in the order of `classes`; halves are decoded as they come.
 
         Files whose header is good may still be damaged: who decodes them has to leave out both pictures of a name.
         """
@@ -71,7 +71,7 @@ class Pairs:
             else:
                 for class_name in classes:
                     file = self.files[class_name][index]
-                    yield Picture(self._shown(file), class_name, file)
+                    yield SourceImage(self._shown(file), class_name, file)
 
     def fingerprint(self, classes: Sequence[str]) -> str:
         """Name the content by the place, size and time of every file that is half of a pair."""
@@ -96,8 +96,8 @@ class Pairs:
     def _partners(self, files: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, Path]]:
         sources, targets = (self._named(self.path / name, own) for name, own in files.items())
         source, target = self.classes
-        self._tell_orphans(sources, targets, target)
-        self._tell_orphans(targets, sources, source)
+        self._log_orphans(sources, targets, target)
+        self._log_orphans(targets, sources, source)
         pairs = {}
         for name, file in sources.items():
             partner = targets.get(name)
@@ -111,7 +111,7 @@ class Pairs:
                 self.problems.append((name, f"{one[1]}x{one[0]} in {source}, {other[1]}x{other[0]} in {target}"))
         return pairs
 
-    def _tell_orphans(self, own: Mapping[str, Path | None], others: Mapping[str, Path | None], other: str) -> None:
+    def _log_orphans(self, own: Mapping[str, Path | None], others: Mapping[str, Path | None], other: str) -> None:
         alike = {name.casefold(): name for name in others}
         for name, file in own.items():
             if file and name not in others:
@@ -119,7 +119,7 @@ class Pairs:
                 self._tell(file, f"no partner in {other}" + (f", where {near!r} differs in case" if near else ""))
 
     def _named(self, root: Path, files: Sequence[Path]) -> dict[str, Path | None]:
-        """Give each file's name below `root` without its ending; a name that several files have stands for none."""
+        """Return each file's name below `root` without its ending; a name that several files have stands for none."""
         named: dict[str, Path | None] = {}
         first: dict[str, Path] = {}
         for file in files:
@@ -133,7 +133,7 @@ class Pairs:
         return named
 
     def _size(self, file: Path) -> tuple[int, int] | None:
-        """Give height and width by the header, or None where it cannot be read, which is a problem."""
+        """Return height and width by the header, or None where it cannot be read, which is a problem."""
         try:
             return decode.native(file)[1:]
         except decode.Unreadable as error:
@@ -148,10 +148,12 @@ class Pairs:
 
 
 def _two(path: Path, known: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Give the source's and the target's class; raises DataError."""
+    """Return the source's and the target's class; raises DataError."""
     if wanted is None:
         if len(known) > 2:
-            shown = ", ".join(known[:FEW]) + (f" and {len(known) - FEW} more" if len(known) > FEW else "")
+            shown = ", ".join(known[:MAX_LISTED]) + (
+                f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
+            )
             raise DataError(
                 f"{path}: holds {len(known)} folders, {shown}; "
                 f"say which is the source and which the target with data.classes=[{known[0]}, {known[1]}]"

@@ -55,7 +55,7 @@ class TableSource:
     remotes: tuple[tuple[str, Remote], ...] = ()
 
     def here(self, root: Path) -> bool:
-        """Tell whether nothing has to be downloaded."""
+        """Return whether nothing has to be downloaded."""
         return all((root / need).exists() for need in self.needs)
 
     def fetch(self, root: Path, progress: Progress | None = None) -> None:
@@ -65,7 +65,7 @@ class TableSource:
 
 
 def load(name: str, root: Path, share: float) -> Table:
-    """Give the table of that name.
+    """Return the table of that name.
 
     Args:
         name: one of `TABLES`.
@@ -179,7 +179,7 @@ COUNT, SEED = 4000, 1994
 
 
 def chance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the chance of people of `income` to earn over 50K, which is the whole rule.
+    """Return the chance of people of `income` to earn over 50K, which is the whole rule.
 
     The chance is 1 / (1 + exp(-score)), and the score the sum of
 
@@ -212,7 +212,7 @@ def chance(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _drawn(weights: Sequence[float], where: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Give the index that each number from 0 to 1 stands for, if each index has a part as long as its weight."""
+    """Return the index that each number from 0 to 1 stands for, if each index has a part as long as its weight."""
     ends = np.cumsum(weights)
     return np.searchsorted(ends / ends[-1], where, side="right")
 
@@ -270,7 +270,7 @@ def _cell(column: Column, value: float) -> str:
 
 
 def _every_few(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """Give a share of the rows of every class, spread evenly: the same ones in every run."""
+    """Return a share of the rows of every class, spread evenly: the same ones in every run."""
     chosen = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)

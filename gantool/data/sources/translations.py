@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gantool.data.sources import eggs
-from gantool.data.sources.images import Picture, side_by_side
+from gantool.data.sources.images import SourceImage, side_by_side
 from gantool.errors import DataError
 
-Pictures = Callable[[Path, Sequence[str]], Iterator[Picture]]
+ImageReader = Callable[[Path, Sequence[str]], Iterator[SourceImage]]
 
 SIDE = 64  # pixels of a crop
 EDGES = range(1000, 1400)  # the eggs that `egg_edges` draws; the dataset `eggs` has those from 0 to COUNT - 1
@@ -22,25 +22,25 @@ COLOURS = {"brown": range(2000, 2300), "blue": range(3000, 3300)}
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
-def egg_edges(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
+def egg_edges(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     """Rendered eggs, none of which is in `eggs`, each after the drawing of its edges."""
     content = {"edges": eggs.edges, "egg": eggs.render}
     for index in EDGES:
         for name in classes:
-            yield Picture(f"egg/{index}", name, content[name]("Egg", index))
+            yield SourceImage(f"egg/{index}", name, content[name]("Egg", index))
 
 
-def egg_colours(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
+def egg_colours(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     """Rendered eggs of two kinds; no egg is there in both, nor in `eggs`.
 
     What a translation should give is known: `render` draws the same index in the other kind.
     """
     for name in classes:
         for index in COLOURS[name]:
-            yield Picture(f"{name}/{index}", name, eggs.render("Egg", index, kind=name))
+            yield SourceImage(f"{name}/{index}", name, eggs.render("Egg", index, kind=name))
 
 
-def grass_gravel(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
+def grass_gravel(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     """Crops of a photograph of grass and of one of gravel.
 
     Neighbours overlap by half: of a crop that is held out, training has seen most in others.
@@ -48,10 +48,10 @@ def grass_gravel(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
     photos = _photos("grass_gravel")
     for name in classes:
         for place, crop in _crops(getattr(photos, name)(), SIDE // 2):
-            yield Picture(f"{name}/{place}", name, crop)
+            yield SourceImage(f"{name}/{place}", name, crop)
 
 
-def photo_colours(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
+def photo_colours(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     """Crops of four photographs, and of these at half their size, each after itself in grey.
 
     No two crops of one size overlap, but those of the other size show the same once more.
@@ -64,11 +64,11 @@ def photo_colours(_: Path, classes: Sequence[str]) -> Iterator[Picture]:
             for place, crop in _crops(np.asarray(image), SIDE):
                 content = {"grey": grey[place], "colour": crop}
                 for name in classes:
-                    yield Picture(f"{photo}{scale}/{place}", name, content[name])
+                    yield SourceImage(f"{photo}{scale}/{place}", name, content[name])
 
 
 def _photos(source: str) -> Any:
-    """Give the module of the photographs that come with scikit-image."""
+    """Return the module of the photographs that come with scikit-image."""
     try:
         from skimage import data
     except ImportError:
@@ -79,37 +79,37 @@ def _photos(source: str) -> Any:
 
 
 def _crops(pixels: NDArray[np.uint8], stride: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Give every square of SIDE whose corner is a multiple of `stride` away from the picture's, with its place."""
+    """Return every square of SIDE whose corner is a multiple of `stride` away from the picture's, with its place."""
     height, width = pixels.shape[:2]
     for row in range(0, height - SIDE + 1, stride):
         for column in range(0, width - SIDE + 1, stride):
             yield f"{row}-{column}", pixels[row : row + SIDE, column : column + SIDE]
 
 
-def fetched_pairs(name: str, folder: str) -> Pictures:
-    """Give what reads the training pairs of a set whose files are two pictures side by side.
+def fetched_pairs(name: str, folder: str) -> ImageReader:
+    """Return what reads the training pairs of a set whose files are two pictures side by side.
 
     Args:
         name: of the source, for messages.
         folder: holds `train`; below the data directory.
     """
 
-    def pictures(root: Path, classes: Sequence[str]) -> Iterator[Picture]:
+    def images(root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
         for file in _files(root / folder / "train", name):
             yield from side_by_side(file.stem, file, classes)
 
-    return pictures
+    return images
 
 
-def fetched_kinds(name: str, folder: str) -> Pictures:
-    """Give what reads the training pictures of a set of two kinds, A in `trainA` and B in `trainB`; as above."""
+def fetched_kinds(name: str, folder: str) -> ImageReader:
+    """Return what reads the training pictures of a set of two kinds, A in `trainA` and B in `trainB`; as above."""
 
-    def pictures(root: Path, classes: Sequence[str]) -> Iterator[Picture]:
+    def images(root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
         for kind in classes:
             for file in _files(root / folder / f"train{kind}", name):
-                yield Picture(f"{kind}/{file.name}", kind, file)
+                yield SourceImage(f"{kind}/{file.name}", kind, file)
 
-    return pictures
+    return images
 
 
 def _files(folder: Path, name: str) -> list[Path]:

@@ -38,9 +38,11 @@ _ALWAYS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study remembers; nobody reads Tune's snapshots
 }
 _BRIEF = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}  # a check's patience
-REACH = 3.0  # seconds in which a cluster has to answer
-LONGEST = 25  # letters of the folder that holds Ray's: a socket's path has at most 103, of which Ray's part takes 78
-FILLED = 0.9  # of a GPU's memory, at the most
+CONNECT_TIMEOUT = 3.0  # seconds in which a cluster has to answer
+MAX_FOLDER_LENGTH = (
+    25  # letters of the folder that holds Ray's: a socket's path has at most 103, of which Ray's part takes 78
+)
+MAX_GPU_SHARE = 0.9  # of a GPU's memory, at the most
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Slots:
     reason: str
 
     def sentence(self) -> str:
-        """Say it."""
+        """Log the sentence."""
         trials = "1 trial at once" if self.count == 1 else f"{self.count} trials at once"
         if not self.gpus:
             return f"{trials}: {self.reason}"
@@ -132,7 +134,7 @@ def _joined(address: str, handler: Any, verbose: bool, level: int, options: dict
 
 @contextlib.contextmanager
 def _private() -> Iterator[dict[str, Any]]:
-    """Give the options of a Ray that nobody else of this machine can use or read; clean up after it.
+    """Return the options of a Ray that nobody else of this machine can use or read; clean up after it.
 
     It listens on the loopback, asks for a random token, and keeps its files in a folder of the user's own.
 
@@ -169,7 +171,7 @@ def _short_folder() -> Path:
     """Make a folder for Ray's files, whose path leaves room for the name of a socket."""
     tried = []
     for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", str(Path.home())]):
-        if sys.platform != "win32" and len(parent) > LONGEST:
+        if sys.platform != "win32" and len(parent) > MAX_FOLDER_LENGTH:
             tried.append(f"{parent} is too long")
             continue
         try:
@@ -177,8 +179,8 @@ def _short_folder() -> Path:
         except OSError as error:
             tried.append(f"{parent} ({error.strerror})")
     raise ResourceError(
-        f"Ray needs a folder for its sockets, with a path of at most {LONGEST} letters: {'; '.join(tried)}; set TMPDIR "
-        "to one, or use --engine inline"
+        f"Ray needs a folder for its sockets, with a path of at most {MAX_FOLDER_LENGTH} letters: {'; '.join(tried)}; "
+        "set TMPDIR to one, or use --engine inline"
     )
 
 
@@ -238,7 +240,7 @@ def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | No
     if tune.trials_per_gpu:
         per_card, reason = tune.trials_per_gpu, f"tune.trials_per_gpu {tune.trials_per_gpu}"
     elif need:
-        fit = max(1, int(FILLED * need[1] / need[0]))
+        fit = max(1, int(MAX_GPU_SHARE * need[1] / need[0]))
         took = f"a trial takes {need[0] / 1e9:.1f} of {need[1] / 1e9:.0f} GB"
         per_card, reason = (fit, took) if fit < cores else (cores, f"{reason}; {took}")
     count = sum(min(node.cpus // cpus, node.gpus * per_card) for node in nodes)
@@ -266,7 +268,7 @@ def reach(address: str) -> None:
     if not colon or not host or "/" in host or not port.isdecimal() or int(port) > 65535:
         raise GantoolError(f"--address {address}: expected local, auto or HOST:PORT")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
     except OSError as error:
         said = error.strerror or str(error)
         raise NetworkError(
@@ -288,7 +290,7 @@ def _is_head(address: str) -> bool:
             env={**os.environ, **_BRIEF},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=10 * REACH,
+            timeout=10 * CONNECT_TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired:

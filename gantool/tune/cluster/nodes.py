@@ -19,12 +19,12 @@ from gantool.tune.cluster.connect import Node
 from gantool.tune.study import Study
 from gantool.tune.trials import TrialEnvironment
 
-STEPS = 3  # of training, after which a trial's memory is what it stays
-CONTEXT = 700e6  # bytes of a GPU that torch's libraries take in each process, beside its tensors
+PROBE_STEPS = 3  # of training, after which a trial's memory is what it stays
+CUDA_CONTEXT_BYTES = 700e6  # bytes of a GPU that torch's libraries take in each process, beside its tensors
 
 
 def agreed(nodes: list[Node], study: Study, place: TrialEnvironment) -> TrialEnvironment:
-    """Give the place that every machine of the cluster sees: the data directory's, or a copy of the data in the study.
+    """Return where every machine of the cluster finds the data: the data directory, or a copy in the study.
 
     Raises:
         ResourceError: a machine does not see the study's directory, or has another gantool, or none.
@@ -101,7 +101,7 @@ def _copied(study: Study, place: TrialEnvironment) -> TrialEnvironment:
 
 
 def _train_a_little(text: str, data_dir: str, store: str) -> tuple[int, int, str]:
-    """Give the bytes that training takes of this process's GPU, and the GPU's own; or why it cannot."""
+    """Return the bytes that training takes of this process's GPU, and the GPU's own; or why it cannot."""
     try:
         return *_taken(text, data_dir, store), ""
     except Exception as error:
@@ -123,7 +123,9 @@ def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
     trainer = Trainer(model, recipe.train, device)
     blank = model.blank(recipe.train.batch_size)
     batch = type(blank)(*(part.to(device) for part in blank))
-    for _ in range(STEPS):
+    for _ in range(PROBE_STEPS):
         trainer.step(batch)
     torch.cuda.synchronize()
-    return int(torch.cuda.max_memory_reserved() + CONTEXT), torch.cuda.get_device_properties(device).total_memory
+    return int(torch.cuda.max_memory_reserved() + CUDA_CONTEXT_BYTES), torch.cuda.get_device_properties(
+        device
+    ).total_memory

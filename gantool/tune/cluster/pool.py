@@ -54,7 +54,7 @@ def run_trials(trials: Trials, slots: Slots, objective: Objective) -> None:
 
 
 def _carried(objective: Objective) -> Any:
-    """Give the function that a worker calls with the configuration of each trial."""
+    """Return the function that a worker calls with the configuration of each trial."""
 
     def carry(config: dict[str, Any]) -> None:
         with contextlib.closing(objective(config, Path(config["stop"]).exists)) as results:
@@ -83,7 +83,7 @@ class StudySearch(Searcher):
         self.trials, self.stop = trials, stop
 
     def suggest(self, trial_id: str) -> Any:
-        """Give a trial's configuration, None while there is none, or that there will be no more."""
+        """Return a trial's configuration, None while there is none, or that there will be no more."""
         config = self.trials.next(trial_id)
         if config is not None:
             return {**config, "stop": self.stop}
@@ -132,23 +132,23 @@ class Ending(Stopper):
 
     def __init__(self, trials: Trials, stop: Path) -> None:
         self.trials, self.stop = trials, stop
-        self.asked = 0.0
+        self.stop_requested = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Leave single trials to the scheduler."""
         return False
 
     def stop_all(self) -> bool:
-        """Tell whether all trials end now."""
+        """Return whether all trials end now."""
         if not self.trials.stopping:
             return False
-        if not self.asked:
-            self.asked = time.monotonic()
+        if not self.stop_requested:
+            self.stop_requested = time.monotonic()
             try:
                 self.stop.touch()
             except OSError:  # a full disk: then they cannot save either
                 return True
-        return time.monotonic() - self.asked > GRACE
+        return time.monotonic() - self.stop_requested > GRACE
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
