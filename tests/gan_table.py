@@ -82,7 +82,8 @@ def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict
                     evaluator.request = other
                     again = {"fd_again": evaluator(gallery._make).metrics["fd"]}
                     evaluator.request = asked
-            yield {"epoch": epoch, "seconds": seconds, **again, **{name: metrics[name] for name in METRICS}}
+            known = {name: metrics[name] for name in METRICS if name in metrics}
+            yield {"epoch": epoch, "seconds": seconds, **again, **known}
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
