@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from gantool.data.tables import Table as Examples
@@ -55,7 +57,10 @@ def hint(command: str) -> None:
 
 def wide(rows: Table) -> None:
     """Print a table, in a pipe with lines as long as they have to be."""
-    (out if out.is_terminal else _Console(highlight=False, width=PIPED_COLUMNS, emoji=False)).print(rows)
+    if out.is_terminal:
+        out.print(rows, soft_wrap=False)
+    else:
+        _Console(highlight=False, width=PIPED_COLUMNS, emoji=False).print(rows)
 
 
 def number(value: float) -> str:
@@ -267,6 +272,54 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) ->
         made.add_column(heading, overflow="fold")
     for row in rows:
         made.add_row(*map(escape, row))
+    return made
+
+
+class Column(NamedTuple):
+    """A column of a table that is fitted to a terminal.
+
+    Args:
+        heading: its name.
+        right: whether numbers stand in it, which are justified to the right.
+        order: the columns with the highest number are left out first; one with 0 never is.
+        wraps: whether its text may take several lines.
+    """
+
+    heading: str
+    right: bool = False
+    order: int = 0
+    wraps: bool = False
+
+
+def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """Return a table of the columns that fit; no number is cut, and a line names the columns that are left out.
+
+    Args:
+        columns: all columns.
+        rows: a text with rich's markup for each column.
+        width: of the terminal.
+    """
+    widths = []
+    for index, column in enumerate(columns):
+        texts = [column.heading, *(Text.from_markup(row[index]).plain for row in rows)]
+        natural = max(map(cell_len, texts))
+        widths.append(min(natural, max(12, len(column.heading))) if column.wraps else natural)
+    kept = list(range(len(columns)))
+    while sum(widths[index] + 2 for index in kept) - 2 > width and any(columns[index].order for index in kept):
+        kept.remove(max(kept, key=lambda index: columns[index].order))
+    missing = ", ".join(column.heading for index, column in enumerate(columns) if index not in kept and column.heading)
+    caption = f"a wider terminal shows {missing}" if missing else None
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=caption, caption_justify="left")
+    for index in kept:
+        column = columns[index]
+        made.add_column(
+            escape(column.heading),
+            justify="right" if column.right else "left",
+            no_wrap=not column.wraps,
+            overflow="fold",
+        )
+    for row in rows:
+        made.add_row(*(row[index] for index in kept))
     return made
 
 

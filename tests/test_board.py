@@ -6,13 +6,17 @@ import io
 import json
 import re
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from screens import Terminal
 from test_search import BETA, RATE, bowl, made, planned, quick, rows, run, tiny
 
 from gantool import terminal as show
+from gantool.training import engine
 from gantool.tune.board import Board, Row, sparkline
+from gantool.tune.race import Confirmed
 from gantool.tune.study import Study
 from gantool.tune.trials import TrialEnvironment, Trials
 
@@ -31,7 +35,7 @@ def terminal(monkeypatch):
 def drawn(board):
     """The picture as it is on the screen at this moment."""
     console = Console(width=140, file=io.StringIO())
-    console.print(board._picture())
+    console.print(board._image())
     return console.file.getvalue()
 
 
@@ -382,3 +386,30 @@ def test_it_is_said_what_new_seeds_are_for(data_dir, tmp_path, logged):
     assert lines[3].endswith("; lowest fd 6.500 (trial 3, one seed); new seeds choose among trials 3, 2")
     assert any(line.endswith("; new seeds compare trial 3 with your recipe") for line in lines)
     assert lines[-1].endswith("; trial 3: fd 6.500, your recipe: 9.500, 2 seeds each")
+
+
+EGGS = [  # label, state, fd, epoch, lr, betas.0, betas.1, latent_dim, r1, diagnoses
+    ("0", "complete", 52.71, 20, 2e-4, 0.5, 0.999, 100, 0.0, ()),
+    ("1", "complete", 74.62, 20, 6.23e-5, 0.8123, 0.9995, 17, 0.0, ("mode-collapse",)),
+    ("2", "pruned", 1234.5, 5, 1.91e-3, 0.05, 0.91, 200, 10.0, ()),
+    ("7", "complete", 36.05, 20, 4.5e-4, 0.31, 0.9911, 64, 10.0, ()),
+    ("11", "fail", float("inf"), 3, 1.99e-3, 0.0, 0.9, 16, 10.0, ()),
+]
+KEYS = ("train.optimizer.lr", "train.optimizer.betas.0", "train.optimizer.betas.1", "model.latent_dim", "loss.r1")
+
+
+@pytest.mark.parametrize("width", [50, 80, 120, 200])
+def test_the_table_of_trials_looks_as_in_the_golden_file_and_no_number_is_cut(width, monkeypatch):
+    screen = Terminal(width)
+    monkeypatch.setattr(show, "out", screen.console)
+    board = Board(engine.open_recipe("cgan_egg"))
+    board.own, board.winner = "0", "7"
+    board.confirmed = {"7": Confirmed(7, (18.9, 20.1, 19.4, 19.0)), "0": Confirmed(0, (36.2, 35.1, 37.9, 36.6))}
+    for label, state, score, epoch, *values, codes in EGGS:
+        why = "diverged: a loss became nan" if state == "fail" else ""
+        given = dict(zip(KEYS, values, strict=True))
+        scores = [score * 3, score * 2, score] if score < 1000 else []
+        board.rows[label] = Row(label, given, state, score, epoch, scores, why, codes, epochs=20)
+    board._print(board._table(list(board.rows.values())))
+    text = "\n".join(screen.lines()) + "\n"
+    assert text == (Path(__file__).parent / "golden" / f"trials-{width}.txt").read_text(encoding="utf-8")

@@ -75,7 +75,7 @@ def trace(build: Callable[[], Model], device: str = "meta", images: int = 2) -> 
                 name, module, got = current[-1]
                 if images == 1 and isinstance(module, _BatchNorm):
                     raise RecipeError(
-                        f"train.batch_size: {name} ({type(module).__name__}) cannot learn from 1 image; use 2 or more"
+                        f"train.batch_size: {name} ({_kind(module)}) cannot learn from 1 image; use 2 or more"
                     ) from None
                 raise ShapeError(_misfit(name, module, got, layers, error)) from None
     return layers
@@ -163,7 +163,12 @@ def _layer(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple
     network, _, layer = name.partition(".")
     count = sum(parameter.numel() for parameter in module.parameters())
     formula = _formula(module, inputs, outputs, count)
-    return Layer(network, layer, type(module).__name__, inputs, outputs, count, formula)
+    return Layer(network, layer, _kind(module), inputs, outputs, count, formula)
+
+
+def _kind(module: nn.Module) -> str:
+    """Return what a layer computes by torch's name: `FastConv2d` computes the same as `Conv2d`."""
+    return type(module).__name__.removeprefix("Fast")
 
 
 def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...], count: int) -> str:
@@ -247,7 +252,7 @@ def _numbers(module: Any, axis: int) -> tuple[int, int, float, int]:
 def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception) -> str:
     """Return which layer failed, the shape that it expected, the shape that it got, and where that came from."""
     source = f" from {layers[-1].network}.{layers[-1].layer} ({layers[-1].kind})" if layers else ""
-    place, shape = f"{name} ({type(module).__name__})", "x".join(map(str, got))
+    place, shape = f"{name} ({_kind(module)})", "x".join(map(str, got))
     if isinstance(module, nn.Linear) and got and got[-1] != module.in_features:
         return f"{place}: wants {module.in_features} numbers, got {shape}{source}"
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from optuna.trial import TrialState
 from rich.console import Group, RenderableType
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WIDE_COLUMNS = 100  # columns of a terminal from which epochs and sparklines have a place
 TOP_TRIALS = 10  # trials in the table while the search runs
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red"}
@@ -288,40 +287,47 @@ class Board:
         return f", about {terminal.duration(min(left, self.trials.allowed_seconds()))} left"
 
     def _table(self, rows: list[Row] | None) -> Table:
+        """Return the table of trials: the best ones while the search runs, or all of `rows` at its end."""
         ended = [row for row in self.rows.values() if row.state != "running" and not row.again]
         chosen = sorted(ended if rows is None else rows, key=_rank)
-        table = Table(box=None, pad_edge=False)
-        keys = list(self.tune.space) if self.tune else []
-        confirmed = self.confirmed
-        seeds = ["new seeds"] if confirmed else []
         console = terminal.err if rows is None else terminal.out
-        wide = console.width >= WIDE_COLUMNS or (rows is not None and not console.is_terminal)
-        spare = ("epoch", "") if wide else ()  # the last is the sparkline
-        for heading in ("trial", self._metric, *seeds, *spare, *names(keys).values(), "state"):
-            right = heading in {"trial", self._metric, "epoch", *seeds}
-            justify: Literal["left", "right"] = "right" if right else "left"
-            table.add_column(escape(heading), justify=justify, no_wrap=heading != "state", overflow="fold")
+        confirmed = self.confirmed
         if confirmed:
             order = list(confirmed)
             chosen.sort(key=lambda row: order.index(row.label) if row.label in confirmed else len(order))
-        for row in chosen if rows is not None else chosen[:TOP_TRIALS]:
-            colour = _COLOURS[row.state]
-            words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
-            one = confirmed.get(row.label)
-            marks = ["winner"] if row.label == self.winner and rows is not None else []
-            marks += ["your recipe"] if row.label == self.own else []
-            told = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
-            count = f" ({len(one.values)})" if one and wide and math.isfinite(one.mean) else ""
-            spread = [f"{one or ''}{count}"] if confirmed else []
-            table.add_row(
-                row.label,
-                terminal.number(row.best) if math.isfinite(row.best) else "",
-                *spread,
-                *((f"{row.reached()}/{row.epochs}", sparkline(row.scores)) if wide else ()),
-                *(_value(row.values.get(key, "")) for key in keys),
-                f"[{colour}]{escape(told)}[/]",
-            )
-        return table
+        keys = list(self.tune.space) if self.tune else []
+        columns = [
+            terminal.Column("trial", right=True),
+            terminal.Column(self._metric, right=True),
+            *([terminal.Column("new seeds", right=True, order=1)] if confirmed else []),
+            terminal.Column("epoch", right=True, order=len(keys) + 2),
+            terminal.Column("", order=len(keys) + 3),  # the sparkline
+            *(terminal.Column(name, order=2 + index) for index, name in enumerate(names(keys).values())),
+            terminal.Column("state", wraps=True),
+        ]
+        cells = [
+            self._cells(row, keys, final=rows is not None)
+            for row in (chosen if rows is not None else chosen[:TOP_TRIALS])
+        ]
+        return terminal.fitted(columns, cells, console.width if console.is_terminal else terminal.PIPED_COLUMNS)
+
+    def _cells(self, row: Row, keys: list[str], *, final: bool) -> list[str]:
+        """Return the cells of a trial, with markup."""
+        words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
+        one = self.confirmed.get(row.label)
+        marks = ["winner"] if row.label == self.winner and final else []
+        marks += ["your recipe"] if row.label == self.own else []
+        state = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
+        count = f" ({len(one.values)})" if one and math.isfinite(one.mean) else ""
+        return [
+            escape(row.label),
+            terminal.number(row.best) if math.isfinite(row.best) else "",
+            *([f"{one or ''}{count}"] if self.confirmed else []),
+            f"{row.reached()}/{row.epochs}",
+            sparkline(row.scores),
+            *(escape(_value(row.values.get(key, ""))) for key in keys),
+            f"[{_COLOURS[row.state]}]{escape(state)}[/]",
+        ]
 
 
 def sparkline(scores: list[float], width: int = 8) -> str:
