@@ -81,15 +81,14 @@ def place(file, line):
     return f"{file.relative_to(ROOT).as_posix()}:{line}"
 
 
-def test_the_sentence_names_every_folder_and_stands_in_design_and_readme():
+def test_the_sentence_names_every_folder_and_stands_in_design():
     folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
     assert folders == set(LEVELS)
     assert SINGLE_FILES == "single files"
     assert LEVELS["recipe"] < LEVELS["data"] == LEVELS["models"] < LEVELS["metrics"] < LEVELS["cli"]
     if not (ROOT.parent / "docs").is_dir():
         pytest.skip("an installed package has no docs")
-    for text in ("docs/design.md", "README.md"):
-        assert SENTENCE in " ".join((ROOT.parent / text).read_text(encoding="utf-8").split()).lower()
+    assert SENTENCE in " ".join((ROOT.parent / "docs/design.md").read_text(encoding="utf-8").split()).lower()
 
 
 def test_imports_name_only_what_stands_before():

@@ -14,18 +14,20 @@ Betas = tuple[Fraction, Fraction]
 
 
 class Data(Block):
-    """What is trained on.
+    """The training data.
 
     Args:
-        source: a source's name (`gantool data list`), or a path to a folder of images or an archive of one.
-        size: pixels on a side, or [height, width]; other sizes are resized and centre-cropped. null for a table.
-        channels: 1 grey, 3 colour; null for what the source has.
-        classes: names of the classes to keep, in the order of their labels; null for all. Of pictures that are
-            translated, the kind to translate from and the kind to translate to.
-        folder: look in this folder of the source only, such as `valid`.
-        held_out: share of the pictures that training never sees, at least 12 of them; `loader.split` says which.
-        flip: mirror half of the pictures, left to right, in training.
-        jitter: pixels by which pictures are enlarged in training, before a window of their size is cut at random.
+        source: name of a dataset (`gantool data list`), or path to a folder of images or to an archive of one.
+        size: pixels on a side, or [height, width]. Images of other sizes are resized and centre-cropped. null for a
+            table.
+        channels: 1 for grey, 3 for colour; null keeps the channels of the source.
+        classes: names of the classes to keep, in the order of their labels; null keeps all. A model that translates
+            images reads them as [from, to].
+        folder: use this folder of the source only, such as `valid`.
+        held_out: share of the images that training never sees, but at least 12 images. 0 holds out none. No image is
+            held out if fewer than 8 would be left.
+        flip: mirror half of the images, left to right, in training.
+        jitter: pixels by which images are enlarged in training, before a window of their size is cut at random.
     """
 
     source: Annotated[str, MinLen(1)]
@@ -55,13 +57,13 @@ class Data(Block):
 
 
 class Optimizer(Block):
-    """What moves every player's weights.
+    """The optimizer of all players, which are the networks that are trained.
 
     Args:
         name: `adam` (Kingma and Ba 2015, arXiv:1412.6980), or `sgd`, stochastic gradient descent.
         lr: learning rate.
-        betas: of adam: decay of the running means of the gradient and of its square.
-        momentum: of sgd: share of the last step that is added to the next.
+        betas: for `adam`: decay of the running means of the gradient and of its square.
+        momentum: for `sgd`: share of the last step that is added to the next.
     """
 
     name: Literal["adam", "sgd"] = "adam"
@@ -71,38 +73,45 @@ class Optimizer(Block):
 
 
 class PlayerOptimizer(Block):
-    """What one player's optimizer does differently; null keeps `train.optimizer`."""
+    """Settings of one player that replace those of `train.optimizer`.
+
+    Args:
+        lr: learning rate; null takes that of `train.optimizer`.
+        betas: for `adam`; null takes those of `train.optimizer`.
+    """
 
     lr: LearningRate | None = None
     betas: Betas | None = None
 
 
 class Train(Block):
-    """How training goes.
+    """Settings of the training.
 
     Args:
         epochs: passes over the data.
         batch_size: images in a step. The last, smaller batch of an epoch is left out unless it is the only one.
         seed: decides the first weights, the order of the data, latents and dropout.
-        optimizer: what moves every player's weights.
-        generator: what the generator's optimizer does differently.
-        discriminator: what the discriminator's optimizer does differently.
-        threads: processor threads that training computes with; null takes one for each core. Other numbers add up in
-            another order, so that losses differ in their last digits. Give a number to get equal logs on machines of
-            one kind with other numbers of cores. A resumed run keeps the number that it was started with.
-        decay_after: epochs at the whole learning rate, which then falls evenly to 0 at the end of the last one; null
-            never lowers it.
-        ema: how much of the running mean of the generator's weights, which then makes the pictures, is kept in a
-            step, such as 0.999; null makes them with the weights themselves.
+        optimizer: the optimizer of all players.
+        generator: settings of the generator that replace those of `train.optimizer`.
+        discriminator: settings of the discriminator that replace those of `train.optimizer`.
+        threads: processor threads of the training; null takes one for each core. Losses differ in their last digits
+            between numbers of threads. Set a number to get equal logs on machines of one kind with other numbers of
+            cores. A resumed run keeps the number that it was started with.
+        decay_after: epochs at the full learning rate, which then falls linearly to 0 at the end of the last epoch;
+            null keeps the rate constant.
+        ema: share of the running mean of the generator's weights that a step keeps, such as 0.999. Images are then
+            generated with this mean. null generates them with the weights themselves.
         evaluate_every: epochs between measurements; the first and the last epoch are always measured. null measures
-            after the first epoch, after 1, 2, 5, 10, 20, 35, 50, 75 and 100 % of the epochs, and evenly between, up to
-            100 times, as long as all measurements together are predicted to cost at most a tenth of the training. The
-            prediction is for one processor core and the same on every machine.
+            after the first epoch, after 1, 2, 5, 10, 20, 35, 50, 75 and 100 % of the epochs, and at evenly spaced
+            epochs between them. There are up to 100 measurements as long as all of them together are predicted to
+            take at most a tenth of the training. The prediction is for one processor core and uses no clock, so it is
+            the same on every machine.
         evaluate_images: generated images in a measurement.
-        extractors: what turns images into features for `fd` and the rest; `auto` takes `rand` and `texture` and, from
-            60 images on, `pretext`, and reports a `judge`'s numbers beside them where there are labels to learn.
-        checkpoint_every: epochs between checkpoints to go on from; the last epoch always has one.
-        keep_every: epochs between checkpoints that are kept for ever; 0 keeps none but the best and the last two.
+        extractors: networks and filters that turn images into the features of `fd` and of the other metrics. `auto`
+            takes `rand` and `texture`; with 60 images or more also `pretext`, and with 250 images or more of two or
+            more classes also `judge`. The last two are left out if they learned too little.
+        checkpoint_every: epochs between the checkpoints that a run resumes from; the last epoch always has one.
+        keep_every: epochs between checkpoints that are never deleted; 0 keeps only the best and the last two.
     """
 
     epochs: Count
@@ -165,11 +174,11 @@ class Range(Block):
 
 
 class Choice(Block):
-    """A list of values to choose from; a plain list is one too.
+    """A list of values without an order. A plain list is a choice too.
 
     Args:
-        choice: the values, which have no order.
-        when: see `Range`.
+        choice: the values.
+        when: as for a range.
     """
 
     choice: Annotated[list[Scalar], MinLen(1)]
@@ -192,13 +201,13 @@ Searched = Annotated[
 
 
 class Confirm(Block):
-    """Training the best trials again with new seeds, to tell whether the best setting beats the recipe's own values.
+    """Trainings with new seeds, which decide whether the best setting is better than the recipe's own values.
 
     Args:
-        top: trials of which two new seeds choose the contender.
-        seeds: with which the contender and the recipe's own values are then trained, at the most; fewer where the
-            verdict is clear before. With fewer than 4 there is none.
-        epochs: of each of these trainings; null for `tune.epochs`.
+        top: number of best trials that are trained with two new seeds. The best of them becomes the contender.
+        seeds: the largest number of further seeds with which the contender and the recipe's own values are trained.
+            They stop earlier if the verdict is clear. The verdict is never `better` with fewer than 4.
+        epochs: length of each of these trainings; null takes `tune.epochs`.
     """
 
     top: Annotated[int, Interval(ge=1, le=100)] = 3
@@ -207,29 +216,29 @@ class Confirm(Block):
 
 
 class Tune(Block):
-    """What `gantool tune` searches.
+    """Settings of a search with `gantool tune`.
 
     Args:
-        metric: what is minimised, and decides which checkpoint of a run is the best; null is `fd`, and `error` (1 -
-            accuracy) for a game of one player.
-        trials: configurations to try; the first is the recipe's own.
-        hours: of wall time that the search may take, in all of its starts; null for as many as it needs.
-        gpu_hours: of GPUs that its trials may use; null for as many as they need.
-        epochs: passes over the data of a trial that is not stopped early; null for `train.epochs`.
-        seed: decides what is tried.
-        sampler: what chooses the next trial by the earlier ones.
-        pruner: what stops a trial that is worse than others were at its epoch; `ratio` is gantool's own, the others
-            are Optuna's.
-        deterministic: the same seed tries the same values, however fast each trial is; trials start in batches.
-        parallel: trials at once, at the most; null for as many as there is room for.
+        metric: the metric that is minimised. It also decides which checkpoint of a run is the best. null takes `fd`,
+            or `error` (1 - accuracy) for a classifier.
+        trials: settings to try; the first trial has the recipe's own values.
+        hours: wall time that the search may take, in all of its starts together; null sets no limit.
+        gpu_hours: GPU time that its trials may take; null sets no limit.
+        epochs: length of a trial that is not stopped early; null takes `train.epochs`.
+        seed: decides which values are tried.
+        sampler: chooses the values of the next trial from the results of earlier ones; from Optuna.
+        pruner: stops a trial that is worse than others were at its epoch. `ratio` is gantool's own, the others are
+            Optuna's.
+        deterministic: the same seed tries the same values, however fast each trial is. Trials start in batches.
+        parallel: the largest number of trials at once; null runs as many as there is room for.
         cpus_per_trial: cores of each trial, and its threads.
-        trials_per_gpu: trials that share a GPU; null for as many as fit by the memory that one takes.
-        confirm: how the best ones are trained again; null leaves it out.
-        finish: epochs to which the winner and the recipe's own values are trained on when the search is over; `full` is
-            `train.epochs`; null leaves that out.
-        storage: address of the database that keeps the study, such as postgresql://user@host/studies; null for a
+        trials_per_gpu: trials that share a GPU; null measures the memory of one trial and takes as many as fit.
+        confirm: how the best trials are trained again; null leaves this out.
+        finish: epochs to which the winner and the recipe's own values are trained when the search is over. `full` is
+            `train.epochs`; null leaves this out.
+        storage: address of the database that keeps the study, such as postgresql://user@host/studies; null takes a
             file in the study's directory.
-        space: dotted recipe keys, each with a range or a list of choices.
+        space: dotted keys of the recipe, each with a range, a choice or a list of values.
     """
 
     metric: Literal["fd", "fd_rand", "fd_texture", "fd_pretext", "fd_judge", "error"] | None = None
