@@ -43,7 +43,6 @@ from gantool.metrics import distances
 from gantool.metrics.evaluate import features
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_views
-from gantool.metrics.pixels import sliced_wasserstein
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.load import dump
 from gantool.runs import Run
@@ -198,9 +197,9 @@ def training(names: list[str], epochs: float) -> bool:
 
 METRICS = {
     # shape: milliseconds of one thread for 1,000 images that a measurement may take
-    (1, 14, 14): {"rand": 118, "texture": 30, "learned": 76, "sliced Wasserstein": 2100},
-    (1, 28, 28): {"rand": 329, "texture": 60, "learned": 203, "sliced Wasserstein": 3500},
-    (3, 64, 64): {"rand": 2140, "texture": 200, "learned": 1390, "sliced Wasserstein": 8650},
+    (1, 14, 14): {"rand": 118, "texture": 30, "learned": 76},
+    (1, 28, 28): {"rand": 329, "texture": 60, "learned": 203},
+    (3, 64, 64): {"rand": 2140, "texture": 200, "learned": 1390},
 }
 STATISTICS = {
     "fd": 2.4,
@@ -242,11 +241,6 @@ def measuring() -> bool:
                 f"{name} pretext or judge",
                 milliseconds(lambda extractor=learned, fake=fake: features(extractor, fake)),
                 goals["learned"],
-            ),
-            (
-                f"{name} sliced Wasserstein",
-                milliseconds(lambda real=real, fake=fake: sliced_wasserstein(to_float(real), to_float(fake)), 1),
-                goals["sliced Wasserstein"],
             ),
         ]
     one, other = (torch.randn(1000, 64, generator=generator) for _ in range(2))

@@ -26,7 +26,7 @@ from gantool.data.loader import ImageLoader, split
 from gantool.data.prepare import prepare
 from gantool.data.sources.eggs import factors, render
 from gantool.images import to_float, to_uint8
-from gantool.metrics import distances, pixels
+from gantool.metrics import distances
 from gantool.metrics.evaluate import Evaluator, combined, features
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 from gantool.metrics.learned import learn_labels, learn_views
@@ -218,7 +218,6 @@ def _row(evaluator: Evaluator, reality: ReferenceSet, fake: Tensor) -> dict[str,
         "1-NN rand": found["nearest_neighbour"],
         "coverage rand": -found["coverage"],
         "density rand": -distances.density_coverage(real[:count], made[:count]).density,
-        "sliced Wasserstein": pixels.sliced_wasserstein(to_float(reality.train[:count]), to_float(fake[:count])),
     }
 
 

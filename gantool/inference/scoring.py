@@ -42,7 +42,6 @@ METRICS = {
     "nearest_neighbour": "how well the nearest image tells generated from real: 0.5 is perfect, below it are copies",
     "copying": "C_T: below 0 nearer to training images than unseen real ones are, above 0 farther; below -3 is copying",
     "support": "about how many different images there are, by counting near twins",
-    "sliced_wasserstein": "sliced Wasserstein distance of local patches, times 1000",
     "precision": "for information: share of generated images inside of the real ones' region",
     "recall": "for information: share of real images inside of the generated ones' region",
     "density": "for information: how densely real images surround the generated ones",
@@ -276,10 +275,6 @@ def _values(
         rows["fd"] = [rows["fd"][0]._replace(deviation=found["fd_deviation"])]
         rows["fd"] += [Value(f"fd_{name}", found[f"fd_{name}"], perfect["fd"]) for name in evaluator.extractors]
 
-    def wasserstein() -> list[Value]:
-        some = [to_float(part[:count]) for part in (evaluator.reality.train, fake)]
-        return [Value("sliced_wasserstein", pixels.sliced_wasserstein(some[0], some[1]))]
-
     def inception_score() -> list[Value]:
         sets = [probabilities(judge, part) for part in (fake, evaluator.reality.train)] if judge else []
         return [Value("inception_score", *map(distances.inception_score, sets))] if sets else []
@@ -292,7 +287,6 @@ def _values(
     more: dict[str, Callable[[], list[Value]]] = {
         "fd_v1": lambda: [Value("fd_v1", evaluator.first_version(found))],
         "kd": lambda: [Value("kd", distances.kernel_distance(real, made), 0.0)],
-        "sliced_wasserstein": wasserstein,
         "precision": lambda: [Value("precision", distances.precision_recall(*parts).precision)],
         "recall": lambda: [Value("recall", distances.precision_recall(*parts).recall)],
         "density": lambda: [Value("density", distances.density_coverage(*parts).density, 1.0)],
