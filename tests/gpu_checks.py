@@ -395,7 +395,7 @@ def deterministic():
 
 def as_on_a_gpu(device):
     """Compute transposed convolutions as on a GPU, where the CPU stands in for one: its own way is another."""
-    return mock.patch.object(blocks, "FEW", 0) if device.type == "cpu" else contextlib.nullcontext()
+    return mock.patch.object(blocks, "FEW_CHANNELS", 0) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def train_alone(child, device):

@@ -108,7 +108,7 @@ def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_a
 def test_labels_come_as_often_as_among_the_real_images():
     data = store(count=1000, classes=4)
     wanted = np.bincount(data.labels, minlength=4) / 1000
-    found = np.bincount(evaluator(data, 4000).asked.labels, minlength=4) / 4000
+    found = np.bincount(evaluator(data, 4000).request.labels, minlength=4) / 4000
     np.testing.assert_allclose(found, wanted, atol=0.03)
 
 

@@ -404,15 +404,15 @@ def phase(study: Path) -> str:
     return ""
 
 
-def told_of(study: Path) -> dict:
+def told_of(path: Path) -> dict:
     """Return what a study says, without what depends on how fast it went."""
-    study = Study(study)
+    study = Study(path)
     runs = {(run.user_attrs["of"], run.user_attrs.get("seed")): run.value for run in [*study.runs(), *study.finishes()]}
     return {
         "verdict": study.verdict(),
         "runs": runs,
         "winner": study.winner().number,
-        "run": Run.open(str(study)).path.name,
+        "run": Run.open(str(path)).path.name,
     }
 
 

@@ -22,18 +22,18 @@ posix = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 HOLD = """
 import sys, time
 from pathlib import Path
-from gantool.files import alone
-with alone(Path(sys.argv[1])):
+from gantool.files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 COUNT = """
 import sys
 from pathlib import Path
-from gantool.files import alone
+from gantool.files import exclusive_lock
 number = Path(sys.argv[2])
 for _ in range(50):
-    with alone(Path(sys.argv[1]), wait=30):
+    with exclusive_lock(Path(sys.argv[1]), wait=30):
         number.write_text(str(int(number.read_text()) + 1))
 """
 

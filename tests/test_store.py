@@ -166,7 +166,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
         import resource, signal, sys
         from pathlib import Path
         import numpy as np
-        from gantool.batches import DataSpec
+        from gantool.batches import ImageSpec
         from gantool.data.store import Item, build_store
         from gantool.errors import ResourceError
 
@@ -174,7 +174,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         one = np.zeros((3, 40, 40), np.uint8)
         try:
-            build_store(Path(sys.argv[1]), (Item("", 0, one) for _ in range(50)), DataSpec(3, 40, 40), {"source": "x"})
+            build_store(Path(sys.argv[1]), (Item("", 0, one) for _ in range(50)), ImageSpec(3, 40, 40), {"source": "x"})
         except ResourceError as error:
             print(error)
     """
@@ -189,7 +189,7 @@ SLOW = """
     import sys, time
     from pathlib import Path
     import numpy as np
-    from gantool.batches import DataSpec
+    from gantool.batches import ImageSpec
     from gantool.data.store import Item, build_store
 
     def items():
@@ -199,7 +199,7 @@ SLOW = """
                 sys.stdin.readline()
             yield Item(str(index), 0, np.full((1, 9, 9), index % 256, np.uint8))
 
-    store = build_store(Path(sys.argv[1]), items(), DataSpec(1, 9, 9), {"source": "x"})
+    store = build_store(Path(sys.argv[1]), items(), ImageSpec(1, 9, 9), {"source": "x"})
     print(len(store), int(store.images[299, 0, 0, 0]), flush=True)
 """
 

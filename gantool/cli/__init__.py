@@ -70,8 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         try:
-            with _logged():
-                app(arguments)
+            app(arguments)
         finally:
             if sys.stdout:  # None where it was closed before the start
                 sys.stdout.flush()
@@ -89,9 +88,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     """Train, search, sample and understand generative adversarial networks."""
+    context.with_resource(_logged())
     if show_version:
         from gantool import __version__
 

@@ -79,7 +79,7 @@ class Slots:
     reason: str
 
     def sentence(self) -> str:
-        """Log the sentence."""
+        """Return the number of trials at once, and the reason, as a sentence."""
         trials = "1 trial at once" if self.count == 1 else f"{self.count} trials at once"
         if not self.gpus:
             return f"{trials}: {self.reason}"

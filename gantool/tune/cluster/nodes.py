@@ -34,7 +34,7 @@ def agreed(nodes: list[Node], study: Study, place: TrialEnvironment) -> TrialEnv
     sees_all = True
     for node in nodes:
         try:
-            version, study, data = _on(node, 0, _look, str(study.path / STUDY), place.store)
+            version, sees_study, data = _on(node, 0, _look, str(study.path / STUDY), place.store)
         except Exception as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ResourceError(
@@ -44,7 +44,7 @@ def agreed(nodes: list[Node], study: Study, place: TrialEnvironment) -> TrialEnv
             raise ResourceError(
                 f"{node.name}: has gantool {version}, but this is {gantool.__version__}; install the same on both"
             )
-        if not study:
+        if not sees_study:
             raise ResourceError(
                 f"{node.name}: does not see {study.path}; name a directory with --out that all machines share"
             )
