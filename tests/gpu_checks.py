@@ -355,7 +355,7 @@ def exact_step(trainer, batch, seed):
 
 def numbers_of(trainer):
     """Return all weights, buffers and running means of a trainer by name."""
-    parts = [trainer.model, *([trainer.average] if trainer.average else [])]
+    parts = [trainer.model, *([trainer.ema_generator] if trainer.ema_generator else [])]
     named = [(f"{index}.{name}", part) for index, own in enumerate(parts) for name, part in tensors(own)]
     return {name: part.detach().double().cpu() for name, part in named}
 

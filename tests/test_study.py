@@ -242,14 +242,14 @@ def test_when_its_hours_are_spent_a_search_ends_well_and_goes_on_with_more(data_
     assert study.search.user_attrs["seconds"] >= spent
 
 
-def test_a_search_that_is_done_does_not_ask_for_more_hours(data_dir, tmp_path, capsys):
+def test_a_search_that_is_done_does_not_ask_for_more_hours(data_dir, tmp_path, logged):
     def score(recipe, epoch):
         time.sleep(1.05 if epoch == 4 else 0)
         return bowl(recipe, epoch)
 
     study = run(tiny(tune__trials=1, tune__hours=1 / 3600), tmp_path / "s", data_dir, quick(score))
     assert states(study) == ["COMPLETE"]
-    assert "is spent" not in "".join(capsys.readouterr())
+    assert "is spent" not in "".join(logged)
 
 
 def test_hours_of_gpus_are_counted_for_what_ended_and_what_runs_and_in_all_starts(data_dir, tmp_path):
