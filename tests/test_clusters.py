@@ -188,7 +188,7 @@ def test_a_server_that_is_no_ray_is_refused_before_ray_waits_for_minutes(strange
     assert code == 6
     assert said == (
         f"error: --address {stranger}: what answers there is no head of a Ray cluster; check the port, which ray start "
-        "--head has named"
+        "--head has named, and set RAY_AUTH_MODE=token if the cluster asks for a token"
     )
     assert not Path("s").exists()
 
@@ -206,8 +206,9 @@ def test_rays_client_is_refused_with_what_works_in_its_place(data_dir, inside, c
     more = ("--out", str(inside / "s"), "--data-dir", str(data_dir))
     assert refused(capfd, "--address", "ray://127.0.0.1:10001", *more) == (
         2,
-        "error: --address ray://127.0.0.1:10001: Ray's client is not used; on a machine of the cluster use --address "
-        "auto, from outside submit the same command with: ray job submit",
+        "error: --address ray://127.0.0.1:10001: gantool does not use Ray's client; on a machine of the cluster use "
+        "--address auto, or from outside: ray job submit --address http://HEAD:8265 -- gantool tune RECIPE --address "
+        "auto",
     )
     assert not (inside / "s").exists()
 

@@ -261,8 +261,8 @@ def reach(address: str) -> None:
         return
     if address.startswith("ray://"):
         raise GantoolError(
-            f"--address {address}: Ray's client is not used; on a machine of the cluster use --address auto, from "
-            "outside submit the same command with: ray job submit"
+            f"--address {address}: gantool does not use Ray's client; on a machine of the cluster use --address auto, "
+            "or from outside: ray job submit --address http://HEAD:8265 -- gantool tune RECIPE --address auto"
         )
     host, colon, port = address.rpartition(":")
     if not colon or not host or "/" in host or not port.isdecimal() or int(port) > 65535:
@@ -277,7 +277,7 @@ def reach(address: str) -> None:
     if not _is_head(address):
         raise NetworkError(
             f"--address {address}: what answers there is no head of a Ray cluster; check the port, which ray start "
-            "--head has named"
+            "--head has named, and set RAY_AUTH_MODE=token if the cluster asks for a token"
         )
 
 
