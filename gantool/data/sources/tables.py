@@ -3,8 +3,8 @@
 Every column is brought to mean 0 and deviation 1 over the rows that are learned from, but those of truth tables are
 left as they are.
 
-`income` is made up, not a census: its people are drawn at random, and who earns how much follows `chance`. `adult` is
-the real table that it is modelled on, and has to be downloaded.
+`income` is made up, not a census: the people of `income.csv` were drawn at random, and who earns how much follows the
+rule in docs/own-data.md. `adult` is the real table that it is modelled on, and has to be downloaded.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gantool.data.tables import (
     _csv,
     _fitted,
     _numbered,
+    _ordered,
     _shown,
     _standardised,
     _values,
@@ -174,99 +175,25 @@ _PEOPLE = RowSpec(  # Adult's names, its spelling mistakes included; `?` is what
     ),
     ("<=50K", ">50K"),
 )  # fmt: skip
-_MARRIED = 6  # Married-civ-spouse
-COUNT, SEED = 4000, 1994
-
-
-def chance(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the chance of people of `income` to earn over 50K, which is the whole rule.
-
-    The chance is 1 / (1 + exp(-score)), and the score the sum of
-
-    * 0.7 for each step of education-num over 10,
-    * -((age - 50) / 12)**2, so that the best age is 50,
-    * 0.07 for each hour a week over 40,
-    * 2.6 for those who live with their wife or husband (Married-civ-spouse),
-    * 1 for each 1,500 of capital-gain,
-    * 0.2 for each place of the occupation after the first, Priv-house-serv,
-    * -3.7.
-
-    Sex, race and native country, and what is not named above, have no part in it. About 24 % earn over 50K. Who
-    knew the rule would be right about 89 % of all people, and nobody can do better: the rest is chance.
-
-    Shape:
-        values: [N, 14], as in the columns, not standardised -> [N], 0 to 1.
-    """
-    of = dict(zip((column.name for column in _PEOPLE.columns), values.T, strict=True))
-    score = (
-        0.7 * (of["education-num"] - 10)
-        - ((of["age"] - 50) / 12) ** 2
-        + 0.07 * (of["hours-per-week"] - 40)
-        + 2.6 * (of["marital-status"] == _MARRIED)
-        + of["capital-gain"] / 1500
-        + 0.2 * of["occupation"]
-        - 3.7
-    )
-    chances: NDArray[np.float64] = 1 / (1 + np.exp(-score))
-    return chances
-
-
-def _drawn(weights: Sequence[float], where: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the index that each number from 0 to 1 stands for, if each index has a part as long as its weight."""
-    ends = np.cumsum(weights)
-    return np.searchsorted(ends / ends[-1], where, side="right")
-
-
-def _people() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Draw people and what they earn: [N, 14], [N]. Shares are roughly those of the United States in 1994.
-
-    Nothing but `random` is drawn: numpy may change how it draws from any other distribution.
-    """
-    names = [column.name for column in _PEOPLE.columns]
-    drawn = np.random.default_rng(SEED).random((len(names) + 4, COUNT))
-    of = dict(zip([*names, "married", "amount", "usual", "income"], drawn, strict=True))
-    age = 17 + np.floor(68 * (1 - np.sqrt(of["age"])))
-    schools = (0.2, 0.5, 1, 2, 1.6, 2.9, 3.6, 1.3, 32, 22, 4.2, 3.3, 16.4, 5.3, 1.8, 1.3)
-    # Nobody has been to school for longer than since the age of 9; the young have never been divorced.
-    school = np.minimum(_drawn(schools, of["education"]) + 1, age - 9)
-    married = of["married"] < np.clip((age - 18) / 20, 0, 0.65)
-    single = _drawn((45, 33, 8, 10, 4), of["marital-status"] * np.clip((age - 17) / 25, 0.2, 1))
-    sex = of["sex"] < 2 / 3
-    alone = np.where(age < 25, 0, _drawn((10, 5, 30, 55), of["relationship"]))
-    occupations = (0.5, 10, 4.5, 3, 6.5, 5, 13, 0.1, 12, 2, 12, 3, 14, 14)
-    columns = {
-        "age": age,
-        "workclass": _drawn((0.02, 0.05, 75, 8, 4, 6.5, 4, 3), of["workclass"]),
-        "fnlwgt": np.floor(20_000 * 25 ** of["fnlwgt"]),
-        "education": school - 1,
-        "education-num": school,
-        "marital-status": np.where(married, _MARRIED, single),
-        "occupation": _drawn(occupations, of["occupation"] ** (10 / school)),  # who learned more gets further
-        "relationship": np.where(married, 4 + sex, alone),
-        "race": _drawn((85, 3, 1, 1, 10), of["race"]),
-        "sex": sex,
-        "capital-gain": np.where(of["capital-gain"] < 0.08, np.floor(1000 + 14_000 * of["amount"] ** 2), 0),
-        "capital-loss": np.where(of["capital-loss"] < 0.05, np.floor(1400 + 1100 * of["amount"]), 0),
-        "hours-per-week": np.where(of["usual"] < 0.45, 40, np.floor(10 + 60 * of["hours-per-week"])),
-        "native-country": _drawn((90, *[0.25] * 40), of["native-country"]),
-    }
-    values = np.stack([columns[name].astype(np.float64) for name in names], 1)
-    return values, (of["income"] < chance(values)).astype(np.int64)
+_CLASS = Column("income", _PEOPLE.classes)
 
 
 def _income(_: Path, share: float) -> Table:
-    values, labels = _people()
-    held_out = _every_few(labels, share)
-    train = np.setdiff1d(np.arange(COUNT), held_out)
-    columns = _fitted(_PEOPLE.columns, values[train])
-    cells = [[_cell(*one) for one in zip(columns, row, strict=True)] for row in values.tolist()]
-    texts = tuple(_shown(columns, (("", row) for row in cells)))
-    spec = RowSpec(columns, _PEOPLE.classes)
-    return Table("income", spec, _standardised(columns, values), labels, train, held_out, texts)
+    rows = _ordered((*_PEOPLE.columns, _CLASS), Path(__file__).with_name("income.csv"))
+    labels = np.array([_PEOPLE.classes.index(cells[-1]) for _, cells in rows])
+    return _people("income", rows, _every_few(labels, share))
 
 
-def _cell(column: Column, value: float) -> str:
-    return column.categories[int(value)] if column.categories else f"{value:.0f}"
+def _people(name: str, rows: list[Cells], held_out: NDArray[np.int64], advice: str = "") -> Table:
+    """Return the table of people that `rows` describe, whose last cell is the class."""
+    values = _values((*_PEOPLE.columns, _CLASS), rows, advice)
+    train = np.setdiff1d(np.arange(len(rows)), held_out)
+    columns = _fitted(_PEOPLE.columns, values[train, :-1])
+    inputs = _standardised(columns, values[:, :-1])
+    texts = tuple(_shown(columns, rows))
+    return Table(
+        name, RowSpec(columns, _PEOPLE.classes), inputs, values[:, -1].astype(np.int64), train, held_out, texts
+    )
 
 
 def _every_few(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
@@ -286,21 +213,8 @@ _AGAIN = "delete the file and run: gantool data fetch adult"
 
 
 def _adult(root: Path, _: float) -> Table:
-    parts = [_adult_rows(root / "adult" / name) for name in _ADULT]
-    rows = [row for part in parts for row in part]
-    label = Column("income", _PEOPLE.classes)
-    values = _values((*_PEOPLE.columns, label), rows, _AGAIN)
-    train, held_out = np.split(np.arange(len(rows)), [len(parts[0])])
-    columns = _fitted(_PEOPLE.columns, values[train, :-1])
-    return Table(
-        "adult",
-        RowSpec(columns, _PEOPLE.classes),
-        _standardised(columns, values[:, :-1]),
-        values[:, -1].astype(np.int64),
-        train,
-        held_out,
-        tuple(_shown(columns, rows)),
-    )
+    train, test = (_adult_rows(root / "adult" / name) for name in _ADULT)
+    return _people("adult", [*train, *test], len(train) + np.arange(len(test)), _AGAIN)
 
 
 def _adult_rows(file: Path) -> list[Cells]:
@@ -328,7 +242,7 @@ TABLES: dict[str, TableSource] = {
         TableSource("sentences", "18 short English sentences, bad or good; 8 of them held out", _SENTIMENT, _sentences),
         TableSource(
             "income",
-            f"{COUNT:,} made-up people, no census data: 14 columns, and whether they earn over 50K by a known rule",
+            "4,000 made-up people, no census data: 14 columns, and whether they earn over 50K by a known rule",
             _PEOPLE,
             _income,
         ),
