@@ -6,6 +6,7 @@ All pictures of one classifier are of one size, whatever it answers: they are th
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -25,12 +26,9 @@ SIDE, PATCH = 280, 4  # pixels of a map; of those, on a side, that are computed 
 EDGE, HEAD = 20, 30  # pixels around a map, and above it for its legend
 MARKER, FINER = 17, 8  # pixels of an example's marker, and how much larger it is drawn before it is made smooth
 LINE = 1.2  # pixels that the line where the answer changes is wide, to either side
-TILE, WRONG = (
-    160,
-    (1.0, 0.62, 0.56),
-)  # pixels of a picture with its caption; what surrounds one that is taken for another
-MATRIX, CELL, LEAST = 360, 90, 16  # pixels of a matrix; of its cells, at the most and at the least
-NAMES = 96  # pixels of a class's name, at the most
+TILE = 160  # pixels of a tile with its caption, on its longer side
+WRONG = (1.0, 0.62, 0.56)  # what surrounds a picture that is taken for another
+LIGHT = 0.9  # of a tile that stands for no example, -1 to 1
 
 Answer = Callable[[Tensor], Tensor]
 """Returns the probability of each class for a batch of inputs: [N, classes]."""
@@ -103,32 +101,19 @@ def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.
         classes: their names.
 
     Returns:
-        a matrix, RGB: a row for a class, a column for an answer, the darker the larger its share of the row. Classes
-        so many that no number fits their cells have colours only.
+        a grid, RGB: a row for a class, a column for an answer, the darker the larger its share of the row.
     """
     count = len(classes)
-    counts = torch.bincount(labels * count + answers, minlength=count * count).reshape(count, count).numpy()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    image, (left, top), cell = _matrix(tuple(classes))
-    image = image.copy()
-    draw = ImageDraw.Draw(image)
-    right = int(counts.trace())
-    share = right / max(len(labels), 1)
-    draw.text((6, 6), f"accuracy {share:.3f}: {right} of {len(labels)}", fill=INK, font=font(TEXT))
-    for row, column in np.ndindex(count, count):
-        place = (left + column * cell, top + row * cell)
-        draw.rectangle((*place, place[0] + cell - 2, place[1] + cell - 2), fill=_mixed(CLASSES[0], shares[row, column]))
-        if counts[row, column] and cell >= 2 * LEAST:
-            middle = (place[0] + cell / 2 - 1, place[1] + cell / 2 - 1)
-            ink = PAPER if shares[row, column] > 0.5 else INK
-            draw.text(middle, str(counts[row, column]), fill=ink, font=font(SMALL), anchor="mm")
-    return image
-
-
-def _mixed(colour: tuple[int, int, int], share: float) -> tuple[int, int, int]:
-    """Return a colour that is a share of the way from nearly white to `colour`."""
-    red, green, blue = (round(245 + share * (one - 245)) for one in colour)
-    return red, green, blue
+    counts = torch.bincount(labels * count + answers, minlength=count * count)
+    shares = counts / counts.view(count, count).sum(1).clamp_min(1).repeat_interleave(count)
+    dark = torch.tensor(CLASSES[0]) / 127.5 - 1
+    colours = LIGHT + shares[:, None] * (dark - LIGHT)
+    captions = [
+        f"{label} taken for {answer}: {number}"
+        for (label, answer), number in zip(itertools.product(classes, classes), counts.tolist(), strict=True)
+    ]
+    tiles = colours[:, :, None, None].expand(-1, -1, TILE // 2, TILE)
+    return grid(tiles, columns=count, captions=captions, scale=1)
 
 
 def _painted(second: Floats) -> Image.Image:
@@ -186,25 +171,3 @@ def _scale(image: Image.Image, low: list[float], high: list[float]) -> None:
         across, up = EDGE + quarter * SIDE / 4, HEAD + SIDE - quarter * SIDE / 4
         draw.text((across, HEAD + SIDE + 3), f"{ends[0]:.3g}", fill=PALE, font=font(SMALL), anchor="mt")
         draw.text((EDGE - 4, up), f"{ends[1]:.3g}", fill=PALE, font=font(SMALL), anchor="rm")
-
-
-@functools.lru_cache(maxsize=8)
-def _matrix(classes: tuple[str, ...]) -> tuple[Image.Image, tuple[int, int], int]:
-    """Draw what is the same on every matrix of these classes; gives its first cell's place, and a cell's pixels too."""
-    cell = max(LEAST, min(CELL, MATRIX // len(classes)))
-    names = [drawable(name) for name in classes]
-    room = 12 + min(NAMES, math.ceil(max(font(SMALL).getlength(name) for name in (*names, "answer"))))
-    left, top = room, HEAD + room
-    side = cell * len(names)
-    image = Image.new("RGB", (left + max(side, 200) + 8, top + side + 8), PAPER)
-    draw = ImageDraw.Draw(image)
-    draw.text((left - 6, HEAD + 4), "answer", fill=PALE, font=font(SMALL), anchor="rt")
-    draw.text((6, top - 6), "class", fill=PALE, font=font(SMALL), anchor="lb")
-    for index, name in enumerate(names):
-        strip = Image.new("RGB", (room - 8, SMALL + 4), PAPER)
-        ImageDraw.Draw(strip).text((0, (SMALL + 4) / 2), name, fill=INK, font=font(SMALL), anchor="lm")
-        middle = round((index + 0.5) * cell)
-        image.paste(strip, (6, top + middle - strip.height // 2))
-        upright = strip.transpose(Image.Transpose.ROTATE_90)
-        image.paste(upright, (left + middle - upright.width // 2, top - 4 - upright.height))
-    return image, (left, top), cell
