@@ -31,11 +31,13 @@ MOST = 30e6  # bytes of unpacked wheels
 
 # Quick tests that use every dependency, one real search with Ray among them.
 QUICK = (
-    *("recipe", "schema", "strict_yaml", "locks", "prepare", "sources", "decode", "pairs", "images", "store", "stream"),
-    *("models", "losses", "augment", "trainer", "resume", "translators", "pictures", "distances", "plots", "board"),
-    *("samplers", "space", "study"),
+    *("recipe/test_recipe", "recipe/test_schema", "recipe/test_strict_yaml", "test_files", "test_images"),
+    *(f"data/test_{name}" for name in ("prepare", "catalog", "decode", "pairs", "store", "loader")),
+    *(f"models/test_{name}" for name in ("counts", "losses", "augment", "translators")),
+    *("training/test_trainer", "training/test_resume", "metrics/test_pixels", "metrics/test_distances"),
+    *("report/test_charts", "tune/test_board", "tune/test_samplers", "tune/test_space", "tune/test_study"),
 )
-ONE_SEARCH = "tests/test_tune.py::test_the_first_trial_is_the_recipe_itself_and_runs_to_the_end"
+ONE_SEARCH = "tests/tune/test_searches.py::test_the_first_trial_is_the_recipe_itself_and_runs_to_the_end"
 
 
 def workshop(session: nox.Session) -> str:
@@ -86,44 +88,44 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Speed, as ratios within one run: training against a plain loop and, without arguments, what a search costs."""
-    session.run(workshop(session), "tests/bench.py", *session.posargs, external=True)
+    session.run(workshop(session), "tests/tools/bench.py", *session.posargs, external=True)
     if not session.posargs:
-        session.run(str(PYTHON), "tests/bench_tune.py", external=True)
+        session.run(str(PYTHON), "tests/tools/bench_tune.py", external=True)
 
 
 @nox.session(venv_backend="none", default=False)
 def ladder(session: nox.Session) -> None:
     """Bench of `fd`: how many deviations above undamaged images it puts noise, blur, lost classes and the like."""
-    session.run(workshop(session), "tests/ladder.py", *session.posargs, external=True)
+    session.run(workshop(session), "tests/tools/ladder.py", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
 def ranking(session: nox.Session) -> None:
     """Bench of the metrics: which one ranks generators of 64x64 eggs as a judge does that knows the truth."""
-    session.run(workshop(session), "tests/ranking.py", *(session.posargs or ["ranking"]), external=True)
+    session.run(workshop(session), "tests/tools/ranking.py", *(session.posargs or ["ranking"]), external=True)
 
 
 @nox.session(name="gan-table", venv_backend="none", default=False)
 def gan_table(session: nox.Session) -> None:
     """Learning curves of 400 configurations of gan14, for `gantool study simulate`: hours; the same line goes on."""
-    session.run(workshop(session), "tests/gan_table.py", *session.posargs, external=True)
+    session.run(workshop(session), "tests/tools/gan_table.py", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
 def verdicts(session: nox.Session) -> None:
     """How often a search says `better` where nothing is, and where something is: simulated, and 20 real searches."""
-    session.run(workshop(session), "tests/verdicts.py", *session.posargs, external=True)
+    session.run(workshop(session), "tests/tools/verdicts.py", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
 def gpu(session: nox.Session) -> None:
     """All recipes on the GPU of this machine, in less than eight minutes; without a GPU the check checks itself."""
-    session.run(workshop(session), "tests/gpu.py", *session.posargs, external=True)
+    session.run(workshop(session), "tests/tools/gpu.py", *session.posargs, external=True)
 
 
 @nox.session(name="gpu-wheels", default=False)
 def gpu_wheels(session: nox.Session) -> None:
-    """What `tests/gpu.py --wheels` wants on a bare machine: nox -s gpu-wheels -- 3.12 DIR x86_64-manylinux_2_28."""
+    """Gather the wheels for `tests/tools/gpu.py --wheels`: nox -s gpu-wheels -- 3.12 DIR x86_64-manylinux_2_28."""
     python, folder, system = (*session.posargs, *(None, None, None)[len(session.posargs) :])
     python, system = python or "3.12", system or "x86_64-manylinux_2_28"
     target = Path(folder or f".nox/wheels-{python}")
@@ -156,6 +158,6 @@ def floors(session: nox.Session) -> None:
     above = above_floors(session.run(uv, "pip", "freeze", "--python", python, external=True, silent=True))
     if above:
         session.error(f"cannot be installed together, so raise the floors in pyproject.toml: {', '.join(above)}")
-    tests = session.posargs or [*(f"tests/test_{name}.py" for name in QUICK), ONE_SEARCH]
+    tests = session.posargs or [*(f"tests/{name}.py" for name in QUICK), ONE_SEARCH]
     # An old library may use what a newer one of its own needs deprecates, which Python shows to nobody.
     session.run(python, "-m", "pytest", "-W", "ignore::DeprecationWarning", *tests, external=True)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from torch import nn
-
 from gantool import checkpoints
 from gantool.errors import CheckpointError, ResourceError
+from PIL import Image
+from torch import nn
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 HEAD = b"gantool checkpoint 1\n"

@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-
 from gantool import devices
 from gantool.errors import ResourceError
 

@@ -9,12 +9,10 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-import make_docs
+import gantool
 import pytest
 import typer
 import yaml
-
-import gantool
 from gantool.cli import app
 from gantool.cli.options import read_seeds
 from gantool.data.sources.catalog import SOURCES
@@ -27,6 +25,8 @@ from gantool.recipe.blocks import Data
 from gantool.recipe.schema import check
 from gantool.training import diagnoses
 from gantool.training.engine import change, open_recipe
+
+import make_docs
 
 ROOT = Path(gantool.__file__).parents[1]
 if not (ROOT / "docs").is_dir():
@@ -324,7 +324,7 @@ def test_every_page_is_linked_from_readme():
 
 @each_page
 def test_generated_parts_are_up_to_date(page):
-    assert make_docs.generated(TEXTS[page]) == TEXTS[page], "run: PYTHONPATH=. python tests/make_docs.py"
+    assert make_docs.generated(TEXTS[page]) == TEXTS[page], "run: PYTHONPATH=. python tests/tools/make_docs.py"
 
 
 def test_every_generated_part_stands_in_one_page():

@@ -3,7 +3,6 @@ from __future__ import annotations
 import inspect
 
 import pytest
-
 from gantool import errors
 from gantool.errors import MAX_LISTED, GantoolError, unknown
 

@@ -6,9 +6,8 @@ import doctest
 import importlib
 from pathlib import Path
 
-import pytest
-
 import gantool
+import pytest
 
 HOME = Path(gantool.__file__).parent
 WITH_EXAMPLES = sorted(

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gpu
-import gpu_checks
 import pytest
 import torch
+from gantool.training.trainer import Trainer
 from torch.nn import functional
 
-from gantool.training.trainer import Trainer
+import gpu
+import gpu_checks
 
 QUICK = ["--device", "cpu", "--steps", "3", "--checks"]
 SCRIPT = Path(gpu.__file__)

@@ -10,11 +10,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from gantool.errors import GantoolError, ResourceError, RunError
 from gantool.images import caption, grid, save, save_each, to_pixels
 from gantool.inference.animation import animate
+from PIL import Image
 
 
 def flat(*values: int, channels: int = 1, height: int = 2, width: int = 3) -> torch.Tensor:

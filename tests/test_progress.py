@@ -7,11 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from screens import Terminal
-
 from gantool import progress, terminal
 from gantool.training.diagnoses import Diagnosis
 from gantool.training.report import Report
+
+from screens import Terminal
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-import bench
 import pytest
-import rivals
 import torch
-from torch import nn
-
 from gantool import devices, models
 from gantool.batches import ImageSpec, Labeled
 from gantool.training import engine
 from gantool.training.trainer import Trainer
+from torch import nn
+
+import bench
+import rivals
 
 CPU = torch.device("cpu")
 PUBLISHED = {

@@ -6,9 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 import gantool
+import pytest
 
 ROOT = Path(gantool.__file__).parent
 SENTENCE = (

@@ -11,7 +11,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
 from gantool import files
 from gantool.errors import ResourceError, RunError
 from gantool.files import alive, atomic_write, write

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small import RECIPES, of, offline
-from small import spec as spec_of_recipe
-from torch import nn
-
 from gantool import models, schedule
 from gantool.batches import ImageSpec
 from gantool.models import losses, shapes
 from gantool.models.base import Classifier, UnconditionalGAN
 from gantool.schedule import Work, allowed, measured_epochs, measurement_seconds, training_seconds
 from gantool.training import engine
+from torch import nn
+
+from small import RECIPES, of, offline
+from small import spec as spec_of_recipe
 
 # Images per second of one core's own time, as `nox -s bench` counts them.
 SPEED = {"gan14": 36_600, "gan28": 3_160, "cgan_egg": 227, "dcgan14": 2_140, "dcgan28": 255, "dcgan_tf28": 200}

@@ -1,0 +1,399 @@
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import threading
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gantool.data.decode import Unreadable, convert, decode, halves, native
+from PIL import Image
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def stored(image: Image.Image, form: str, **options) -> io.BytesIO:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream
+
+
+def pixels(file, channels: int = 3, height: int = 1, width: int = 1) -> list:
+    """Decode and return [height][width][channels], or [height][width] for grey."""
+    array = decode(file, channels=channels, height=height, width=width)
+    assert array.dtype == np.uint8
+    assert array.shape == (channels, height, width)
+    assert array.flags.c_contiguous
+    return (array[0] if channels == 1 else array.transpose(1, 2, 0)).tolist()
+
+
+def reason(file) -> str:
+    with pytest.raises(Unreadable) as caught:
+        decode(file, channels=3, height=4, width=4)
+    return caught.value.reason
+
+
+def png(width: int, height: int, depth: int, kind: int, rows: bytes, extra: bytes = b"") -> io.BytesIO:
+    """A PNG made by hand, for what Pillow cannot write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+# What the values become
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "GIF"])
+def test_grey_is_untouched_and_repeated_for_colour(form):
+    grey = Image.fromarray(np.array([[0, 1, 128, 255]], np.uint8))
+    file = stored(grey, form)
+    assert pixels(file, 1, 1, 4) == [[0, 1, 128, 255]]
+    assert pixels(file, 3, 1, 4) == [[[value] * 3 for value in (0, 1, 128, 255)]]
+
+
+def test_cmyk_becomes_colour_and_colour_becomes_luma():
+    assert pixels(stored(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF")) == [[list(RED)]]
+    file = stored(Image.new("RGB", (1, 1), (200, 100, 50)), "PNG")
+    assert pixels(file, 1) == [[round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)]]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_put_over_white(form):
+    image = Image.new("RGBA", (3, 1), (255, 0, 0, 128))
+    image.putpixel((1, 0), (9, 9, 9, 0))
+    image.putpixel((2, 0), (9, 8, 7, 255))
+    options = {"lossless": True, "exact": True} if form == "WEBP" else {}
+    assert pixels(stored(image, form, **options), 3, 1, 3) == [[[255, 127, 127], [255] * 3, [9, 8, 7]]]
+
+
+def test_palette_with_transparency():
+    image = Image.new("P", (3, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2])
+    wanted = [[[10, 20, 30], [255] * 3, [70, 80, 90]]]
+    for form in ("PNG", "GIF"):
+        assert pixels(stored(image, form, transparency=1), 3, 1, 3) == wanted
+    several = stored(image, "PNG", transparency=bytes([255, 0, 255]))
+    assert pixels(several, 3, 1, 3) == wanted
+
+
+@pytest.mark.parametrize(("mode", "second", "grey"), [("1", 0, [255, 0]), ("LA", (0, 51), [255, 204])])
+def test_one_bit_and_grey_with_alpha(mode, second, grey):
+    image = Image.new(mode, (2, 1), 1 if mode == "1" else (0, 0))
+    image.putpixel((1, 0), second)
+    assert pixels(stored(image, "PNG"), 1, 1, 2) == [grey]
+    assert pixels(stored(image, "PNG"), 3, 1, 2) == [[[value] * 3 for value in grey]]
+
+
+def test_transparent_value_of_a_png_without_alpha():
+    key = chunk(b"tRNS", struct.pack(">H", 0))
+    assert pixels(png(2, 1, 8, 0, b"\0\0\x07", key), 1, 1, 2) == [[255, 7]]
+    assert pixels(png(2, 1, 1, 0, b"\0\x40", key), 1, 1, 2) == [[255, 255]]
+    assert pixels(png(2, 1, 16, 0, b"\0" + struct.pack(">2H", 0, 257), key), 1, 1, 2) == [[255, 1]]
+    key = chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))
+    assert pixels(png(2, 1, 8, 2, b"\0\1\2\3\4\5\6", key), 3, 1, 2) == [[[255] * 3, [4, 5, 6]]]
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La", "PA"])
+def test_every_other_mode_of_pillow_becomes_colour_and_grey(mode):
+    assert convert(Image.new(mode, (3, 2)), channels=3, height=2, width=3).shape == (3, 2, 3)
+    assert convert(Image.new(mode, (3, 2)), channels=1, height=2, width=3).shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "<i4"])
+def test_sixteen_bits_are_scaled_and_not_clipped(kind):
+    image = Image.fromarray(np.array([[0, 128, 129, 40000, 65535]], kind))
+    grey = [[0, 0, 1, 156, 255]]
+    assert image.mode in ("I;16", "I;16B", "I")
+    assert convert(image, channels=1, height=1, width=5)[0].tolist() == grey
+    for form in ("PNG", "TIFF") if kind == "<u2" else ():
+        assert pixels(stored(image, form), 1, 1, 5) == grey
+        assert pixels(stored(image, form), 3, 1, 5)[0][3] == [156, 156, 156]
+
+
+def test_sixteen_bit_colour_is_close():
+    [[found]] = pixels(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 0, 40000, 65535)))
+    assert found == [0, 156, 255]
+
+
+def test_floats_from_0_to_1_are_scaled():
+    file = stored(Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), "TIFF")
+    assert pixels(file, 1, 1, 3) == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "fault"),
+    [
+        *((np.float32, value, "floating-point values outside 0 to 1") for value in (-0.1, 1.1, float("nan"))),
+        *((np.int32, value, "32-bit values outside 0 to 65535") for value in (-1, 65536)),
+    ],
+)
+def test_values_without_a_known_white_are_refused(kind, value, fault):
+    assert reason(stored(Image.fromarray(np.array([[0, value]], kind)), "TIFF")) == fault
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (2, 2), color) for color in (RED, GREEN)]
+    for form in ("GIF", "PNG", "TIFF", "WEBP"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        file = stored(frames[0], form, save_all=True, append_images=frames[1:], **options)
+        assert pixels(file, 3, 2, 2)[1][1] == list(RED)
+
+
+def test_lossy_formats_are_close():
+    image = Image.new("RGB", (16, 16), (200, 100, 50))
+    for form in ("JPEG", "WEBP"):
+        assert np.abs(np.array(pixels(stored(image, form), 3, 16, 16)) - (200, 100, 50)).max() <= 4
+
+
+# Orientation
+
+
+def turned() -> Image.Image:
+    """Two pixels wide, four high, and red above green once it stands upright."""
+    image = Image.new("RGB", (4, 2), RED)
+    image.paste(GREEN, (2, 0, 4, 2))
+    return image
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_exif_orientation_6_is_applied(form, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "camera"
+    turned().save(path, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    assert native(path) == (3, 4, 2)
+    assert pixels(path, 3, 4, 2) == [[list(RED)] * 2] * 2 + [[list(GREEN)] * 2] * 2
+
+
+# Where the first stored pixel ends: 0 above left, 1 above right, 2 below left, 3 below right.
+@pytest.mark.parametrize(("orientation", "corner"), [(1, 0), (2, 1), (3, 3), (4, 2), (5, 0), (6, 1), (7, 3), (8, 2)])
+def test_every_orientation(orientation, corner):
+    image = Image.new("L", (3, 2))
+    image.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    height, width = (2, 3) if orientation < 5 else (3, 2)
+    found = np.array(pixels(stored(image, "PNG", exif=exif), 1, height, width))
+    assert [found[0, 0], found[0, -1], found[-1, 0], found[-1, -1]].index(255) == corner
+
+
+def test_a_broken_exif_block_is_ignored_and_odd_tags_do_not_hide_the_orientation():
+    image = Image.fromarray(np.array([[1, 2]], np.uint8))
+    assert pixels(stored(image, "PNG", exif=b"Exif\0\0nonsense"), 1, 1, 2) == [[1, 2]]
+    tags = struct.pack("<HHIHH", 0x0112, 3, 1, 3, 0) + struct.pack("<HHII", 0xA005, 2, 1, 7)  # text as an offset
+    odd = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    assert pixels(stored(image, "PNG", exif=odd), 1, 1, 2) == [[2, 1]]
+
+
+# Size
+
+
+def test_the_wanted_size_is_untouched_byte_for_byte():
+    array = np.random.default_rng(0).integers(0, 256, (28, 20, 3), dtype=np.uint8)
+    found = decode(stored(Image.fromarray(array), "PNG"), channels=3, height=28, width=20)
+    assert np.array_equal(found, array.transpose(2, 0, 1))
+
+
+def test_another_aspect_ratio_is_cropped_around_the_centre():
+    image = Image.new("RGB", (30, 10), RED)
+    image.paste(GREEN, (10, 0, 20, 10))
+    assert pixels(stored(image, "PNG"), 3, 5, 5) == [[list(GREEN)] * 5] * 5
+    assert pixels(stored(image.transpose(Image.Transpose.ROTATE_90), "PNG"), 3, 5, 5) == [[list(GREEN)] * 5] * 5
+
+
+def test_shrinking_does_not_alias():
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    found = np.array(pixels(stored(Image.fromarray(stripes), "PNG"), 1, 8, 8))
+    assert np.abs(found.astype(int) - 127).max() < 12
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2_000_000, 1), (3, 7)])
+@pytest.mark.parametrize("wanted", [(1, 1), (64, 64), (1, 64), (64, 1)])
+def test_strange_sizes(size, wanted):
+    found = convert(Image.new("L", size, 77), channels=1, height=wanted[0], width=wanted[1])
+    assert np.unique(found).tolist() == [77]
+
+
+def test_convert_leaves_its_image_unchanged_and_knows_one_and_three_channels():
+    image = turned()
+    before = image.tobytes()
+    convert(image, channels=1, height=3, width=3)
+    assert (image.mode, image.size, image.tobytes()) == ("RGB", (4, 2), before)
+    with pytest.raises(ValueError, match="channels: 2"):
+        convert(image, channels=2, height=1, width=1)
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
+def test_truncated_which_the_header_does_not_show(form, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 40, 3), dtype=np.uint8)
+    data = stored(Image.fromarray(noise), form).getvalue()
+    path = tmp_path / "half"
+    path.write_bytes(data[: len(data) // 2])
+    assert reason(path) == ("damaged" if form == "WEBP" else "truncated")
+    if form not in ("TIFF", "WEBP", "GIF"):  # where sizes stand in front
+        assert native(path) == (3, 64, 40)
+
+
+def test_damaged():
+    data = bytearray(stored(Image.new("RGB", (64, 64), RED), "PNG").getvalue())
+    data[60] ^= 255
+    assert reason(io.BytesIO(bytes(data))) == "damaged"
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><rect width="8" height="8"/></svg>'
+CARDS = (b"SIMPLE  = T", b"BITPIX  = 8", b"NAXIS   = 2", b"NAXIS1  = 1", b"NAXIS2  = 1", b"END")
+FITS = b"".join(card.ljust(80) for card in CARDS).ljust(2880) + bytes(2880)
+
+
+@pytest.mark.parametrize("data", [b"hello, I am text", SVG, FITS, b"\x89PNG\r\n\x1a\n", b"\0"])
+def test_not_a_picture_whatever_its_name(data, tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+    assert reason(path) == "not a picture"
+    with pytest.raises(Unreadable, match="not a picture"):
+        native(path)
+
+
+def test_the_ending_does_not_decide_and_what_is_no_file_is_named(tmp_path):
+    Image.new("L", (1, 1), 9).save(tmp_path / "picture.txt", "PNG")
+    assert pixels(tmp_path / "picture.txt", 1) == [[9]]
+    (tmp_path / "empty.png").touch()
+    assert reason(tmp_path / "empty.png") == "empty file"
+    assert reason(io.BytesIO()) == "empty file"
+    assert reason(tmp_path / "none.png") == "no such file"
+    assert reason(tmp_path) == "not a file"
+
+
+@pytest.mark.parametrize("side", [8_001, 12_000, 60_000])
+def test_too_many_pixels_are_refused_by_the_header(side, tmp_path):
+    path = tmp_path / "huge.png"
+    path.write_bytes(png(side, side, 8, 2, b"").getvalue())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert reason(path) == "over 64 megapixels"
+        with pytest.raises(Unreadable, match="over 64 megapixels"):
+            native(path)
+
+
+def test_metadata_that_pillow_remarks_on_is_silent():
+    data = stored(Image.new("L", (2, 2), 5), "TIFF").getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Without its last bytes the directory of this TIFF is broken, on which Pillow warns.
+        assert reason(io.BytesIO(data[:30])) in ("not a picture", "damaged", "truncated")
+
+
+def test_random_damage_raises_nothing_else():
+    random = np.random.default_rng(0)
+    reasons = set()
+    image = Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    for form in ("PNG", "JPEG", "BMP", "WEBP", "GIF"):
+        whole = stored(image, form).getvalue()
+        for _ in range(100):
+            data = bytearray(whole)
+            for place in random.integers(0, min(len(data), 300), 3):
+                data[place] = random.integers(256)
+            try:
+                assert decode(io.BytesIO(bytes(data)), channels=1, height=8, width=8).shape == (1, 8, 8)
+            except Unreadable as problem:
+                reasons.add(problem.reason)
+    assert reasons <= {"not a picture", "damaged", "truncated", "over 64 megapixels", "empty file"}
+    assert "damaged" in reasons
+
+
+def test_a_reason_survives_a_process():
+    assert pickle.loads(pickle.dumps(Unreadable("truncated"))).reason == "truncated"
+
+
+def test_a_stream_that_cannot_seek():
+    class Pipe(io.RawIOBase):
+        def __init__(self, data: bytes):
+            self.data = io.BytesIO(data)
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return self.data.readinto(buffer)
+
+    assert pixels(Pipe(stored(Image.new("L", (1, 1), 9), "PNG").getvalue()), 1) == [[9]]
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were():
+    data = stored(Image.new("RGB", (8, 8), RED), "PNG").getvalue()
+    before = list(warnings.filters)
+    found = []
+
+    def work():
+        found.extend(pixels(io.BytesIO(data), 3, 1, 1) for _ in range(50))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[[list(RED)]]] * 200
+    assert warnings.filters == before
+
+
+# native
+
+
+GREY_FILES = [("1", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("I;16", "PNG"), ("F", "TIFF"), ("L", "JPEG")]
+COLOUR_FILES = [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG"), ("P", "GIF"), ("L", "WEBP")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "channels"), [(*file, 1) for file in GREY_FILES] + [(*file, 3) for file in COLOUR_FILES]
+)
+def test_native(mode, form, channels, tmp_path: Path):
+    path = tmp_path / "picture"
+    Image.new(mode, (5, 3)).save(path, form)
+    assert native(path) == (channels, 3, 5)
+
+
+# Two pictures in one file
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"), [("L", (2, 3)), ("1", (2, 3)), ("LA", (2, 3)), ("P", (2, 3, 3)), ("RGBA", (2, 3, 3))]
+)
+def test_halves_are_grey_where_the_file_is(tmp_path, mode, shape):
+    Image.new(mode, (6, 2)).save(tmp_path / "1.png")
+    assert [(half.shape, half.dtype) for half in halves(tmp_path / "1.png")] == [(shape, np.uint8)] * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "orientation", "found"),
+    [
+        ([1, 2, 3, 4], 1, [[[1, 2]], [[3, 4]]]),
+        ([1, 2, 3, 4, 5], 1, [[[1, 2]], [[4, 5]]]),  # the middle column belongs to neither half
+        ([1, 2], 3, [[[2]], [[1]]]),  # the halves of the upright image
+    ],
+)
+def test_halves_are_the_left_and_the_right_part(tmp_path, row, orientation, found):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.array([row], np.uint8)).save(tmp_path / "1.png", exif=exif)
+    assert [half.tolist() for half in halves(tmp_path / "1.png")] == found
+
+
+def test_a_file_without_halves_is_refused(tmp_path):
+    Image.new("L", (1, 5)).save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_text("text")
+    for name, fault in (("1.png", "one pixel wide"), ("2.png", "not a picture"), ("3.png", "no such file")):
+        with pytest.raises(Unreadable, match=f"^{fault}$"):
+            halves(tmp_path / name)

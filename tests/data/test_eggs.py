@@ -1,0 +1,244 @@
+"""The drawn dataset: the same everywhere, what its factors say, and five classes that can be told apart."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from gantool.data.sources import eggs
+from gantool.errors import DataError
+
+
+@cache
+def regions(name: str) -> list[tuple[eggs.Factors, np.ndarray]]:
+    """Factors and mask [64, 64] of the pictures in which colour alone tells the body from the table."""
+    found = []
+    for index in range(eggs.COUNT):
+        true = eggs.factors(name, index)
+        red, green, blue = np.moveaxis(eggs.render(name, index).astype(float), 2, 0)
+        if name == "Tomato":
+            found.append((true, (red > 60) & (red > 2.4 * green)))
+        elif true.kind == "yellow" and true.background != "wood":
+            found.append((true, (red > 50) & (blue < 0.6 * red)))
+        elif true.kind == "brown" and true.background != "wood" and not true.speckled:
+            found.append((true, (red > 50) & (blue < 0.68 * red)))
+    return found
+
+
+def body_colour(name: str, index: int) -> np.ndarray:
+    """Median red, green and blue of the 7 x 7 pixels around the middle of the body."""
+    true, picture = eggs.factors(name, index), eggs.render(name, index)
+    row, column = int(true.y * 64), int(true.x * 64)
+    return np.median(picture[row - 3 : row + 4, column - 3 : column + 4], axis=(0, 1))
+
+
+def shrink(picture: np.ndarray, side: int) -> np.ndarray:
+    block = len(picture) // side
+    return picture.reshape(side, block, side, block, 3).mean((1, 3), dtype=float)
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+@pytest.mark.parametrize("size", [28, 64, 128, 256])
+def test_a_picture_has_the_size_asked_for_and_three_bytes_a_pixel(name, size):
+    picture = eggs.render(name, 0, size)
+    assert picture.shape == (size, size, 3)
+    assert picture.dtype == np.uint8
+    assert picture.flags.c_contiguous
+
+
+def test_a_picture_is_64_pixels_wide_unless_said():
+    assert eggs.render("Egg", 0).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+def test_a_name_and_an_index_always_give_the_same_picture(name):
+    first = eggs.render(name, 7)
+    eggs.render(name, 8, 28)
+    assert np.array_equal(first, eggs.render(name, 7))
+    assert eggs.factors(name, 7) == eggs.factors(name, 7)
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+def test_every_index_is_another_picture(name):
+    assert len({eggs.render(name, index).tobytes() for index in range(30)}) == 30
+    assert len({eggs.factors(name, index) for index in range(eggs.COUNT)}) == eggs.COUNT
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+@pytest.mark.parametrize(("small", "large"), [(28, 112), (64, 128), (64, 256)])
+def test_every_size_shows_the_same_picture(name, small, large):
+    for index in range(3):
+        pictures = shrink(eggs.render(name, index, large), small), eggs.render(name, index, small)
+        assert np.abs(pictures[0] - pictures[1]).mean() < 4
+
+
+@pytest.mark.parametrize("name", ["Egg", "Tomato", "Lemon"])
+def test_the_body_is_where_its_factors_say(name):
+    found = regions(name)
+    assert len(found) > 20
+    for true, mask in found:
+        row, column = (np.argwhere(mask).mean(0) + 0.5) / 64
+        # The middle of the axis is not the middle of the area: an egg is fuller below, a calyx is not red.
+        assert abs(column - true.x) < 0.05
+        assert abs(row - true.y) < 0.06
+
+
+@pytest.mark.parametrize("name", ["Egg", "Tomato", "Lemon"])
+def test_the_body_is_as_large_as_its_factors_say(name):
+    found = regions(name)
+    ellipse = [np.pi * true.size**2 * true.aspect for true, _ in found]
+    area = [mask.mean() for _, mask in found]
+    assert np.corrcoef(ellipse, area)[0, 1] > 0.9
+    assert np.mean(area) == pytest.approx(np.mean(ellipse), rel=0.2)
+
+
+def test_the_body_is_turned_as_its_factors_say():
+    for true, mask in regions("Lemon"):
+        row, column = np.argwhere(mask).T
+        values, vectors = np.linalg.eigh(np.cov(column, row))
+        across, along = vectors[:, 1]
+        if values[1] > 1.3 * values[0]:
+            assert abs(-across * np.sin(true.angle) + along * np.cos(true.angle)) > 0.9
+
+
+def test_the_side_towards_the_lamp_is_the_brighter_one():
+    for index in range(40):
+        true, picture = eggs.factors("Egg", index), eggs.render("Egg", index).mean(2)
+        reach = 0.6 * true.size * np.array((np.sin(true.light_angle), np.cos(true.light_angle)))
+        lit, shaded = (
+            picture[tuple((64 * (np.array((true.y, true.x)) + sign * reach)).astype(int))] for sign in (1, -1)
+        )
+        assert true.speckled or lit > shaded
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+def test_every_factor_stays_in_its_range(name):
+    for index in range(eggs.COUNT):
+        true = eggs.factors(name, index)
+        assert abs(true.x - 0.5) < 0.2
+        assert abs(true.y - 0.5) < 0.2
+        assert 0.1 < true.size < 0.4
+        assert 0.8 < true.aspect < 3.2
+        assert -2.7 <= true.light_angle <= -0.4
+        assert true.speckled or true.kind != "speckled"
+        assert name == "Egg" or not true.speckled
+
+
+def test_every_kind_and_every_table_is_in_the_dataset():
+    kinds = {(name, eggs.factors(name, index).kind) for name in eggs.CLASSES for index in range(eggs.COUNT)}
+    assert {kind for name, kind in kinds if name == "Egg"} == {"white", "brown", "blue", "green", "speckled"}
+    assert {kind for name, kind in kinds if name == "Onion"} == {"brown", "red", "white"}
+    for name in eggs.CLASSES:
+        tables = {eggs.factors(name, index).background for index in range(eggs.COUNT)}
+        assert tables == {"wood", "linen", "slate"}
+
+
+def test_each_class_has_its_own_colour():
+    colour = {name: np.array([body_colour(name, index) for index in range(40)]) for name in eggs.CLASSES}
+    green, blue = ({name: c[:, k] / c[:, 0] for name, c in colour.items()} for k in (1, 2))
+    assert (green["Tomato"] < 0.6).mean() > 0.7
+    assert (colour["Tomato"][:, 0] > 120).mean() > 0.7
+    assert (green["Lemon"] > 0.75).all()
+    assert (blue["Lemon"] < 0.6).all()
+    assert (green["Carrot"] < 0.65).mean() > 0.9
+    assert (green["Carrot"] > 0.3).mean() > 0.9
+    assert (blue["Carrot"] < 0.45).mean() > 0.9
+    assert (blue["Egg"] > 0.5).mean() > 0.7
+
+
+def test_a_nearest_neighbour_on_few_pixels_tells_the_classes_apart():
+    def features(indices: range) -> np.ndarray:
+        pictures = [shrink(eggs.render(name, index), 8).ravel() for name in eggs.CLASSES for index in indices]
+        return np.stack(pictures)
+
+    known, asked = features(range(60)), features(range(60, 80))
+    distance = ((asked[:, None] - known) ** 2).sum(2)
+    assert (distance.argmin(1) // 60 == np.arange(100) // 20).mean() > 0.6
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+def test_pictures_are_neither_burnt_out_nor_drowned(name):
+    pictures = np.stack([eggs.render(name, index) for index in range(20)])
+    assert (pictures == 255).all(3).mean() < 0.02
+    assert (pictures < 8).all(3).mean() < 0.02
+    assert 70 < pictures.mean() < 180
+    assert pictures.std((1, 2)).min() > 5
+
+
+@pytest.mark.parametrize("call", [eggs.render, eggs.factors])
+def test_an_unknown_class_is_named_with_the_nearest_known_one(call):
+    with pytest.raises(DataError, match=r"^unknown class 'Tomatoe'; did you mean 'Tomato'\?$"):
+        call("Tomatoe", 0)
+    with pytest.raises(DataError, match=r"^unknown class 'car'; known: Carrot, Egg, Lemon, Onion, Tomato$"):
+        call("car", 0)
+
+
+# --- kinds that are asked for -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+def test_the_own_kind_of_a_picture_changes_nothing(name):
+    for index in range(5):
+        own = eggs.factors(name, index).kind
+        assert np.array_equal(eggs.render(name, index, kind=own), eggs.render(name, index))
+
+
+def test_another_kind_is_the_same_scene_with_another_egg():
+    for index in (index for index in range(40) if eggs.factors("Egg", index).kind not in ("speckled", "blue")):
+        true, blue = eggs.factors("Egg", index), eggs.factors("Egg", index, "blue")
+        assert blue == true._replace(kind="blue")
+        difference = np.abs(eggs.render("Egg", index, kind="blue").astype(int) - eggs.render("Egg", index)).max(2)
+        assert difference[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0] * 4  # the corners show the table
+        assert difference[int(true.y * 64), int(true.x * 64)] > 5
+
+
+def test_a_kind_that_was_asked_for_has_its_colour():
+    for index in range(40):
+        middles = [
+            eggs.render("Egg", index, kind=kind)[24:40, 24:40].mean((0, 1)) for kind in ("brown", "white", "blue")
+        ]
+        warmth = [middle[0] / middle[2] for middle in middles]
+        assert warmth[0] > warmth[1] > warmth[2]
+
+
+@pytest.mark.parametrize("call", [eggs.render, eggs.factors, eggs.edges])
+def test_an_unknown_kind_is_named_with_the_nearest_known_one(call):
+    with pytest.raises(DataError, match=r"^unknown kind of Egg 'bleu'; did you mean 'blue'\?$"):
+        call("Egg", 0, kind="bleu")
+    with pytest.raises(DataError, match=r"^unknown kind of Tomato 'blue'; known: red$"):
+        call("Tomato", 0, kind="blue")
+
+
+# --- drawings of edges --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", eggs.CLASSES)
+@pytest.mark.parametrize("size", [28, 64, 128])
+def test_a_drawing_is_black_lines_on_white(name, size):
+    drawing = eggs.edges(name, 3, size)
+
+    assert (drawing.shape, drawing.dtype) == ((size, size), np.uint8)
+    assert drawing.min() < 30
+    assert (drawing == 255).mean() > 0.5
+
+
+def test_the_outline_of_a_drawing_is_where_the_factors_say():
+    for index in range(20):
+        true, drawing = eggs.factors("Egg", index), eggs.edges("Egg", index, 128)
+        for end in (-1, 1):  # the ends of the axis
+            reach = end * true.size * true.aspect
+            column, row = true.x - reach * np.sin(true.angle), true.y + reach * np.cos(true.angle)
+            around = drawing[int(row * 128) - 2 : int(row * 128) + 3, int(column * 128) - 2 : int(column * 128) + 3]
+            assert around.min() < 60
+
+
+def test_speckles_are_drawn():
+    def ink(index):
+        true = eggs.factors("Egg", index)
+        row, column = int(true.y * 64), int(true.x * 64)
+        return (eggs.edges("Egg", index)[row - 6 : row + 7, column - 6 : column + 7] < 128).mean()
+
+    speckled = [ink(index) for index in range(80) if eggs.factors("Egg", index).speckled]
+    plain = [ink(index) for index in range(80) if not eggs.factors("Egg", index).speckled]
+    assert np.mean(speckled) > 0.1 > 5 * np.mean(plain)

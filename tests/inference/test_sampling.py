@@ -1,0 +1,246 @@
+"""Pictures from a trained generator: a seed is one picture, a name one class, a walk one way."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from gantool import checkpoints, devices, load, models
+from gantool.batches import ImageSpec
+from gantool.errors import CheckpointError, GantoolError, RunError
+from gantool.images import to_pixels
+from gantool.inference.animate import animate_training, animate_walk
+from gantool.inference.sampling import TrainedModel, slerp
+from gantool.models.base import GeneratorInput, LatentModel
+from gantool.recipe.load import dump, shipped
+from gantool.runs import Run
+from gantool.training import engine
+from PIL import Image
+
+CPU = torch.device("cpu")
+FROM_NOISE = [
+    name for name in shipped() if issubclass(models.find_model(engine.open_recipe(name).model["name"]), LatentModel)
+]
+
+
+def untrained(path, name, changes=None, checkpoint="best"):
+    """A run of fresh weights, as training would have saved it."""
+    recipe = engine.open_recipe(name, changes or {})
+    names = tuple(recipe.data.classes or [str(digit) for digit in range(10)])
+    spec = ImageSpec(recipe.data.channels or 3, recipe.data.height, recipe.data.width, names)
+    run = Run.create(dump(recipe), name=name, out=path)
+    with devices.rng_scope(CPU, devices.rng_states(CPU, 0)):
+        model = models.build(recipe, spec)
+        for module in model.modules():  # statistics as of a model that has seen something
+            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+                torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    content = {
+        "recipe": dump(recipe),
+        "spec": {"channels": spec.channels, "height": spec.height, "width": spec.width},
+        "classes": list(spec.classes),
+        "epoch": 7,
+        "fd": None,
+        "model": model.state_dict(),
+    }
+    checkpoints.save(run.checkpoints / f"{checkpoint}.pt", content)
+    return run
+
+
+@pytest.fixture(scope="module")
+def foods(tmp_path_factory):
+    changes = {"data.size": 8, "data.classes": ["Egg", "Rice", "Soup"]}
+    return untrained(tmp_path_factory.mktemp("foods") / "run", "cgan_egg", changes)
+
+
+@pytest.mark.parametrize("name", FROM_NOISE)
+def test_a_seed_is_the_same_picture_alone_and_in_any_company(name, tmp_path):
+    trained = TrainedModel(untrained(tmp_path / "run", name), device="cpu")
+    single = trained.data.classes[0] if trained.model.conditional else None
+    alone = to_pixels(trained.sample([7], single))
+    assert alone.shape == (1, trained.data.height, trained.data.width, trained.data.channels)
+    for seeds in (range(10), [7, 7, 3], range(70), [*range(90, 20, -1), 7]):
+        many = to_pixels(trained.sample(seeds, single))
+        assert np.array_equal(many[list(seeds).index(7)], alone[0])
+
+
+@pytest.mark.parametrize("name", FROM_NOISE)
+def test_pictures_are_single_precision_from_minus_one_to_one(name, tmp_path):
+    pictures = TrainedModel(untrained(tmp_path / "run", name), device="cpu").sample(range(3))
+    assert pictures.dtype == torch.float32
+    assert pictures.device == CPU
+    assert not pictures.requires_grad
+    assert bool((pictures.abs() <= 1).all())
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 3
+
+
+def test_the_same_picture_comes_whatever_the_threads_and_the_callers_random_numbers(tmp_path):
+    run = untrained(tmp_path / "run", "dcgan14")
+    first = to_pixels(load(run.path, device="cpu").sample([3]))
+    threads = torch.get_num_threads()
+    before = torch.get_rng_state()
+    try:
+        torch.set_num_threads(1)
+        assert np.array_equal(first, to_pixels(load(run.path, device="cpu").sample([3])))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_is_loaded_knows_its_recipe_its_data_and_its_epoch(foods):
+    trained = load(foods.path, device="cpu")
+    assert trained.recipe.model["name"] == "cgan"
+    assert trained.data == ImageSpec(3, 8, 8, ("Egg", "Rice", "Soup"))
+    assert trained.epoch == 7
+    assert trained.file.name == "best.pt"
+
+
+def test_a_class_is_asked_for_by_its_name(foods):
+    trained = load(foods.path, device="cpu")
+    rice = trained.sample([4, 5], class_name="Rice")
+    by_label = trained.render(trained.model.prompt([4, 5], [1, 1]))
+    assert torch.equal(rice, by_label)
+    assert not torch.equal(rice, trained.sample([4, 5], class_name="Egg"))
+
+
+def test_without_a_class_they_take_turns(foods):
+    trained = load(foods.path, device="cpu")
+    mixed = trained.sample(range(6))
+    for index, name in enumerate(["Egg", "Rice", "Soup", "Egg", "Rice", "Soup"]):
+        assert np.array_equal(to_pixels(mixed[index : index + 1]), to_pixels(trained.sample([index], name)))
+
+
+def test_a_class_that_there_is_not_is_refused_with_the_nearest(foods):
+    with pytest.raises(RunError, match=r"^--class Rise: unknown class 'Rise'; did you mean 'Rice'\?$"):
+        load(foods.path, device="cpu").sample([0], class_name="Rise")
+
+
+def test_kept_epochs_are_sampled_by_number_and_missing_ones_name_those_that_are_there(tmp_path):
+    run = untrained(tmp_path / "run", "gan14", checkpoint="epoch-0015")
+    assert load(run.path, "15", "cpu").epoch == 7
+    with pytest.raises(CheckpointError) as error:
+        load(run.path, "16", "cpu")
+    assert str(error.value) == f"{run.path}: no checkpoint '16'; there are: 15; train.keep_every keeps more"
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'best'; there are: 15$"):
+        load(run.path, device="cpu")
+    with pytest.raises(RunError, match=r"^--checkpoint newest: expected best, last or the number of an epoch$"):
+        load(run.path, "newest", "cpu")
+
+
+def test_a_run_stopped_in_its_first_epoch_has_no_best_checkpoint_and_says_what_to_do(tmp_path):
+    run = untrained(tmp_path / "run", "gan14", checkpoint="last")
+    with pytest.raises(CheckpointError) as error:
+        load(run.path, device="cpu")
+    assert str(error.value) == (
+        f"{run.path}: no checkpoint 'best'; there are: last; "
+        f"--checkpoint last, or train it further: gantool train {run.path} --resume"
+    )
+
+
+def test_a_run_without_checkpoints_says_so(tmp_path):
+    run = Run.create(dump(engine.open_recipe("gan14")), name="gan14", out=tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'best'; there is none$"):
+        load(run.path, device="cpu")
+
+
+def test_the_last_checkpoint_is_the_previous_one_where_a_kill_took_its_name(tmp_path):
+    run = untrained(tmp_path / "run", "gan14", checkpoint="previous")
+    assert load(run.path, "last", "cpu").file.name == "previous.pt"
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    run = untrained(tmp_path / "run", "gan14")
+    state = checkpoints.load(run.checkpoints / "best.pt")
+    del state["model"]["generator.0.bias"]
+    checkpoints.save(run.checkpoints / "best.pt", state)
+    with pytest.raises(CheckpointError, match=r"of another model: the checkpoint has no generator\.0\.bias$"):
+        load(run.path, device="cpu")
+
+
+def test_many_pictures_are_made_in_parts(foods):
+    trained = load(foods.path, device="cpu")
+    parts = []
+    trained.model.generator.register_forward_hook(lambda _, inputs, output: parts.append(len(output)))
+    assert trained.sample(range(150)).shape == (150, 3, 8, 8)
+    assert max(parts) <= 64
+    assert sum(parts) == 150
+
+
+# Walks
+
+
+def test_a_great_circle_keeps_the_length_of_latents():
+    generator = torch.Generator().manual_seed(0)
+    start, end = (torch.randn(100, generator=generator, dtype=torch.float64) for _ in range(2))
+    start, end = 10 * start / start.norm(), 10 * end / end.norm()
+    for share in (0.0, 0.2, 0.5, 0.9, 1.0):
+        assert slerp(start, end, share).norm().item() == pytest.approx(10, rel=1e-12)
+    torch.testing.assert_close(slerp(start, end, 0), start)
+    torch.testing.assert_close(slerp(start, end, 1), end)
+    angle = math.acos((start @ end).item() / 100)
+    steps = [slerp(start, end, share / 8) for share in range(9)]
+    for one, other in pairwise(steps):
+        assert math.acos((one @ other).item() / 100) == pytest.approx(angle / 8, rel=1e-6)
+
+
+def test_the_way_between_equal_or_opposite_latents_is_straight():
+    start = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(slerp(start, start, 0.3), start)
+    torch.testing.assert_close(slerp(start, -start, 0.25), 0.5 * start)
+
+
+def test_a_walk_comes_by_its_seeds_and_loops(foods):
+    trained = load(foods.path, device="cpu")
+    frames = [to_pixels(frame) for frame in trained.walk([3, 4, 9], 5, "Soup")]
+    assert len(frames) == 15
+    for index, seed in enumerate((3, 4, 9)):
+        assert np.array_equal(frames[5 * index], to_pixels(trained.sample([seed], "Soup")))
+    apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, [*frames[1:], frames[0]], strict=True)]
+    assert max(apart) < 4 * np.median(apart) + 2  # no jump, at the end neither
+
+
+def test_a_walk_without_a_class_is_of_the_first(foods):
+    trained = load(foods.path, device="cpu")
+    (first, *_) = trained.walk([3], 2)
+    assert np.array_equal(to_pixels(first), to_pixels(trained.sample([3], "Egg")))
+
+
+def test_a_prompt_of_your_own_is_rendered(foods):
+    trained = load(foods.path, device="cpu")
+    prompt = trained.model.prompt([3], [2])
+    by_hand = trained.render(GeneratorInput(prompt.source.float(), torch.tensor([2]), torch.tensor([0])))
+    assert torch.equal(by_hand, trained.sample([3], "Soup"))
+
+
+# Animations
+
+
+def frames_of(path):
+    with Image.open(path) as animation:
+        return animation.n_frames
+
+
+def test_training_is_animated_from_its_grids_and_a_walk_from_its_seeds(tmp_path, data_dir):
+    changes = {
+        "data.source": "digits",
+        "data.classes": ["3"],
+        "train.epochs": 3,
+        "train.evaluate_images": 32,
+        "train.extractors": ["rand"],
+    }
+    recipe = engine.open_recipe("gan14", changes)
+    run = Run.create(dump(recipe), name="gan14", out=tmp_path / "run")
+    for _ in engine.train(recipe, run, data_dir=data_dir, device="cpu"):
+        pass
+    assert animate_training(run, tmp_path / "training.gif") == 3
+    assert frames_of(tmp_path / "training.gif") == 3
+    assert animate_walk(run, tmp_path / "walk.gif", [1, 2], 4, None, "best") == 8
+    assert frames_of(tmp_path / "walk.gif") == 8
+
+
+def test_a_run_without_grids_cannot_be_animated(foods, tmp_path):
+    with pytest.raises(GantoolError, match=r"no grids yet; train it first: gantool train .* --resume$"):
+        animate_training(foods, tmp_path / "training.gif")

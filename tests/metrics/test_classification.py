@@ -1,0 +1,228 @@
+"""How good a classifier is, by hand and against scikit-learn; and the pictures of what it answers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from gantool.batches import ImageSpec
+from gantool.data.loader import Split
+from gantool.data.sources import tables
+from gantool.data.store import Store
+from gantool.metrics import classification, drawings
+from gantool.metrics.classification import ClassifierEvaluator, LabeledExamples
+from gantool.metrics.drawings import answered_images, confusion, decision_map
+
+CLASSES = ("a", "b", "c")
+
+
+def questions(count, seed, classes=3):
+    generator = torch.Generator().manual_seed(seed)
+    return LabeledExamples(
+        torch.randn(count, 4, generator=generator), torch.randint(classes, (count,), generator=generator)
+    )
+
+
+def guess(inputs):
+    return (2 * inputs[:, :3]).softmax(1)
+
+
+# What is measured.
+
+
+def test_numbers_by_hand():
+    inputs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
+    asked = LabeledExamples(inputs, torch.tensor([0, 0, 1, 1]))
+    seen = LabeledExamples(inputs[:1], torch.tensor([1]))
+    found = ClassifierEvaluator(seen, LabeledExamples(inputs[1:], asked.labels[1:]), ("no", "yes")).measure(
+        lambda shares: shares
+    )
+    assert found == {
+        "error": pytest.approx(1 / 3),
+        "accuracy": pytest.approx(2 / 3),
+        "balanced_accuracy": pytest.approx((1 + 1 / 2) / 2),
+        "cross_entropy": pytest.approx(-(math.log(0.6) + math.log(0.8) + math.log(0.3)) / 3),
+        "train_accuracy": 0,
+    }
+
+
+def test_numbers_are_scikit_learns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    train, held_out = questions(500, 0), questions(2300, 1)  # more than a chunk
+    found = ClassifierEvaluator(train, held_out, CLASSES).measure(guess)
+    said, right = guess(held_out.inputs), held_out.labels
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(right, said.argmax(1)))
+    assert found["error"] == pytest.approx(1 - found["accuracy"])
+    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(right, said.argmax(1)))
+    assert found["cross_entropy"] == pytest.approx(metrics.log_loss(right, said.numpy()), rel=1e-5)
+    known = metrics.accuracy_score(train.labels, guess(train.inputs).argmax(1))
+    assert found["train_accuracy"] == pytest.approx(known)
+
+
+def test_without_held_out_examples_it_asks_about_those_of_training():
+    train, none = questions(30, 0), questions(0, 1)
+    found = ClassifierEvaluator(train, none, CLASSES)
+    assert found.shown is train
+    assert found.about["held_out"] == 0
+    metrics = found.measure(guess)
+    assert metrics["accuracy"] == metrics["train_accuracy"]
+
+
+def test_a_certain_mistake_has_a_finite_loss_and_a_class_without_examples_does_not_count():
+    asked = LabeledExamples(torch.zeros(2, 1), torch.tensor([0, 0]))
+    found = ClassifierEvaluator(asked, asked, CLASSES).measure(
+        lambda inputs: torch.tensor([[0.0, 1, 0]]).repeat(len(inputs), 1)
+    )
+    assert found["cross_entropy"] == pytest.approx(-math.log(classification.MIN_PROBABILITY))
+    assert found["balanced_accuracy"] == 0
+
+
+def test_no_graph_is_kept_and_no_chunk_is_larger_than_it_says():
+    sizes = []
+
+    def answer(inputs):
+        sizes.append(len(inputs))
+        assert not torch.is_grad_enabled()
+        return guess(inputs)
+
+    ClassifierEvaluator(questions(5, 0), questions(2300, 1), CLASSES).measure(answer)
+    assert sizes == [1000, 1000, 300, 5]
+
+
+def test_what_the_log_says_is_json():
+    about = ClassifierEvaluator(
+        questions(5, 0), LabeledExamples(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1])), CLASSES
+    ).about
+    assert json.loads(json.dumps(about)) == about
+    assert (about["train"], about["held_out"], about["guessing"]) == (5, 4, 0.75)
+    assert about["classes"] == {"a": 0.25, "b": 0.75, "c": 0.0}
+
+
+def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
+    table = tables.load("sentences", tmp_path, 0.2)
+    found = ClassifierEvaluator.of_table(table)
+    assert torch.equal(found.shown.inputs, torch.from_numpy(table.inputs[table.held_out]))
+    assert torch.equal(found.train.labels, torch.from_numpy(table.labels[table.train]))
+    assert list(found.shown.texts) == [table.texts[row] for row in table.held_out]
+
+
+def test_of_pictures_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, "TRAIN", 20)
+    images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
+    labels = np.repeat(np.arange(3), 20)
+    store = Store(tmp_path, images, labels, ImageSpec(1, 1, 1, CLASSES), {})
+    rows = Split(np.arange(0, 60, 2), np.arange(1, 60, 2))
+    found, again = ClassifierEvaluator.of_images(store, rows), ClassifierEvaluator.of_images(store, rows)
+    assert torch.equal(found.shown.inputs, again.shown.inputs)
+    assert found.shown.inputs.dtype == torch.uint8
+    assert sorted(found.shown.inputs.flatten().tolist()) == list(range(1, 60, 2))
+    assert len(set(found.shown.labels[:12].tolist())) == 3
+    assert torch.equal(found.shown.labels, found.shown.inputs.flatten() // 20)
+    assert len(found.train.labels) == 20
+    seen = []
+    found.measure(lambda inputs: seen.append(inputs) or torch.ones(len(inputs), 3) / 3)
+    torch.testing.assert_close(seen[0], found.shown.inputs.float() / 127.5 - 1)
+
+
+# What is drawn.
+
+SQUARE = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+
+
+def right_of_a_half(inputs):
+    second = torch.sigmoid(200 * (inputs[:, 0] - 0.5))
+    return torch.stack([1 - second, second], dim=1)
+
+
+def test_a_map_has_each_classs_colour_where_it_is_answered_and_a_line_between():
+    picture = decision_map(right_of_a_half, SQUARE, torch.tensor([0, 0, 1, 1]), ("no", "yes"))
+    assert (picture.size, picture.mode) == ((320, 330), "RGB")
+    soft = [tuple(round(255 + drawings.SOFT * (one - 255)) for one in colour) for colour in drawings.CLASSES]
+    middle = drawings.HEAD + drawings.SIDE // 2
+    assert picture.getpixel((drawings.EDGE + 40, middle)) == soft[0]
+    assert picture.getpixel((drawings.EDGE + 240, middle)) == soft[1]
+    assert sum(picture.getpixel((drawings.EDGE + drawings.SIDE // 2, middle))) < 300
+    for right, up, colour in ((70, 70, 0), (70, 210, 0), (210, 70, 1), (210, 210, 1)):  # the four examples
+        place = (drawings.EDGE + right, drawings.HEAD + drawings.SIDE - up)
+        assert picture.getpixel(place) == drawings.CLASSES[colour]
+
+
+def test_a_map_shows_the_second_number_upwards_and_asks_about_twice_the_examples_span():
+    asked = []
+
+    def answer(inputs):
+        asked.append(inputs)
+        return torch.stack([inputs[:, 1] <= 0.5, inputs[:, 1] > 0.5], dim=1).float()
+
+    picture = decision_map(answer, SQUARE, torch.tensor([0, 1, 0, 1]), ("no", "yes"))
+    (plane,) = asked
+    assert plane.min(0).values.tolist() == pytest.approx([-0.5, -0.5], abs=0.02)
+    assert plane.max(0).values.tolist() == pytest.approx([1.5, 1.5], abs=0.02)
+    top, bottom = (picture.getpixel((160, drawings.HEAD + y)) for y in (10, drawings.SIDE - 10))
+    assert top[0] > top[2]  # orange
+    assert bottom[2] > bottom[0]  # blue
+
+
+def test_a_map_of_answers_that_are_all_open_is_white_and_has_no_line():
+    picture = decision_map(lambda inputs: torch.full((len(inputs), 2), 0.5), SQUARE, torch.zeros(4).long(), ("n", "y"))
+    assert np.asarray(picture)[drawings.HEAD + 130 : drawings.HEAD + 150, 30:290].min() == 255
+
+
+def test_a_map_of_one_example_is_drawn():
+    assert decision_map(right_of_a_half, SQUARE[:1], torch.tensor([0]), ("no", "yes")).size == (320, 330)
+
+
+def test_pictures_that_are_taken_for_others_stand_on_red():
+    images = -torch.ones(4, 1, 16, 16)
+    shares = torch.eye(3)[[0, 1, 2, 0]] * 0.7 + 0.1
+    picture = np.asarray(answered_images(images, shares, torch.tensor([0, 1, 2, 2]), CLASSES))
+    height, width = picture.shape[:2]
+    corners = [picture[8 + dy, 8 + dx].tolist() for dy in (0, height // 2) for dx in (0, width // 2)]
+    assert corners[:3] == [[255, 255, 255]] * 3
+    assert corners[3] == [round((one + 1) * 127.5) for one in drawings.WRONG]
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 64, 64), (1, 28, 20), (3, 200, 180)])
+def test_answered_pictures_are_of_one_size_whatever_is_answered(shape):
+    images, labels = torch.zeros(16, *shape), torch.arange(16) % 3
+    names = ("a", "b", "a class with quite a long name, as some have")
+    generator = torch.Generator().manual_seed(0)
+    pictures = [
+        answered_images(images, torch.rand(16, 3, generator=generator).softmax(1), labels, names) for _ in range(3)
+    ]
+    assert len({(picture.size, picture.mode) for picture in pictures}) == 1
+    certain = answered_images(images, torch.eye(3)[labels], labels, names)
+    assert (certain.size, certain.mode) == (pictures[0].size, "RGB")
+
+
+def test_a_matrix_is_dark_where_a_class_is_answered_rows_being_classes():
+    labels, said = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 2, 2, 2, 2])
+    picture = confusion(labels, said, CLASSES)
+    down, across = picture.height // 3, picture.width // 3
+
+    full, empty = drawings.CLASSES[0], (round((drawings.LIGHT + 1) * 127.5),) * 3
+    assert [[picture.getpixel((column * across + 8, row * down + 8)) for column in range(3)] for row in range(3)] == [
+        [full, empty, empty],
+        [empty, empty, full],
+        [empty, empty, full],
+    ]
+
+
+def test_matrices_are_of_a_size_that_depends_on_the_classes_alone():
+    names = ("negative", "a class with quite a long name, as some have")
+    labels = torch.arange(200) % 2
+    right, wrong = confusion(labels, labels, names), confusion(labels, 1 - labels, names)
+    nothing = confusion(labels[:0], labels[:0], names)
+    assert right.size == wrong.size == nothing.size
+    assert right.tobytes() != wrong.tobytes()
+
+
+def test_drawings_are_the_same_again():
+    generator = torch.Generator().manual_seed(0)
+    labels, said = torch.randint(3, (2, 50), generator=generator)
+    assert confusion(labels, said, CLASSES).tobytes() == confusion(labels, said, CLASSES).tobytes()
+    maps = [decision_map(right_of_a_half, SQUARE, torch.tensor([0, 1, 1, 0]), ("0", "1")) for _ in range(2)]
+    assert maps[0].tobytes() == maps[1].tobytes()

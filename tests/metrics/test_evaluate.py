@@ -1,0 +1,542 @@
+"""Measuring a generator: always on the same real images, latents and labels, and without touching its training."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gantool.batches import ImageSpec, Paired, Unpaired
+from gantool.data.loader import Split, rows_of, split
+from gantool.data.sources.eggs import render
+from gantool.data.store import Store
+from gantool.errors import RecipeError
+from gantool.images import to_float, to_uint8
+from gantool.metrics import distances
+from gantool.metrics.evaluate import Evaluator, SampleRequest, _at_most
+from gantool.metrics.reference import SEED, ReferenceSet, learn
+from scipy.stats import binom, spearmanr
+
+
+def store(count=300, classes=3, shape=(1, 8, 8)):
+    pick = np.random.default_rng(0)
+    images = pick.integers(0, 256, (count, *shape), dtype=np.uint8)
+    labels = np.sort(pick.integers(0, classes, count)) if classes > 1 else np.zeros(count, np.int64)
+    names = tuple(f"class {index}" for index in range(classes))
+    return Store(Path("nowhere"), images, labels.astype(np.int64), ImageSpec(*shape, names), {"skipped": []})
+
+
+def reality_of(data, share=0.2):
+    return ReferenceSet.of(data, split(data.labels, share))
+
+
+def evaluator(data, count, share=0.2, **rest):
+    reality = reality_of(data, share)
+    return Evaluator(reality, learn(reality, ["rand"], Path("nowhere"), "key"), count, **rest)
+
+
+def replay(data):
+    """A generator that gives back the store's own images."""
+    return lambda ask: to_float(torch.from_numpy(data.images))[[seed % len(data) for seed in ask.seeds]]
+
+
+def noise(ask):
+    rows = [torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in ask.seeds]
+    return torch.stack(rows)
+
+
+def black(ask):
+    return torch.full((len(ask), 1, 8, 8), -1.0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real digits of 14x14 pixels, with their labels."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    small = torch.tensor(found.images / 16 * 2 - 1, dtype=torch.float32)[:, None]
+    images = to_uint8(torch.nn.functional.interpolate(small, (14, 14), mode="bilinear", antialias=True)).numpy()
+    names = tuple(map(str, range(10)))
+    return Store(Path("nowhere"), images, found.target.astype(np.int64), ImageSpec(1, 14, 14, names), {"skipped": []})
+
+
+@pytest.fixture(scope="module")
+def learned(digits, tmp_path_factory):
+    """What `auto` learns of the digits."""
+    reality = reality_of(digits)
+    return reality, learn(reality, "auto", tmp_path_factory.mktemp("extractors"), "digits")
+
+
+def test_real_images_are_nearer_than_noise_and_noise_nearer_than_black():
+    data = store()
+    evaluate = evaluator(data, 300, share=0.0)
+    own, other, worst = (evaluate(sample).metrics["fd"] for sample in (replay(data), noise, black))
+    assert own == pytest.approx(0, abs=1e-3)
+    assert own < other < worst
+
+
+def test_the_same_generator_gets_the_same_numbers_every_time():
+    evaluate = evaluator(store(), 100)
+    first = evaluate(noise)
+    torch.randn(5)
+    assert evaluate(noise) == first
+    assert evaluator(store(), 100)(noise) == first
+
+
+def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_at_once():
+    asked = []
+
+    def sample(ask):
+        asked.append((ask.seeds, ask.labels))
+        return noise(ask)
+
+    evaluate = evaluator(store(), 600)
+    evaluate(sample)
+    count = len(asked)
+    evaluate(sample)
+    assert asked[:count] == asked[count:]
+    assert max(len(seeds) for seeds, _ in asked) <= 256
+    assert [seed for some, _ in asked[:count] for seed in some] == list(range(SEED, SEED + 600))
+    assert all(len(some) == len(labels) for some, labels in asked)
+
+
+def test_labels_come_as_often_as_among_the_real_images():
+    data = store(count=1000, classes=4)
+    wanted = np.bincount(data.labels, minlength=4) / 1000
+    found = np.bincount(evaluator(data, 4000).request.labels, minlength=4) / 4000
+    np.testing.assert_allclose(found, wanted, atol=0.03)
+
+
+def test_generated_images_are_judged_as_the_8_bits_that_are_written():
+    evaluate = evaluator(store(), 100)
+
+    def coarse(ask):
+        return ((noise(ask) + 1) * 127.5 + 0.5).floor().clamp(0, 255) / 127.5 - 1
+
+    wanted = evaluate(coarse)
+    assert evaluate(lambda ask: coarse(ask) + 0.001) == wanted
+    assert evaluate(noise) == wanted
+    too_bright = evaluate(lambda ask: 3 * coarse(ask))
+    assert evaluate(lambda ask: (3 * coarse(ask)).clamp(-1, 1)) == too_bright
+
+
+def test_what_was_measured_with_stands_beside_the_numbers():
+    about = evaluator(store(), 100).about
+    assert about["extractors"] == ["rand-85074021dfc2"]
+    assert (about["real"], about["held_out"], about["fake"]) == (240, 60, 100)
+    assert (about["size"], about["seed"]) == ("1x8x8", SEED)
+    assert (about["split"], about["resize"]) == (0.2, "centre crop, antialiased bicubic")
+    assert about["units"].keys() == {"rand"}
+    assert about["units"]["rand"] > 0
+    assert 0 < about["floor_deviation"] < 1
+    assert evaluator(store(shape=(3, 8, 8)), 16).about["extractors"] == ["rand-cb3208355902"]
+    many = evaluator(store(count=7000, classes=1), 16).about
+    assert (many["real"], many["held_out"]) == (5000, 1000)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 19, 20])
+def test_a_handful_of_real_images_can_be_compared_with(count):
+    metrics = evaluator(store(count=count, classes=1), 16)(noise).metrics
+    assert 0 <= metrics["fd"] < math.inf
+    assert ("copying" in metrics) == (count == 20)
+
+
+def test_a_generator_that_is_no_longer_finite_counts_as_black():
+    evaluate = evaluator(store(), 16)
+    assert evaluate(lambda ask: torch.full((len(ask), 1, 8, 8), math.nan)) == evaluate(black)
+
+
+def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):
+    before, outside, plain = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    reality = reality_of(digits)
+    reality = ReferenceSet(*(part[:300] for part in (reality.train, reality.held_out, reality.train_labels)),
+                      reality.held_out_labels[:300], reality.classes, reality.shares, 0.2)  # fmt: skip
+    evaluate = Evaluator(reality, learn(reality, "auto", tmp_path, "key"), 40, conditional=True)
+    assert set(evaluate.extractors) == {"rand", "texture", "pretext", "judge"}
+    evaluate(replay(digits))
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(outside, np.random.get_state()[1])
+    assert plain == random.getstate()
+
+
+# The floor
+
+
+def test_real_images_get_1_against_other_real_images_whatever_their_number():
+    normal = np.random.default_rng(0)
+    everything = np.clip(normal.normal(128, 40, (9000, 1, 8, 8)), 0, 255).astype(np.uint8)
+    for count, fakes in ((200, 300), (1000, 500)):
+        spec = ImageSpec(1, 8, 8)
+        data = Store(Path("nowhere"), everything[:count], np.zeros(count, np.int64), spec, {"skipped": []})
+        evaluate = evaluator(data, fakes)
+        others = [torch.from_numpy(everything[start : start + fakes]) for start in range(2000, 7000, fakes)]
+        found = [evaluate.measure(other).metrics for other in others]
+        assert np.mean([one["fd"] for one in found]) == pytest.approx(1, rel=0.25)
+        assert 0 < evaluate.floor.deviation < 1
+        assert all(one["fd_deviation"] >= evaluate.floor.deviation for one in found)
+
+
+def test_of_three_images_there_is_no_floor_and_distances_have_their_own_units():
+    evaluate = evaluator(store(count=3, classes=1), 16)
+    assert evaluate.floor.units == {"rand": 1.0}
+    assert evaluate.about["floor_deviation"] is None
+    found = features_of(evaluate, noise)
+    assert evaluate(noise).metrics["fd"] == pytest.approx(distances.frechet_distance(evaluate.real["rand"], found))
+
+
+def features_of(evaluate, sample):
+    return evaluate.extractors["rand"](to_float(evaluate.generate(sample)))
+
+
+def test_the_deviation_is_that_of_fd_over_other_draws_of_the_images():
+    everything = np.random.default_rng(0).normal(128, 40, (12_000, 1, 8, 8))
+    real, dim = everything.clip(0, 255).astype(np.uint8), (0.7 * everything + 50).clip(0, 255).astype(np.uint8)
+    found = []
+    for start in range(0, 12_000, 600):
+        spec, labels = ImageSpec(1, 8, 8), np.zeros(300, np.int64)
+        data = Store(Path("nowhere"), real[start : start + 300], labels, spec, {"skipped": []})
+        evaluate = Evaluator(reality_of(data, 0.0), learn(reality_of(data, 0.0), ["rand"], Path("nowhere"), "key"), 300)
+        unit = evaluate.floor.units["rand"]
+        found.append((evaluate.measure(torch.from_numpy(dim[start + 300 : start + 600])).metrics, unit))
+    spread = np.std([one["fd"] * unit for one, unit in found], ddof=1)
+    told = np.mean([one["fd_deviation"] * unit for one, unit in found])
+    assert told == pytest.approx(spread, rel=0.5)
+
+
+# Choice of extractors
+
+
+def test_auto_takes_what_the_pictures_allow(digits, tmp_path):
+    def chosen(count, classes):
+        rows = np.flatnonzero(digits.labels < classes)[:count]
+        part = Store(Path("nowhere"), digits.images[rows], digits.labels[rows],
+                     ImageSpec(1, 14, 14, digits.spec.classes[:classes]), {"skipped": []})  # fmt: skip
+        return list(learn(reality_of(part), "auto", tmp_path, f"{count}-{classes}"))
+
+    assert chosen(59, 10) == ["rand", "texture"]
+    assert chosen(60, 10) == ["rand", "texture", "pretext"]
+    assert chosen(300, 10) == ["rand", "texture", "pretext", "judge"]
+    assert chosen(300, 2)[-1] == "judge"
+    assert chosen(170, 1) == ["rand", "texture", "pretext"]
+
+
+def test_a_judge_of_one_class_is_refused(tmp_path):
+    with pytest.raises(RecipeError) as error:
+        learn(reality_of(store(classes=1)), ["rand", "judge"], tmp_path, "key")
+    assert str(error.value) == (
+        "train.extractors: judge learns to tell classes apart, but there is only 'class 0'; use rand or pretext"
+    )
+
+
+def test_fd_is_the_weighted_geometric_mean_of_its_parts_in_floors(digits, learned):
+    reality, extractors = learned
+    evaluate = Evaluator(reality, extractors, 200)
+    metrics = evaluate(replay(digits)).metrics
+    weighted = [("rand", 4), ("texture", 1), ("pretext", 2), ("judge", 2)]
+    assert metrics["fd"] == pytest.approx(math.prod(metrics[f"fd_{name}"] ** (count / 9) for name, count in weighted))
+    only = Evaluator(reality, {"judge": extractors["judge"]}, 200)(replay(digits)).metrics
+    assert only["fd"] == pytest.approx(metrics["fd_judge"])
+    units = evaluate.floor.units
+    first = math.sqrt(metrics["fd_rand"] * units["rand"] * metrics["fd_pretext"] * units["pretext"])
+    assert evaluate.first_version(metrics) == pytest.approx(first)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_the_number_of_threads_changes_no_digit(threads, digits, learned):
+    reality, extractors = learned
+
+    def measured():
+        evaluate = Evaluator(reality, extractors, 300, conditional=True)
+        return evaluate.about, evaluate(replay(digits))
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = measured()
+        torch.set_num_threads(threads)
+        assert measured() == alone
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path, logged):
+    for _ in range(2):
+        learn(reality_of(digits), ["pretext"], tmp_path, "digits")
+    assert logged == ["learning the features of `pretext` from the pictures, once"]
+
+
+def test_a_generator_that_is_told_the_class_is_measured_within_each(digits, learned):
+    reality, extractors = learned
+    rand = {"rand": extractors["rand"]}
+    told = Evaluator(reality, rand, 1000, conditional=True)
+    assert told.about["within_classes"]
+    rows = torch.arange(1000) % len(reality.train)
+    fake, labels = reality.train[rows], reality.train_labels[rows]
+    right, wrong = (told.measure(fake, given.tolist()).metrics["fd"] for given in (labels, (labels + 1) % 10))
+    parts = [
+        distances.frechet_distance(
+            told.real["rand"][reality.train_labels == one], told.real["rand"][rows][labels == one]
+        )
+        for one in range(10)
+    ]
+    assert right * told.floor.units["rand"] == pytest.approx(np.mean(parts), rel=1e-4)
+    assert wrong > 20 * right
+    pooled = Evaluator(reality, rand, 1000)
+    assert pooled.measure(fake).metrics["fd"] == pooled.measure(fake, ((labels + 1) % 10).tolist()).metrics["fd"]
+    assert not Evaluator(reality, rand, 300, conditional=True).about["within_classes"]  # 30 of each class are too few
+    unseen = told.measure(reality.held_out, reality.held_out_labels.tolist()).metrics["fd"]
+    assert 1 < unseen < 6  # 36 of each class, where the floor is of 100
+
+
+# What fd cannot say
+
+
+def test_copies_are_told_from_unseen_real_images(learned):
+    reality, extractors = learned
+    evaluate = Evaluator(reality, {"rand": extractors["rand"]}, 400)
+    copies = evaluate.measure(reality.train[:400]).metrics
+    unseen = evaluate.measure(reality.held_out[:300]).metrics
+    assert copies["fd"] < unseen["fd"]  # which is why it needs a guard
+    assert copies["copying"] < -3
+    assert copies["copied"] == 1
+    assert abs(unseen["copying"]) < 3
+    assert unseen["copied"] < 0.1
+    few = evaluate.measure(reality.held_out[:20].repeat(20, 1, 1, 1)).metrics
+    assert few["support"] < 25 < unseen["support"]
+
+
+def test_the_judge_says_how_often_the_class_that_was_asked_for_is_shown(digits, learned):
+    reality, extractors = learned
+    evaluate = Evaluator(reality, extractors, 359, conditional=True)
+    right = evaluate.measure(reality.held_out, reality.held_out_labels.tolist())
+    wrong = evaluate.measure(reality.held_out, ((reality.held_out_labels + 1) % 10).tolist())
+    assert right.metrics["judge_accuracy"] > 0.85
+    assert wrong.metrics["judge_accuracy"] < 0.1
+    assert "judge_accuracy" not in Evaluator(reality, extractors, 50).measure(reality.held_out, [0] * 359).metrics
+
+
+def test_a_class_that_is_never_shown_is_named(learned):
+    reality, extractors = learned
+    evaluate = Evaluator(reality, extractors, 300)
+    assert evaluate.measure(reality.held_out).lost_classes == ()
+    kept = reality.held_out[(reality.held_out_labels != 4) & (reality.held_out_labels != 7)]
+    assert set(evaluate.measure(kept).lost_classes) == {"4", "7"}
+
+
+@pytest.mark.parametrize(("count", "trials", "share"), [(0, 300, 0.1), (3, 500, 0.05), (12, 40, 0.5), (5, 5, 1.0)])
+def test_the_chance_of_so_few_hits_is_the_binomial_distributions(count, trials, share):
+    assert _at_most(count, trials, share) == pytest.approx(binom.cdf(count, trials, share), rel=1e-9)
+
+
+# Ladders: the default metric grows with every visible step away from real images
+
+
+def blurred(images, degree):
+    kernel = torch.exp(-torch.arange(-4, 5).float().square() / (2 * (0.5 * degree) ** 2))
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = torch.nn.functional.pad(images, (4, 4, 4, 4), "replicate")
+    across = torch.nn.functional.conv2d(padded, kernel, groups=images.shape[1])
+    return torch.nn.functional.conv2d(across, kernel.transpose(2, 3), groups=images.shape[1])
+
+
+def noisy(images, degree):
+    return images + 0.12 * degree * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+
+def faded(images, degree):
+    return images * (1 - 0.15 * degree)
+
+
+LADDERS = {"blur": blurred, "noise": noisy, "contrast": faded}
+
+
+@pytest.fixture(scope="module")
+def eggs():
+    """Two classes of rendered pictures of 3x32x32: what is known, and what is new."""
+    names = ("Egg", "Tomato")
+    images = np.stack([render(name, index, 32).transpose(2, 0, 1) for index in range(300) for name in names])
+    return Store(Path("nowhere"), images, np.tile([0, 1], 300), ImageSpec(3, 32, 32, names), {"skipped": []})
+
+
+@pytest.mark.parametrize("ladder", [*LADDERS, "classes", "copies"])
+@pytest.mark.parametrize("source", ["digits", "eggs"])
+def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_factory):
+    data = request.getfixturevalue(source)
+    reality = reality_of(data)
+    folder = tmp_path_factory.getbasetemp() / "ladders"
+    folder.mkdir(exist_ok=True)
+    evaluate = Evaluator(reality, learn(reality, ["rand", "texture", "pretext"], folder, source), 120)
+    new, labels = reality.held_out[:300], reality.held_out_labels[:300]
+    if ladder in LADDERS:
+        steps = [to_uint8(LADDERS[ladder](to_float(new), degree)) for degree in range(1, 7)]
+        steps.insert(0, new)
+    elif ladder == "classes":
+        counts = range(len(reality.classes), 0, -3) if len(reality.classes) > 2 else (2, 1)
+        steps = [new[labels < kept] for kept in counts]
+    else:
+        steps = [new[torch.arange(len(new)) % kept] for kept in (len(new), 50, 20, 8, 3)]
+    found = [evaluate.measure(step).metrics["fd"] for step in steps]
+    assert found == sorted(found), found
+    assert spearmanr(range(len(found)), found).statistic == pytest.approx(1)
+
+
+# Translations
+
+
+def rows_in(data, images):
+    """Return the rows of a store that images are."""
+    known = {image.tobytes(): row for row, image in enumerate(data.images)}
+    return [known[image.numpy().tobytes()] for image in images]
+
+
+def pairs(count=400):
+    """Pairs of dark pictures, none brighter than 200."""
+    images = np.random.default_rng(0).integers(0, 200, (count, 1, 8, 8), dtype=np.uint8)
+    spec = ImageSpec(1, 8, 8, ("drawing", "photo"))
+    return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), spec, {"skipped": []})
+
+
+def two_kinds(count=400):
+    """Pictures of two kinds: dark ones, and their negatives."""
+    data = pairs(count)
+    dark = data.images // 2
+    labels = np.repeat([0, 1], count // 2)
+    return Store(
+        Path("nowhere"), np.where(labels[:, None, None, None], 255 - dark, dark), labels, data.spec, data.about
+    )
+
+
+def translating(data, kind, most=200, share=0.2):
+    rows = rows_of(data.labels, share, kind)
+    reality = ReferenceSet.of(data, rows, kind)
+    asked = SampleRequest.translations(data, rows, kind, most)
+    rand = learn(reality, ["rand"], Path("nowhere"), "key")
+    return Evaluator(reality, rand, asked, conditional=kind is Unpaired), asked
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_held_out_sources_are_asked_for_each_beside_its_target(most):
+    data = pairs()
+    rows = rows_of(data.labels, 0.2, Paired)
+    asked = SampleRequest.translations(data, rows, Paired, most)
+    found = rows_in(data, asked.sources)
+    assert set(found) <= set(rows.held_out)
+    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
+    assert rows_in(data, asked.targets) == [row + 1 for row in found]
+    assert asked.labels == [0] * len(asked)
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+def test_held_out_pictures_of_either_kind_are_asked_to_become_the_other(most):
+    data = two_kinds()
+    rows = rows_of(data.labels, 0.2, Unpaired)
+    asked = SampleRequest.translations(data, rows, Unpaired, most)
+    found = rows_in(data, asked.sources)
+    assert set(found) <= set(rows.held_out)
+    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
+    assert asked.labels == (1 - data.labels[found]).tolist()
+    assert abs(sum(asked.labels) - len(asked) / 2) <= 2
+    assert asked.targets is None
+
+
+@pytest.mark.parametrize("kind", [Paired, Unpaired])
+def test_where_nothing_is_held_out_the_sources_of_training_are_asked_for(kind):
+    data = two_kinds(18)
+    rows = rows_of(data.labels, 0.2, kind)
+    assert not len(rows.held_out)
+    assert set(rows_in(data, SampleRequest.translations(data, rows, kind, 100).sources)) == set(rows.train)
+
+
+def test_the_same_translations_are_asked_for_every_time_and_nobodys_random_numbers_are_drawn():
+    data, before = pairs(), torch.get_rng_state()
+    rows = rows_of(data.labels, 0.2, Paired)
+    one, other = (SampleRequest.translations(data, rows, Paired, 10) for _ in (0, 1))
+    assert torch.equal(one.sources, other.sources)
+    assert one.seeds == other.seeds == list(range(10))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_parts_and_chosen_rows_of_what_is_asked_for_keep_sources_and_targets_beside_their_seeds():
+    data = pairs()
+    asked = SampleRequest.translations(data, rows_of(data.labels, 0.2, Paired), Paired, 20)
+    for some, wanted in (
+        (asked.part(3, 6), [3, 4, 5]),
+        (asked.rows([7, 0, 7]), [7, 0, 7]),
+        (asked.part(18, 99), [18, 19]),
+    ):
+        assert some.seeds == wanted
+        assert len(some) == len(some.labels) == len(wanted)
+        assert torch.equal(some.sources, asked.sources[wanted])
+        assert torch.equal(some.targets, asked.targets[wanted])
+    plain = SampleRequest([5, 6], [0, 1]).part(1, 2)
+    assert (plain.seeds, plain.labels, plain.sources, plain.targets) == ([6], [1], None, None)
+
+
+def test_pairs_are_measured_against_real_targets_alone():
+    data = pairs()
+    rows = rows_of(data.labels, 0.2, Paired)
+    reality = ReferenceSet.of(data, rows, Paired)
+    assert sorted(rows_in(data, reality.train)) == sorted(rows.train + 1)
+    assert sorted(rows_in(data, reality.held_out)) == sorted(rows.held_out + 1)
+    assert (reality.classes, reality.shares.tolist(), reality.split) == (("photo",), [1.0], 0.2)
+    evaluate, asked = translating(data, Paired)
+    assert set(rows_in(data, asked.sources) + rows_in(data, asked.targets)).isdisjoint(rows_in(data, reality.train))
+    assert not evaluate.within_classes
+
+
+def test_translations_of_pairs_differ_from_targets_and_sources_as_closed_forms_say():
+    data = pairs(1500)  # more sources than are made at once
+    evaluate, asked = translating(data, Paired, most=400, share=0.4)
+    assert len(asked) == 300
+    sources, targets = (part.double() for part in (asked.sources, asked.targets))
+    apart = float((sources - targets).abs().mean()) / 127.5
+    assert evaluate.change == pytest.approx(apart, rel=1e-5)
+
+    brighter = evaluate(lambda ask: to_float(ask.targets + 51)).metrics  # 51 of 255 are 0.4 of -1 to 1
+    assert brighter["l1"] == pytest.approx(0.4, rel=1e-5)
+    assert brighter["psnr"] == pytest.approx(10 * math.log10(4 / 0.4**2), rel=1e-5)
+    assert brighter["change"] == pytest.approx(float((targets + 51 - sources).abs().mean()) / 127.5, rel=1e-5)
+
+    right = evaluate(lambda ask: to_float(ask.targets)).metrics
+    assert (right["l1"], right["psnr"], right["ssim"]) == (0, 99, pytest.approx(1))
+    assert right["change"] == pytest.approx(apart, rel=1e-5)
+    idle = evaluate(lambda ask: to_float(ask.sources)).metrics
+    assert (idle["change"], idle["l1"]) == (0, pytest.approx(apart, rel=1e-5))
+
+
+def test_without_targets_only_the_change_is_known():
+    evaluate, asked = translating(two_kinds(), Unpaired)
+    metrics = evaluate(lambda ask: -to_float(ask.sources)).metrics
+    assert metrics["change"] == pytest.approx(2 * float(to_float(asked.sources).abs().mean()), rel=1e-5)
+    assert evaluate.change is None
+    assert metrics.keys().isdisjoint({"l1", "psnr", "ssim"})
+
+
+def test_each_direction_is_measured_by_itself_so_that_giving_back_the_source_is_no_translation():
+    data = two_kinds()
+    evaluate, asked = translating(data, Unpaired)
+    assert evaluate.about["within_classes"]
+    negative = evaluate(lambda ask: -to_float(ask.sources)).metrics["fd"]
+    idle = evaluate(lambda ask: to_float(ask.sources)).metrics["fd"]
+    assert idle > 20 * negative
+    pooled = Evaluator(evaluate.reality, evaluate.extractors, asked)
+    assert pooled(lambda ask: to_float(ask.sources)).metrics["fd"] < idle / 20
+    fake, labels = to_uint8(-to_float(asked.sources)), torch.tensor(asked.labels)
+    real, real_labels = evaluate.real["rand"], evaluate.reality.train_labels
+    found = evaluate.extractors["rand"](to_float(fake))
+    parts = [distances.frechet_distance(real[real_labels == one], found[labels == one]) for one in (0, 1)]
+    assert negative * evaluate.floor.units["rand"] == pytest.approx(np.mean(parts), rel=1e-4)
+
+
+def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_deviation():
+    data = pairs(20)
+    asked = SampleRequest.translations(data, Split(np.arange(0, 18, 2), np.array([18])), Paired, 100)
+    reality = ReferenceSet.of(data, rows_of(data.labels, 0.0, Paired), Paired)
+    evaluate = Evaluator(reality, learn(reality, ["rand"], Path("nowhere"), "key"), asked)
+    assert rows_in(data, evaluate.request.sources) == [18, 18]
+    assert evaluate(lambda ask: to_float(ask.targets)).metrics["l1"] == 0

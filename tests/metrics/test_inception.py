@@ -1,0 +1,131 @@
+"""The network of the Fréchet Inception distance, with weights of our own: no test downloads the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import sys
+
+import pytest
+import torch
+from gantool.data.sources import catalog
+from gantool.errors import DataError, GantoolError
+from gantool.metrics import inception
+from gantool.metrics.inception import Inception
+
+library = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+FOUND = "delete it and run: gantool data fetch inception"
+
+
+def written(root, content):
+    path = root / "inception" / catalog.INCEPTION_WEIGHTS.name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """A weights file of the right shapes, 96 MB, whose random numbers keep the size of activations."""
+    state, empty = torch.get_rng_state(), io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        torch.manual_seed(0)
+        network = library.FeatureExtractorInceptionV3("random", ["2048"], empty)
+        torch.set_rng_state(state)
+    file = io.BytesIO()
+    torch.save(
+        {name: value * 6**0.5 if value.dim() == 4 else value for name, value in network.state_dict().items()}, file
+    )
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def opened(weights, tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    written(root, weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "INCEPTION_HASH", hashlib.sha256(weights).hexdigest())
+        state = torch.get_rng_state()
+        network = Inception.open(root)
+        assert torch.equal(state, torch.get_rng_state()), "opening drew random numbers"
+    return network
+
+
+def pictures(count, channels):
+    return torch.rand(count, channels, 20, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_the_file_is_the_one_that_everybody_uses():
+    (url,) = catalog.INCEPTION_WEIGHTS.urls
+    assert url.endswith(f"/{catalog.INCEPTION_WEIGHTS.name}")
+    assert catalog.INCEPTION_WEIGHTS.sha256 == catalog.INCEPTION_HASH
+    assert catalog.INCEPTION_HASH.startswith("6726825d")
+    assert len(catalog.INCEPTION_HASH) == 64
+
+
+def test_an_image_has_2048_features_that_torch_fidelity_gives_for_its_8_bits(opened, weights, monkeypatch):
+    images = pictures(3, 3)
+    made = opened(images)
+    (wanted,) = opened.network(((images + 1) * 127.5).round().to(torch.uint8))
+
+    assert made.shape == (3, 2048)
+    assert made.dtype == torch.float32
+    assert float(wanted.std(0).mean()) > 1e-3
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-5)
+    assert opened.identity == f"inception-{hashlib.sha256(weights).hexdigest()[:12]}"
+    monkeypatch.setattr(inception, "CHUNK", 2)
+    torch.testing.assert_close(opened(images), made, rtol=1e-4, atol=1e-5)
+
+
+def test_a_grey_image_is_one_of_three_equal_colours(opened):
+    grey = pictures(1, 1)
+    assert torch.equal(opened(grey), opened(grey.repeat(1, 3, 1, 1)))
+
+
+def test_without_the_extra_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(GantoolError) as caught:
+        Inception.open(tmp_path)
+    assert str(caught.value) == "inception: needs torch-fidelity; install it with: pip install 'gantool[inception]'"
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_file_is_told_with_its_place(tmp_path):
+    with pytest.raises(DataError) as caught:
+        Inception.open(tmp_path)
+    path = tmp_path / "inception" / "weights-inception-2015-12-05-6726825d.pth"
+    assert str(caught.value) == f"{path}: no such file; download it (96 MB) with: gantool data fetch inception"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    path = tmp_path / "inception" / catalog.INCEPTION_WEIGHTS.name
+    path.mkdir(parents=True)
+    with pytest.raises(DataError, match=r": cannot be read \((Is a directory|Permission denied)\); check its perm"):
+        Inception.open(tmp_path)
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return open, (str(self.canary), "w")
+
+
+def test_another_file_is_refused_before_anything_unpickles_it(tmp_path):
+    bomb, canary = pickle.dumps(Bomb(tmp_path / "canary")), tmp_path / "canary"
+    path = written(tmp_path, bomb)
+    with pytest.raises(DataError) as caught:
+        Inception.open(tmp_path)
+    digest = hashlib.sha256(bomb).hexdigest()[:8]
+    assert str(caught.value) == f"{path}: has SHA-256 {digest} instead of 6726825d; {FOUND}"
+    assert not canary.exists()
+    pickle.loads(bomb).close()
+    assert canary.exists(), "the bomb is a dud"

@@ -1,0 +1,337 @@
+"""What every model and every recipe must do; a new one is tested by being there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from gantool import devices, models
+from gantool.models import losses, shapes
+from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel, Model, Translator, Turn
+from gantool.training import engine
+from gantool.training.trainer import Trainer
+
+from small import RECIPES, kind, of, small, spec
+
+CPU = torch.device("cpu")
+PENALISED = {"loss.gradient_penalty": 10.0, "loss.r1": 1.0, "loss.r2": 1.0}
+LOSSES = ["non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
+AUGMENTED = {"loss.augment": ["color", "translation", "cutout"]}
+
+
+def built(name, changes=None):
+    recipe = engine.open_recipe(name, changes or {})
+    with devices.rng_scope(CPU, devices.rng_states(CPU, 0)):
+        return recipe, models.build(recipe, spec(recipe))
+
+
+def batch(model, count=4, seed=0, device="cpu"):
+    """Random content in the form that the model consumes."""
+    generator = torch.Generator().manual_seed(seed)
+    blank = model.blank(count)
+
+    def filled(part):
+        if part.dtype == torch.float32:
+            return torch.rand(part.shape, generator=generator) * 2 - 1
+        most = len(model.data.classes) if part.dim() == 1 else len(model.data.words) + 2
+        return torch.randint(most, part.shape, generator=generator)
+
+    return type(blank)(*(filled(part).to(device) for part in blank))
+
+
+def prompt(model, seeds):
+    """What the model makes pictures from, one a seed."""
+    if isinstance(model, LatentModel):
+        return model.prompt(seeds)
+    sources = [batch(model, 1, seed)[0] for seed in seeds]
+    labels = [seed % len(model.data.classes) for seed in seeds]
+    return GeneratorInput(torch.cat(sources), torch.tensor(labels), torch.tensor(list(seeds)))
+
+
+def turns(model, given):
+    """All turns of a step, in order; none is applied."""
+    return [turn for move in model.play(given) for turn in ((move,) if isinstance(move, Turn) else move)]
+
+
+def weights(module):
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+
+def changed(module, before):
+    return {name for name, value in module.named_parameters() if not torch.equal(value.detach(), before[name])}
+
+
+def one_recipe_of(name):
+    return next(recipe for recipe in RECIPES if engine.open_recipe(recipe).model["name"] == name)
+
+
+# Every model file
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_model_file_defines_one_model_says_what_it_is_and_has_a_recipe(name):
+    model = models.find_model(name)
+    assert issubclass(model, Model)
+    assert not inspect.isabstract(model)
+    assert inspect.getdoc(inspect.getmodule(model))
+    assert "Args:" in inspect.getdoc(model)
+    assert one_recipe_of(name)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_key_of_a_models_block_is_documented(name):
+    told = inspect.getdoc(models.find_model(name))
+    for parameter in inspect.signature(models.find_model(name)).parameters:
+        assert f"{parameter}:" in told
+
+
+ADVERSARIAL = [name for name in models.names() if issubclass(models.find_model(name), Generative)]
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_model_plays_every_loss_with_every_penalty_and_augmentation(name, loss):
+    recipe_name = one_recipe_of(name)
+    recipe, model = built(recipe_name, {**small(recipe_name), "loss.name": loss, **PENALISED, **AUGMENTED})
+    trainer = Trainer(model, recipe.train, CPU)
+    with devices.rng_scope(CPU, trainer.randomness):
+        for seed in range(2):
+            told = trainer.step(batch(model, seed=seed))
+    penalties = {name.partition("/")[2].partition("_a")[0].partition("_b")[0] for name in told}
+    assert {"gradient_penalty", "r1", "r2", "adversarial"} <= penalties
+    assert all(bool(value.isfinite()) for value in told.values())
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+
+
+FORBIDDEN = {"item", "tolist", "numpy", "cpu", "cuda", "nonzero", "synchronize"}
+
+
+def waits(function):
+    """Calls in a function that would make a GPU wait."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in FORBIDDEN or (isinstance(node.func, ast.Name) and name in {"float", "int", "bool", "print"}):
+                yield f"{function.name}: {name}"
+
+
+STEPPING = {
+    *("play", "step", "_gradients", "_update_ema", "latents", "forward", "__call__"),
+    *("logits_pair", "logits", "discriminator_stats", "penalties", "augmented"),
+    *("generator", "discriminator", "discriminators_turn", "generators_turn"),
+}
+FILES = ["training/trainer.py", *(f"models/{name}.py" for name in [*models.names(), "base", "losses", "augment"])]
+
+
+def methods(file):
+    tree = ast.parse((Path(inspect.getfile(losses)).parents[1] / file).read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_step_waits_for_a_number(file):
+    watched = [node for node in methods(file) if node.name in STEPPING or file == "models/losses.py"]
+    assert [call for function in watched for call in waits(function)] == []
+
+
+def test_every_name_of_a_step_is_one_that_is_in_use():
+    assert {node.name for file in FILES for node in methods(file)} >= STEPPING
+
+
+# Every recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_player_gets_a_turn_and_only_the_player_moves(name):
+    recipe, model = built(name, small(name))
+    trainer = Trainer(model, recipe.train, CPU)
+    moved = []
+    for move in model.play(batch(model)):
+        together = (move,) if isinstance(move, Turn) else move
+        for turn in together:
+            trainer._gradients(turn, keep_graph=turn is not together[-1])
+        for turn in together:
+            before = weights(model)
+            trainer.optimizers[turn.player].step()
+            own = {f"{trainer.names[turn.player]}.{key}" for key, _ in turn.player.named_parameters()}
+            found = changed(model, before)
+            assert found, "somebody moved"
+            assert found <= own
+            # What has no gradient stays: a class that did not come up, a bias before a normalisation.
+            pushed = {
+                f"{trainer.names[turn.player]}.{key}"
+                for key, weight in turn.player.named_parameters()
+                if weight.grad is not None and float(weight.grad.abs().max()) > 1e-6
+            }
+            assert pushed <= found
+            assert len(pushed) >= len(own) / 3
+            moved.append(trainer.names[turn.player])
+    assert set(moved) == {trainer.names[player] for player in trainer.optimizers}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_are_scalars_by_name_and_scores_hold_no_graph(name):
+    _, model = built(name, small(name))
+    for turn in turns(model, batch(model)):
+        assert turn.losses
+        assert all(value.shape == () and value.requires_grad for value in turn.losses.values())
+        assert not any(value.requires_grad for value in turn.scores.values())
+
+
+# Keras' game has one pass for both losses; there it is the trainer that keeps them apart.
+@pytest.mark.parametrize("name", [name for name in of(Generative) if name != "dcgan_tf28"])
+def test_a_discriminators_turn_never_reaches_the_generators_weights(name):
+    _, model = built(name, small(name))
+    turn = next(turn for turn in turns(model, batch(model)) if turn.player is model.discriminator)
+    total = sum(turn.losses.values())
+    found = torch.autograd.grad(total, list(model.generator.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in found)
+
+
+@pytest.mark.parametrize("name", of(Generative))
+def test_samples_are_images_of_the_datas_shape_and_range(name):
+    _, model = built(name, small(name))
+    with torch.no_grad():
+        for network in (model.train(), model.eval()):
+            made = network.sample(prompt(model, range(5)))
+            assert made.shape == (5, *model.data.shape)
+            assert made.dtype == torch.float32
+            assert bool((made.abs() <= 1).all())
+
+
+@pytest.mark.parametrize("name", of(LatentModel))
+def test_a_seed_is_one_latent_whatever_the_others_are(name):
+    _, model = built(name, small(name))
+    many, one = model.prompt(range(10)), model.prompt([7])
+    assert torch.equal(many.source[7], one.source[0])
+    assert many.source.shape == (10, model.latent_dim)
+    assert many.labels.tolist() == [index % len(model.data.classes) for index in range(10)]
+    assert model.prompt([1, 2], [0, 0]).labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", of(Generative))
+def test_prompts_and_samples_draw_none_of_the_callers_random_numbers(name):
+    _, model = built(name, small(name))
+    given = prompt(model, range(3))
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        model.eval().sample(given)
+        model.train().sample(given)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", of(Translator))
+def test_a_translation_depends_on_its_source_its_label_and_its_seed_alone(name):
+    _, model = built(name, small(name))
+    given = prompt(model.eval(), range(6))
+    with torch.no_grad():
+        together = model.sample(given)
+        for row in range(6):
+            alone = model.sample(GeneratorInput(*(part[row : row + 1] for part in given)))
+            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", of(Translator))
+def test_a_translator_takes_pictures_whose_sides_are_multiples_of_its_stride(name):
+    _, model = built(name, small(name))
+    sides = (max(8, model.stride), 3 * max(8, model.stride))
+    source = torch.rand(1, model.data.channels, *sides) * 2 - 1
+    with torch.no_grad():
+        made = model.eval().sample(
+            GeneratorInput(source, torch.tensor([1 % len(model.data.classes)]), torch.tensor([0]))
+        )
+    assert made.shape == source.shape
+
+
+@pytest.mark.parametrize("name", of(Classifier))
+def test_answers_are_probabilities_and_each_depends_on_its_own_input(name):
+    _, model = built(name)
+    given = batch(model, 6)
+    with torch.no_grad():
+        answers = model.eval().answer(given[0])
+        assert answers.shape == (6, len(model.data.classes))
+        torch.testing.assert_close(answers.sum(1), torch.ones(6))
+        torch.testing.assert_close(model.answer(given[0][2:3])[0], answers[2])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_state_goes_through_a_file_of_tensors_and_steps_on_bit_for_bit(name):
+    recipe, model = built(name, small(name))
+    straight = Trainer(model, recipe.train, CPU)
+    with devices.rng_scope(CPU, straight.randomness):
+        straight.step(batch(model, seed=1))
+    file = io.BytesIO()
+    torch.save(straight.state_dict(), file)
+    file.seek(0)
+    fresh = Trainer(models.build(recipe, spec(recipe)), recipe.train, CPU)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    told = []
+    for trainer in (straight, fresh):
+        with devices.rng_scope(CPU, trainer.randomness):
+            told.append(trainer.step(batch(model, seed=2)))
+    assert told[0].keys() == told[1].keys()
+    assert all(torch.equal(told[0][key], told[1][key]) for key in told[0])
+    ends = [flat(trainer.state_dict()) for trainer in (straight, fresh)]
+    assert ends[0].keys() == ends[1].keys()
+    assert [key for key in ends[0] if not torch.equal(ends[0][key], ends[1][key])] == []
+
+
+def flat(state, prefix=""):
+    """All tensors of nested mappings, by dotted key."""
+    found = {}
+    for key, value in state.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, torch.Tensor):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_whole_game_traces_without_numbers(name):
+    recipe = engine.open_recipe(name)
+    layers = shapes.trace(lambda: models.build(recipe, spec(recipe)))
+    adversarial = issubclass(kind(name), Generative)
+    assert {layer.network for layer in layers} == ({"generator", "discriminator"} if adversarial else {"classifier"})
+    # On the meta device a number that anybody asked for would be an error: so none is, in losses and gradients too.
+    with torch.device("meta"):
+        model = models.build(recipe, spec(recipe))
+        given = model.blank(4)
+    for turn in turns(model, given):
+        total = torch.stack(list(turn.losses.values())).sum()
+        torch.autograd.backward(total, inputs=list(turn.player.parameters()), retain_graph=True)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_same_seed_starts_the_same_weights(name):
+    one, other = (built(name, small(name))[1].state_dict() for _ in range(2))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_batch_is_not_changed_by_playing_with_it(name):
+    _, model = built(name, small(name))
+    given = batch(model)
+    kept = deepcopy(given)
+    turns(model, given)
+    assert all(torch.equal(one, other) for one, other in zip(given, kept, strict=True))
+    assert not any(part.requires_grad for part in given)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_on_a_gpu_never_waits_for_it(name):
+    recipe, model = built(name, small(name))
+    trainer = Trainer(model.to("cuda"), recipe.train, torch.device("cuda"))
+    given = batch(model, device="cuda")
+    trainer.step(given)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step(given)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,463 @@
+"""The layer table: exact sizes and counts of every recipe, and the arithmetic against torch's own layers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from gantool import cli, models, terminal
+from gantool.batches import ImageSpec, Labeled
+from gantool.errors import GantoolError, RecipeError, ShapeError
+from gantool.models import losses, shapes
+from gantool.models.base import UnconditionalGAN
+from gantool.models.dcgan import DCGAN
+from gantool.recipe.load import shipped
+from gantool.training import engine
+from rich.console import Console
+from torch import nn
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NON_SATURATING = losses.find_loss("non_saturating")()
+
+
+class Given(UnconditionalGAN):
+    """A game of networks that a test brings along."""
+
+    def __init__(self, data, generator, discriminator, latent_dim=5):
+        super().__init__(data, NON_SATURATING, latent_dim=latent_dim)
+        self.generator, self.discriminator = generator, discriminator
+
+
+def built(name, changes=None):
+    recipe = engine.open_recipe(name, changes)
+    block = recipe.data
+    classes = tuple(block.classes or [str(digit) for digit in range(10)])
+    return models.build(recipe, ImageSpec(block.channels or 3, block.height, block.width, classes))
+
+
+def dcgan(size, generator, discriminator, channels=1):
+    data = ImageSpec(channels, size, size)
+    return DCGAN(data, NON_SATURATING, latent_dim=3, generator=generator, discriminator=discriminator)
+
+
+def outputs(layers, network, *kinds):
+    """Sizes that the layers of these kinds make, in order."""
+    return [layer.output for layer in layers if layer.network == network and layer.kind in kinds]
+
+
+# The table of a recipe whose networks are rows of layers: kinds of those with weights, and what each makes.
+TABLES = {
+    "gan28": (
+        [("Linear", (256,)), ("Linear", (512,)), ("Linear", (1024,)), ("Linear", (784,))],
+        [("Linear", (1024,)), ("Linear", (512,)), ("Linear", (256,)), ("Linear", (1,))],
+    ),
+    "gan14": ([("Linear", (128,)), ("Linear", (196,))], [("Linear", (256,)), ("Linear", (1,))]),
+    "dcgan14": (
+        [("ConvTranspose2d", (256, 7, 7)), ("BatchNorm2d", (256, 7, 7)), ("ConvTranspose2d", (1, 14, 14))],
+        [("Conv2d", (32, 7, 7)), ("Conv2d", (64, 4, 4)), ("BatchNorm2d", (64, 4, 4)), ("Conv2d", (1, 1, 1))],
+    ),
+    "dcgan28": (
+        [
+            ("ConvTranspose2d", (256, 7, 7)),
+            ("BatchNorm2d", (256, 7, 7)),
+            ("ConvTranspose2d", (256, 14, 14)),
+            ("BatchNorm2d", (256, 14, 14)),
+            ("ConvTranspose2d", (1, 28, 28)),
+        ],
+        [("Conv2d", (32, 14, 14)), ("Conv2d", (64, 5, 5)), ("BatchNorm2d", (64, 5, 5)), ("Conv2d", (1, 1, 1))],
+    ),
+    "dcgan_tf28": (
+        [
+            ("Linear", (12544,)),
+            ("BatchNorm1d", (12544,)),
+            ("FourierConvTranspose2d", (128, 7, 7)),
+            ("BatchNorm2d", (128, 7, 7)),
+            ("TurnedConvTranspose2d", (64, 14, 14)),
+            ("BatchNorm2d", (64, 14, 14)),
+            ("TurnedConvTranspose2d", (1, 28, 28)),
+        ],
+        [("TurnedConv2d", (64, 14, 14)), ("TurnedConv2d", (128, 7, 7)), ("Linear", (1,))],
+    ),
+    "cgan_egg": (
+        [
+            ("Embedding", (100,)),
+            ("Linear", (128,)),
+            ("Linear", (256,)),
+            ("BatchNorm1d", (256,)),
+            ("Linear", (512,)),
+            ("BatchNorm1d", (512,)),
+            ("Linear", (12288,)),
+        ],
+        [("Embedding", (12288,)), ("Linear", (512,)), ("Linear", (256,)), ("Linear", (128,)), ("Linear", (1,))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_layer_with_weights_makes_the_size_that_its_table_says(name):
+    layers = shapes.trace(lambda: built(name))
+    for network, table in zip(("generator", "discriminator"), TABLES[name], strict=True):
+        found = [(row.kind, row.output) for row in layers if row.network == network and row.parameters]
+        assert found == table
+        assert {row.network for row in layers} == {"generator", "discriminator"}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_layer_takes_what_the_one_before_it_made_and_the_parts_sum_to_the_whole(name):
+    model = built(name)
+    layers = shapes.trace(lambda: model, "cpu")
+    for network in ("generator", "discriminator"):
+        own = [row for row in layers if row.network == network]
+        assert sum(row.parameters for row in own) == sum(p.numel() for p in getattr(model, network).parameters())
+        if name != "cgan_egg":  # whose embeddings stand beside the row
+            assert [row.input for row in own[1:]] == [row.output for row in own[:-1]]
+    assert outputs(layers, "generator", "Tanh")
+    assert layers[-1].network == "discriminator"
+    assert layers[-1].output == (1,)
+
+
+def test_dcgan14_shows_its_arithmetic_before_and_after_rounding():
+    layers = shapes.trace(lambda: built("dcgan14"))
+    assert [row.formula for row in layers if "Conv" in row.kind] == [
+        "(1 - 1)*1 - 2*0 + 7 = 7",
+        "(7 - 1)*2 - 2*1 + 4 = 14",
+        "(14 - 3 + 2*1)/2 + 1 = 7.5 -> 7",
+        "(7 - 3 + 2*1)/2 + 1 = 4",
+        "(4 - 3 + 2*0)/2 + 1 = 1.5 -> 1",
+    ]
+
+
+def test_dcgan28_shows_its_arithmetic_before_and_after_rounding():
+    layers = shapes.trace(lambda: built("dcgan28"))
+    assert [row.formula for row in layers if "Conv" in row.kind] == [
+        "(1 - 1)*1 - 2*0 + 7 = 7",
+        "(7 - 1)*2 - 2*1 + 4 = 14",
+        "(14 - 1)*2 - 2*1 + 4 = 28",
+        "(28 - 3 + 2*1)/2 + 1 = 14.5 -> 14",
+        "(14 - 5 + 2*0)/2 + 1 = 5.5 -> 5",
+        "(5 - 4 + 2*0)/2 + 1 = 1.5 -> 1",
+    ]
+
+
+def test_dcgan_tf28_shows_the_padding_of_the_turned_images():
+    layers = shapes.trace(lambda: built("dcgan_tf28"))
+    assert [row.formula for row in layers if "Conv" in row.kind] == [
+        "(7 - 1)*1 - 2*2 + 5 = 7",
+        "(7 - 1)*2 - 2*2 + 5 + 1 = 14",
+        "(14 - 1)*2 - 2*2 + 5 + 1 = 28",
+        "(28 - 5 + 2*2)/2 + 1 = 14.5 -> 14",
+        "(14 - 5 + 2*2)/2 + 1 = 7.5 -> 7",
+    ]
+
+
+def test_layers_without_sizes_show_how_many_numbers_they_hold():
+    rows = {f"{row.network}.{row.layer}": row for row in shapes.trace(lambda: built("cgan_egg"))}
+    assert rows["generator.embedding"].formula == "1*100 = 100 parameters"
+    assert rows["generator.layers.0"].formula == "200*128 + 128 = 25728 parameters"
+    assert rows["generator.layers.3"].formula == "2*256 = 512 parameters"
+    assert rows["generator.layers.10"].formula == "12288 = 3*64*64"
+    assert rows["discriminator.flatten"].formula == "3*64*64 = 12288"
+    assert rows["generator.layers.1"].formula == ""
+    first = shapes.trace(lambda: built("dcgan_tf28"))[0]
+    assert first.formula == "100*12544 = 1254400 parameters"  # no bias
+
+
+def a_convolution(pick, kind):
+    """A layer of random numbers, differing between height and width, and a size that it takes."""
+    pair = lambda low, high: (pick.randint(low, high), pick.randint(low, high))  # noqa: E731
+    kernel, stride, dilation = pair(1, 6), pair(1, 4), pair(1, 3)
+    if kind is nn.Conv2d:
+        layer = kind(1, 1, kernel, stride, pair(0, 4), dilation)
+    else:
+        extra = tuple(pick.randint(0, max(stride[axis], dilation[axis]) - 1) for axis in (0, 1))
+        layer = kind(1, 1, kernel, stride, pair(0, 4), extra, dilation=dilation)
+    return layer, (1, *pair(1, 20))
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_the_formulas_give_what_torch_gives_for_any_numbers(kind):
+    pick = random.Random(7)
+    checked = 0
+    while checked < 250:
+        layer, size = a_convolution(pick, kind)
+        try:
+            made = tuple(layer(torch.zeros(1, *size)).shape[1:])
+        except RuntimeError:  # larger than the image
+            continue
+        if 0 in made:
+            continue
+        formula = shapes._formula(layer, size, made, 0)
+        sides = re.fullmatch(r"height (.+), width (.+)", formula)
+        for axis, text in enumerate(sides.groups() if sides else (formula, formula)):
+            sum_, _, result = text.partition(" = ")
+            exact, _, rounded = result.partition(" -> ")
+            assert int(rounded or exact) == made[1 + axis], (layer, size, text)
+            assert eval(sum_) == pytest.approx(float(exact), abs=1e-4), text
+        checked += 1
+
+
+def test_sides_of_large_images_keep_their_half_pixel():
+    layer = nn.Conv2d(1, 1, 3, 2, 1)
+    assert shapes._formula(layer, (1, 4096, 4096), (1, 2048, 2048), 0) == "(4096 - 3 + 2*1)/2 + 1 = 2048.5 -> 2048"
+
+
+def test_height_and_width_are_shown_apart_where_they_differ():
+    model = built("dcgan_tf28", {"data.size": [28, 36]})
+    texts = {row.formula for row in shapes.trace(lambda: model, "cpu")}
+    assert "height (28 - 5 + 2*2)/2 + 1 = 14.5 -> 14, width (36 - 5 + 2*2)/2 + 1 = 18.5 -> 18" in texts
+
+
+def test_a_pipe_has_lines_as_long_as_they_have_to_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "out", Console(width=80, highlight=False, soft_wrap=True, color_system=None))
+    with pytest.raises(SystemExit):
+        cli.main(["shapes", "pix2pix_facades", "--data-dir", str(tmp_path)])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [" ".join(row[5:]) for row in rows if row[:1] == ["down.1.1"]] == ["(128 - 4 + 2*1)/2 + 1 = 64"]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_printed_table_is_the_golden_one(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "out", Console(width=140, highlight=False, soft_wrap=True, color_system=None))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["shapes", name, "--data-dir", str(tmp_path)])
+    assert end.value.code in (0, None)
+    printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines()) + "\n"
+    golden = GOLDEN / f"shapes-{name}.txt"
+    if os.environ.get("GANTOOL_UPDATE_GOLDEN") == "1":
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(printed, encoding="utf-8", newline="\n")
+    assert printed == golden.read_text(encoding="utf-8")
+
+
+def test_json_holds_the_same_layers(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["shapes", "dcgan14", "--json", "--data-dir", str(tmp_path)])
+    rows = json.loads(capsys.readouterr().out)
+    layers = shapes.trace(lambda: built("dcgan14"))
+    assert [(row["network"], row["layer"], tuple(row["output"])) for row in rows] == [
+        (layer.network, layer.layer, layer.output) for layer in layers
+    ]
+
+
+def test_a_model_of_a_million_million_parameters_is_traced_without_memory():
+    changes = {"model.generator": [1_000_000, 1_000_000]}
+    layers = shapes.trace(lambda: built("gan14", changes))
+    assert sum(row.parameters for row in layers) > 10**12
+
+
+def test_the_same_model_traced_on_the_cpu_gives_the_same_layers():
+    for name in ("gan14", "dcgan14", "cgan_egg"):
+        assert shapes.trace(lambda name=name: built(name)) == shapes.trace(lambda name=name: built(name), "cpu")
+
+
+def test_tracing_leaves_no_hooks_behind_even_when_it_fails():
+    fits = built("dcgan14")
+    shapes.trace(lambda: fits, "cpu")
+    fails = dcgan(14, [[1, 14, 1, 0]], [[4, 3, 2, 1], [1, 20, 1, 0]])
+    with pytest.raises(ShapeError):
+        shapes.trace(lambda: fails, "cpu")
+    for model in (fits, fails):
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_tracing_draws_none_of_the_callers_random_numbers():
+    before = torch.get_rng_state()
+    shapes.trace(lambda: built("gan14"), "cpu")
+    shapes.trace(lambda: built("gan14"))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_player_that_is_one_layer_is_listed_too():
+    model = Given(ImageSpec(1, 1, 5), nn.Unflatten(1, (1, 1, 5)), nn.Sequential(nn.Flatten(), nn.Linear(5, 1)))
+    layers = shapes.trace(lambda: model, "cpu")
+    assert [(row.network, row.layer) for row in layers] == [
+        ("generator", ""),
+        ("discriminator", "0"),
+        ("discriminator", "1"),
+    ]
+
+
+def test_named_padding_is_shown_as_the_pixels_that_it_adds():
+    same = nn.Conv2d(1, 1, 5, padding="same")
+    model = Given(ImageSpec(1, 8, 8), _to_image(8), nn.Sequential(same, nn.Flatten(), nn.Linear(64, 1)))
+    assert [row.formula for row in shapes.trace(lambda: model, "cpu") if row.kind == "Conv2d"] == [
+        "(8 - 5 + 2*2)/1 + 1 = 8"
+    ]
+    even = nn.Conv2d(1, 1, 4, padding="same")
+    assert shapes._formula(even, (1, 8, 8), (1, 8, 8), 0) == "(8 - 4 + 2*1.5)/1 + 1 = 8"
+    valid = nn.Conv2d(1, 1, 5, padding="valid")
+    model = Given(ImageSpec(1, 8, 8), _to_image(8), nn.Sequential(valid, nn.Flatten(), nn.Linear(16, 1)))
+    assert [row.formula for row in shapes.trace(lambda: model, "cpu") if row.kind == "Conv2d"] == [
+        "(8 - 5 + 2*0)/1 + 1 = 4"
+    ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": 1}, {"padding": 1}, {"dilation": 2}, {"ceil_mode": True}])
+@pytest.mark.parametrize("kernel", [2, 3, (3, 2)])
+def test_the_formula_of_a_pool_ends_in_the_size_that_torch_makes(settings, kernel):
+    pool = nn.MaxPool2d(kernel, **settings)
+    made = pool(torch.zeros(1, 2, 12, 7)).shape[1:]
+    ends = re.findall(r" (\d+)(?:,|$)", shapes._formula(pool, (2, 12, 7), tuple(made), 0))
+    assert [int(end) for end in ends] == [*made[1:]] or (len(ends) == 1 and made[1] == made[2] == int(ends[0]))
+
+
+def test_the_formulas_of_pools_and_of_a_recurrent_layer():
+    assert shapes._formula(nn.MaxPool2d(2), (6, 12, 12), (6, 6, 6), 0) == "(12 - 2 + 2*0)/2 + 1 = 6"
+    odd = nn.MaxPool2d(2, ceil_mode=True)
+    assert shapes._formula(odd, (6, 7, 7), (6, 4, 4), 0) == "(7 - 2 + 2*0)/2 + 1 = 3.5 -> 4"
+    adaptive = nn.AdaptiveMaxPool2d(4)
+    assert shapes._formula(adaptive, (6, 7, 7), (6, 4, 4), 0) == "the largest number of each of 4*4 parts"
+    lstm = nn.LSTM(8, 4, batch_first=True)
+    assert shapes._formula(lstm, (5, 8), (5, 4), 224) == "4*(4*8 + 4*4 + 4 + 4) = 224 parameters"
+
+
+def _to_image(size):
+    return nn.Sequential(nn.Linear(5, size * size), nn.Unflatten(1, (1, size, size)))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize(
+    ("discriminator", "sentence"),
+    [
+        (
+            lambda: [nn.Conv2d(3, 4, 3), nn.Flatten()],
+            "discriminator.0 (Conv2d): wants 3 channels, got 1 (of 1x8x8) from generator.1 (Unflatten)",
+        ),
+        (
+            lambda: [nn.Conv2d(1, 1, 11, 1, 1), nn.Flatten()],
+            "discriminator.0 (Conv2d): wants 9x9 pixels or more, got 1x8x8 from generator.1 (Unflatten); "
+            "(8 - 11 + 2*1)/1 + 1 = 0",
+        ),
+        (
+            lambda: [nn.Conv2d(1, 1, (3, 5), dilation=(1, 3)), nn.Flatten()],
+            "discriminator.0 (Conv2d): wants 3x13 pixels or more, got 1x8x8 from generator.1 (Unflatten); "
+            "height (8 - 3 + 2*0)/1 + 1 = 6, width (8 - 13 + 2*0)/1 + 1 = -4",
+        ),
+        (
+            lambda: [nn.ConvTranspose2d(1, 1, 2, 1, 5), nn.Flatten()],
+            "discriminator.0 (ConvTranspose2d): wants more pixels than it cuts, got 1x8x8 from generator.1 "
+            "(Unflatten); (8 - 1)*1 - 2*5 + 2 = -1",
+        ),
+        (
+            lambda: [nn.ConvTranspose2d(1, 1, 3, 1, 5), nn.Flatten(), nn.Linear(1, 1)],
+            "discriminator.0 (ConvTranspose2d): wants more pixels than it cuts, got 1x8x8 from generator.1 "
+            "(Unflatten); (8 - 1)*1 - 2*5 + 3 = 0",
+        ),
+        (
+            lambda: [nn.Flatten(), nn.Linear(60, 1)],
+            "discriminator.1 (Linear): wants 60 numbers, got 64 from discriminator.0 (Flatten)",
+        ),
+        (
+            lambda: [nn.Flatten(), nn.Unflatten(1, (5, 5))],
+            "discriminator.1 (Unflatten): does not take 64 from discriminator.0 (Flatten): ",
+        ),
+        (
+            lambda: [nn.BatchNorm2d(2), nn.Flatten()],
+            "discriminator.0 (BatchNorm2d): does not take 1x8x8 from generator.1 (Unflatten): ",
+        ),
+        (lambda: [nn.Conv2d(1, 1, 7), nn.Flatten()], "discriminator: ends in 4 numbers an image, but a score is"),
+        (lambda: [nn.Conv2d(1, 1, 7)], "discriminator: ends in 1x2x2 numbers an image, but a score is one"),
+    ],
+)
+def test_a_discriminator_that_does_not_fit_is_told_by_layer_wish_and_offer(discriminator, sentence, device):
+    build = lambda: Given(ImageSpec(1, 8, 8), _to_image(8), nn.Sequential(*discriminator()))  # noqa: E731
+    with pytest.raises(ShapeError) as error:
+        shapes.trace(build, device)
+    assert str(error.value).startswith(sentence)
+    assert "\n" not in str(error.value)
+
+
+def test_the_first_layer_has_no_layer_before_it_to_name():
+    model = Given(ImageSpec(1, 8, 8), nn.Sequential(nn.Linear(4, 64)), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+    with pytest.raises(ShapeError, match=re.escape("generator.0 (Linear): wants 4 numbers, got 5") + "$"):
+        shapes.trace(lambda: model, "cpu")
+
+
+def test_a_generator_of_another_size_is_told_both_sizes():
+    with pytest.raises(ShapeError, match=r"^generator: makes images of 1x14x14, but the data's are 1x16x16$"):
+        shapes.trace(lambda: built("dcgan14", {"data.size": 16}))
+
+
+def test_random_convolutions_fit_or_fail_alike_on_both_devices_and_only_in_words():
+    pick = random.Random(3)
+    fitting = 0
+    for _ in range(160):
+        size, channels = pick.randint(1, 16), pick.choice([1, 3])
+        row = lambda last: (last or pick.randint(1, 3), pick.randint(1, 6), pick.randint(1, 3), pick.randint(0, 4))  # noqa: E731
+        # A generator of one layer fits any size; a random one hardly ever does.
+        fits = [(channels, size, 1, 0)]
+        generator = pick.choice([fits, [*(row(None) for _ in range(pick.randint(0, 2))), row(channels)]])
+        discriminator = [*(row(None) for _ in range(pick.randint(0, 1))), row(1)]
+        build = partial(dcgan, size, generator, discriminator, channels)
+        told = []
+        for device in ("meta", "cpu"):
+            try:
+                told.append(shapes.trace(build, device))
+            except ShapeError as error:
+                told.append(str(error))
+        assert told[0] == told[1], (size, generator, discriminator)
+        fitting += isinstance(told[0], list)
+    assert fitting > 1
+
+
+def test_a_misfit_names_the_sizes_that_would_fit(tmp_path):
+    recipe = engine.open_recipe("dcgan14", {"data.size": 28})
+    with pytest.raises(ShapeError, match=r"data's are 1x28x28; data\.size=14 would fit$"):
+        engine.shapes(recipe, tmp_path)
+
+
+def test_a_misfit_at_every_size_says_so(tmp_path):
+    changes = {"model.discriminator": [[8, 3, 1, 0], [1, 3, 1, 0]]}
+    recipe = engine.open_recipe("dcgan14", changes)
+    with pytest.raises(ShapeError) as error:
+        engine.shapes(recipe, tmp_path)
+    assert str(error.value) == (
+        "discriminator: ends in 100 numbers an image, but a score is one; "
+        "no image size up to 128 fits these layers; change a kernel, stride or padding"
+    )
+
+
+def test_fitting_sizes_are_those_that_train():
+    build = lambda data: models.build(engine.open_recipe("dcgan_tf28"), data)  # noqa: E731
+    assert shapes.fitting_sizes(build, ImageSpec(1, 30, 30), largest=20) == [4, 8, 12, 16, 20]
+
+
+def test_a_size_that_dcgan_tf_cannot_halve_twice_names_one_that_it_can(tmp_path):
+    recipe = engine.open_recipe("dcgan_tf28", {"data.size": 30})
+    with pytest.raises(GantoolError, match=r"^data\.size: dcgan_tf halves an image twice, .* try 32$"):
+        engine.shapes(recipe, tmp_path)
+
+
+def test_channels_that_do_not_fit_the_data_are_told_with_what_to_change(tmp_path):
+    with pytest.raises(RecipeError, match=r"^model\.generator: the last layer makes 1 channels, .* have 3;"):
+        engine.shapes(engine.open_recipe("dcgan14", {"data.channels": 3}), tmp_path)
+    changes = {"model.discriminator": [[2, 14, 1, 0]]}
+    with pytest.raises(RecipeError, match=r"^model\.discriminator: the last layer makes 2 channels"):
+        engine.shapes(engine.open_recipe("dcgan14", changes), tmp_path)
+
+
+def test_batches_of_one_image_are_refused_where_a_layer_needs_more(tmp_path):
+    with pytest.raises(RecipeError) as error:
+        engine.shapes(engine.open_recipe("cgan_egg", {"train.batch_size": 1}), tmp_path)
+    assert str(error.value) == (
+        "train.batch_size: generator.layers.3 (BatchNorm1d) cannot learn from 1 image; use 2 or more"
+    )
+    assert engine.shapes(engine.open_recipe("gan14", {"train.batch_size": 1}), tmp_path)
+    assert engine.shapes(engine.open_recipe("dcgan14", {"train.batch_size": 1}), tmp_path)
+
+
+def test_an_error_outside_of_every_layer_stays_what_it_is():
+    class Broken(Given):
+        def play(self, batch: Labeled):
+            raise RuntimeError("a bug of the model")
+            yield
+
+    model = Broken(ImageSpec(1, 8, 8), _to_image(8), nn.Flatten())
+    with pytest.raises(RuntimeError, match="a bug of the model"):
+        shapes.trace(lambda: model, "cpu")

@@ -1,0 +1,148 @@
+"""`nox -s bench`, second part: what a search costs beside its trials' own training, and whether it is worth it.
+
+The trials of the first part sleep: what is left is the search's own. The second part is the main job, measured against
+a notebook that trains the recipe's own values once; its pace is measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from gantool.recipe.blocks import Recipe
+from gantool.training import engine, setup
+from gantool.tune.board import Board
+from gantool.tune.inline import Objective
+from gantool.tune.results import sentence
+from gantool.tune.search import SearchBackend, search
+
+from bench import RACES, prepared, rival_of
+
+NAP = 0.05  # seconds that a trial sleeps
+WORKERS, TRIALS = 2, 30
+FIXED, ALL, MARGINAL = 12.0, 25.0, 0.1  # seconds: until both workers have torch; 30 trials in all; of each trial
+
+
+class Silent(Board):
+    """A board that says nothing."""
+
+    def finish(self, *, interrupted: bool, over: str) -> None:
+        """Print nothing."""
+
+
+def napping(log: str, nap: float) -> Objective:
+    """Return an objective that sleeps, and writes to a file who ran it and when it began."""
+
+    def objective(config: dict[str, Any], interrupted: Callable[[], bool]) -> Generator[dict[str, Any], None, None]:
+        import torch  # as a trial's worker has to
+
+        torch.zeros(1).sum().item()
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {time.time()}\n")
+        time.sleep(nap)
+        told = {"score": 1.0, "best": 1.0, "epoch": 1, "seconds": nap, "diagnoses": []}
+        yield {**told, "finished": True, "resumed": 0}
+
+    return objective
+
+
+def searched(recipe: Recipe, folder: Path, name: str, objective: Objective) -> float:
+    """Search with an objective; gives the seconds."""
+    start = time.perf_counter()
+    with Silent(recipe) as board:
+        search(
+            recipe,
+            out=folder / name,
+            fresh=False,
+            data_dir=folder / "data",
+            board=board,
+            stopped=[],
+            way=SearchBackend("ray"),
+            objective=objective,
+        )
+    return time.perf_counter() - start
+
+
+def overhead() -> bool:
+    """Measure what a search costs beside its trials; tells whether the goals are reached."""
+    wanted = {"tune.confirm": None, "tune.finish": None, "tune.epochs": 1, "tune.parallel": WORKERS}
+    recipe = engine.open_recipe(
+        "gan14", {**wanted, "train.extractors": ["rand"], "data.source": "eggs", "data.channels": 1}
+    )
+    with tempfile.TemporaryDirectory() as place:
+        folder, log = Path(place), Path(place) / "pids"
+        searched(engine.change(recipe, {"tune.trials": 1}), folder, "warm", napping(str(log), 0))  # renders the data
+        log.unlink()
+        begun = time.time()
+        searched(engine.change(recipe, {"tune.trials": WORKERS}), folder, "fixed", napping(str(log), 5.0))
+        fixed = max(float(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()) - begun
+        log.unlink()
+        whole = searched(engine.change(recipe, {"tune.trials": TRIALS}), folder, "many", napping(str(log), NAP))
+        pids = {line.split()[0] for line in log.read_text(encoding="utf-8").splitlines()}
+        times = [float(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()]
+        # The second half only: the first trials of a worker wait for its imports.
+        times.sort()
+        later = times[TRIALS // 2 :]
+        marginal = (later[-1] - later[0]) / (len(later) - 1) * WORKERS - NAP
+    rows = [
+        ("until every worker has torch, s", fixed, FIXED),
+        (f"{TRIALS} trials of {NAP} s on {WORKERS} workers, s", whole, ALL),
+        ("each trial beside its own time, s", marginal, MARGINAL),
+        ("worker processes", float(len(pids)), float(WORKERS)),
+    ]
+    print(f"{'a search':44} {'':>8} {'goal':>8}")
+    for name, spent, goal in rows:
+        print(f"{name:44} {spent:8.2f} {goal:8.2f}{'' if spent <= goal else '  above its goal'}", flush=True)
+    return all(spent <= goal for _, spent, goal in rows)
+
+
+def worth(seconds: float) -> bool:
+    """Run the main job; tells whether it takes less time than a notebook's one training, and finds something better."""
+    recipe = engine.open_recipe("cgan_egg")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        dataset, _ = prepared(recipe, RACES["cgan_egg"].images, folder)
+        step = rival_of("cgan_egg", dataset)
+        next(step)
+        images, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            images += next(step)
+        pace = images / (time.perf_counter() - start)
+        start = time.perf_counter()
+        with Silent(recipe) as board:
+            study = search(recipe, out=folder / "study", fresh=False, data_dir=folder / "data", board=board, stopped=[])
+        took = time.perf_counter() - start
+        materials = setup.prepare_training(recipe, folder / "data")
+        learned = len(materials.evaluator.reality.train)
+        notebook = recipe.train.epochs * learned / pace
+        verdict, said = study.verdict(), sentence(study)
+    print(f"cgan_egg: a notebook's {recipe.train.epochs} epochs at {pace:.0f} images/s: {notebook:.0f} s")
+    print(
+        f"cgan_egg: gantool tune, with new seeds and what follows: {took:.0f} s, "
+        f"{took / notebook:.2f} times that (goal: below 1)"
+    )
+    print(f"cgan_egg: {said} (goal: better than your recipe)")
+    return took < notebook and verdict is not None and verdict.kind == "better"
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0, help="to measure the notebook's pace for")
+    parser.add_argument("--quick", action="store_true", help="without the main job")
+    chosen = parser.parse_args()
+    cores = os.cpu_count() or 1
+    print(f"{cores} cores, torch {torch.__version__}")
+    cheap = overhead()
+    if not cheap or not (chosen.quick or worth(chosen.seconds)):
+        raise SystemExit("bench_tune: a goal was not reached")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""One step of a game: who moves, with which settings, and the state that goes on bit for bit."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from gantool import devices
+from gantool.batches import ImageSpec, Labeled
+from gantool.models import losses
+from gantool.models.base import Generative, Turn
+from gantool.models.dcgan_tf import DCGANTF
+from gantool.models.losses import Adversarial
+from gantool.models.mlp import MLP
+from gantool.recipe.blocks import Optimizer, PlayerOptimizer, Train
+from gantool.training.trainer import Trainer
+from torch import nn
+
+CPU = torch.device("cpu")
+DATA = ImageSpec(1, 4, 4)
+
+
+def batch(seed=0, count=6):
+    generator = torch.Generator().manual_seed(seed)
+    return Labeled(torch.rand(count, *DATA.shape, generator=generator) * 2 - 1, torch.zeros(count, dtype=torch.int64))
+
+
+def mlp(**settings):
+    torch.manual_seed(0)
+    model = MLP(DATA, losses.find_loss("non_saturating")(), latent_dim=3, generator=[5], discriminator=[6], dropout=0.2)
+    return Trainer(model, Train(epochs=1, **settings), CPU)
+
+
+def step(trainer, given):
+    with devices.rng_scope(CPU, trainer.randomness):
+        return trainer.step(given)
+
+
+def copy(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Scripted(Generative):
+    """A game that a test writes down: `turns` is called with the model."""
+
+    def __init__(self, turns):
+        super().__init__(DATA, Adversarial(losses.hinge))
+        self.generator = nn.Linear(1, 1, bias=False)
+        self.discriminator = nn.Linear(1, 1, bias=False)
+        for player in (self.generator, self.discriminator):
+            nn.init.ones_(player.weight)
+        self.turns = turns
+
+    def play(self, _):
+        return self.turns(self)
+
+    def sample(self, prompt):
+        return prompt.source
+
+
+def test_each_player_gets_the_settings_of_its_own():
+    trainer = mlp(
+        optimizer=Optimizer(lr=0.1, betas=(0.2, 0.3)),
+        generator=PlayerOptimizer(lr=0.4),
+        discriminator=PlayerOptimizer(betas=(0.6, 0.7)),
+    )
+    groups = {name: trainer.optimizers[player].param_groups for player, name in trainer.names.items()}
+    assert {name: (group["lr"], group["betas"]) for name, (group,) in groups.items()} == {
+        "generator": (0.4, (0.2, 0.3)),
+        "discriminator": (0.1, (0.6, 0.7)),
+    }
+
+
+def test_every_weight_belongs_to_exactly_one_player():
+    trainer = mlp()
+    owned = [id(p) for adam in trainer.optimizers.values() for group in adam.param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(id(p) for p in trainer.model.parameters())
+
+
+def test_a_step_tells_its_losses_and_scores_as_scalars_that_hold_no_graph():
+    told = step(mlp(), batch())
+    losses = {"generator/adversarial", "discriminator/adversarial"}
+    gradients = {"gradients/generator", "gradients/discriminator"}
+    assert set(told) == losses | gradients | {"scores/real", "scores/fake", "scores/accuracy"}
+    assert all(value.shape == () and not value.requires_grad for value in told.values())
+
+
+def test_the_sum_of_a_turns_losses_is_what_is_lowered():
+    def turns(model):
+        weight = model.generator.weight
+        yield Turn(model.generator, {"up": -3 * weight.sum(), "down": 2 * weight.sum()})
+
+    trainer = Trainer(Scripted(turns), Train(epochs=1, optimizer=Optimizer(lr=0.5)), CPU)
+    told = trainer.step(batch())
+    assert {name: value.item() for name, value in told.items()} == {
+        "generator/up": -3.0,
+        "generator/down": 2.0,
+        "gradients/generator": 1.0,
+    }
+    assert trainer.model.generator.weight.item() == pytest.approx(1.5)  # Adam's first step is lr long
+
+
+def test_a_turn_is_applied_before_the_game_goes_on():
+    seen = []
+
+    def turns(model):
+        yield Turn(model.discriminator, {"a": model.discriminator.weight.sum()})
+        seen.append(model.discriminator.weight.item())
+        yield Turn(model.discriminator, {"a": model.discriminator.weight.sum()})
+        seen.append(model.discriminator.weight.item())
+
+    Trainer(Scripted(turns), Train(epochs=1, optimizer=Optimizer(lr=0.25)), CPU).step(batch())
+    assert seen == pytest.approx([0.75, 0.5])
+
+
+def test_of_several_turns_of_one_player_the_last_is_told():
+    def turns(model):
+        for factor in (1, 2, 3):
+            yield Turn(
+                model.discriminator,
+                {
+                    "a": factor * model.discriminator.weight.detach().sum() * 0
+                    + factor
+                    + 0 * model.discriminator.weight.sum()
+                },
+            )
+
+    told = Trainer(Scripted(turns), Train(epochs=1), CPU).step(batch())
+    assert told["discriminator/a"].item() == 3
+
+
+def test_turns_given_together_take_all_gradients_before_any_weight_moves():
+    # The loss is the product of both weights: the gradient of each is the other as it was before.
+    taken = []
+
+    def turns(model):
+        product = (model.generator.weight * model.discriminator.weight).sum()
+        yield (Turn(model.discriminator, {"a": -product}), Turn(model.generator, {"a": product}))
+        taken.extend([model.generator.weight.grad.item(), model.discriminator.weight.grad.item()])
+
+    trainer = Trainer(Scripted(turns), Train(epochs=1, optimizer=Optimizer(lr=0.5)), CPU)
+    trainer.step(batch())
+    assert taken == [1.0, -1.0]
+    assert trainer.model.discriminator.weight.item() == pytest.approx(1.5)
+    assert trainer.model.generator.weight.item() == pytest.approx(0.5)
+
+
+def test_keras_generator_learns_from_the_discriminator_of_before_its_step():
+    torch.manual_seed(0)
+    model = DCGANTF(DATA, losses.find_loss("non_saturating")(), latent_dim=3, dropout=0.0).double()
+    trainer = Trainer(model, Train(epochs=1, optimizer=Optimizer(lr=0.1)), CPU)
+    given = Labeled(batch().images.double(), batch().labels)
+    state = devices.rng_states(CPU, 9)
+    with devices.rng_scope(CPU, dict(state)):
+        fake = model.generator(model.latents(given.images))
+        wanted = torch.autograd.grad(
+            nn.functional.softplus(-model.discriminator(fake)).mean(), list(model.generator.parameters())
+        )
+    with devices.rng_scope(CPU, dict(state)):
+        trainer.step(given)
+    for parameter, gradient in zip(model.generator.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_one_step_do_not_linger_in_the_next():
+    trainer = mlp()
+    step(trainer, batch(0))
+    step(trainer, batch(1))
+    second = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
+    fresh = mlp()
+    step(fresh, batch(0))
+    for parameter in fresh.model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    step(fresh, batch(1))
+    assert all(torch.equal(p.grad, second[name]) for name, p in fresh.model.named_parameters())
+
+
+def through_a_file(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_a_state_holds_no_code_and_goes_on_bit_for_bit():
+    straight = mlp(seed=3)
+    for number in range(3):
+        step(straight, batch(number))
+    state = through_a_file(straight.state_dict())
+    on = [step(straight, batch(number)) for number in range(3, 6)]
+
+    fresh = mlp(seed=99)
+    fresh.load_state_dict(state)
+    again = [step(fresh, batch(number)) for number in range(3, 6)]
+    assert all(same(one, other) for one, other in zip(on, again, strict=True))
+    assert same(copy(straight.model), copy(fresh.model))
+
+
+def test_a_state_that_was_given_does_not_move_with_the_run():
+    trainer = mlp()
+    step(trainer, batch())
+    before = trainer.state_dict()["randomness"]["cpu"].clone()
+    state = trainer.state_dict()
+    step(trainer, batch())
+    assert torch.equal(state["randomness"]["cpu"], before)
+
+
+def test_the_seed_decides_latents_and_dropout():
+    ends = []
+    for seed in (1, 1, 2):
+        trainer = mlp(seed=seed)
+        step(trainer, batch())
+        ends.append(copy(trainer.model))
+    assert same(ends[0], ends[1])
+    assert not same(ends[0], ends[2])
+
+
+def test_every_tenth_step_tells_the_norm_of_each_players_whole_gradient_and_so_it_goes_on_after_a_stop():
+    trainer = mlp()
+    told = []
+    for index in range(21):
+        told.append(trainer.step(batch()))
+        if index == 4:
+            state = trainer.state_dict()
+            trainer = mlp()
+            trainer.load_state_dict(state)
+    assert [index for index, one in enumerate(told) if "gradients/generator" in one] == [0, 10, 20]
+    squares = [weight.grad.square().sum() for weight in trainer.model.generator.parameters()]
+    assert told[-1]["gradients/generator"].item() == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-5)
+
+
+def squares(model):
+    """One player after the other lowers the square of its weight, whose gradient is twice the weight."""
+    for player in (model.discriminator, model.generator):
+        yield Turn(player, {"square": player.weight.square().sum()})
+
+
+def test_sgd_steps_by_the_gradient_and_a_share_of_the_last_step_as_torchs_own_does():
+    settings = Optimizer(name="sgd", lr=0.125, momentum=0.5)  # powers of two: no rounding
+    trainer = Trainer(Scripted(squares), Train(epochs=1, optimizer=settings), CPU)
+    torchs = nn.Parameter(torch.ones(1, 1))
+    optimizer = torch.optim.SGD([torchs], lr=0.125, momentum=0.5)
+    weight, velocity = 1.0, 0.0
+    for _ in range(4):
+        trainer.step(batch())
+        optimizer.zero_grad()
+        torchs.square().sum().backward()
+        optimizer.step()
+        velocity = 0.5 * velocity + 2 * weight
+        weight -= 0.125 * velocity
+        assert [player.weight.item() for player in trainer.optimizers] == [weight, weight] == [torchs.item()] * 2
+
+
+def test_the_momentum_of_sgd_is_part_of_the_exact_state():
+    settings = Train(epochs=1, optimizer=Optimizer(name="sgd", lr=0.125, momentum=0.5))
+    straight, fresh = (Trainer(Scripted(squares), settings, CPU) for _ in (0, 1))
+    straight.step(batch())
+    fresh.load_state_dict(through_a_file(straight.state_dict()))
+    for trainer in (straight, fresh):
+        trainer.step(batch())
+    assert straight.model.generator.weight.item() == fresh.model.generator.weight.item() == 0.75 - 0.125 * (1 + 1.5)
+
+
+def test_the_rate_that_is_left_shortens_each_players_own_step_and_grows_back_after_a_resume():
+    settings = Train(
+        epochs=4, decay_after=2, optimizer=Optimizer(name="sgd", lr=0.25), discriminator=PlayerOptimizer(lr=0.125)
+    )
+    trainer = Trainer(Scripted(squares), settings, CPU)
+    for epochs, share in ((0.0, 1), (2.0, 1), (3.0, 0.5), (3.5, 0.25), (4.0, 0), (1.0, 1)):
+        before = [player.weight.item() for player in (trainer.model.generator, trainer.model.discriminator)]
+        trainer.step(batch(), epochs)
+        after = [player.weight.item() for player in (trainer.model.generator, trainer.model.discriminator)]
+        assert after == [before[0] * (1 - 2 * 0.25 * share), before[1] * (1 - 2 * 0.125 * share)]
+        trainer.load_state_dict(trainer.state_dict())
+
+
+def averaging(ema, steps):
+    """A trainer after some steps, and its generator's weight before and after each of them."""
+    trainer = Trainer(Scripted(squares), Train(epochs=1, optimizer=Optimizer(lr=0.1), ema=ema), CPU)
+    weights = [1.0]
+    for _ in range(steps):
+        trainer.step(batch())
+        weights.append(trainer.model.generator.weight.item())
+    return trainer, weights
+
+
+def test_the_first_steps_of_an_average_count_as_a_closed_form_says():
+    """While n / (n + 9) of the mean is kept in step n, weight n of N counts C(n + 8, 8) / C(N + 9, 9)."""
+    trainer, weights = averaging(0.999, 7)
+    counts = [math.comb(number + 8, 8) for number in range(8)]
+    assert sum(counts) == math.comb(16, 9)
+    wanted = sum(count * weight for count, weight in zip(counts, weights, strict=True)) / sum(counts)
+    assert trainer.ema_generator.weight.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_later_an_average_forgets_at_the_recipes_pace():
+    trainer, weights = averaging(0.1, 5)  # no less than a tenth is kept from the first step on
+    wanted = 0.1**5 * weights[0] + sum(0.9 * 0.1 ** (5 - number) * weights[number] for number in range(1, 6))
+    assert trainer.ema_generator.weight.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_average_stands_in_for_the_generator_and_its_own_weights_come_back_after_an_error_too():
+    trainer, weights = averaging(0.5, 3)
+    own = trainer.model.generator
+    with trainer.ema_weights():
+        assert trainer.model.generator is trainer.ema_generator
+        assert list(dict(trainer.model.named_children())) == ["generator", "discriminator"]
+    assert trainer.model.generator is own
+    with pytest.raises(KeyboardInterrupt), trainer.ema_weights():
+        raise KeyboardInterrupt
+    assert trainer.model.generator is own
+    assert own.weight.item() == weights[-1] != trainer.ema_generator.weight.item()
+
+
+def test_the_average_is_moved_by_no_optimizer_and_is_part_of_the_exact_state():
+    trainer, _ = averaging(0.5, 3)
+    fresh, _ = averaging(0.5, 0)
+    fresh.load_state_dict(through_a_file(trainer.state_dict()))
+    assert not any(weight.requires_grad for weight in trainer.ema_generator.parameters())
+    for one in (trainer, fresh):
+        one.step(batch())
+    assert torch.equal(trainer.ema_generator.weight, fresh.ema_generator.weight)
+
+
+def test_without_an_average_the_generator_stays_what_it_is():
+    trainer, _ = averaging(None, 1)
+    own = trainer.model.generator
+    with trainer.ema_weights():
+        assert trainer.model.generator is own
+    assert trainer.state_dict()["average"] is None
+
+
+def test_the_average_has_the_running_statistics_of_the_generator_as_they_are():
+    torch.manual_seed(0)
+    model = DCGANTF(DATA, losses.find_loss("non_saturating")(), latent_dim=3, dropout=0.0)
+    trainer = Trainer(model, Train(epochs=1, ema=0.9), CPU)
+    before = copy(model.generator)
+    step(trainer, batch())
+    buffers = dict(model.generator.named_buffers())
+    assert any(not torch.equal(value, before[name]) for name, value in buffers.items())
+    assert all(torch.equal(value, buffers[name]) for name, value in trainer.ema_generator.named_buffers())

@@ -1,0 +1,455 @@
+"""How a search ends: who wins, which trainings decide it, what goes on to the full length, and what is left to use."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+from gantool.errors import RunError
+from gantool.report.findings import findings
+from gantool.runs import Run
+from gantool.training import engine
+from gantool.tune import results
+from gantool.tune.study import Study
+from optuna.trial import TrialState
+from test_search import RATE, planned, quick, run, tiny
+
+OWN_SEED = 7
+SEARCH = {"tune__trials": 5, "tune__epochs": 2, "tune__pruner": "none", "train__seed": OWN_SEED}
+CONFIRM = {"top": 3, "seeds": 4}
+
+
+def searched(plan, place, data_dir, *, confirm=CONFIRM, **changes):
+    """Search with trials of which `plan(number, seed)` gives the metric, or the metric and diagnoses, or a reason."""
+
+    def listed(number, seed):
+        found = plan(number, seed)
+        return found if isinstance(found, list) else [found]
+
+    return run(tiny(**SEARCH | changes, tune__confirm=confirm), place, data_dir, planned(listed))
+
+
+def trainings(study):
+    """The trainings with new seeds that ended, by trial."""
+    found = {}
+    for training in study.runs():
+        if training.state.is_finished():
+            found.setdefault(training.user_attrs["of"], []).append(training.user_attrs["seed"])
+    return found
+
+
+def first_line(study):
+    return (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
+
+
+def recommended(study):
+    """The learning rate of `best.yaml`."""
+    return engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr
+
+
+def agreed(study):
+    """Everything that names the winner; all of it must name the same trial."""
+    loaded = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(study.path / 'study.db').as_posix()}")
+    summary, found = results.summary(study), findings(study)
+    numbers = {study.winner().number, summary["best"], found.best.number, loaded.best_trial.number}
+    numbers |= {trial.number for trial in study.trials() if trial.params[RATE] == pytest.approx(recommended(study))}
+    assert first_line(study) == f"# {results.sentence(study)}."
+    assert len(numbers) == 1, numbers
+    return numbers.pop()
+
+
+# Who wins
+
+
+def test_a_setting_that_is_better_with_new_seeds_wins_and_everything_names_it(data_dir, tmp_path):
+    scores = [5.0, 4.0, 1.0, 2.0, 3.0]
+
+    def plan(number, seed):
+        if seed == OWN_SEED:
+            return scores[number]
+        return {0: 5.0, 2: 6.0, 3: 2.0, 4: 3.0}[number] + seed / 1e8  # trial 2 was lucky
+
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 3
+    assert {number: len(seeds) for number, seeds in trainings(study).items()} == {0: 4, 2: 1, 3: 6, 4: 2}
+    assert OWN_SEED not in study.seeds()
+    assert first_line(study).startswith("# trial 3 of 5 is better than your recipe: fd 2.5")
+    assert first_line(study).endswith("4 seeds each, after 2 epochs.")
+    assert [one.number for one in study.confirmed()][:2] == [3, 4]
+
+
+def test_no_setting_that_its_own_search_favours_beats_the_recipe_by_luck(data_dir, tmp_path):
+    study = searched(lambda number, seed: 9.0 - number if seed == OWN_SEED else 5.0 + number, tmp_path / "s", data_dir)
+    assert agreed(study) == 0
+    assert first_line(study).startswith("# no setting beat your recipe, so keep it")
+    assert recommended(study) == 2e-4
+
+
+def test_where_the_seeds_cannot_tell_the_recipe_stays_and_the_search_says_what_would_decide(data_dir, tmp_path):
+    values = {0: [5.0, 6.0, 7.0, 8.0], 2: [4.5, 5.5, 9.0, 5.0]}
+
+    def plan(number, seed):
+        if seed == OWN_SEED:
+            return [5.0, 7.0, 4.0, 7.0, 7.0][number]
+        index = home_seeds.index(seed) - 2
+        return values[number][index] if number in values and index >= 0 else (4.0 if number == 2 else 9.0)
+
+    home_seeds = tiny_seeds(tmp_path, data_dir)
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert study.verdict().kind == "unsure"
+    assert agreed(study) == 0
+    assert first_line(study).startswith("# cannot tell yet whether trial 2 is better: fd ")
+    assert results.advice(study).startswith("--set tune.confirm.seeds=")
+
+
+def tiny_seeds(tmp_path, data_dir):
+    (tmp_path / "seeds").mkdir()
+    return Study.create(tmp_path / "seeds", tiny(**SEARCH, tune__confirm=CONFIRM)).seeds()
+
+
+def test_a_diagnosis_that_the_metric_punishes_already_changes_no_rank(data_dir, tmp_path):
+    """Version 0.1 crowned the only trial that had not come far enough to be flagged, with 74.6 against 47.6."""
+    scores = [52.7, 74.6, 47.6, 50.2, 60.0]
+
+    def plan(number, seed):
+        return [scores[number] + seed / 1e8, *([] if number == 1 else ["mode-collapse"])]
+
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 2
+    assert [trial.number for trial in study.finished()] == [2, 3, 0, 4, 1]
+
+
+def test_copies_win_only_where_the_recipe_copies_as_well(data_dir, tmp_path):
+    def plan(number, seed):
+        return [[9.0, 8.0, 1.0, 6.0, 7.0][number] + seed / 1e8, *(["memorised"] if number in copying else [])]
+
+    copying = {2}
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 3
+    assert 2 not in trainings(study)
+    copying = {0, 2}
+    study = searched(plan, tmp_path / "both", data_dir)
+    assert study.finished()[0].number == 2
+
+
+def test_of_the_recipe_alone_the_recipe_is_left(data_dir, tmp_path):
+    study = searched(lambda number, seed: "diverged: at epoch 1" if number else 5.0, tmp_path / "s", data_dir)
+    assert agreed(study) == 0
+    assert trainings(study) == {}
+    assert first_line(study) == "# no other setting finished, so keep your recipe: fd 5.500, after 2 epochs."
+
+
+@pytest.mark.parametrize("later", [1.0, "diverged: at epoch 1"], ids=["sound with other seeds", "fails with all"])
+def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir, tmp_path):
+    def plan(number, seed):
+        if number == 0:
+            return "diverged: at epoch 1" if seed == OWN_SEED else later
+        return 5.0 + (number if seed == OWN_SEED else -number) + seed / 1e8
+
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 3, "the best of the candidates 1, 2 and 3 over new seeds"
+    seeds = len(study.verdict().values)
+    assert (study.verdict().kind, seeds) == ("unconfirmed", 2 if later == 1.0 else 4)
+    assert re.fullmatch(
+        r"# the recipe's own values have not finished; trial 3 reached fd 2.50\d, after 2 epochs\.", first_line(study)
+    )
+    assert re.fullmatch(rf"trial 3: fd 2.50\d over {seeds} seeds; your recipe failed", results.interim_summary(study))
+
+
+def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
+    """The lowest trial was lucky: with every new seed it and the others diverge, and the recipe does not."""
+
+    def plan(number, seed):
+        if seed == OWN_SEED or number == 0:
+            return 9.0 - number + seed / 1e8
+        return "diverged: at epoch 1"
+
+    study = searched(plan, tmp_path / "s", data_dir)
+    assert agreed(study) == 0
+    assert recommended(study) == 2e-4
+    assert study.verdict().kind == "keep"
+
+
+def test_without_confirm_the_lowest_wins_and_the_search_says_that_it_proves_nothing(data_dir, tmp_path):
+    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, confirm=None)
+    assert (agreed(study), trainings(study)) == (4, {})
+    assert "with one seed, which proves nothing: fd 1.5" in first_line(study)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_search_has(seed, data_dir, tmp_path):
+    """Adversarial trials: any values, diagnoses and failures; at every start of a training and in the end."""
+    drawn = random.Random(seed)
+    plans = {}
+
+    def plan(number, one_seed):
+        check()
+        if (number, one_seed) not in plans:
+            value = math.exp(drawn.gauss(0, drawn.choice([0.01, 0.3, 2])))
+            codes = [code for code in ("mode-collapse", "memorised", "d-overfit") if drawn.random() < 0.2]
+            plans[number, one_seed] = ["diverged: so"] if drawn.random() < 0.15 else [value, *codes]
+        return plans[number, one_seed]
+
+    def check():
+        path = tmp_path / "s"
+        if not (path / "best.yaml").exists():
+            return
+        study = Study(path)
+        rate, own = recommended(study), study.own()
+        chosen = next(trial for trial in study.trials() if trial.params[RATE] == pytest.approx(rate))
+        if chosen.number == own.number or own.state != TrialState.COMPLETE:
+            return
+        verdict = study.race().verdict
+        if verdict is None:
+            sound = not own.user_attrs.get("copies")
+            assert chosen.value <= own.value or (not sound)
+            assert not (chosen.user_attrs.get("copies") and sound)
+        else:
+            assert verdict.kind == "better" or max(verdict.values) < min(verdict.own)
+            assert verdict.effect.ratio < 1
+
+    study = searched(plan, tmp_path / "s", data_dir, tune__trials=6)
+    check()
+    assert "RUNNING" not in {trial.state.name for trial in [*study.trials(), *study.runs()]}
+    if study.winner():
+        agreed(study)
+
+
+# Interrupted, extended, changed
+
+
+def test_a_stop_at_any_training_changes_nothing_in_the_end(data_dir, tmp_path):
+    def value(number, seed):
+        return [5.0, 4.0, 1.0, 2.0, 3.0][number] * math.exp(random.Random(f"{number}{seed}").gauss(0, 0.2))
+
+    through = searched(value, tmp_path / "whole", data_dir)
+    for stop_after in range(2, len(through.trials()) + len(through.runs()), 3):
+        count, stopped = [0], []
+
+        def plan(number, seed, count=count, stopped=stopped, stop_after=stop_after):
+            count[0] += 1
+            if count[0] == stop_after + 1:
+                stopped.append(2)
+            return [value(number, seed)]
+
+        place = tmp_path / f"stop-{stop_after}"
+        chosen = tiny(**SEARCH, tune__confirm=CONFIRM)
+        run(chosen, place, data_dir, planned(plan), stopped=stopped)
+        study = run(chosen, place, data_dir, planned(plan))
+        assert (study.verdict(), trainings(study)) == (through.verdict(), trainings(through))
+        assert agreed(study) == agreed(through)
+
+
+def test_more_seeds_go_on_with_what_is_there(data_dir, tmp_path):
+    values = {0: [5.0, 6.0, 7.0, 8.0, 6.5, 6.0, 7.0, 6.0], 1: [4.5, 5.5, 9.0, 5.0, 6.0, 7.0, 6.5, 5.0]}
+    (tmp_path / "seeds").mkdir()
+    chosen = tiny(**SEARCH, tune__confirm={"top": 3, "seeds": 8})
+    seeds = Study.create(tmp_path / "seeds", chosen).seeds()[2:]
+
+    def value(number, seed):
+        return values[number][seeds.index(seed)] if seed in seeds else 5.0
+
+    study = searched(value, tmp_path / "s", data_dir, tune__trials=2)
+    few = study.verdict()
+    assert few.kind == "unsure"
+    assert len(few.values) == 4
+    study = searched(value, tmp_path / "s", data_dir, tune__trials=2, confirm={"top": 3, "seeds": 8})
+    assert study.verdict().values[:4] == few.values
+    assert len(study.runs()) == len({(one.user_attrs["of"], one.user_attrs["seed"]) for one in study.runs()})
+
+
+def test_means_over_seeds_do_not_vanish_when_a_later_start_confirms_otherwise(data_dir, tmp_path):
+    study = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir)
+    before = {one.number: one.values for one in study.confirmed()}
+    for confirm in (None, {"top": 1, "seeds": 4}, {"top": 1, "seeds": 4, "epochs": 3}):
+        study = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir, confirm=confirm)
+        later = {one.number: one.values for one in study.confirmed()}
+        assert before.keys() <= later.keys()
+        assert all(len(later[number]) >= len(values) or confirm["epochs"] == 3 for number, values in before.items())
+
+
+def test_where_the_winner_changes_optunas_best_trial_follows(data_dir, tmp_path):
+    scores = [5.0, 4.0, 1.0, 2.0, 3.0]
+    study = searched(lambda number, seed: scores[number] + seed / 1e8, tmp_path / "s", data_dir, confirm=None)
+    assert agreed(study) == 2
+
+    def plan(number, seed):
+        return scores[number] if seed == OWN_SEED else {0: 5.0, 2: 6.0, 3: 2.0, 4: 3.0}[number] + seed / 1e8
+
+    assert agreed(searched(plan, tmp_path / "s", data_dir)) == 3
+    assert agreed(searched(plan, tmp_path / "s", data_dir, confirm=None)) == 2
+
+
+# To the full length
+
+
+def test_the_winner_and_the_recipe_go_on_to_the_full_length_from_where_they_stood(data_dir, tmp_path):
+    lengths = {}
+
+    def plan(number, seed):
+        lengths.setdefault((number, seed), 0)
+        lengths[number, seed] += 1
+        return 5.0 - number + seed / 1e8
+
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
+    assert study.is_done()
+    done = {(one.user_attrs["of"], one.last_step) for one in study.finishes()}
+    assert done == {(0, 6), (study.winner().number, 6)}
+    best = study.best_run(study.winner().number)
+    assert (best.epochs, best.folder.is_dir()) == (6, True)
+    assert json.loads((study.path / "study.json").read_text(encoding="utf-8"))["run"] == (
+        best.folder.relative_to(study.path).as_posix()
+    )
+    assert "; trained on with one seed: the recipe's own values 5.167 after 6, trial 4 1.167 after 6." in first_line(
+        study
+    )
+    again = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
+    assert len(again.finishes()) == 2, "nothing is trained twice"
+
+
+def test_after_a_finish_it_goes_on_to_more_epochs_or_more_trials(data_dir, tmp_path):
+    def plan(number, seed):
+        return 9.0 - number + seed / 1e8
+
+    settings = {"train__epochs": 9, "tune__trials": 3}
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
+    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()] == [(0, 4), (2, 4)]
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings)
+    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()] == [(0, 4), (2, 4), (0, 9), (2, 9)]
+    assert (study.is_done(), study.best_run(2).epochs) == (True, 9)
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings | {"tune__trials": 5})
+    assert study.winner().number == 4
+    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()][4:] == [(4, 9)]
+    assert study.is_done()
+
+
+def test_a_training_to_the_full_length_that_fails_is_not_tried_again(data_dir, tmp_path):
+    def objective(config, interrupted):
+        if config["label"].endswith("to the end"):
+            yield {"why": "diverged"}
+        else:
+            yield from quick(lambda recipe, epoch: 1 / epoch)(config, interrupted)
+
+    chosen = tiny(tune__trials=2, tune__finish="full", train__epochs=8, tune__pruner="none")
+    for _ in range(2):
+        study = run(chosen, tmp_path / "s", data_dir, objective)
+        assert {one.state.name for one in study.finishes()} == {"FAIL"}
+        assert (len(study.finishes()), study.is_done()) == (1, True)
+
+
+def test_finish_null_ends_with_the_verdict(data_dir, tmp_path):
+    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=None, train__epochs=6)
+    assert study.finishes() == []
+
+
+def test_where_the_recipe_stays_only_the_recipe_goes_on(data_dir, tmp_path):
+    study = searched(
+        lambda number, seed: 5.0 + number + seed / 1e8, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6
+    )
+    assert [one.user_attrs["of"] for one in study.finishes()] == [0]
+    assert first_line(study).endswith("; trained on with one seed: the recipe's own values 5.167 after 6.")
+
+
+# What a real search leaves
+
+REAL = {
+    "tune__trials": 3, "tune__epochs": 1, "tune__confirm": {"top": 2, "seeds": 2, "epochs": 2}, "train__epochs": 3,
+    "tune__finish": "full", "tune__pruner": "none",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A search that really trains."""
+    place = tmp_path_factory.mktemp("real")
+    from gantool.tune.trial import run_trial
+
+    return run(tiny(**REAL), place / "s", place / "data", run_trial)
+
+
+def test_a_study_is_usable_as_the_run_of_its_winner(real):
+    chosen = Run.open(str(real.path))
+    assert chosen.path == real.best_run(real.winner().number).folder
+    assert [entry["epoch"] for entry in chosen.entries()] == [1, 2, 3]
+    assert (chosen.checkpoints / "last.pt").is_file()
+    assert (real.path / "best.png").read_bytes()
+    from gantool.inference.sampling import TrainedModel
+
+    assert TrainedModel(chosen, "best", "cpu").sample([0, 1]).shape == (2, 1, 8, 8)
+
+
+def test_what_goes_on_to_the_full_length_is_bit_for_bit_a_training_in_one_go(real, tmp_path):
+    chosen = Run.open(str(real.path))
+    recipe = engine.open_recipe(str(chosen.path / "recipe.yaml"))
+    again = Run.create((chosen.path / "recipe.yaml").read_text(encoding="utf-8"), name="again", out=tmp_path / "again")
+    for _ in engine.train(recipe, again, data_dir=real.path.parent / "data", device="cpu"):
+        pass
+    last = [{key: value for key, value in run.entries()[-1].items() if "second" not in key} for run in (chosen, again)]
+    assert last[0] == last[1]
+
+
+def test_only_what_may_still_be_needed_keeps_its_weights(real):
+    kept = {path.parent.parent.name for path in real.path.glob("trials/*/checkpoints/best.pt")}
+    wanted = {real.best_run(number).folder.name for _, number in results.pair(real)}
+    assert kept == wanted
+
+
+def test_every_trial_keeps_a_picture_for_the_dashboard(real):
+    storage = real.search._storage
+    for trial in real.trials():
+        names = [
+            json.loads(value)["filename"] if isinstance(value, str) else value["filename"]
+            for key, value in trial.system_attrs.items()
+            if key.startswith("artifacts:")
+        ]
+        assert len(names) == 1
+        assert names[0].startswith("epoch-")
+    assert len(list((real.path / "artifacts").iterdir())) == len(real.trials())
+    assert "dashboard:note_str:0" in storage.get_study_system_attrs(real.search._study_id)
+    assert real.search.metric_names == ["fd"]
+
+
+def test_the_values_of_a_confirmation_are_of_latents_that_chose_nothing(real):
+    for training in real.runs():
+        entries = Run(real.folder_of(training)).entries()
+        measured = [entry["metrics/fd"] for entry in entries if entry["epoch"] <= 2 and "metrics/fd" in entry]
+        assert training.value not in measured
+        assert training.value == pytest.approx(min(measured), rel=0.5)
+
+
+def test_a_study_without_a_finished_trial_stands_for_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("s").mkdir()
+    Study.create(Path("s"), tiny())
+    with pytest.raises(RunError) as caught:
+        Run.open("s")
+    assert str(caught.value) == "s: is a study in which no trial has finished yet; go on with: gantool tune s"
+    (Path("s") / "study.json").write_text("[", encoding="utf-8")
+    with pytest.raises(RunError, match=r"study\.json: is damaged; restore a copy, or name one of its trials"):
+        Run.open("s")
+
+
+def test_a_trial_that_was_killed_after_its_last_epoch_ends_well(real, tmp_path):
+    from gantool.tune.trial import run_trial
+
+    shutil.copytree(Run.open(str(real.path)).path, tmp_path / "run")
+    text = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
+    config = {
+        "label": "1", "recipe": text, "folder": str(tmp_path / "run"), "data_dir": str(real.path.parent / "data"),
+        "store": "", "device": "cpu", "keep_end": True, "judged": True,
+    }  # fmt: skip
+    told = list(run_trial(config, lambda: False))
+    assert [result["finished"] for result in told] == [*[False] * (len(told) - 1), True]
+    assert told[-1]["value"] == real.finishes()[-1].value or told[-1]["value"] in [one.value for one in real.finishes()]
+
+
+def test_finish_may_be_a_number_of_epochs(data_dir, tmp_path):
+    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=4, train__epochs=6)
+    assert {one.last_step for one in study.finishes()} == {4}
+    assert study.is_done()

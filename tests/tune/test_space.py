@@ -1,0 +1,368 @@
+"""The search space: from a recipe's ranges to Optuna's distributions, and what is refused before Ray starts."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from gantool.errors import RecipeError, ShapeError
+from gantool.training import engine
+from gantool.tune.space import Space
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+
+def recipe(space, **changes):
+    return engine.open_recipe("dcgan14", {"tune.space": space, **changes})
+
+
+def test_kinds_of_ranges_become_the_distributions_of_optuna():
+    found = Space(
+        recipe(
+            {
+                "train.optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True},
+                "train.optimizer.betas.0": {"low": 0, "high": 0.95},
+                "train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True},
+                "model.latent_dim": {"low": 20, "high": 200, "step": 20},
+                "train.batch_size": {"low": 16, "high": 256, "log": True},
+                "loss.name": ["non_saturating", "hinge"],
+                "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.25},
+            }
+        )
+    ).distributions
+    assert found["train.optimizer.lr"] == FloatDistribution(1e-5, 1e-2, log=True)
+    assert found["train.optimizer.betas.0"] == FloatDistribution(0, 0.95)
+    second = found["1 - train.optimizer.betas.1"]
+    assert (second.low, second.high, second.log) == (pytest.approx(1e-4), pytest.approx(0.1), True)
+    assert found["model.latent_dim"] == IntDistribution(20, 200, step=20)
+    assert found["train.batch_size"] == IntDistribution(16, 256, log=True)
+    assert found["loss.name"] == CategoricalDistribution(["non_saturating", "hinge"])
+    assert found["model.dropout"] == FloatDistribution(0, 0.5, step=0.25)
+    assert "train.optimizer.betas.1" not in found, "a name says what its value is"
+
+
+@pytest.mark.parametrize("name", ["gan14", "gan28", "dcgan14", "dcgan28", "dcgan_tf28", "cgan_egg"])
+def test_every_shipped_space_holds_the_recipes_own_values_and_builds_at_its_ends(name, tmp_path):
+    chosen = engine.open_recipe(name)
+    space = Space(chosen)
+    space.check(tmp_path)
+    assert engine.change(chosen, space.changes(space.own_point)).model == chosen.model
+    assert engine.change(chosen, space.changes(space.own_point)).train.optimizer.lr == chosen.train.optimizer.lr
+    for key, distribution in space.distributions.items():
+        assert distribution._contains(distribution.to_internal_repr(space.own_point[key]))
+
+
+def test_points_of_a_mirrored_range_come_back_as_the_recipes_values():
+    space = Space(recipe({"train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True}}))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(50):
+        value = space.changes(study.ask(space.distributions).params)["train.optimizer.betas.1"]
+        assert 0.9 <= value <= 0.9999
+
+
+def test_a_point_may_have_the_names_of_version_0_1():
+    written = {"train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True}, "model.dropout": [0.25]}
+    space = Space(recipe(written))
+    old = {"train.optimizer.betas.1": 0.005, "model.dropout": 0.25}
+    new = {"1 - train.optimizer.betas.1": 0.005, "model.dropout": 0.25}
+    assert space.changes(old) == space.changes(new) == {"train.optimizer.betas.1": 0.995, "model.dropout": 0.25}
+    assert space.renamed(old) == space.renamed(new) == new
+    assert space.own_point == {"1 - train.optimizer.betas.1": pytest.approx(0.001), "model.dropout": 0.25}
+
+
+def test_a_players_own_rate_is_searched_from_the_shared_one():
+    space = Space(recipe({"train.discriminator.lr": {"low": 1e-5, "high": 1e-2, "log": True}}))
+    assert space.own_point == {"train.discriminator.lr": 2e-4}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"train.optimizer.lr": {"low": 1e-3, "high": 1e-2}}, "own value 0.0002 is outside of 0.001 to 0.01; widen it"),
+        ({"train.optimizer.lr": {"low": 1e-2, "high": 1e-3}}, "low 0.01 is not below high 0.001; swap or widen them"),
+        ({"train.optimizer.lr": {"low": 0, "high": 1e-3, "log": True}}, "low 0 has no logarithm; make it more than 0"),
+        (
+            {"train.optimizer.betas.1": {"low": 0.5, "high": 1, "log_complement": True}},
+            "1 - high 1 has no logarithm; make high less than 1",
+        ),
+        (
+            {"model.latent_dim": {"low": 10, "high": 100, "log": True, "step": 5}},
+            "step 5 does not go with a logarithm; leave one out",
+        ),
+        ({"model.latent_dim": [16, 32]}, "own value 100 is not among [16, 32]; add it"),
+        ({"model.laten_dim": [16]}, "tune.space.model.laten_dim: the recipe dcgan14 has no such key"),
+        (
+            {"train.optimizer.betas.2": {"low": 0, "high": 0.5}},
+            "has no such key; did you mean train.optimizer.betas.1?",
+        ),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused_with_its_key(space, message):
+    with pytest.raises(RecipeError) as caught:
+        Space(recipe(space))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("tune.space.")
+
+
+def test_a_recipe_without_a_tune_block_says_so():
+    with pytest.raises(RecipeError, match="gan14: has no tune block; add one"):
+        Space(engine.open_recipe("gan14", {"tune": None}))
+
+
+def test_an_end_of_a_range_that_the_recipe_refuses_is_named_before_any_trial(tmp_path):
+    space = Space(recipe({"train.optimizer.betas.0": {"low": 0.0, "high": 1.5}}))
+    with pytest.raises(RecipeError, match=r"tune.space.train.optimizer.betas.0: 1.5 cannot be built: .*less than 1"):
+        space.check(tmp_path)
+
+
+def test_a_choice_whose_networks_do_not_fit_is_named_before_any_trial(tmp_path):
+    space = Space(recipe({"data.size": [14, 17]}))
+    with pytest.raises(
+        ShapeError, match=r"tune.space.data.size: 17 cannot be built: generator: makes images of 1x14x14"
+    ):
+        space.check(tmp_path)
+
+
+LOSSES = ["non_saturating", "hinge", "wasserstein"]
+PENALTY = {"low": 1.0, "high": 20.0, "log": True}
+
+
+def asked(space, count=50, sampler=None):
+    """Ask for trials of a space, the recipe's own first; gives the changes that each makes to the recipe."""
+    study = optuna.create_study(sampler=sampler or optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.own_point)
+    found = []
+    for number in range(count):
+        trial = space.ask(study)
+        found.append(space.changes(trial.params))
+        study.tell(trial, float(number % 7))
+    return found
+
+
+def test_a_conditional_key_is_searched_only_where_its_condition_holds():
+    penalty = {**PENALTY, "when": {"loss.name": "wasserstein"}}
+    space = Space(recipe({"loss.gradient_penalty": penalty, "loss.name": LOSSES}))
+    found = asked(space)
+    assert found[0] == {"loss.name": "non_saturating"}, (
+        "the recipe's own penalty of 0 is not searched, nor in the range"
+    )
+    assert {point["loss.name"] for point in found} == set(LOSSES)
+    assert all(("loss.gradient_penalty" in point) == (point["loss.name"] == "wasserstein") for point in found)
+    quiet = [engine.change(space.recipe, point) for point in found if point["loss.name"] == "hinge"]
+    assert {one.loss["gradient_penalty"] for one in quiet} == {0.0}, "elsewhere the recipe's own value stays"
+
+
+def test_a_condition_may_list_values_and_name_several_keys():
+    both = {"loss.name": ["hinge", "wasserstein"], "model.dropout": 0.5}
+    chosen = recipe(
+        {"loss.name": LOSSES, "model.dropout": [0.25, 0.5], "loss.r1": {"low": 0.1, "high": 9.0, "when": both}}
+    )
+    for point in asked(Space(chosen)):
+        holds = point["loss.name"] != "non_saturating" and point["model.dropout"] == 0.5
+        assert ("loss.r1" in point) == holds
+
+
+def test_conditions_chain_whatever_the_order_in_which_the_keys_are_written(tmp_path):
+    written = {
+        "train.discriminator.lr": {"low": 1e-5, "high": 1e-2, "log": True, "when": {"loss.r1": [1, 2]}},
+        "loss.r1": {"choice": [0, 1, 2], "when": {"loss.name": "hinge"}},
+        "loss.name": LOSSES,
+    }
+    space = Space(recipe(written))
+    assert list(space.ranges) == ["loss.name", "loss.r1", "train.discriminator.lr"]
+    found = asked(space)
+    assert found[0] == {"loss.name": "non_saturating"}
+    assert {len(point) for point in found} == {1, 2, 3}
+    for point in found:
+        assert ("loss.r1" in point) == (point["loss.name"] == "hinge")
+        assert ("train.discriminator.lr" in point) == (point.get("loss.r1", 0) > 0)
+    space.check(tmp_path)
+
+
+def test_a_key_that_the_recipe_has_only_under_another_choice_is_no_part_of_its_own_point(tmp_path):
+    slope = {"choice": ["relu", "leaky_relu"], "when": {"model.name": "mlp"}}
+    written = {"model.generator_activation": slope, "model.name": ["cgan", "mlp"]}
+    cgan = engine.open_recipe("cgan_egg", {"tune.space": written})
+    space = Space(cgan)
+    assert "generator_activation" not in cgan.model
+    assert space.own_point == {"model.name": "cgan"}
+    assert {engine.change(cgan, point).model["name"] for point in asked(space)} == {"cgan", "mlp"}
+    space.check(tmp_path)
+
+
+def test_a_block_of_only_a_name_is_chosen_by_its_name(tmp_path):
+    chosen = recipe({"loss": ["hinge", "non_saturating"]})
+    space = Space(chosen)
+    assert space.own_point == {"loss": "non_saturating"}
+    assert {engine.change(chosen, point).loss["name"] for point in asked(space)} == {"hinge", "non_saturating"}
+    space.check(tmp_path)
+
+
+def test_a_block_with_settings_of_its_own_is_not_traded_for_its_bare_name():
+    with pytest.raises(RecipeError) as caught:
+        Space(recipe({"loss": ["hinge", "non_saturating"]}, **{"loss.gradient_penalty": 10.0}))
+    assert str(caught.value) == (
+        "tune.space.loss: would drop gradient_penalty 10.0 of the recipe's own non_saturating; search loss.name, "
+        "which keeps it"
+    )
+    kept = Space(recipe({"loss.name": ["hinge", "non_saturating"]}, **{"loss.gradient_penalty": 10.0}))
+    assert {engine.change(kept.recipe, point).loss["gradient_penalty"] for point in asked(kept)} == {10.0}
+    weight = {"low": 1.0, "high": 20.0, "when": {"loss": "wasserstein"}}
+    own = {"loss.name": "wasserstein", "loss.gradient_penalty": 10.0}
+    searched = Space(recipe({"loss": ["hinge", "wasserstein"], "loss.gradient_penalty": weight}, **own))
+    assert searched.own_point == {"loss": "wasserstein", "loss.gradient_penalty": 10.0}
+
+
+def test_a_block_is_chosen_before_what_is_inside_of_it_wherever_it_is_written():
+    space = Space(recipe({"loss.gradient_penalty": {"low": 0.0, "high": 20.0}, "loss": ["non_saturating", "hinge"]}))
+    for point in asked(space, 10):
+        assert engine.change(space.recipe, point).loss["gradient_penalty"] == point["loss.gradient_penalty"]
+
+
+def test_each_player_has_a_rate_of_its_own_and_widths_and_batches_are_whole_numbers(tmp_path):
+    chosen = engine.open_recipe(
+        "gan14",
+        {
+            "data.source": "digits",
+            "tune.space": {
+                "train.generator.lr": {"low": 1e-5, "high": 1e-2, "log": True},
+                "train.discriminator.lr": {"low": 1e-5, "high": 1e-2, "log": True},
+                "model.generator.0": {"low": 16, "high": 256, "step": 16},
+                "train.batch_size": {"low": 16, "high": 256, "log": True},
+            },
+        },
+    )
+    space = Space(chosen)
+    space.check(tmp_path)
+    assert space.own_point == {
+        "train.generator.lr": 2e-4,
+        "train.discriminator.lr": 2e-4,
+        "model.generator.0": 128,
+        "train.batch_size": 128,
+    }
+    for point in asked(space, 10):
+        made = engine.change(chosen, point)
+        assert made.train.optimizer_of("generator").lr == point["train.generator.lr"]
+        assert made.train.optimizer_of("discriminator").lr == point["train.discriminator.lr"]
+        assert made.model["generator"] == [point["model.generator.0"]]
+        assert point["model.generator.0"] % 16 == 0
+        assert type(point["train.batch_size"]) is int
+    assert space.largest().model["generator"] == [256]
+    assert space.largest().train.batch_size == 256
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("sampler", [optuna.samplers.TPESampler, optuna.samplers.RandomSampler])
+def test_every_point_that_is_proposed_builds_a_recipe(sampler):
+    space = Space(
+        recipe(
+            {
+                "loss": LOSSES,
+                "loss.gradient_penalty": {**PENALTY, "when": {"loss": "wasserstein"}},
+                "train.optimizer.lr": {"low": 1e-5, "high": 1e-2, "log": True},
+                "train.optimizer.betas.0": {"low": 0, "high": 0.95},
+                "train.optimizer.betas.1": {"low": 0.9, "high": 0.9999, "log_complement": True},
+                "train.generator.lr": {"low": 1e-5, "high": 1e-2, "log": True, "when": {"loss": LOSSES[:2]}},
+                "model.generator.0.0": {"low": 16, "high": 256, "step": 16},
+                "model.latent_dim": {"low": 16, "high": 256, "log": True},
+                "train.batch_size": [64, 128],
+                "model.dropout": {"low": 0.0, "high": 0.5, "step": 0.05},
+            }
+        )
+    )
+    found = asked(space, 50, sampler(seed=0))
+    for point in found:
+        engine.change(space.recipe, point)
+    assert len({str(point) for point in found}) > 40
+    assert engine.change(space.recipe, found[0]).model == space.recipe.model
+
+
+def test_ends_are_built_with_their_conditions_fulfilled(tmp_path):
+    depth = {"low": 14, "high": 17, "when": {"loss.name": "hinge", "model.dropout": [0.5, 0.25]}}
+    space = Space(recipe({"data.size": depth, "loss.name": LOSSES[:2], "model.dropout": [0.25, 0.5]}))
+    with pytest.raises(ShapeError, match=r"tune.space.data.size: 17 cannot be built: generator: makes images of 1x14"):
+        space.check(tmp_path)
+    penalty = {"low": -1.0, "high": 1.0, "when": {"loss.name": "wasserstein"}}
+    space = Space(recipe({"loss.gradient_penalty": penalty, "loss.name": LOSSES}))
+    with pytest.raises(RecipeError, match=r"tune.space.loss.gradient_penalty: -1.0 cannot be built: "):
+        space.check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {"loss.r1": {"choice": [0, 1], "when": {"loss.name": "hinge"}}},
+            "tune.space.loss.r1.when: loss.name is not searched; name a key of tune.space",
+        ),
+        (
+            {"loss.r1": {"choice": [0, 1], "when": {"loss.name": "hing"}}, "loss.name": LOSSES},
+            f"tune.space.loss.r1.when: loss.name is never hing; choose from {LOSSES}",
+        ),
+        (
+            {"loss.r1": {"choice": [0, 1], "when": {"loss.name": ["hinge", "x"]}}, "loss.name": LOSSES},
+            f"tune.space.loss.r1.when: loss.name is never x; choose from {LOSSES}",
+        ),
+        (
+            {
+                "loss.r1": {"choice": [0, 1], "when": {"model.latent_dim": 1000}},
+                "model.latent_dim": {"low": 20, "high": 200},
+            },
+            "tune.space.loss.r1.when: model.latent_dim is never 1000; choose from 20 to 200",
+        ),
+        (
+            {
+                "loss.r1": {"choice": [0, 1], "when": {"model.latent_dim": 90}},
+                "model.latent_dim": {"low": 20, "high": 200, "step": 20},
+            },
+            "tune.space.loss.r1.when: model.latent_dim is never 90; choose from 20 to 200 in steps of 20",
+        ),
+        (
+            {
+                "loss.r1": {"choice": [0, 1], "when": {"model.dropout": 0.25}},
+                "model.dropout": {"low": 0.0, "high": 0.5},
+            },
+            "tune.space.loss.r1.when: model.dropout is hardly ever just 0.25; make it a list of choices",
+        ),
+        (
+            {
+                "loss.r1": {"choice": [0, 1], "when": {"loss.gradient_penalty": 1}},
+                "loss.gradient_penalty": {"choice": [0, 1], "when": {"loss.r1": 1}},
+                "loss.name": LOSSES,
+            },
+            "tune.space: the conditions of loss.r1, loss.gradient_penalty wait for each other; leave one out",
+        ),
+        (
+            {"loss.r1": {"choice": [0, 1], "when": {"loss.r1": 1}}},
+            "tune.space: the conditions of loss.r1 wait for each other; leave one out",
+        ),
+        (
+            {"model.dropuot": {"choice": [0.1], "when": {"loss.name": "non_saturating"}}, "loss.name": LOSSES},
+            "tune.space.model.dropuot: the recipe dcgan14 has no such key; did you mean model.dropout?",
+        ),
+        (
+            {"model.latent_dim": {"low": 16, "high": 256, "step": 16}},
+            "own value 100 is not 16 and a number of steps of",
+        ),
+        ({"model.latent_dim": {"low": 20, "high": 200, "step": 0}}, "step 0 is not more than 0; leave it out"),
+        ({"model.latent_dim": {"low": 20, "high": 200, "step": -20}}, "step -20 is not more than 0; leave it out"),
+        ({"model.dropout": {"low": 0.0, "high": 0.5, "step": 0.0}}, "step 0.0 is not more than 0; leave it out"),
+        (
+            {"model.latent_dim": {"low": 20, "high": 200, "step": 0.5}},
+            "step 0.5 is not a whole number, as low and high",
+        ),
+        ({"train.epochs": [10, 20, 30]}, "train.epochs: is the same for all trials; leave it out"),
+        ({"tune.trials": [24, 30]}, "tune.trials: is the same for all trials; leave it out"),
+    ],
+)
+def test_a_condition_or_a_step_that_cannot_be_is_refused(space, message):
+    with pytest.raises(RecipeError) as caught:
+        Space(recipe(space))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("tune.space")
+
+
+def test_a_range_that_is_no_whole_number_of_steps_ends_at_its_last_step():
+    space = Space(recipe({"model.latent_dim": {"low": 20, "high": 211, "step": 40}, "model.dropout": [0.25]}))
+    assert {point["model.latent_dim"] for point in asked(space)} <= {20, 60, 100, 140, 180}
+    steps = Space(recipe({"model.dropout": {"low": 0.05, "high": 0.42, "step": 0.1}}))
+    assert {round(point["model.dropout"], 6) for point in asked(steps)} == {0.05, 0.15, 0.25, 0.35}
+    assert steps.own_point == {"model.dropout": 0.25}
