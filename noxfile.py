@@ -24,6 +24,7 @@ WORKSHOP = Path(".nox/workshop").absolute()
 FLOORS = Path(".nox/floors").absolute()
 PYTHON = WORKSHOP / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
+PARALLEL = ("--numprocesses", str(os.cpu_count()), "--dist", "loadgroup", "--no-loadscope-reorder")
 EXTRAS = ".[real,samplers]"
 BARE = ("pydantic", "platformdirs", "optuna")  # what a machine lacks that has torch, typer, rich and Pillow
 THERE = ("numpy", "pyyaml")  # what BARE needs and the machine has
@@ -81,8 +82,15 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """The tests: real files, a real Ray, a real HTTP server on this machine; no network, no GPU needed."""
-    session.run(workshop(session), "-m", "pytest", *session.posargs, external=True)
+    """Run all tests, in a process for each core. They need no network and no GPU."""
+    session.run(workshop(session), "-m", "pytest", *(session.posargs or PARALLEL), external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def quick(session: nox.Session) -> None:
+    """Run what finds most mistakes within two minutes: style, and the tests that are not marked as slow."""
+    session.run(workshop(session), "-m", "ruff", "check", ".", external=True)
+    session.run(str(PYTHON), "-m", "pytest", *PARALLEL, "-m", "not slow", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)

@@ -13,6 +13,17 @@ os.environ.pop("GANTOOL_DATA", None)
 
 import pytest
 
+USES_RAY = ("test_clusters.py", "test_interrupts.py", "test_searches.py")
+RAY = "tests that start Ray"  # they run one after another, since each takes all cores
+
+
+def pytest_collection_modifyitems(items):
+    """Run the tests of a file in one process, where they share fixtures, and the files that start Ray in one."""
+    for item in items:
+        group = RAY if item.path.name in USES_RAY else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.name not in USES_RAY)  # the longest first
+
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
