@@ -110,6 +110,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises on such a name
 
 
+def is_directory(path: Path) -> bool:
+    """Return whether a directory exists; a name that the system refuses is none."""
+    return os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises on such a name
+
+
 def write(path: Path, text: str) -> None:
     """Write a small text file so that it is whole or absent."""
     with atomic_write(path) as aside:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gantool.errors import RunError
-from gantool.files import disk, exclusive_lock, is_file, write
+from gantool.files import disk, exclusive_lock, is_directory, is_file, write
 
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
 
@@ -71,6 +71,25 @@ class Run:
         runs = (path for path in Path("runs").glob("*") if path.name.rpartition("-")[0] == name and _number(path))
         found = [path for path in runs if (path / "recipe.yaml").is_file()]
         return cls(max(found, key=_number)) if found else None
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The directory of data that the run was last trained with, or None where it is unknown or gone."""
+        found = self._environment().get("data_dir")
+        return Path(found) if isinstance(found, str) and is_directory(Path(found)) else None
+
+    def remember(self, data_dir: Path) -> None:
+        """Note in `environment.json` which directory of data the run is trained with."""
+        known, place = self._environment(), str(data_dir.absolute())
+        if known.get("data_dir") != place:
+            write(self.path / "environment.json", json.dumps(known | {"data_dir": place}, indent=2) + "\n")
+
+    def _environment(self) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     @property
     def samples(self) -> Path:

@@ -123,6 +123,31 @@ def test_a_run_has_its_files(inside):
     assert json.loads((run.path / "environment.json").read_text()) == environment()
 
 
+def test_a_run_remembers_its_data_directory_while_it_exists(inside):
+    run, before = Run.create("", name="gan"), environment()
+    assert run.data_dir is None
+    (inside / "data").mkdir()
+
+    run.remember(Path("data"))
+    assert run.data_dir == inside / "data"
+    assert json.loads((run.path / "environment.json").read_text()) == before | {"data_dir": str(inside / "data")}
+
+    (inside / "data").rmdir()
+    assert run.data_dir is None
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "[1]", '{"data_dir": 3}'])
+def test_a_run_without_a_readable_data_directory_has_none(inside, content):
+    run = Run.create("", name="gan")
+    (run.path / "environment.json").unlink()
+    if content is not None:
+        (run.path / "environment.json").write_text(content)
+
+    assert run.data_dir is None
+    run.remember(inside)
+    assert run.data_dir == inside
+
+
 def test_the_environment_names_what_decides_a_result():
     about = environment()
 

@@ -80,10 +80,13 @@ def find_run(name: str | None) -> Run:
     return Run.open(name)
 
 
-def data_root(given: Path | None) -> Path:
-    """Return the directory of data: the given one, else one in the user's cache."""
+def data_root(given: Path | None, *runs: Run) -> Path:
+    """Return the directory of data: the given one, else one that a run remembers, else one in the user's cache."""
     if given is not None:
         return given.expanduser().absolute()
+    for run in runs:
+        if remembered := run.data_dir:
+            return remembered
     from platformdirs import user_cache_path
 
     return user_cache_path("gantool", appauthor=False)

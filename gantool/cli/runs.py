@@ -57,7 +57,7 @@ def train(
     from gantool.training.resume import begin
 
     chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
-    follow(chosen, run, new=not resume, device=device, data_dir=data_root(data_dir))
+    follow(chosen, run, new=not resume, device=device, data_dir=data_root(data_dir, run))
 
 
 def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path) -> None:
@@ -270,20 +270,20 @@ def score(
     from gantool.metrics.reference import MIN_IMAGES_TO_LEARN
 
     names = scoring.chosen(metrics)
-    root = data_root(data_dir)
     if what is not None and against is not None and _holds_images(what):
         if count is not None:
             raise GantoolError(f"--images {count}: a folder is measured with all of its images; leave it out")
-        found = scoring.score_folder(Path(what), against, names, data_dir=root)
+        found = scoring.score_folder(Path(what), against, names, data_dir=data_root(data_dir))
     else:
+        run = find_run(what)
         found = scoring.score_run(
-            find_run(what),
+            run,
             names,
             against=against,
             count=count,
             checkpoint=checkpoint,
             device=device,
-            data_dir=root,
+            data_dir=data_root(data_dir, run),
         )
     if as_json:
         terminal.as_json(found.entry())
@@ -315,7 +315,7 @@ def compare(
     if output:
         check_overwrite(path, overwrite)
     found = [find_run(name) for name in runs]
-    rows = comparison.compare(found, path, count=count, device=device, data_dir=data_root(data_dir))
+    rows = comparison.compare(found, path, count=count, device=device, data_dir=data_root(data_dir, *found))
     terminal.comparison(rows)
     terminal.result(f"{path}: the same 8 seeds or sources, a row a run")
 
@@ -336,7 +336,8 @@ def nearest(
     path = output or found.path / "nearest.png"
     if output:
         check_overwrite(path, overwrite)
-    numbers = comparison.nearest(found, path, checkpoint=checkpoint, device=device, data_dir=data_root(data_dir))
+    root = data_root(data_dir, found)
+    numbers = comparison.nearest(found, path, checkpoint=checkpoint, device=device, data_dir=root)
     terminal.copying(numbers)
     terminal.result(
         f"{path}: generated pictures on the left, the nearest training pictures beside each, with their distances"

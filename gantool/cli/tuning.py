@@ -216,7 +216,8 @@ def promote(
     number = trial if trial is not None else (winner.number if winner else 0)
     chosen = engine.change(results.recipe_of(found, number), parse_changes(changes or []))
     run = Run.create(recipes.dump(chosen), name=chosen.name, out=out)
-    follow(chosen, run, new=True, device=device, data_dir=data_root(data_dir))
+    root = data_root(data_dir, Run(found.folder(number)))
+    follow(chosen, run, new=True, device=device, data_dir=root)
 
 
 @study_app.command()

@@ -108,6 +108,7 @@ def train(
             recipe, run, materials.store, materials.evaluator, place, is_trial=is_trial, keep_end=keep_end
         )
         training.restore()
+        run.remember(data_dir)
         if isinstance(materials.store, Store) and training.model.consumes is Paired and not is_trial:
             pair_sheet(materials.store, run.path / PAIRS_FILE)
         try:

@@ -207,6 +207,16 @@ def test_a_run_goes_on_for_more_epochs(gantool, trained, inside):
     assert (result, out) == (0, "run has all of its 2 epochs; more with: --set train.epochs=N\n")
 
 
+def test_commands_on_a_run_use_the_data_directory_that_it_was_trained_with(gantool, trained, data_dir, monkeypatch):
+    monkeypatch.delenv("GANTOOL_DATA")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: pytest.fail("the user's cache is not used"))
+
+    assert Run(trained).data_dir == data_dir
+    assert code("train", trained, "--resume") == 0
+    assert code("nearest", trained, "-o", "nearest.png") == 0
+    assert code("score", trained, "--metrics", "fd", "--images", 16) == 0
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(gantool, inside):
     assert code("train", "gan14", *sets(train__epochs=1), "--out", "run") == 0
     for file in Path("run/checkpoints").iterdir():
