@@ -64,7 +64,7 @@ Batch = Labeled | Paired | Unpaired | TableBatch
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a model is told about its pictures before it sees any.
+    """What a model is told about its images before it sees any.
 
     Args:
         channels: 1 for grey, 3 for colour.

@@ -1,4 +1,4 @@
-"""From tensors to what a person looks at: grids, contact sheets and single pictures.
+"""From tensors to what a person looks at: grids, contact sheets and single images.
 
 Grey stays grey (mode L) all the way. A file appears
 whole or not at all: it is written beside its place and then moved there. Missing folders are made.
@@ -114,9 +114,9 @@ def grid(
 
 
 def caption(image: Image.Image, text: str) -> Image.Image:
-    """Put one line of text on a white strip above a picture of mode L or RGB.
+    """Put one line of text on a white strip above an image of mode L or RGB.
 
-    Text that is too long becomes smaller, then shorter. The size of what is returned depends on the picture's
+    Text that is too long becomes smaller, then shorter. The size of what is returned depends on the image's
     alone, so that the frames of an animation stay alike.
     """
     strip = _strip(text, image.mode, image.width, _text_size(image.width))
@@ -165,7 +165,7 @@ def _strip(text: str, mode: str, width: int, size: int, *, centred: bool = False
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write one picture of mode L or RGB as .png, .jpg, .jpeg or .webp, by the ending of `path`.
+    """Write one image of mode L or RGB as .png, .jpg, .jpeg or .webp, by the ending of `path`.
 
     Raises:
         GantoolError: another ending.
@@ -220,7 +220,7 @@ def explained(path: Path) -> Iterator[None]:
     """Turn what an encoder or the system raises into ResourceError or RunError for `path`."""
     try:
         yield
-    except (OSError, ValueError) as problem:  # ValueError is what some encoders say of too large a picture
+    except (OSError, ValueError) as problem:  # ValueError is what some encoders say of too large an image
         said = getattr(problem, "strerror", None) or str(problem)
         if getattr(problem, "errno", None) in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise ResourceError(f"{path}: the disk is full ({said}); free some space there") from problem

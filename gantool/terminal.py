@@ -131,7 +131,7 @@ def score(found: Score, meanings: Mapping[str, str], few: int) -> None:
         return
     out.print(
         escape(
-            f"{about['fake']:,} generated against {about['real']:,} real pictures of {about['size']}, "
+            f"{about['fake']:,} generated against {about['real']:,} real images of {about['size']}, "
             f"{about['held_out']:,} more held out, seed {about['seed']}, features {' '.join(about['extractors'])}"
         )
     )
@@ -139,9 +139,9 @@ def score(found: Score, meanings: Mapping[str, str], few: int) -> None:
         if about["floor_deviation"] is not None:
             out.print("± is one standard deviation over other draws of the images; differences below two are noise")
         if about["real"] + about["held_out"] < few:
-            out.print(f"with fewer than {few} real pictures fd ranks generators, and is no measure of quality")
+            out.print(f"with fewer than {few} real images fd ranks generators, and is no measure of quality")
     if found.missing:
-        out.print(f"not measured, for want of classes or pictures: {', '.join(found.missing)}")
+        out.print(f"not measured, for want of classes or images: {', '.join(found.missing)}")
 
 
 def asked(about: Mapping[str, Any]) -> str:
@@ -178,14 +178,12 @@ def comparison(rows: Sequence[Row]) -> None:
     heads = ("run", "model", "epoch", "fd", "coverage", "1-NN", "C_T", "support")
     out.print(table("", heads, lines))
     counts = sorted({row.fakes for row in rows})
-    out.print(
-        f"of {' and '.join(f'{count:,}' for count in counts)} generated pictures each; fd 1 is what real ones get"
-    )
+    out.print(f"of {' and '.join(f'{count:,}' for count in counts)} generated images each; fd 1 is what real ones get")
     for row in rows:
         if row.diagnoses:
             out.print(escape(f"{row.name} ended with: {', '.join(row.diagnoses)}"))
     if not all(row.same for row in rows):
-        out.print("* measured against other pictures, or in another way, than the run named first: not comparable")
+        out.print("* measured against other images, or in another way, than the run named first: not comparable")
 
 
 def examples(found: Examples) -> None:
@@ -216,10 +214,10 @@ def predictions(rows: Sequence[tuple[str, str, float, str]]) -> None:
 def copying(values: Mapping[str, float]) -> None:
     """Return whether generated images are copies, as a sentence."""
     if "copying" in values:
-        whole = "nearer to training pictures than" if values["copying"] < -3 else "no nearer to training pictures than"
-        out.print(f"C_T {values['copying']:+.1f}: on the whole, generated pictures are {whole} unseen real ones")
+        whole = "nearer to training images than" if values["copying"] < -3 else "no nearer to training images than"
+        out.print(f"C_T {values['copying']:+.1f}: on the whole, generated images are {whole} unseen real ones")
     share = f"{100 * values['copied']:.0f} %"
-    out.print(f"{share} of them are nearer to one than all but 1 % of training pictures are to each other")
+    out.print(f"{share} of them are nearer to one than all but 1 % of training images are to each other")
 
 
 def shape(size: Sequence[int]) -> str:

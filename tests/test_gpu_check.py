@@ -60,7 +60,7 @@ def test_the_script_alone_trains_kills_resumes_compares_and_prints_its_table_las
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == done.stdout
 
 
-def test_pictures_are_checked_against_another_way_of_computing_them(capsys):
+def test_images_are_checked_against_another_way_of_computing_them(capsys):
     status, text, _ = checked(capsys, "float64", "sampling", "speed", "--recipes", "dcgan14")
     row = table(text)["dcgan14"]
     assert status == 0

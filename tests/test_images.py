@@ -22,7 +22,7 @@ def flat(*values: int, channels: int = 1, height: int = 2, width: int = 3) -> to
 
 
 def frames(count: int, *, mode: str = "L", size: tuple[int, int] = (40, 30)) -> list[Image.Image]:
-    """Pictures that all differ, and widely."""
+    """Images that all differ, and widely."""
     return [Image.new("L", size, 255 * index // max(1, count - 1)).convert(mode) for index in range(count)]
 
 
@@ -206,7 +206,7 @@ def test_text_that_the_font_lacks_is_spelled():
 )
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_save(ending, form, mode, tmp_path):
-    path = tmp_path / "new" / "folder" / f"picture{ending}"
+    path = tmp_path / "new" / "folder" / f"image{ending}"
     picture = grid(torch.rand(4, 1 if mode == "L" else 3, 8, 8) * 2 - 1)
     save(picture, path)
     with Image.open(path) as found:
@@ -224,7 +224,7 @@ def test_a_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-@pytest.mark.parametrize("name", ["picture.bmpp", "picture"])
+@pytest.mark.parametrize("name", ["image.bmpp", "image"])
 def test_unknown_ending(name, tmp_path):
     with pytest.raises(GantoolError, match=r"unknown ending '.*'; end it in \.png or \.jpg or \.jpeg or \.webp$"):
         save(Image.new("L", (1, 1)), tmp_path / name)

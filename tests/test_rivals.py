@@ -144,7 +144,7 @@ def test_the_tutorials_loop_moves_both_players():
 
 def test_a_race_counts_a_whole_run_and_gives_the_rival_as_much_time():
     rival, own, measured = bench.race("gan14", pictures=320, epochs=2)
-    assert own.images == 2 * 2 * 128  # a fifth of the pictures is held out
+    assert own.images == 2 * 2 * 128  # a fifth of the images is held out
     assert rival.images % 64 == 0
     assert rival.seconds >= own.seconds > 0
     assert 0 < measured < 1

@@ -22,7 +22,7 @@ def fetch(
         str, typer.Argument(help="A source, a recipe, the https address of a zip or tar of images, or inception.")
     ],
     name: Annotated[
-        str | None, typer.Option("--name", help="What data.source will call the pictures of an address.")
+        str | None, typer.Option("--name", help="What data.source will call the images of an address.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -95,7 +95,7 @@ def show_source(
         return
     rendered = data.source in SOURCES and SOURCES[data.source].rendered
     contact_sheet(store, path, rendered=rendered)
-    images, classes = terminal.several(len(store), "picture"), terminal.several(len(store.spec.classes), "class")
+    images, classes = terminal.several(len(store), "image"), terminal.several(len(store.spec.classes), "class")
     terminal.result(f"{path}: {images} in {classes}")
 
 

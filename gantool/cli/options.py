@@ -37,7 +37,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", envvar="GANTOOL_DATA", help="Where fetched and decoded data live."),
 ]
-ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Pictures of this class only.")]
+ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Images of this class only.")]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="WHICH", help="best, last, or a kept epoch's number.")]
 SourceImage = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write.")]
 Images = Annotated[
@@ -102,7 +102,7 @@ def read_seeds(text: str) -> list[int]:
             raise GantoolError(f"--seeds {text}: expected whole numbers such as 7, 0-15 or 1,5,9-12")
         count = len(numbers) + last - first + 1
         if count > 100_000:
-            raise GantoolError(f"--seeds {text}: {count:,} pictures are too many at once; the limit is 100,000")
+            raise GantoolError(f"--seeds {text}: {count:,} images are too many at once; the limit is 100,000")
         numbers += range(first, last + 1)
     return numbers
 

@@ -121,7 +121,7 @@ def sample(
     run: RunName = None,
     given: Annotated[
         Path | None,
-        typer.Option("--input", metavar="FILE|FOLDER", help="Pictures to translate, or what to answer to."),
+        typer.Option("--input", metavar="FILE|FOLDER", help="Images to translate, or what to answer to."),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12; 0-15 without it.")
@@ -134,7 +134,7 @@ def sample(
 ) -> None:
     """Make samples: one seed is one entry. FILE.png is a grid, any other name a folder of single files.
 
-    A model that translates pictures shows examples, or translates --input; one that answers prints its answers, or
+    A model that translates images shows examples, or translates --input; one that answers prints its answers, or
     writes them to -o FILE.csv.
     """
     from gantool import load, terminal
@@ -144,7 +144,7 @@ def sample(
     if trained.answers:
         for option, value in (("--class", class_name), ("--seeds", seeds)):
             if value is not None:
-                raise GantoolError(f"{option} {value}: {trained.name} answers, and makes no pictures; leave it out")
+                raise GantoolError(f"{option} {value}: {trained.name} answers, and makes no images; leave it out")
         _answer(found, trained, given, output, overwrite)
         return
     if given is not None:
@@ -171,10 +171,10 @@ def sample(
     if path.suffix:
         drawn = images.grid(samples) if request is None else sheet(request, samples, trained.data.classes)
         images.save(drawn, path)
-        terminal.result(f"{path}: {terminal.several(len(numbers), 'picture')} of epoch {trained.epoch}")
+        terminal.result(f"{path}: {terminal.several(len(numbers), 'image')} of epoch {trained.epoch}")
     else:
         images.save_each(samples, path, names)
-        terminal.result(f"{path}{os.sep}: {terminal.several(len(numbers), 'picture')} of epoch {trained.epoch}")
+        terminal.result(f"{path}{os.sep}: {terminal.several(len(numbers), 'image')} of epoch {trained.epoch}")
 
 
 def _translate(
@@ -186,7 +186,7 @@ def _translate(
     class_name: str | None,
     over: bool,
 ) -> None:
-    """Translate the pictures of a file or folder, each into one file a seed."""
+    """Translate the images of a file or folder, each into one file a seed."""
     from gantool import terminal
     from gantool.inference.inputs import targets, translate
 
@@ -198,10 +198,10 @@ def _translate(
         logger.info(f"{name}: skipped ({reason})")
     made = len(files) - len(skipped)
     if not made:
-        raise DataError(f"--input {given}: none of its {len(files)} files can be read as a picture")
+        raise DataError(f"--input {given}: none of its {len(files)} files can be read as an image")
     place = files[0][2] if len(files) == 1 else f"{files[0][2].parent}{os.sep}"
     way = f" into {class_name or trained.data.classes[-1]}" if trained.generator.conditional else ""
-    terminal.result(f"{place}: {terminal.several(made, 'picture')}, translated{way} in epoch {trained.epoch}")
+    terminal.result(f"{place}: {terminal.several(made, 'image')}, translated{way} in epoch {trained.epoch}")
 
 
 def _answer(run: Run, trained: TrainedModel, given: Path | None, output: Path | None, over: bool) -> None:
@@ -226,9 +226,7 @@ def animate(
     run: RunName = None,
     walk: Annotated[bool, typer.Option("--walk", help="Walk through latent space, in place of the training.")] = False,
     seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Where a walk comes by.")] = "0-5",
-    frames: Annotated[
-        int, typer.Option("--frames", min=2, max=1000, help="Pictures from seed to seed of a walk.")
-    ] = 20,
+    frames: Annotated[int, typer.Option("--frames", min=2, max=1000, help="Images from seed to seed of a walk.")] = 20,
     class_name: ClassName = None,
     output: SourceImage = None,
     checkpoint: Checkpoint = "best",
@@ -264,7 +262,7 @@ def score(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """Measure how good a run's pictures are, or those of a folder: distances, coverage, copying, support."""
+    """Measure how good a run's images are, or those of a folder: distances, coverage, copying, support."""
     from gantool import terminal
     from gantool.inference import scoring
     from gantool.metrics.reference import MIN_IMAGES_TO_LEARN
@@ -328,7 +326,7 @@ def nearest(
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw generated pictures beside the training pictures that are nearest to them: does it copy?"""
+    """Draw generated images beside the training images that are nearest to them: does it copy?"""
     from gantool import terminal
     from gantool.inference import compare as comparison
 
@@ -340,7 +338,7 @@ def nearest(
     numbers = comparison.nearest(found, path, checkpoint=checkpoint, device=device, data_dir=root)
     terminal.copying(numbers)
     terminal.result(
-        f"{path}: generated pictures on the left, the nearest training pictures beside each, with their distances"
+        f"{path}: generated images on the left, the nearest training images beside each, with their distances"
     )
 
 

@@ -1,1 +1,1 @@
-"""Pictures from where they are to batches on the device."""
+"""Images from where they are to batches on the device."""

@@ -56,7 +56,7 @@ class Unreadable(Exception):  # noqa: N818  (callers count such files and contin
 
     Attributes:
         reason: why, in few words that are the same for every file with the same fault: "empty file",
-            "not a picture", "truncated", "damaged", "over 64 megapixels", "no such file", "not a file",
+            "not an image", "truncated", "damaged", "over 64 megapixels", "no such file", "not a file",
             "32-bit values outside 0 to 65535", "floating-point values outside 0 to 1", "one pixel wide", or the
             system's own words, such as "permission denied".
     """
@@ -193,7 +193,7 @@ def _explained() -> Iterator[None]:
     except Unreadable:
         raise
     except UnidentifiedImageError as problem:
-        raise Unreadable("not a picture") from problem
+        raise Unreadable("not an image") from problem
     except Image.DecompressionBombError as problem:
         raise Unreadable("over 64 megapixels") from problem
     except OSError as problem:

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from gantool.batches import Batch, Labeled, Paired, TableBatch, Unpaired
 from gantool.data.store import Store
 
-LEAST_HELD_OUT, LEAST_TRAINED = 12, 8  # pictures
+LEAST_HELD_OUT, LEAST_TRAINED = 12, 8  # images
 MAX_RESIDENT_SHARE = 0.25  # of a GPU's free memory, which a store may take to live there
 
 
@@ -27,13 +27,13 @@ class Split(NamedTuple):
 
 
 def split(labels: NDArray[np.int64], share: float) -> Split:
-    """Hold out a share of every class, the same pictures in every run.
+    """Hold out a share of every class, the same images in every run.
 
     Args:
-        labels: of all pictures, [N].
-        share: of the pictures, 0 to 0.5, but at least 12 of them: fewer say nothing about copying (Meehan et al. 2020,
+        labels: of all images, [N].
+        share: of the images, 0 to 0.5, but at least 12 of them: fewer say nothing about copying (Meehan et al. 2020,
             arXiv:2004.05675). Nothing is held out for 0, or where fewer than 8 would be left to learn from. The first
-            picture of a class is never held out.
+            image of a class is never held out.
     """
     rows = np.lexsort((_scattered(len(labels)), labels))
     others = rows[1:][labels[rows[1:]] == labels[rows[:-1]]]
@@ -65,9 +65,9 @@ class ImageLoader:
         seed: decides the order.
         device: where batches are.
         rows: of the store that batches are made of, see `rows_of`; all without them.
-        kind: of the batches. Of `Unpaired`, an epoch is over when every picture of the larger kind has been seen.
-        flip: mirror half of the pictures, left to right.
-        jitter: pixels by which pictures are enlarged, before a window of their own size is cut at random. Isola et al.
+        kind: of the batches. Of `Unpaired`, an epoch is over when every image of the larger kind has been seen.
+        flip: mirror half of the images, left to right.
+        jitter: pixels by which images are enlarged, before a window of their own size is cut at random. Isola et al.
             2017, arXiv:1611.07004, sec. 6.2: from 256 to 286 and back, jitter 30.
     """
 
@@ -90,7 +90,7 @@ class ImageLoader:
             self.rows = [chosen[labels == label] for label in (0, 1)]
         self.kind, self.seed, self.device, self.flip, self.jitter = kind, seed, device, flip, jitter
         self.count = max(map(len, self.rows))
-        # BatchNorm cannot learn from one picture alone: where there is one, a batch has it twice.
+        # BatchNorm cannot learn from one image alone: where there is one, a batch has it twice.
         self.batch_size = max(2, min(batch_size, self.count)) if batch_size > 1 else 1
         self.images = tensor(store.images)
         self.labels = tensor(store.labels)
@@ -135,7 +135,7 @@ class ImageLoader:
         return torch.cat(rounds)
 
     def _varied(self, batch: Batch, epoch: int, index: int) -> Batch:
-        """Mirror and move the pictures of a batch at random; those of a pair alike."""
+        """Mirror and move the images of a batch at random; those of a pair alike."""
         generator = torch.Generator().manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63)
         count = len(batch[0])
         if isinstance(batch, Labeled):
@@ -161,7 +161,7 @@ class ImageLoader:
 
 
 class _Moves(NamedTuple):
-    """What is done to the pictures of a batch: which are mirrored, [N], and the corner of each one's window."""
+    """What is done to the images of a batch: which are mirrored, [N], and the corner of each one's window."""
 
     mirrored: Tensor
     corners: list[list[int]]

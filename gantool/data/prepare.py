@@ -30,12 +30,12 @@ from gantool.recipe.blocks import Data
 logger = logging.getLogger(__name__)
 
 DECODING_VERSION = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
-MAX_LISTED = 20  # pictures without a partner that are named one by one
+MAX_LISTED = 20  # images without a partner that are named one by one
 AnySource = Source | Folder | Pairs | TableSource
 _HOLDS = {
-    Labeled: "pictures with their class",
-    Paired: "pairs of pictures",
-    Unpaired: "two kinds of pictures",
+    Labeled: "images with their class",
+    Paired: "pairs of images",
+    Unpaired: "two kinds of images",
     TableBatch: "a table",
 }
 
@@ -81,7 +81,7 @@ def prepare(
     path = root / "stores" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', Path(data.source).stem)[:24]}-{key}"
     problems = source.problems if isinstance(source, Pairs) else []
     store = open_store(path)
-    if store is not None and problems:  # they were listed when the pictures were decoded
+    if store is not None and problems:  # they were listed when the images were decoded
         files = "1 file makes" if len(problems) == 1 else f"{len(problems)} files make"
         logger.info(f"{files} no pair, or an odd one, such as {problems[0][0]} ({problems[0][1]})")
     if store is None:
@@ -130,7 +130,7 @@ def fetch(what: str, name: str | None, root: Path, *, progress: Progress | None 
 
     Args:
         what: a source's name, an https address, or `inception` for the weights of Inception-FID.
-        name: what `data.source` will call the pictures of an address; without it the archive's own name.
+        name: what `data.source` will call the images of an address; without it the archive's own name.
         root: the data directory.
         progress: is told how far a download is.
 
@@ -168,7 +168,7 @@ def available(root: Path) -> list[tuple[str, bool, str]]:
     known: list[Source | TableSource] = [*SOURCES.values(), *TABLES.values()]
     rows = [(source.name, source.here(root), source.summary) for source in known]
     fetched = sorted(path.name for path in (root / FETCHED).glob("*") if complete(path))
-    return rows + [(name, True, f"fetched pictures, in {root / FETCHED / name}") for name in fetched]
+    return rows + [(name, True, f"fetched images, in {root / FETCHED / name}") for name in fetched]
 
 
 def find_source(data: Data, root: Path, kind: type[Batch] = Labeled) -> AnySource:
@@ -219,7 +219,7 @@ def _check_kind(source: Source | TableSource, kind: type[Batch]) -> None:
 
 
 def _check_class_count(name: str, classes: Sequence[str]) -> None:
-    """Raise where there are not two kinds of pictures to translate between."""
+    """Raise where there are not two kinds of images to translate between."""
     if len(classes) != 2:
         count = "1 kind" if len(classes) == 1 else f"{len(classes)} kinds"
         found = f"{count} ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''})"

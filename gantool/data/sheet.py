@@ -16,19 +16,19 @@ MAX_PAIRS = 8
 
 
 def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
-    """Draw a row of pictures of each class, with its name and how many it has.
+    """Draw a row of images of each class, with its name and how many it has.
 
     Args:
         store: the dataset.
-        path: the picture to write.
-        rendered: whether the pictures were drawn by a program, which the captions then say.
+        path: the image to write.
+        rendered: whether the images were drawn by a program, which the captions then say.
     """
     rows: list[int] = []
     captions: list[str] = []
     for label, name in enumerate(store.spec.classes[:MAX_CLASSES]):
         own = np.flatnonzero(store.labels == label)
         chosen = own[np.linspace(0, len(own) - 1, min(COLUMNS, len(own))).round().astype(int)].tolist()
-        kind = "rendered" if rendered else "pictures"
+        kind = "rendered" if rendered else "images"
         rows += (chosen * COLUMNS)[:COLUMNS]
         captions += [name, f"{len(own):,} {kind}"] + [""] * (COLUMNS - 2)
     samples = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
@@ -40,7 +40,7 @@ def pair_sheet(store: Store, path: Path) -> None:
 
     Args:
         store: the dataset; row 2i is the source of pair i, and row 2i + 1 its target.
-        path: the picture to write.
+        path: the image to write.
     """
     count = len(store) // 2
     chosen = np.linspace(0, count - 1, min(MAX_PAIRS, count)).round().astype(int)

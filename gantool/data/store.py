@@ -20,12 +20,12 @@ from gantool.files import alive, disk, write
 
 
 class Item(NamedTuple):
-    """A decoded picture, or why there is none.
+    """A decoded image, or why there is none.
 
     Args:
         name: the file's path inside its source, or its index; for messages.
         label: index of its class.
-        image: uint8 [C, H, W], or the reason why the file gave no picture.
+        image: uint8 [C, H, W], or the reason why the file gave no image.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Store:
         images: uint8 [N, C, H, W], memory-mapped: it may be larger than memory.
         labels: int64 [N].
         spec: channels, size and classes.
-        about: what `about.json` holds: where the pictures come from, and which files were skipped, and why.
+        about: what `about.json` holds: where the images come from, and which files were skipped, and why.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Store:
 
     @property
     def skipped(self) -> list[list[str]]:
-        """File and reason of each picture that could not be read."""
+        """File and reason of each image that could not be read."""
         rows: list[list[str]] = self.about["skipped"]
         return rows
 
@@ -75,16 +75,16 @@ def open_store(path: Path) -> Store | None:
 
 
 def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any]) -> Store:
-    """Write a store from pictures as they come; it appears at `path` whole or not at all.
+    """Write a store from images as they come; it appears at `path` whole or not at all.
 
     Args:
         path: the new directory.
-        items: the pictures, decoded to the shape that `spec` names.
+        items: the images, decoded to the shape that `spec` names.
         spec: channels, size and classes.
         about: what else `about.json` shall say.
 
     Raises:
-        DataError: no picture could be read, or a class has none, or most could not be read.
+        DataError: no image could be read, or a class has none, or most could not be read.
         ResourceError: the disk is full, or the folder cannot be written.
     """
     aside = path.with_name(f"{path.name}.part-{os.getpid()}")
@@ -132,14 +132,14 @@ def _refuse(source: str, spec: ImageSpec, labels: list[int], skipped: list[list[
     first = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
     if len(skipped) > len(labels):
         raise DataError(
-            f"{source}: {len(skipped)} of {len(skipped) + len(labels)} files cannot be read as pictures{first}; "
+            f"{source}: {len(skipped)} of {len(skipped) + len(labels)} files cannot be read as images{first}; "
             "mend or remove them"
         )
     if not labels:
-        raise DataError(f"{source}: no pictures in it; a source is a folder of images, or of folders of images")
+        raise DataError(f"{source}: no images in it; a source is a folder of images, or of folders of images")
     empty = [spec.classes[index] for index in sorted(set(range(len(spec.classes))) - set(labels))]
     if empty:
-        raise DataError(f"{source}: no readable picture of class {empty[0]!r}{first}; choose others with data.classes")
+        raise DataError(f"{source}: no readable image of class {empty[0]!r}{first}; choose others with data.classes")
 
 
 def _sweep(path: Path) -> None:

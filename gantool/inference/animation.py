@@ -27,7 +27,7 @@ _FFMPEG = f"-f rawvideo -i - {_COLOURS} -c:v libx264 -crf 15 -pix_fmt yuv420p -m
 
 
 def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: float = 0.2, loop: bool = True) -> None:
-    """Write pictures of one size and one mode (L or RGB) as .gif, .webp or .mp4, by the ending of `path`.
+    """Write images of one size and one mode (L or RGB) as .gif, .webp or .mp4, by the ending of `path`.
 
     Args:
         frames: in order; an MP4 takes them one by one, the others hold all in memory.
@@ -68,7 +68,7 @@ def _indexed(frame: Image.Image) -> Image.Image:
 def _alike(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
     wanted = None
     for number, frame in enumerate(frames, 1):
-        frame.load()  # here, where a damaged picture is no failure to write
+        frame.load()  # here, where a damaged image is no failure to write
         found = f"{frame.width}x{frame.height} {frame.mode}"
         wanted = wanted or found
         if found != wanted:

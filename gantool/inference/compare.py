@@ -40,7 +40,7 @@ class Row(NamedTuple):
         values: its numbers by metric.
         fakes: generated images.
         diagnoses: what was wrong when it ended.
-        same: whether it was measured against the same pictures, and with as many, as the first run.
+        same: whether it was measured against the same images, and with as many, as the first run.
     """
 
     run: str
@@ -66,11 +66,11 @@ def compare(
 
     Args:
         runs: two or more.
-        path: the picture to write.
+        path: the image to write.
         device: see `devices.choose`.
         data_dir: where fetched and decoded data are.
         count: generated images of each, in place of each recipe's `train.evaluate_images`.
-        columns: pictures of each run.
+        columns: images of each run.
     """
     rows, lines = [], []
     first: Evaluator | None = None
@@ -116,7 +116,7 @@ def _sheet(runs: Sequence[tuple[str, Tensor, Tensor | None]], columns: int, scal
 
 
 def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:
-    """Put each run's pictures below their sources, where it has any, once for neighbours that share them."""
+    """Put each run's images below their sources, where it has any, once for neighbours that share them."""
     found = []
     above: Tensor | None = None
     for name, made, sources in runs:
@@ -142,7 +142,7 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
     if trained.model.consumes is Paired:
         rows = rows + 1  # what is made is of the targets' kind
     seen = tensor(store.images)
-    logger.info(f"looking through {len(rows):,} training pictures")
+    logger.info(f"looking through {len(rows):,} training images")
     known = torch.cat([extractor(to_float(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])
     made = trained.sample(range(ROWS))
     apart = torch.cdist(extractor(to_float(to_uint8(made))), known)
@@ -157,7 +157,7 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
 
 
 def _alike(sheets: Sequence[Tensor]) -> list[Tensor]:
-    """Enlarge pictures to the largest size, and make grey ones colour where any is: for one sheet."""
+    """Enlarge images to the largest size, and make grey ones colour where any is: for one sheet."""
     height, width = (max(sheet.shape[axis] for sheet in sheets) for axis in (2, 3))
     channels = max(sheet.shape[1] for sheet in sheets)
     return [interpolate(sheet, (height, width)).expand(-1, channels, -1, -1) for sheet in sheets]

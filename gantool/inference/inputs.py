@@ -1,4 +1,4 @@
-"""What a finished run makes of files that a person gives it: pictures translated, and questions answered."""
+"""What a finished run makes of files that a person gives it: images translated, and questions answered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIN_SIDE = 8  # pixels on a side below which the padding inside of a network has
 
 
 class Target(NamedTuple):
-    """A picture to translate, the seed of what is random in its translation, and the file to write."""
+    """An image to translate, the seed of what is random in its translation, and the file to write."""
 
     source: Path
     seed: int
@@ -49,21 +49,21 @@ def targets(trained: TrainedModel, given: Path, output: Path, seeds: Sequence[in
 
     Args:
         trained: the run's model.
-        given: a picture, or a folder of pictures.
+        given: an image, or a folder of images.
         output: a folder, or with `single` the one file to write if it has an ending.
-        seeds: one translation of each picture for each.
+        seeds: one translation of each image for each.
         single: whether the person named `output`.
 
     Raises:
-        RunError: the model does not translate pictures.
+        RunError: the model does not translate images.
         DataError: there is nothing at `given`.
     """
     if not isinstance(trained.model, Translator):
-        raise RunError(f"--input {given}: {trained.name} makes pictures from noise; leave it out")
+        raise RunError(f"--input {given}: {trained.name} makes images from noise; leave it out")
     files = _images(given)
     if single and output.suffix:
         if given.is_dir() or len(seeds) > 1:
-            raise GantoolError(f"-o {output}: several pictures are made; name a folder for them, without an ending")
+            raise GantoolError(f"-o {output}: several images are made; name a folder for them, without an ending")
         return [Target(files[0], seeds[0], output)]
     made: dict[Path, Target] = {}
     for file in files:
@@ -78,15 +78,15 @@ def targets(trained: TrainedModel, given: Path, output: Path, seeds: Sequence[in
 
 
 def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str | None) -> Iterator[tuple[str, str]]:
-    """Translate pictures of any size, and write each in the size and mode of its source.
+    """Translate images of any size, and write each in the size and mode of its source.
 
-    Grey stays grey, unless the run learned to colour grey pictures; what is transparent stays so. Files that are no
-    pictures are left out.
+    Grey stays grey, unless the run learned to colour grey images; what is transparent stays so. Files that are no
+    images are left out.
 
     Args:
         trained: the run's model.
         wanted: what to translate.
-        class_name: what the pictures shall show, of a model that translates both ways; the second class without it.
+        class_name: what the images shall show, of a model that translates both ways; the second class without it.
 
     Yields:
         name and reason of each file that could not be read.
@@ -114,7 +114,7 @@ def predictions(trained: TrainedModel, given: Path | None) -> list[Prediction]:
 
     Args:
         trained: the run's model.
-        given: a table (CSV with a head), a text with a sentence a line, a picture or a folder of pictures, as the model
+        given: a table (CSV with a head), a text with a sentence a line, an image or a folder of images, as the model
             learned from; without it, the examples that the run keeps.
 
     Raises:
@@ -159,12 +159,12 @@ def _images(given: Path) -> list[Path]:
         raise DataError(f"--input {given}: no such file or folder")
     files = [path for path in sorted(given.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if not files:
-        raise DataError(f"--input {given}: no files in it; name a picture or a folder of pictures")
+        raise DataError(f"--input {given}: no files in it; name an image or a folder of images")
     return files
 
 
 def _translated(trained: TrainedModel, pixels: NDArray[np.uint8], label: int, seed: int) -> Image.Image:
-    """Translate a picture of any size: padded by its mirror image to what the network takes, and cropped back."""
+    """Translate an image of any size: padded by its mirror image to what the network takes, and cropped back."""
     model = trained.generator
     height, width = pixels.shape[:2]
     array = decode.convert(Image.fromarray(pixels), channels=model.data.channels, height=height, width=width)
@@ -185,7 +185,7 @@ def _margins(side: int, stride: int) -> tuple[int, int]:
 
 
 def _colours(shown: SampleRequest | None, label: int) -> bool:
-    """Return whether a run learned to make coloured pictures from grey ones, by the examples that it keeps."""
+    """Return whether a run learned to make coloured images from grey ones, by the examples that it keeps."""
     if shown is None or shown.sources is None:
         return False
     others = [row for row, own in enumerate(shown.labels) if own != label]
@@ -206,7 +206,7 @@ def _decoded(given: Path, spec: ImageSpec) -> tuple[torch.Tensor, list[str]]:
             names.append(str(file.relative_to(given)) if given.is_dir() else file.name)
         except decode.Unreadable as error:
             if not given.is_dir():
-                raise DataError(f"--input {file}: {error.reason}; name a picture or a folder of pictures") from None
+                raise DataError(f"--input {file}: {error.reason}; name an image or a folder of images") from None
     if not found:
-        raise DataError(f"--input {given}: none of its files can be read as a picture")
+        raise DataError(f"--input {given}: none of its files can be read as an image")
     return torch.from_numpy(np.stack(found)), names

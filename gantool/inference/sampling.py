@@ -1,4 +1,4 @@
-"""What a finished run makes: pictures by seed and class, translations, answers, and walks through latent space."""
+"""What a finished run makes: images by seed and class, translations, answers, and walks through latent space."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BATCH = 64
 class TrainedModel:
     """A trained model.
 
-    One that makes pictures from noise computes in double precision: so a seed gives the same picture in any batch and
+    One that makes images from noise computes in double precision: so a seed gives the same image in any batch and
     on any device, after rounding. Translations are made one by one, in whole float32.
 
     Args:
@@ -58,39 +58,39 @@ class TrainedModel:
 
     @property
     def answers(self) -> bool:
-        """Whether the model answers, and makes no pictures."""
+        """Whether the model answers, and makes no images."""
         return isinstance(self.model, Classifier)
 
     @property
     def generator(self) -> Generative:
-        """The model, which makes pictures.
+        """The model, which makes images.
 
         Raises:
             RunError: it does not.
         """
         if not isinstance(self.model, Generative):
-            raise RunError(f"{self.file.parent.parent}: {self.name} answers, and makes no pictures; use gantool sample")
+            raise RunError(f"{self.file.parent.parent}: {self.name} answers, and makes no images; use gantool sample")
         return self.model
 
     @property
     def shown(self) -> SampleRequest | None:
-        """The translations that the run shows, with their sources; None where pictures are made from noise."""
+        """The translations that the run shows, with their sources; None where images are made from noise."""
         if self.examples is None or not isinstance(self.model, Generative):
             return None
         return SampleRequest(**self.examples)
 
     def sample(self, seeds: Sequence[int], class_name: str | None = None) -> Tensor:
-        """Make one picture of each seed.
+        """Make one image of each seed.
 
         Args:
             seeds: whole numbers, 0 or more. Of a model that translates, they number the examples that the run shows.
-            class_name: all pictures are of this class; without it the classes take turns.
+            class_name: all images are of this class; without it the classes take turns.
 
         Returns:
             [N, C, H, W], float32, -1 to 1, on the CPU.
 
         Raises:
-            RunError: there is no such class, or the model makes no pictures.
+            RunError: there is no such class, or the model makes no images.
         """
         model, request = self.generator, self.request(seeds, class_name)
         if request is not None:
@@ -99,7 +99,7 @@ class TrainedModel:
         return self.render(model.prompt(seeds, None if class_name is None else [self.label(class_name)] * len(seeds)))
 
     def request(self, seeds: Sequence[int], class_name: str | None = None) -> SampleRequest | None:
-        """Return the translations that seeds stand for, with their sources; None where pictures are made from noise."""
+        """Return the translations that seeds stand for, with their sources; None where images are made from noise."""
         shown = self.shown
         if shown is None:
             return None
@@ -108,7 +108,7 @@ class TrainedModel:
         return shown.rows([rows[seed % len(rows)] for seed in seeds])
 
     def images(self, ask: SampleRequest) -> Tensor:
-        """Make the pictures that are asked for: [N, C, H, W], float32, -1 to 1, on the CPU."""
+        """Make the images that are asked for: [N, C, H, W], float32, -1 to 1, on the CPU."""
         return self.render(prompt_of(self.generator, ask))
 
     def label(self, class_name: str) -> int:
@@ -130,18 +130,18 @@ class TrainedModel:
 
         Args:
             seeds: where the walk comes by.
-            frames: pictures from one seed to the next.
-            class_name: of all pictures; without it the first class.
+            frames: images from one seed to the next.
+            class_name: of all images; without it the first class.
 
         Yields:
-            one picture at a time, [1, C, H, W], -1 to 1.
+            one image at a time, [1, C, H, W], -1 to 1.
 
         Raises:
             RunError: the model has no latents.
         """
         model = self.generator
         if not isinstance(model, LatentModel):
-            raise RunError(f"--walk: {self.name} makes pictures from pictures, and has no latents to walk through")
+            raise RunError(f"--walk: {self.name} makes images from images, and has no latents to walk through")
         label = 0 if class_name is None else self.label(class_name)
         latents = model.prompt(seeds).source.double()
         for index in range(len(seeds)):
@@ -152,7 +152,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def render(self, prompt: GeneratorInput) -> Tensor:
-        """Make one picture of each row of a prompt: [N, C, H, W], float32, -1 to 1, on the CPU."""
+        """Make one image of each row of a prompt: [N, C, H, W], float32, -1 to 1, on the CPU."""
         source, labels, seeds = (part.to(self.device) for part in prompt)
         count = BATCH if isinstance(self.model, LatentModel) else 1
         chunks = (slice(start, start + count) for start in range(0, len(source), count))
@@ -168,10 +168,10 @@ class TrainedModel:
         """Return the probability of each class for inputs as the model takes them: [N, classes], on the CPU.
 
         Raises:
-            RunError: the model makes pictures.
+            RunError: the model makes images.
         """
         if not isinstance(self.model, Classifier):
-            raise RunError(f"{self.file.parent.parent}: {self.name} makes pictures, and answers nothing")
+            raise RunError(f"{self.file.parent.parent}: {self.name} makes images, and answers nothing")
         with devices.full_precision():
             return torch.cat([self.model.answer(part.to(self.device)).cpu() for part in torch.split(inputs, BATCH)])
 

@@ -62,7 +62,7 @@ METRICS = {
 PARTS = {
     "fd_rand": "its part on a fixed random network: shapes, colours and contrast",
     "fd_texture": "its part on spatial frequencies: noise, chequers and blur",
-    "fd_pretext": "its part on features learned from the pictures: what is where",
+    "fd_pretext": "its part on features learned from the images: what is where",
     "fd_judge": "its part on features learned from the classes",
 }
 PAIRED = ("l1", "psnr", "ssim")
@@ -135,7 +135,7 @@ def score_run(
     device: str,
     data_dir: Path,
 ) -> Score:
-    """Measure a run's generator against its own pictures, or those of a folder; adds to the run's `scores.jsonl`.
+    """Measure a run's generator against its own images, or those of a folder; adds to the run's `scores.jsonl`.
 
     Without `against` and `count` its numbers are those of training: the same latents, real images and extractors.
 
@@ -168,7 +168,7 @@ def _images(
     count: int | None,
     data_dir: Path,
 ) -> tuple[list[Value], dict[str, Any]]:
-    """Measure the pictures of a run's generator."""
+    """Measure the images of a run's generator."""
     evaluator = evaluator_of(trained, against, count, data_dir)
     paired = against is None and evaluator.request.targets is not None
     for name in names:
@@ -176,7 +176,7 @@ def _images(
             raise GantoolError(
                 f"--metrics {name}: compares images of the same name; name two folders: FOLDER --against"
                 if name in PAIRED
-                else f"--metrics {name}: is about answers, but {trained.name} makes pictures"
+                else f"--metrics {name}: is about answers, but {trained.name} makes images"
             )
     fake = evaluator.generate(trained.images)
     wanted = [*names, *PAIRED] if paired and list(names) == list(BY_ITSELF) else names
@@ -196,12 +196,12 @@ def _answers(
     for name in wanted:
         if name not in ANSWERED:
             raise GantoolError(
-                f"--metrics {name}: is about pictures, but {trained.name} answers; use {', '.join(ANSWERED)}"
+                f"--metrics {name}: is about images, but {trained.name} answers; use {', '.join(ANSWERED)}"
             )
     if against is not None:
-        raise GantoolError(f"--against {against}: compares pictures, but {trained.name} makes none; leave it out")
+        raise GantoolError(f"--against {against}: compares images, but {trained.name} makes none; leave it out")
     if count is not None:
-        raise GantoolError(f"--images {count}: counts generated pictures, but {trained.name} makes none; leave it out")
+        raise GantoolError(f"--images {count}: counts generated images, but {trained.name} makes none; leave it out")
     exam = setup.prepare_training(trained.recipe, data_dir).evaluator
     assert isinstance(exam, ClassifierEvaluator)
     found = exam.measure(trained.answer)
@@ -239,9 +239,7 @@ def evaluator_of(trained: TrainedModel, against: Path | None, count: int | None,
         assert isinstance(evaluator, Evaluator)
         return evaluator
     if trained.shown is not None:
-        raise GantoolError(
-            f"--against {against}: {trained.name} translates pictures of its own data only; leave it out"
-        )
+        raise GantoolError(f"--against {against}: {trained.name} translates images of its own data only; leave it out")
     _check_missing(against)
     data = Data(source=str(against), size=(spec.height, spec.width), channels=3 if spec.channels == 3 else 1)
     return _evaluator(prepare(data, data_dir), count, data_dir)
@@ -354,5 +352,5 @@ def _native(folder: Path) -> tuple[int, int]:
             sides.append(min(height, width))
             channels.append(own)
     if not sides:
-        raise DataError(f"{folder}: no readable pictures in it; a folder of images is what score compares")
+        raise DataError(f"{folder}: no readable images in it; a folder of images is what score compares")
     return max(1, min(MAX_SIDE, int(statistics.median(sides)))), 1 if channels.count(1) > len(sides) / 2 else 3

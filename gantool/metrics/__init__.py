@@ -1,1 +1,1 @@
-"""How good generated pictures are."""
+"""How good generated images are."""

@@ -29,9 +29,9 @@ class LabeledExamples(NamedTuple):
     """Examples to ask a classifier about.
 
     Args:
-        inputs: pictures, uint8 [N, C, H, W]; rows, float [N, D]; or sentences, int64 [N, L].
+        inputs: images, uint8 [N, C, H, W]; rows, float [N, D]; or sentences, int64 [N, L].
         labels: the right classes, [N].
-        texts: how each one is shown to a person; empty for pictures, which show themselves.
+        texts: how each one is shown to a person; empty for images, which show themselves.
     """
 
     inputs: Tensor
@@ -76,7 +76,7 @@ class ClassifierEvaluator:
 
     @classmethod
     def of_images(cls, store: Store, rows: Split) -> ClassifierEvaluator:
-        """Ask about the pictures of a store, which are mixed: the first few are not all of one class."""
+        """Ask about the images of a store, which are mixed: the first few are not all of one class."""
         train, held_out = (
             LabeledExamples(torch.from_numpy(store.images[chosen]), torch.from_numpy(store.labels[chosen]))
             for chosen in (_some(rows.train, TRAIN), _some(rows.held_out, HELD_OUT))
@@ -117,7 +117,7 @@ def _answers(answer: Answer, inputs: Tensor) -> Tensor:
 
 
 def _numbers(inputs: Tensor) -> Tensor:
-    """Scale pictures to -1 to 1; rows and sentences are as a model takes them."""
+    """Scale images to -1 to 1; rows and sentences are as a model takes them."""
     return inputs.float().div_(127.5).sub_(1) if inputs.dtype == torch.uint8 else inputs
 
 

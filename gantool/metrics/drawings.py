@@ -1,6 +1,6 @@
-"""Pictures of what a classifier answers: over a plane, under pictures, or counted.
+"""Images of what a classifier answers: over a plane, under images, or counted.
 
-All pictures of one classifier are of one size, whatever it answers: they are the frames of an animation.
+All images of one classifier are of one size, whatever it answers: they are the frames of an animation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EDGE, HEAD = 20, 30  # pixels around a map, and above it for its legend
 MARKER, FINER = 17, 8  # pixels of an example's marker, and how much larger it is drawn before it is made smooth
 LINE = 1.2  # pixels that the line where the answer changes is wide, to either side
 TILE = 160  # pixels of a tile with its caption, on its longer side
-WRONG = (1.0, 0.62, 0.56)  # what surrounds a picture that is taken for another
+WRONG = (1.0, 0.62, 0.56)  # what surrounds an image that is taken for another
 LIGHT = 0.9  # of a tile that stands for no example, -1 to 1
 
 Answer = Callable[[Tensor], Tensor]
@@ -66,7 +66,7 @@ def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequen
 
 
 def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw pictures with the class that each is taken for, and how certainly.
+    """Draw images with the class that each is taken for, and how certainly.
 
     Args:
         images: [N, C, H, W], -1 to 1.
@@ -75,7 +75,7 @@ def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, class
         classes: their names.
 
     Returns:
-        a grid, RGB. Pictures that are taken for another class stand on red, with their own class in brackets.
+        a grid, RGB. Images that are taken for another class stand on red, with their own class in brackets.
     """
     height, width = images.shape[2:]
     scale = max(1, math.ceil(56 / max(height, width)))

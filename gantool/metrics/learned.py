@@ -1,4 +1,4 @@
-"""Features that a small network learns from a dataset, once: from labels, or from the pictures alone.
+"""Features that a small network learns from a dataset, once: from labels, or from the images alone.
 
 Everything runs on the CPU: a score must not depend on who has a GPU.
 """
@@ -23,14 +23,14 @@ from gantool.files import disk, exclusive_lock
 from gantool.metrics.features import FEATURES, LARGE_SIDE, clamped
 from gantool.models.blocks import ConvolutionalClassifier
 
-STEPS, BATCH, RATE, NOISE = 200, 64, 2e-3, 0.05  # of training; noise as a deviation, pictures being -1 to 1
+STEPS, BATCH, RATE, NOISE = 200, 64, 2e-3, 0.05  # of training; noise as a deviation, images being -1 to 1
 MIN_IMAGES_TO_SCALE = 250  # training images from which each feature has a scale of its own
 CHUNK = 256  # images computed at a time
 LOCK_TIMEOUT = 1800.0  # seconds to wait for another process that learns the same
 VERSION = 2  # raise when training gives other weights: files of another version are made anew
 
 CPU = torch.device("cpu")
-Task = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows -> pictures of them, -1 to 1, and the right answers
+Task = Callable[[Tensor], tuple[Tensor, Tensor]]  # rows -> images of them, -1 to 1, and the right answers
 
 
 class _Network(ConvolutionalClassifier):
@@ -65,17 +65,17 @@ class _Network(ConvolutionalClassifier):
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """`pretext`: 64 features of a network that has learned to tell six views of a picture apart, without labels.
+    """`pretext`: 64 features of a network that has learned to tell six views of an image apart, without labels.
 
-    Rotations as in Gidaris et al. 2018, arXiv:1803.07728, and rolls by half of the picture. Features trained on the
-    data themselves rank generators better than those of ImageNet where the pictures are not photographs (Liu et al.
+    Rotations as in Gidaris et al. 2018, arXiv:1803.07728, and rolls by half of the image. Features trained on the
+    data themselves rank generators better than those of ImageNet where the images are not photographs (Liu et al.
     2018, arXiv:1803.07474).
 
     Args:
         network: the trained network.
         mean: of each feature over the training images, [64].
         deviation: what each feature is divided by, [64].
-        accuracy: share of right answers about pictures that were held out, 0 to 1, every class or view counting alike;
+        accuracy: share of right answers about images that were held out, 0 to 1, every class or view counting alike;
             nan where none were.
         chance: what guessing would reach.
     """
@@ -123,11 +123,11 @@ class Judge(Learned):
 
 @one_thread()
 def learn_views(train: Tensor, held_out: Tensor, *, seed: int = 0) -> Learned:
-    """Learn features from pictures alone: the same ones from the same pictures and seed, on the same machine.
+    """Learn features from images alone: the same ones from the same images and seed, on the same machine.
 
     Args:
-        train: pictures to learn from, uint8 [N, C, H, W], at least one.
-        held_out: pictures to measure the accuracy on, uint8 [M, C, H, W]; M may be 0.
+        train: images to learn from, uint8 [N, C, H, W], at least one.
+        held_out: images to measure the accuracy on, uint8 [M, C, H, W]; M may be 0.
         seed: decides the first weights, the order and the noise; nobody else's random numbers change.
     """
     views = len(_views(train[:1]))
@@ -140,12 +140,12 @@ def learn_views(train: Tensor, held_out: Tensor, *, seed: int = 0) -> Learned:
 def learn_labels(
     train: Tensor, train_labels: Tensor, held_out: Tensor, held_out_labels: Tensor, classes: int, *, seed: int = 0
 ) -> Judge:
-    """Learn features from labelled pictures; as `learn_views`.
+    """Learn features from labelled images; as `learn_views`.
 
     Args:
-        train: pictures to learn from, uint8 [N, C, H, W], at least one.
+        train: images to learn from, uint8 [N, C, H, W], at least one.
         train_labels: their classes, 0 to classes - 1, [N].
-        held_out: pictures to measure the accuracy on, uint8 [M, C, H, W]; M may be 0.
+        held_out: images to measure the accuracy on, uint8 [M, C, H, W]; M may be 0.
         held_out_labels: their classes, [M].
         classes: how many there are.
         seed: see `learn_views`.
@@ -162,7 +162,7 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
 
     Args:
         folder: created if missing.
-        key: names the pictures, the seed and what is learned of them.
+        key: names the images, the seed and what is learned of them.
         make: learns it.
 
     Raises:
@@ -247,7 +247,7 @@ def _accuracy(network: _Network, exam: Task, count: int) -> float:
 
 
 def _about_views(images: Tensor) -> Task:
-    """Ask which view of a picture it is: every view of each."""
+    """Ask which view of an image it is: every view of each."""
 
     def lesson(rows: Tensor) -> tuple[Tensor, Tensor]:
         views = _views(_numbers(images[rows]))
@@ -257,7 +257,7 @@ def _about_views(images: Tensor) -> Task:
 
 
 def _about_labels(images: Tensor, labels: Tensor) -> Task:
-    """Ask which class a picture shows."""
+    """Ask which class an image shows."""
     return lambda rows: (_numbers(images[rows]), labels[rows])
 
 

@@ -1,6 +1,6 @@
-"""Comparisons of pictures by their pixels: pure functions, on the CPU, in float64.
+"""Comparisons of images by their pixels: pure functions, on the CPU, in float64.
 
-Pictures are [N, C, H, W], -1 to 1. Those with a number that is not finite get the worst value that there is.
+Images are [N, C, H, W], -1 to 1. Those with a number that is not finite get the worst value that there is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 RANGE = 2.0  # of a pixel, from -1 to 1
 WINDOW, SIGMA = 11, 1.5  # of the structural similarity, in pixels
-CHUNK = 64  # pictures worked on at a time: few enough for a processor's cache
+CHUNK = 64  # images worked on at a time: few enough for a processor's cache
 
 
 def l1(image: Tensor, target: Tensor) -> float:
@@ -23,19 +23,19 @@ def l1(image: Tensor, target: Tensor) -> float:
 
 
 def psnr(image: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in decibels, 10 log10 (2^2 / mean squared difference), the mean over pictures.
+    """Peak signal-to-noise ratio in decibels, 10 log10 (2^2 / mean squared difference), the mean over images.
 
-    Infinity where a picture is equal to its target, minus infinity where a number is not finite.
+    Infinity where an image is equal to its target, minus infinity where a number is not finite.
     """
     errors = _difference(image, target).square().flatten(1).mean(1)
     return _number(10 * torch.log10(RANGE**2 / errors).mean(), -math.inf)
 
 
 def ssim(image: Tensor, target: Tensor) -> float:
-    """Structural similarity, -1 to 1, the mean over pictures and channels. Wang et al. 2004, IEEE TIP 13(4), sec. III.
+    """Structural similarity, -1 to 1, the mean over images and channels. Wang et al. 2004, IEEE TIP 13(4), sec. III.
 
-    A Gaussian window of 11 pixels with sigma 1.5 (the largest odd size that fits into a smaller picture), K1 = 0.01 and
-    K2 = 0.03. Windows at the border see the picture mirrored there, as torchmetrics has it; the paper leaves them out.
+    A Gaussian window of 11 pixels with sigma 1.5 (the largest odd size that fits into a smaller image), K1 = 0.01 and
+    K2 = 0.03. Windows at the border see the image mirrored there, as torchmetrics has it; the paper leaves them out.
     -1 where a number is not finite.
     """
     size = min(WINDOW, *image.shape[-2:])
@@ -56,7 +56,7 @@ def _difference(image: Tensor, target: Tensor) -> Tensor:
 
 
 def _similarity(image: Tensor, target: Tensor, window: Sequence[float]) -> Tensor:
-    """Return the structural similarity of each picture and its target, [N]."""
+    """Return the structural similarity of each image and its target, [N]."""
     image, target = image.detach().cpu().double(), target.detach().cpu().double()
     one, other = _smooth(image, window), _smooth(target, window)
     squares = one.square() + other.square()
@@ -75,7 +75,7 @@ def _gaussian(size: int) -> list[float]:
 
 
 def _smooth(images: Tensor, weights: Sequence[float]) -> Tensor:
-    """Average over a window, first down and then across, with pictures mirrored at their borders."""
+    """Average over a window, first down and then across, with images mirrored at their borders."""
     # Shifted sums: in float64 far faster than a convolution.
     smoothed = pad(images, (len(weights) // 2,) * 4, mode="reflect")
     for axis in (2, 3):

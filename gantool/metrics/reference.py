@@ -129,7 +129,7 @@ def learn(
             continue
 
         def make(name: str = name) -> Any:
-            logger.info(f"learning the features of `{name}` from the pictures, once")
+            logger.info(f"learning the features of `{name}` from the images, once")
             if name == "pretext":
                 return learn_views(reality.train, reality.held_out)
             labels = (reality.train_labels, reality.held_out_labels)

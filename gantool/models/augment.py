@@ -1,8 +1,8 @@
 """Differentiable augmentation: what a discriminator is shown in place of images, real and fake alike.
 
-Zhao et al. 2020, arXiv:2006.10738 (DiffAugment). Of few pictures a discriminator learns every one by heart; it cannot
+Zhao et al. 2020, arXiv:2006.10738 (DiffAugment). Of few images a discriminator learns every one by heart; it cannot
 if it never sees one twice. As fake images are changed in the same ways, and gradients pass through the changes, the
-generator does not learn to make changed pictures.
+generator does not learn to make changed images.
 """
 
 from __future__ import annotations

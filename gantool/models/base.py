@@ -1,7 +1,7 @@
 """What every model is: networks, and the game between them.
 
-`Generative` models make pictures: from noise (`UnconditionalGAN`), of a class that they are told (`ConditionalGAN`), or
-from other pictures (`Translator`). A `Classifier` is a game with one player.
+`Generative` models make images: from noise (`UnconditionalGAN`), of a class that they are told (`ConditionalGAN`), or
+from other images (`Translator`). A `Classifier` is a game with one player.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Turn(NamedTuple):
 
 
 class GeneratorInput(NamedTuple):
-    """What a picture is made from.
+    """What an image is made from.
 
     Shape:
-        source: latents [N, latent_dim], or the pictures that are translated, [N, C, H, W]. labels: [N], int64, the
-        classes that the pictures shall show. seeds: [N], int64, one a picture, of what else is random in it.
+        source: latents [N, latent_dim], or the images that are translated, [N, C, H, W]. labels: [N], int64, the
+        classes that the images shall show. seeds: [N], int64, one an image, of what else is random in it.
     """
 
     source: Tensor
@@ -84,11 +84,11 @@ class Model(nn.Module, ABC):
 
 
 class Generative(Model):
-    """A model that makes pictures."""
+    """A model that makes images."""
 
     data: ImageSpec
-    conditional: ClassVar[bool] = False  # whether the labels of a prompt decide what a picture shows
-    stride: int = 1  # what the sides of a translated picture must be multiples of
+    conditional: ClassVar[bool] = False  # whether the labels of a prompt decide what an image shows
+    stride: int = 1  # what the sides of a translated image must be multiples of
 
     def __init__(self, data: ImageSpec, loss: Adversarial) -> None:
         super().__init__(data)
@@ -96,11 +96,11 @@ class Generative(Model):
 
     @abstractmethod
     def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
+        """Make one image of each row of a prompt: [N, C, H, W], -1 to 1."""
 
 
 class LatentModel(Generative):
-    """A model whose pictures are made from latents."""
+    """A model whose images are made from latents."""
 
     def __init__(self, data: ImageSpec, loss: Adversarial, *, latent_dim: int) -> None:
         super().__init__(data, loss)
@@ -111,11 +111,11 @@ class LatentModel(Generative):
         """Return logits of images without augmentation, each as one of its label's class: [N, 1]."""
 
     def prompt(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> GeneratorInput:
-        """Return the latents and labels of pictures; a seed is one latent, whatever the others are.
+        """Return the latents and labels of images; a seed is one latent, whatever the others are.
 
         Args:
-            seeds: one a picture.
-            labels: one a picture; without them the classes take turns.
+            seeds: one an image.
+            labels: one an image; without them the classes take turns.
         """
         if labels is None:
             labels = [index % len(self.data.classes) for index in range(len(seeds))]
@@ -134,7 +134,7 @@ class LatentModel(Generative):
 
 
 class UnconditionalGAN(LatentModel):
-    """The game of every model that turns noise into pictures: D's move, then G's. Goodfellow et al. 2014, alg. 1.
+    """The game of every model that turns noise into images: D's move, then G's. Goodfellow et al. 2014, alg. 1.
 
     One generator pass serves both turns. A model of this kind sets `generator` ([N, latent_dim] to images) and
     `discriminator` (images to scores [N, 1]).
@@ -167,7 +167,7 @@ class UnconditionalGAN(LatentModel):
         return scores
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
+        """Make one image of each row of a prompt: [N, C, H, W], -1 to 1."""
         images: Tensor = self.generator(prompt.source)
         return images
 
@@ -249,7 +249,7 @@ class ConditionalGAN(LatentModel):
         return real_scores, fake_scores
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Make one picture of each row of a prompt: [N, C, H, W], -1 to 1."""
+        """Make one image of each row of a prompt: [N, C, H, W], -1 to 1."""
         images: Tensor = self.generator(prompt.source, prompt.labels)
         return images
 
@@ -260,10 +260,10 @@ class ConditionalGAN(LatentModel):
 
 
 class Translator(Generative):
-    """A model whose pictures are made from other pictures; `consumes` is Paired or Unpaired.
+    """A model whose images are made from other images; `consumes` is Paired or Unpaired.
 
-    `sample` takes prompts whose `source` are pictures with sides that are multiples of `stride`, and gives pictures of
-    the same sides. A picture must not depend on which others are beside it.
+    `sample` takes prompts whose `source` are images with sides that are multiples of `stride`, and gives images of
+    the same sides. An image must not depend on which others are beside it.
     """
 
 

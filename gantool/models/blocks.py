@@ -23,7 +23,7 @@ Norm = Literal["batch", "instance"]
 PatchLayers = Annotated[int, Interval(ge=1, le=8)]
 
 Spec_ = TypeVar("Spec_", ImageSpec, RowSpec, TextSpec)
-_KINDS = {ImageSpec: "pictures", RowSpec: "rows of a table", TextSpec: "sentences"}
+_KINDS = {ImageSpec: "images", RowSpec: "rows of a table", TextSpec: "sentences"}
 
 FEW_CHANNELS = 4  # output channels up to which a transposed convolution on a CPU is quicker as a matrix product
 
@@ -256,8 +256,8 @@ def _patches(channels: int, width: int, layers: int, norm: Norm) -> Iterator[nn.
 def normalisation(norm: Norm, width: int) -> nn.Module:
     """Return the normalisation of images of `width` channels.
 
-    `batch` is BatchNorm that remembers nothing: at test time too it takes the statistics of the pictures at hand
-    (Isola et al. 2017, sec. 3.4). `instance` is that of each picture alone, without weights (Ulyanov et al. 2016,
+    `batch` is BatchNorm that remembers nothing: at test time too it takes the statistics of the images at hand
+    (Isola et al. 2017, sec. 3.4). `instance` is that of each image alone, without weights (Ulyanov et al. 2016,
     arXiv:1607.08022).
     """
     return nn.BatchNorm2d(width, track_running_stats=False) if norm == "batch" else nn.InstanceNorm2d(width)
@@ -333,7 +333,7 @@ def check_ends(data: ImageSpec, generator: Sequence[Convolution], discriminator:
 def init_generator(module: nn.Module) -> None:
     """Start a generator's convolutions from a normal distribution of deviation 0.02. Radford et al. 2016, sec. 4.
 
-    From torch's own start the discriminator wins before the generator has learned to make smooth pictures. The paper
+    From torch's own start the discriminator wins before the generator has learned to make smooth images. The paper
     starts the discriminator so too; these small ones then answer 0.5 for long (docs/measured.md).
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -23,7 +23,7 @@ class CDCGAN(ConditionalGAN):
     """Both players are told the class: G beside its latent, D as one more channel of the image.
 
     The class takes few numbers beside a latent. Were they as many, the generator would look at little else and make
-    one picture of each class (docs/measured.md).
+    one image of each class (docs/measured.md).
 
     Args:
         data: channels, size and classes of the images.

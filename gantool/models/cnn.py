@@ -1,4 +1,4 @@
-"""A convolutional network that answers to which class a picture belongs: a small LeNet. LeCun et al. 1998."""
+"""A convolutional network that answers to which class an image belongs: a small LeNet. LeCun et al. 1998."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CNN(Classifier):
         hidden: width of each hidden linear layer, followed by ReLU.
 
     Raises:
-        RecipeError: the data are no pictures, or a layer has too few pixels left.
+        RecipeError: the data are no images, or a layer has too few pixels left.
     """
 
     consumes = Labeled
@@ -61,6 +61,6 @@ def _left(side: int, convolutions: Sequence[Convolution]) -> int:
         if left < 1:
             raise RecipeError(
                 f"data.size: of {side} pixels, {before} reach model.convolutions.{index}, which with its pool leaves "
-                "none; use larger pictures, or a smaller kernel or stride"
+                "none; use larger images, or a smaller kernel or stride"
             )
     return left

@@ -1,4 +1,4 @@
-"""Translation learned from two kinds of pictures without pairs. Zhu et al. 2017, arXiv:1703.10593 (CycleGAN)."""
+"""Translation learned from two kinds of images without pairs. Zhu et al. 2017, arXiv:1703.10593 (CycleGAN)."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Length = Annotated[int, Interval(ge=0, le=10_000)]
 class CycleGAN(Translator):
     """Two generators, from kind `a` to kind `b` and back, which together must come back to where they began.
 
-    Each kind has a PatchGAN that judges pictures of it. As in the authors' code the generators move first. The paper
+    Each kind has a PatchGAN that judges images of it. As in the authors' code the generators move first. The paper
     halves the discriminators' loss, which to Adam is the same.
 
     Args:
-        data: pictures of two kinds with sides that are multiples of 4.
+        data: images of two kinds with sides that are multiples of 4.
         loss: the adversarial loss; the paper's is `least_squares`.
         width: channels of a generator's first convolution.
         blocks: residual blocks of a generator; null for 9 from 256 pixels on and 6 below (app. 7.2).
         adversarial: weight of the generators' adversarial losses. 2 for the paper's squared distance, which
             `least_squares` halves.
-        cycle: weight of the distance of a picture to what came back (lambda, eq. 3).
-        identity: how far a generator is to leave pictures alone that are of its kind already (sec. 5.2): the weight of
+        cycle: weight of the distance of an image to what came back (lambda, eq. 3).
+        identity: how far a generator is to leave images alone that are of its kind already (sec. 5.2): the weight of
             that distance as a share of `cycle`. 0 leaves it out.
-        history: fake pictures that are kept to be shown to a discriminator again (sec. 4).
+        history: fake images that are kept to be shown to a discriminator again (sec. 4).
         discriminator_width: channels of a PatchGAN's first convolution.
         discriminator_layers: convolutions that halve in a PatchGAN; 3 see patches of 70x70 pixels.
 
     Raises:
-        RecipeError: the pictures cannot be halved twice.
+        RecipeError: the images cannot be halved twice.
     """
 
     consumes = Unpaired
@@ -67,7 +67,7 @@ class CycleGAN(Translator):
         if data.height % 4 or data.width % 4:
             near = [max(8, round(side / 4) * 4) for side in (data.height, data.width)]
             raise RecipeError(
-                f"data.size: cyclegan halves a picture twice, which {data.height}x{data.width} does not allow; "
+                f"data.size: cyclegan halves an image twice, which {data.height}x{data.width} does not allow; "
                 f"try {near if data.height != data.width else near[0]}"
             )
         self.adversarial, self.cycle, self.identity = adversarial, cycle, identity
@@ -85,7 +85,7 @@ class CycleGAN(Translator):
         self.apply(init_normal)
 
     def play(self, batch: Batch) -> Iterator[Turn]:
-        """Play one step: both generators, then both discriminators on pictures made before that and earlier."""
+        """Play one step: both generators, then both discriminators on images made before that and earlier."""
         assert isinstance(batch, Unpaired)
         a, b = batch
         fake_b, fake_a = self.generator["a_to_b"](a), self.generator["b_to_a"](b)
@@ -105,11 +105,11 @@ class CycleGAN(Translator):
         )
 
     def against(self, kind: str, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the loss by which a generator makes pictures that pass as of a kind."""
+        """Return the loss by which a generator makes images that pass as of a kind."""
         return self.loss.generator(fake=self.logits(kind, fake), real=lambda: self.logits(kind, real))
 
     def discriminators_turn(self, shown: dict[str, tuple[Tensor, Tensor]]) -> Turn:
-        """Return both discriminators' move on real and fake pictures of their kind, the latter without a graph."""
+        """Return both discriminators' move on real and fake images of their kind, the latter without a graph."""
         losses, scores = {}, []
         for kind, (real, fake) in shown.items():
             real_scores, fake_scores = self.logits(kind, real), self.logits(kind, fake)
@@ -120,7 +120,7 @@ class CycleGAN(Translator):
         return Turn(self.discriminator, losses, self.loss.discriminator_stats(real=real_scores, fake=fake_scores))
 
     def logits(self, kind: str, images: Tensor) -> Tensor:
-        """Return the scores of pictures by the discriminator of a kind, as it is shown them: [N, 1, H, W]."""
+        """Return the scores of images by the discriminator of a kind, as it is shown them: [N, 1, H, W]."""
         scores: Tensor = self.discriminator[kind](self.loss.augmented(images))
         return scores
 
@@ -135,7 +135,7 @@ class CycleGAN(Translator):
 
 
 class ResNet(nn.Sequential):
-    """A generator: halves a picture twice, changes it in residual blocks, doubles it twice. App. 7.2.
+    """A generator: halves an image twice, changes it in residual blocks, doubles it twice. App. 7.2.
 
     With width 64 and 9 blocks c7s1-64, d128, d256, R256 (9 times), u128, u64, c7s1-3, after Johnson et al. 2016,
     arXiv:1603.08155.
@@ -188,14 +188,14 @@ class Residual(nn.Module):
 
 
 class History(nn.Module):
-    """Fake pictures of earlier steps, which a discriminator sees again. Sec. 4, after Shrivastava et al. 2017.
+    """Fake images of earlier steps, which a discriminator sees again. Sec. 4, after Shrivastava et al. 2017.
 
     So it does not forget what a generator has left behind, and the two do not chase each other in circles
     (arXiv:1612.07828, sec. 2.3).
 
     Args:
-        size: pictures that are kept; with 0 every picture is shown once.
-        shape: of a picture, (C, H, W).
+        size: images that are kept; with 0 every image is shown once.
+        shape: of an image, (C, H, W).
 
     Shape:
         [N, C, H, W] -> the same.
@@ -212,7 +212,7 @@ class History(nn.Module):
 
     @torch.no_grad()
     def forward(self, fake: Tensor) -> Tensor:
-        """Return what a discriminator is shown in place of new pictures.
+        """Return what a discriminator is shown in place of new images.
 
         Until the history is full it keeps each one; then one in two is exchanged for an old one.
         """
@@ -221,7 +221,7 @@ class History(nn.Module):
         return torch.cat([self._exchanged(image) for image in fake[:, None].unbind()])
 
     def _exchanged(self, image: Tensor) -> Tensor:
-        """Keep, exchange or pass on one picture; all in tensors, as what is decided is known to the device only."""
+        """Keep, exchange or pass on one image; all in tensors, as what is decided is known to the device only."""
         full = self.filled >= self.size
         exchange = full & (torch.rand((), device=image.device) < 0.5)
         place = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]

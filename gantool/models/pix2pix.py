@@ -1,4 +1,4 @@
-"""Translation learned from pairs of pictures. Isola et al. 2017, arXiv:1611.07004 (pix2pix)."""
+"""Translation learned from pairs of images. Isola et al. 2017, arXiv:1611.07004 (pix2pix)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Pix2Pix(Translator):
     which is active at test time too (sec. 2.1). The paper halves the discriminator's loss, which to Adam is the same.
 
     Args:
-        data: pairs of pictures with sides that are multiples of 2 to the power of `levels`.
+        data: pairs of images with sides that are multiples of 2 to the power of `levels`.
         loss: the adversarial loss.
         width: channels of the U-Net's first convolution; they double up to 8 times of it.
-        levels: how often the U-Net halves a picture. 8 take 256 pixels to one.
+        levels: how often the U-Net halves an image. 8 take 256 pixels to one.
         norm: `batch`, as in the paper, or `instance`, for batches of more than one pair.
         dropout: share of the activations that is dropped on the three innermost ways up; 0 for no noise.
         l1: weight of the mean absolute distance to the target (lambda).
@@ -40,7 +40,7 @@ class Pix2Pix(Translator):
         discriminator_layers: convolutions that halve in the PatchGAN; 3 see patches of 70x70 pixels.
 
     Raises:
-        RecipeError: the pictures cannot be halved so often.
+        RecipeError: the images cannot be halved so often.
     """
 
     consumes = Paired
@@ -87,7 +87,7 @@ class Pix2Pix(Translator):
     def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make the target of each row's source: [N, C, H, W], -1 to 1.
 
-        One at a time: the statistics of BatchNorm are a picture's own (sec. 3.4), and so is its noise, by its seed.
+        One at a time: the statistics of BatchNorm are an image's own (sec. 3.4), and so is its noise, by its seed.
         """
         seeds = [torch.Generator().manual_seed(seed) for seed in prompt.seeds.tolist()]
         sources = prompt.source[:, None].unbind()
@@ -95,16 +95,16 @@ class Pix2Pix(Translator):
 
 
 class UNet(nn.Module):
-    """Halves a picture level by level, then doubles it; what each level saw skips over to its way up. App. 6.1.1.
+    """Halves an image level by level, then doubles it; what each level saw skips over to its way up. App. 6.1.1.
 
     With 8 levels of width 64 the ways down are C64-C128-C256-C512-C512-C512-C512-C512, the ways up
-    CD512-CD1024-CD1024-C1024-C1024-C512-C256-C128 and the last one to a picture. No normalisation follows the
+    CD512-CD1024-CD1024-C1024-C1024-C512-C256-C128 and the last one to an image. No normalisation follows the
     outermost ones, nor the innermost way down: of one pixel it would leave 0.
 
     Args:
-        channels: of the pictures.
+        channels: of the images.
         width: of the first way down; doubles up to 8 times of it.
-        levels: how often a picture is halved.
+        levels: how often an image is halved.
         norm: what follows the other convolutions.
         dropout: share that is dropped on the three innermost ways up, as far as there are as many.
 
@@ -128,7 +128,7 @@ class UNet(nn.Module):
         self.noise = nn.ModuleList(DropoutNoise(dropout) for _ in range(min(3, levels - 1)))
 
     def forward(self, images: Tensor, seed: torch.Generator | None = None) -> Tensor:
-        """Translate pictures, with noise drawn from `seed`, or from torch's own random numbers without it."""
+        """Translate images, with noise drawn from `seed`, or from torch's own random numbers without it."""
         seen = []
         for layer in self.down:
             images = layer(images)
@@ -144,7 +144,7 @@ class UNet(nn.Module):
 
 
 class DropoutNoise(nn.Module):
-    """Dropout (Srivastava et al. 2014) that never rests: it is the noise that pictures are made with.
+    """Dropout (Srivastava et al. 2014) that never rests: it is the noise that images are made with.
 
     Args:
         share: of the activations that is dropped; the others are scaled up.
@@ -181,7 +181,7 @@ def _up(channels: int, width: int, norm: Norm, *, last: bool) -> Iterator[nn.Mod
 
 
 def _check_even(data: ImageSpec, levels: int) -> None:
-    """Raise RecipeError where pictures cannot be halved so often."""
+    """Raise RecipeError where images cannot be halved so often."""
     sides, multiple = (data.height, data.width), 2**levels
     if not any(side % multiple for side in sides):
         return
@@ -190,6 +190,6 @@ def _check_even(data: ImageSpec, levels: int) -> None:
     often = math.gcd(*sides) & -math.gcd(*sides)  # the largest power of 2 that divides both
     fewer = f", or model.levels={often.bit_length() - 1}" if often > 1 else ""
     raise RecipeError(
-        f"data.size: pix2pix halves a picture {levels} times, which {data.height}x{data.width} does not allow; "
+        f"data.size: pix2pix halves an image {levels} times, which {data.height}x{data.width} does not allow; "
         f"try {near}{fewer}"
     )

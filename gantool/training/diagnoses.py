@@ -12,29 +12,27 @@ from gantool.errors import MAX_LISTED, RunError, unknown
 FLAT_CONTRAST = 0.05  # contrast, below which next to nothing varies
 SATURATED, REAL_SATURATED = 0.5, 0.1  # shares of pixels: more of the generated, fewer of the real ones
 LARGE_LOSS, LARGE_DRIFT = 100, 1e6  # from 0; the second where a loss has no zero of its own
-WHOLLY, REAL_WHOLLY = 0.95, 0.8  # the same shares where real pictures have many black and white pixels themselves
+WHOLLY, REAL_WHOLLY = 0.95, 0.8  # the same shares where real images have many black and white pixels themselves
 OVERPOWERED_ACCURACY = 0.98  # accuracy of D
 OVERPOWERED_FAKE_SCORE = 0.01  # D(G(z))
-WARM_UP_STEPS = 100  # steps in which a sure D and flat pictures mean nothing: the generator has hardly begun
+WARM_UP_STEPS = 100  # steps in which a sure D and flat images mean nothing: the generator has hardly begun
 VANISHED_GRADIENT = 1e-3  # of the first gradient
 OVERFIT_RATIO = 0.5  # r_v, see `Observation.overfitting`
-MIN_SCORE_GAP = 0.5  # scores between training and generated pictures, below which r_v divides by noise
+MIN_SCORE_GAP = 0.5  # scores between training and generated images, below which r_v divides by noise
 GUESSING_ACCURACY = 0.52  # accuracy of D
 FLOOR_FD = 1  # fd of real images against other real ones
 FAR_FD = 5  # fd
 FEW_DISTINCT_IMAGES = 50  # distinct ones
-FORMED_FD_SHARE = (
-    0.2  # of the first fd, below which pictures have become something, and are no longer all alike for that
-)
+FORMED_FD_SHARE = 0.2  # of the first fd, below which images have become something, and are no longer all alike for that
 STALLED_MEASUREMENTS = (
-    5  # measurements in a row that fd has to stand still: before, pictures are alike because none is good yet
+    5  # measurements in a row that fd has to stand still: before, images are alike because none is good yet
 )
-MIN_COLLISIONS = 10  # pairs, below which the number of distinct pictures is a guess
+MIN_COLLISIONS = 10  # pairs, below which the number of distinct images is a guess
 COPYING_C_T = -3  # C_T, in standard deviations
 COPYING_ACCURACY = 0.4  # 1-NN accuracy on the generated side; copies are below the half of equal laws
-COPIED_SHARE = 0.1  # share of generated pictures
-MIN_HELD_OUT = 12  # pictures, below which C_T says nothing
-UNCHANGED_DIFFERENCE = 0.04  # mean absolute difference of a translated picture from its source, of 0 to 2
+COPIED_SHARE = 0.1  # share of generated images
+MIN_HELD_OUT = 12  # images, below which C_T says nothing
+UNCHANGED_DIFFERENCE = 0.04  # mean absolute difference of a translated image from its source, of 0 to 2
 NOISE_DEVIATIONS = 2  # deviations of the floor, within which two measurements of fd are the same
 USUAL_LR = 2e-4  # learning rate of Radford et al. 2016, arXiv:1511.06434, sec. 4
 WILD_LR = 0.01  # learning rate, of which a quarter is no advice
@@ -53,7 +51,7 @@ class Observation:
         epoch: the epoch that has just ended, from 1.
         step: training steps so far.
         measured: whether the epoch ended with a measurement. Without one there are only the losses, what D and the
-            gradients tell, and what the few pictures of the epoch's grid tell.
+            gradients tell, and what the few images of the epoch's grid tell.
         train_images: images that are learned from.
         held_out_images: images that are not.
         losses: by the log's names.
@@ -263,7 +261,7 @@ def _overfitting(now: Observation) -> str:
     scores = (
         f"{now.real_train_score:.2f}, held-out ones {now.real_held_out_score:.2f}, generated ones {now.fake_score:.2f}"
     )
-    return f"D scores training pictures {scores} (r_v {now.overfitting:.2f})"
+    return f"D scores training images {scores} (r_v {now.overfitting:.2f})"
 
 
 def _too_weak(now: Observation) -> Verdict:
@@ -282,11 +280,11 @@ def _collapsed(now: Observation) -> Verdict:
 def _collapse(now: Observation) -> str:
     parts = []
     if _few(now):
-        parts.append(f"about {now.support:.0f} distinct pictures ({_number(now.collisions)} pairs alike)")
+        parts.append(f"about {now.support:.0f} distinct images ({_number(now.collisions)} pairs alike)")
     if now.lost_classes:
         more = len(now.lost_classes) - MAX_LISTED
         names = ", ".join(now.lost_classes[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
-        parts.append(f"hardly any picture of {names}")
+        parts.append(f"hardly any image of {names}")
     return " and ".join(parts)
 
 
@@ -309,7 +307,7 @@ def _memorised(now: Observation) -> Verdict:
 def _memory(now: Observation) -> str:
     parts = [f"C_T {now.copying:.1f}"]
     if now.nearest_fake is not None:
-        parts.append(f"1-NN accuracy of generated pictures {now.nearest_fake:.2f}")
+        parts.append(f"1-NN accuracy of generated images {now.nearest_fake:.2f}")
     if now.copied is not None:
         parts.append(f"{now.copied:.0%} as good as copies")
     return ", ".join(parts)
@@ -369,7 +367,7 @@ _RULES = (
         3,
         _overfit,
         _overfitting,
-        lambda now: "get more pictures, give the discriminator dropout, or stop early and take the best checkpoint",
+        lambda now: "get more images, give the discriminator dropout, or stop early and take the best checkpoint",
     ),
     _Rule(
         "d-too-weak",
@@ -394,15 +392,15 @@ _RULES = (
         2,
         _memorised,
         _memory,
-        lambda now: "get more pictures, or train for fewer epochs; fd is no guide here, it rewards copies",
+        lambda now: "get more images, or train for fewer epochs; fd is no guide here, it rewards copies",
     ),
     _Rule(
         "unchanged",
         2,
         _unchanged,
-        lambda now: f"translated pictures differ by {now.change:.3f} of 2 from their sources",
+        lambda now: f"translated images differ by {now.change:.3f} of 2 from their sources",
         lambda now: (
-            "lower what holds pictures to their sources (--set model.cycle=5 --set model.identity=0), or train on"
+            "lower what holds images to their sources (--set model.cycle=5 --set model.identity=0), or train on"
         ),
     ),
     _Rule(
@@ -470,7 +468,7 @@ _MEANINGS = {
 
     Harmless: never. What the best checkpoint makes is as good as it was.
     """,
-    "diverged": f"""the pictures have gone to a limit, or a loss has
+    "diverged": f"""the images have gone to a limit, or a loss has
 
     Seen: generated pixels varied less than {FLAT_CONTRAST} times as much as real ones, after the first {WARM_UP_STEPS}
     steps; or more than {SATURATED:.0%} of them were as dark or as bright as can be (|x| > 0.99), which fewer than
@@ -478,7 +476,7 @@ _MEANINGS = {
     than {LARGE_LOSS}, or than {LARGE_DRIFT:.0e} where it has no zero of its own, as that of wasserstein and hinge.
     Measured on 14x14 digits with a learning rate of 0.3: a DCGAN whose pixels varied 0.00 times as much, fd 960 (of a
     healthy run: 13.7), and gan14 with a loss of 5,450 and fd 59. Where an epoch is not measured, its grid of 16
-    pictures tells of the pixels. A run that ends diverged exits with 4.
+    images tells of the pixels. A run that ends diverged exits with 4.
 
     Why: steps are so large that weights grow without bound. They drive the tanh that ends the generator to its limits,
     where it lets hardly any gradient through (1 - tanh^2 is 0.02 at 0.99), so that a run seldom comes back.
@@ -489,22 +487,22 @@ _MEANINGS = {
     with which training oscillated for Radford et al. 2016 (arXiv:1511.06434, sec. 4). With loss: wasserstein,
     loss.gradient_penalty: 10.
 
-    Harmless: never where pictures are at a limit. Pictures that are good but all the same have a mode-collapse only.
+    Harmless: never where images are at a limit. Images that are good but all the same have a mode-collapse only.
     """,
-    "d-overpowers": f"""the discriminator knows every generated picture
+    "d-overpowers": f"""the discriminator knows every generated image
 
-    Seen: the discriminator was right about more than {OVERPOWERED_ACCURACY:.0%} of the pictures (accuracy above
+    Seen: the discriminator was right about more than {OVERPOWERED_ACCURACY:.0%} of the images (accuracy above
     {OVERPOWERED_ACCURACY}), and its mean answer to generated ones, D(G(z)), was below {OVERPOWERED_FAKE_SCORE}. The
     first {WARM_UP_STEPS} steps do not count. Measured on 14x14 digits with a discriminator that learns 250 times as
     fast as the generator: accuracy 1.00, D(G(z)) 0.000, fd 336 (of a healthy run: 13.7).
 
-    Why: the answer of a discriminator that is sure hardly changes when a picture changes a little, and so tells the
+    Why: the answer of a discriminator that is sure hardly changes when an image changes a little, and so tells the
     generator little (Goodfellow et al. 2014, arXiv:1406.2661, sec. 3; Arjovsky and Bottou 2017, arXiv:1701.04862, sec.
-    2). It learns too fast, is too large, or has too few pictures.
+    2). It learns too fast, is too large, or has too few images.
 
     Try: a quarter of train.discriminator.lr. model.dropout: 0.3, where the model has it. train.optimizer.betas.0: 0.5
     in place of 0.9; with dropout, that made gan28 learn the 1,797 digits. loss.r1 or loss.gradient_penalty, which keep
-    the discriminator smooth (Mescheder et al. 2018, arXiv:1801.04406). More pictures.
+    the discriminator smooth (Mescheder et al. 2018, arXiv:1801.04406). More images.
 
     Harmless: in the first {WARM_UP_STEPS} steps an accuracy of 1.00 is normal. Later it may pass as long as fd falls. A
     loss whose answers are no probabilities never has this diagnosis.
@@ -524,29 +522,29 @@ _MEANINGS = {
 
     Harmless: never while it lasts, since the generator stands still.
     """,
-    "d-overfit": f"""the discriminator knows the training pictures by heart
+    "d-overfit": f"""the discriminator knows the training images by heart
 
-    Seen: r_v, of raw scores, was above {OVERFIT_RATIO}. It is how much lower held-out pictures score than training
-    ones, over how much lower generated ones do: 0 where held-out pictures pass for training ones, 1 where they pass for
-    generated ones. Counted where training and generated pictures are more than {MIN_SCORE_GAP} apart. Measured on 14x14
-    digits: 0.15 in a healthy run, 1.27 with 20 training pictures, whose fd of 13.8 was no worse yet.
+    Seen: r_v, of raw scores, was above {OVERFIT_RATIO}. It is how much lower held-out images score than training
+    ones, over how much lower generated ones do: 0 where held-out images pass for training ones, 1 where they pass for
+    generated ones. Counted where training and generated images are more than {MIN_SCORE_GAP} apart. Measured on 14x14
+    digits: 0.15 in a healthy run, 1.27 with 20 training images, whose fd of 13.8 was no worse yet.
 
-    Why: with few pictures the discriminator learns which they are in place of what they show, and the generator learns
+    Why: with few images the discriminator learns which they are in place of what they show, and the generator learns
     ever less from it (Karras et al. 2020, arXiv:2006.06676, sec. 2, and eq. 1 for r_v).
 
-    Try: more pictures. model.dropout, where the model has it. loss.r1. A quarter of train.discriminator.lr. Fewer
+    Try: more images. model.dropout, where the model has it. loss.r1. A quarter of train.discriminator.lr. Fewer
     train.epochs, and the best checkpoint.
 
-    Harmless: as long as fd falls. A dozen held-out pictures give a noisy r_v, a larger data.held_out a better one.
+    Harmless: as long as fd falls. A dozen held-out images give a noisy r_v, a larger data.held_out a better one.
     """,
-    "d-too-weak": f"""the discriminator guesses, though the pictures are bad
+    "d-too-weak": f"""the discriminator guesses, though the images are bad
 
-    Seen: the discriminator was right about fewer than {GUESSING_ACCURACY:.0%} of the pictures (accuracy below
+    Seen: the discriminator was right about fewer than {GUESSING_ACCURACY:.0%} of the images (accuracy below
     {GUESSING_ACCURACY}; 0.5 is guessing), fd was above {FAR_FD}, and the best fd did not fall by more than one
     deviation of the floor. Measured on 14x14 digits with a generator that learns much faster than the discriminator:
     accuracy 0.39, fd 33, floor about 1.
 
-    Why: the generator has moved on before the discriminator has learned what is wrong with its pictures, and so is led
+    Why: the generator has moved on before the discriminator has learned what is wrong with its images, and so is led
     nowhere. Each player needs a rate that the other can follow (Heusel et al. 2017, arXiv:1706.08500).
 
     Try: a quarter of train.generator.lr, or a larger train.discriminator.lr. Less model.dropout. A smaller loss.r1 or
@@ -555,47 +553,47 @@ _MEANINGS = {
     Harmless: near the floor an accuracy of 0.5 is the goal (Goodfellow et al. 2014, arXiv:1406.2661, sec. 4.1), and
     this diagnosis is not made. It takes eleven measurements, so that short runs never get it.
     """,
-    "mode-collapse": f"""the generator makes few different pictures
+    "mode-collapse": f"""the generator makes few different images
 
-    Seen: there were fewer than {FEW_DISTINCT_IMAGES} distinct pictures, or than half as many as there are training
-    pictures. Of n pictures with c pairs that are as near to each other as the nearest 1% of real pictures are,
+    Seen: there were fewer than {FEW_DISTINCT_IMAGES} distinct images, or than half as many as there are training
+    images. Of n images with c pairs that are as near to each other as the nearest 1% of real images are,
     n(n-1)/(2c) are distinct; with fewer than {MIN_COLLISIONS} pairs nothing is said. Or a class came up less than 10%
-    as often as it should. And the best fd has not fallen for {STALLED_MEASUREMENTS} measurements, or pictures are few
-    and it is below {FORMED_FD_SHARE} of the first: young pictures are all alike. Measured on 14x14 digits: 8 with
+    as often as it should. And the best fd has not fallen for {STALLED_MEASUREMENTS} measurements, or images are few
+    and it is below {FORMED_FD_SHARE} of the first: young images are all alike. Measured on 14x14 digits: 8 with
     latent_dim: 1, more than 100,000 in a healthy run.
 
     Why: in a small set two draws are soon the same, as with birthdays (Arora and Zhang 2017, arXiv:1706.08224). The
-    discriminator looks at one picture at a time, so that nothing asks for different ones (Salimans et al. 2016,
+    discriminator looks at one image at a time, so that nothing asks for different ones (Salimans et al. 2016,
     arXiv:1606.03498, sec. 3.2). Classes show the same by name (Richardson and Weiss 2018, arXiv:1805.12462).
 
     Try: a quarter of train.generator.lr. A larger model.latent_dim, where it is small. A larger train.batch_size.
     loss.r1, or loss: wasserstein with loss.gradient_penalty: 10. The best checkpoint, which may be from before.
 
-    Harmless: where the data repeat a few pictures. As long as fd falls this diagnosis is not made: in the first epochs
-    of every run all pictures are alike.
+    Harmless: where the data repeat a few images. As long as fd falls this diagnosis is not made: in the first epochs
+    of every run all images are alike.
     """,
-    "memorised": f"""the generator copies training pictures
+    "memorised": f"""the generator copies training images
 
-    Seen: C_T was below {COPYING_C_T}; and fewer than {COPYING_ACCURACY:.0%} of the generated pictures had another
+    Seen: C_T was below {COPYING_C_T}; and fewer than {COPYING_ACCURACY:.0%} of the generated images had another
     generated one as their nearest neighbour (1-NN accuracy below {COPYING_ACCURACY}), or more than {COPIED_SHARE:.0%}
-    were nearer to a training picture than the nearest 1% of real pictures are to each other. Needs {MIN_HELD_OUT}
-    held-out pictures. Measured on 14x14
-    digits: C_T -24.5 for copies, +0.4 for real held-out pictures.
+    were nearer to a training image than the nearest 1% of real images are to each other. Needs {MIN_HELD_OUT}
+    held-out images. Measured on 14x14
+    digits: C_T -24.5 for copies, +0.4 for real held-out images.
 
-    Why: C_T compares how near generated and held-out pictures come to training ones; below 0 the generated ones come
-    nearer (Meehan et al. 2020, arXiv:2004.05675). A generator that is large for the number of pictures can keep them by
-    heart. fd rewards that: copies had 0.4, real held-out pictures 1.1.
+    Why: C_T compares how near generated and held-out images come to training ones; below 0 the generated ones come
+    nearer (Meehan et al. 2020, arXiv:2004.05675). A generator that is large for the number of images can keep them by
+    heart. fd rewards that: copies had 0.4, real held-out images 1.1.
 
-    Try: more pictures. Fewer train.epochs, or a checkpoint from before, which train.keep_every keeps: the best one is
+    Try: more images. Fewer train.epochs, or a checkpoint from before, which train.keep_every keeps: the best one is
     chosen by fd and may hold the copies. A smaller generator. model.dropout.
 
     Harmless: where only the course of training matters. Only a C_T below 0 means something: it was +17 to +24 in runs
-    whose pictures were still far from all real ones. Nor is it enough alone, since grey pictures are near to
+    whose images were still far from all real ones. Nor is it enough alone, since grey images are near to
     everything: it was -10.6 after the first epoch of a run.
     """,
-    "unchanged": f"""translated pictures are those that were given
+    "unchanged": f"""translated images are those that were given
 
-    Seen: after the first {WARM_UP_STEPS} steps the mean absolute difference between a picture and what the generator
+    Seen: after the first {WARM_UP_STEPS} steps the mean absolute difference between an image and what the generator
     made of it was below {UNCHANGED_DIFFERENCE}, of a range from -1 to 1. Not told of pairs that differ by less than
     twice that.
 
@@ -607,15 +605,15 @@ _MEANINGS = {
 
     Harmless: where the two kinds hardly differ.
     """,
-    "no-progress": f"""the pictures get no better
+    "no-progress": f"""the images get no better
 
-    Seen: the best fd did not fall by more than one deviation of its floor, which is fd of real pictures from other real
+    Seen: the best fd did not fall by more than one deviation of its floor, which is fd of real images from other real
     ones, and fd was more than {NOISE_DEVIATIONS} deviations above that floor.
 
     Why: the players circle, or have come to a balance. That is information and no fault. At the floor nothing better
     can be measured (Chong and Forsyth 2020, arXiv:1911.07023), and this diagnosis is not made.
 
-    Try: the best checkpoint. A quarter of train.optimizer.lr, or gantool tune. More pictures. A larger
+    Try: the best checkpoint. A quarter of train.optimizer.lr, or gantool tune. More images. A larger
     train.evaluate_images, which makes small steps visible.
 
     Harmless: always. In a long run it may pass, and with a small train.evaluate_every the measurements are only a few

@@ -1,4 +1,4 @@
-"""What is seen of a model while it trains: what is measured of it, and the picture that is kept of each epoch."""
+"""What is seen of a model while it trains: what is measured of it, and the image that is kept of each epoch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator, SampleRequest, prompt_of
 from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel, Model
 
-GRID_IMAGES = 16  # fixed latents, or examples, whose pictures are kept each epoch
-GRID_TRANSLATIONS = 8  # the same of pictures that are translated, each of which fills two or three places
-MAX_SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its pictures by heart
+GRID_IMAGES = 16  # fixed latents, or examples, whose images are kept each epoch
+GRID_TRANSLATIONS = 8  # the same of images that are translated, each of which fills two or three places
+MAX_SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its images by heart
 
 
 class Monitor(ABC):
@@ -51,11 +51,11 @@ class Monitor(ABC):
 
     @abstractmethod
     def draw(self) -> tuple[Image.Image, dict[str, Any]]:
-        """Draw how it stands, and return what the few pictures drawn tell a diagnosis, as `measure` does."""
+        """Draw how it stands, and return what the few images drawn tell a diagnosis, as `measure` does."""
 
 
 class GeneratorMonitor(Monitor):
-    """A model that makes pictures: their distances from real ones, and a grid of the same few."""
+    """A model that makes images: their distances from real ones, and a grid of the same few."""
 
     def __init__(self, evaluator: Evaluator, model: Generative, device: torch.device) -> None:
         self.evaluator, self.model, self.device, self.about = evaluator, model, device, evaluator.about
@@ -68,7 +68,7 @@ class GeneratorMonitor(Monitor):
             self.examples = vars(self.shown)
 
     def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Measure the pictures that the evaluator asks for."""
+        """Measure the images that the evaluator asks for."""
         evaluate, reality = self.evaluator, self.evaluator.reality
         fake = evaluate.generate(self._make)
         metrics, lost_classes = evaluate.measure(fake, evaluate.request.labels)
@@ -98,7 +98,7 @@ class GeneratorMonitor(Monitor):
         return metrics, seen
 
     def draw(self) -> tuple[Image.Image, dict[str, Any]]:
-        """Draw the same few pictures, translations beside their sources, and tell whether they vary."""
+        """Draw the same few images, translations beside their sources, and tell whether they vary."""
         made = self._make(self.shown).cpu()
         written = to_float(to_uint8(made))
         seen = {
@@ -135,13 +135,13 @@ class GeneratorMonitor(Monitor):
 
 
 class ClassifierMonitor(Monitor):
-    """A model that answers: the share of right answers, and a picture of what it answers to what."""
+    """A model that answers: the share of right answers, and an image of what it answers to what."""
 
     def __init__(self, exam: ClassifierEvaluator, model: Classifier, device: torch.device) -> None:
         self.exam, self.model, self.device, self.about = exam, model, device, exam.about
         self.count = len(exam.shown.labels)
         inputs, labels, texts = exam.shown
-        shown = list(texts[:GRID_IMAGES]) or [f"picture {number}" for number in range(1, 1 + len(labels[:GRID_IMAGES]))]
+        shown = list(texts[:GRID_IMAGES]) or [f"image {number}" for number in range(1, 1 + len(labels[:GRID_IMAGES]))]
         self.examples = {"inputs": inputs[:GRID_IMAGES].clone(), "labels": labels[:GRID_IMAGES].clone(), "texts": shown}
 
     def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
@@ -153,7 +153,7 @@ class ClassifierMonitor(Monitor):
         return self._image(), {}
 
     def _image(self) -> Image.Image:
-        """Draw the answers: over the plane for two columns, under pictures, or counted."""
+        """Draw the answers: over the plane for two columns, under images, or counted."""
         inputs, labels, _ = self.exam.shown
         spec = self.model.data
         if isinstance(spec, RowSpec) and (len(spec.columns), len(spec.classes)) == (2, 2):
@@ -183,7 +183,7 @@ def some(ask: SampleRequest) -> SampleRequest:
 
 
 def sheet(ask: SampleRequest, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
-    """Lay pictures out in a grid; translations with their sources on the left and their targets on the right.
+    """Lay images out in a grid; translations with their sources on the left and their targets on the right.
 
     Args:
         ask: what was asked for.

@@ -43,13 +43,13 @@ def prepare_training(recipe: Recipe, data_dir: Path, *, store: Store | Table | N
 
 
 def data_of(recipe: Recipe, data_dir: Path) -> Store | Table:
-    """Return the decoded data that a recipe's model learns from: pictures, or a table."""
+    """Return the decoded data that a recipe's model learns from: images, or a table."""
     kind = models.find_model(recipe.model["name"]).consumes
     return table(recipe.data, data_dir) if kind is TableBatch else prepare(recipe.data, data_dir, kind)
 
 
 def evaluator_of(recipe: Recipe, store: Store | Table, data_dir: Path) -> Evaluator | ClassifierEvaluator:
-    """Return what measures a recipe's models; extractors that are learned from the pictures are learned once."""
+    """Return what measures a recipe's models; extractors that are learned from the images are learned once."""
     model, share = models.find_model(recipe.model["name"]), recipe.data.held_out
     if isinstance(store, Table):
         return ClassifierEvaluator.of_table(store)
@@ -72,7 +72,7 @@ def describe_split(recipe: Recipe, store: Store | Table) -> str:
         return f"learning from {len(store.train):,} rows; {kept}"
     kind = models.find_model(recipe.model["name"]).consumes
     train, held_out = map(len, rows_of(store.labels, recipe.data.held_out, kind))
-    thing = "pair" if kind is Paired else "picture"
+    thing = "pair" if kind is Paired else "image"
     what = f"{thing}s"
     kept = f"{held_out:,} more are held out" if held_out else "none are held out, so that copying cannot be told"
     few = ""

@@ -1,4 +1,4 @@
-"""What a study leaves for people: the winner as a recipe, a run and pictures, and a table of all trials."""
+"""What a study leaves for people: the winner as a recipe, a run and images, and a table of all trials."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from gantool.tune.trials import TrialEnvironment, Trials
 
 logger = logging.getLogger(__name__)
 
-MIN_IMAGES = 16  # pictures without which a search cannot tell settings apart
+MIN_IMAGES = 16  # images without which a search cannot tell settings apart
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _search(
     decoded = materials.store if isinstance(materials.store, Store) else None
     if decoded and len(decoded) < MIN_IMAGES:
         raise DataError(
-            f"{recipe.data.source}: has {len(decoded)} pictures, too few to tell settings apart; give it "
+            f"{recipe.data.source}: has {len(decoded)} images, too few to tell settings apart; give it "
             f"{MIN_IMAGES} or more, or use gantool train"
         )
     study.learn_from(materials.store.path.name if isinstance(materials.store, Store) else materials.store.digest())

@@ -20,7 +20,7 @@ ALIKE = (
     *("name", "tune", "train.epochs", "train.evaluate_every", "train.keep_every"),
     *("train.evaluate_images", "train.extractors"),
     *("data.source", "data.classes", "data.folder", "data.held_out"),
-)  # in every trial of a search: distances are compared on the same pictures, measured alike
+)  # in every trial of a search: distances are compared on the same images, measured alike
 COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
 _NOTHING = object()  # what a recipe has at a key that is not its own
 

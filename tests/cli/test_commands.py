@@ -374,31 +374,31 @@ def test_a_gpu_that_is_not_there_is_told(gantool, inside, trained):
     assert err.startswith("error: --device cuda: not on this machine; here are: auto, cpu")
 
 
-# --- pictures -----------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------
 
 
 def test_a_grid_of_samples_is_written(gantool, inside, trained):
     result, out, _ = gantool("sample", trained, "--seeds", "0-8", "-o", "deep/grid.png")
 
     assert result == 0
-    assert re.fullmatch(r"deep.grid.png: 9 pictures of epoch [12]\n", out)
+    assert re.fullmatch(r"deep.grid.png: 9 images of epoch [12]\n", out)
     with Image.open("deep/grid.png") as grid:
         assert grid.mode == "L"
         assert grid.width == grid.height == 2 + 3 * (8 * 7 + 2)
 
 
-def test_a_folder_of_samples_has_a_picture_a_seed(gantool, inside, trained):
-    result, out, _ = gantool("sample", trained, "--seeds", "7,100-101", "-o", "pictures")
+def test_a_folder_of_samples_has_a_image_a_seed(gantool, inside, trained):
+    result, out, _ = gantool("sample", trained, "--seeds", "7,100-101", "-o", "images")
 
     assert result == 0
-    assert re.fullmatch(r"pictures.: 3 pictures of epoch [12]\n", out)
+    assert re.fullmatch(r"images.: 3 images of epoch [12]\n", out)
     files = ["seed-000007.png", "seed-000100.png", "seed-000101.png"]
-    assert sorted(path.name for path in Path("pictures").iterdir()) == files
-    with Image.open("pictures/seed-000007.png") as picture:
+    assert sorted(path.name for path in Path("images").iterdir()) == files
+    with Image.open("images/seed-000007.png") as picture:
         assert picture.size == (8, 8)
 
 
-def test_a_seed_is_the_same_picture_in_any_batch(gantool, inside, trained):
+def test_a_seed_is_the_same_image_in_any_batch(gantool, inside, trained):
     for seeds, folder in (("3", "one"), ("0-70", "many")):
         assert gantool("sample", trained, "--seeds", seeds, "-o", folder)[0] == 0
 
@@ -413,7 +413,7 @@ def test_without_a_name_samples_go_into_the_run(gantool, inside):
     again = gantool("sample", "--seeds", "0-3")[0]
 
     assert (result, again) == (0, 0)  # what gantool named itself, it may write again
-    assert out == f"{Path('runs/gan14-001/sample-0-3.png')}: 4 pictures of epoch 1\n"
+    assert out == f"{Path('runs/gan14-001/sample-0-3.png')}: 4 images of epoch 1\n"
 
 
 def test_a_class_is_refused_by_a_model_that_is_not_told_classes(gantool, inside, trained):
@@ -452,12 +452,12 @@ def test_a_checkpoint_can_be_chosen(gantool, inside, trained):
         (
             ["RUN", "--seeds", "0-1000000000"],
             2,
-            "--seeds 0-1000000000: 1,000,000,001 pictures are too many at once; the limit is 100,000",
+            "--seeds 0-1000000000: 1,000,000,001 images are too many at once; the limit is 100,000",
         ),
         (
             ["RUN", "--seeds", "0-99999,0-99999"],
             2,
-            "--seeds 0-99999,0-99999: 200,000 pictures are too many at once; the limit is 100,000",
+            "--seeds 0-99999,0-99999: 200,000 images are too many at once; the limit is 100,000",
         ),
         (["RUN", "--class", "33"], 2, "--class 33: unknown class '33'; did you mean '3'?"),
         (["RUN", "--class", "../x"], 2, "--class ../x: unknown class '../x'; known: 0, 1, 2"),
@@ -632,7 +632,7 @@ def test_a_contact_sheet_is_drawn(gantool, inside):
     options = ["--set", "size=8", "--set", 'data.classes=["3", "7"]']
     result, out, _ = gantool("data", "show", "digits", *options)
 
-    assert (result, out) == (0, "sheet.png: 362 pictures in 2 classes\n")
+    assert (result, out) == (0, "sheet.png: 362 images in 2 classes\n")
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
     result, _, err = gantool("data", "show", "digits", *options)
     assert (result, err) == (2, "error: sheet.png: is already there; name another file, or add --overwrite\n")
@@ -679,7 +679,7 @@ def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
     )
 
     assert gantool("data", "fetch", "mine.yaml")[:2] == (0, "digits is here; use it with: --set data.source=digits\n")
-    assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 1,797 pictures in 10 classes\n")
+    assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 1,797 images in 10 classes\n")
 
 
 def test_the_pairs_of_a_recipe_are_drawn_each_target_beside_its_source(gantool, inside):
@@ -761,7 +761,7 @@ def test_a_console_that_knows_ascii_only_is_no_error(tmp_path):
     assert done.returncode == 0
     assert "decoding" in done.stderr
     assert "??" in done.stderr
-    assert done.stdout.endswith("1 picture in 1 class\n")
+    assert done.stdout.endswith("1 image in 1 class\n")
 
 
 def test_an_error_goes_to_standard_error_with_its_code():

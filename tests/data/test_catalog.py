@@ -143,13 +143,13 @@ def test_a_source_is_here_when_its_files_are(tmp_path, real_digits):
     assert after == before | {"mnist": True}
 
 
-def test_fetched_pictures_are_listed(tmp_path):
+def test_fetched_images_are_listed(tmp_path):
     (tmp_path / "fetched" / "food").mkdir(parents=True)
     (tmp_path / "fetched" / "half").mkdir()
     (tmp_path / "fetched" / "food" / ".complete").write_text('{"files": 1, "bytes": 3}')
 
     assert available(tmp_path)[len(SOURCES) + len(TABLES) :] == [
-        ("food", True, f"fetched pictures, in {tmp_path / 'fetched' / 'food'}")
+        ("food", True, f"fetched images, in {tmp_path / 'fetched' / 'food'}")
     ]
 
 

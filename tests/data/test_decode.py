@@ -259,17 +259,17 @@ FITS = b"".join(card.ljust(80) for card in CARDS).ljust(2880) + bytes(2880)
 
 
 @pytest.mark.parametrize("data", [b"hello, I am text", SVG, FITS, b"\x89PNG\r\n\x1a\n", b"\0"])
-def test_not_a_picture_whatever_its_name(data, tmp_path):
-    path = tmp_path / "picture.png"
+def test_not_a_image_whatever_its_name(data, tmp_path):
+    path = tmp_path / "image.png"
     path.write_bytes(data)
-    assert reason(path) == "not a picture"
-    with pytest.raises(Unreadable, match="not a picture"):
+    assert reason(path) == "not an image"
+    with pytest.raises(Unreadable, match="not an image"):
         native(path)
 
 
 def test_the_ending_does_not_decide_and_what_is_no_file_is_named(tmp_path):
-    Image.new("L", (1, 1), 9).save(tmp_path / "picture.txt", "PNG")
-    assert pixels(tmp_path / "picture.txt", 1) == [[9]]
+    Image.new("L", (1, 1), 9).save(tmp_path / "image.txt", "PNG")
+    assert pixels(tmp_path / "image.txt", 1) == [[9]]
     (tmp_path / "empty.png").touch()
     assert reason(tmp_path / "empty.png") == "empty file"
     assert reason(io.BytesIO()) == "empty file"
@@ -293,7 +293,7 @@ def test_metadata_that_pillow_remarks_on_is_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # Without its last bytes the directory of this TIFF is broken, on which Pillow warns.
-        assert reason(io.BytesIO(data[:30])) in ("not a picture", "damaged", "truncated")
+        assert reason(io.BytesIO(data[:30])) in ("not an image", "damaged", "truncated")
 
 
 def test_random_damage_raises_nothing_else():
@@ -310,7 +310,7 @@ def test_random_damage_raises_nothing_else():
                 assert decode(io.BytesIO(bytes(data)), channels=1, height=8, width=8).shape == (1, 8, 8)
             except Unreadable as problem:
                 reasons.add(problem.reason)
-    assert reasons <= {"not a picture", "damaged", "truncated", "over 64 megapixels", "empty file"}
+    assert reasons <= {"not an image", "damaged", "truncated", "over 64 megapixels", "empty file"}
     assert "damaged" in reasons
 
 
@@ -360,12 +360,12 @@ COLOUR_FILES = [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG")
     ("mode", "form", "channels"), [(*file, 1) for file in GREY_FILES] + [(*file, 3) for file in COLOUR_FILES]
 )
 def test_native(mode, form, channels, tmp_path: Path):
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     Image.new(mode, (5, 3)).save(path, form)
     assert native(path) == (channels, 3, 5)
 
 
-# Two pictures in one file
+# Two images in one file
 
 
 @pytest.mark.parametrize(
@@ -394,6 +394,6 @@ def test_halves_are_the_left_and_the_right_part(tmp_path, row, orientation, foun
 def test_a_file_without_halves_is_refused(tmp_path):
     Image.new("L", (1, 5)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_text("text")
-    for name, fault in (("1.png", "one pixel wide"), ("2.png", "not a picture"), ("3.png", "no such file")):
+    for name, fault in (("1.png", "one pixel wide"), ("2.png", "not an image"), ("3.png", "no such file")):
         with pytest.raises(Unreadable, match=f"^{fault}$"):
             halves(tmp_path / name)

@@ -12,7 +12,7 @@ from gantool.errors import DataError
 
 @cache
 def regions(name: str) -> list[tuple[eggs.Factors, np.ndarray]]:
-    """Factors and mask [64, 64] of the pictures in which colour alone tells the body from the table."""
+    """Factors and mask [64, 64] of the images in which colour alone tells the body from the table."""
     found = []
     for index in range(eggs.COUNT):
         true = eggs.factors(name, index)
@@ -40,19 +40,19 @@ def shrink(picture: np.ndarray, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
 @pytest.mark.parametrize("size", [28, 64, 128, 256])
-def test_a_picture_has_the_size_asked_for_and_three_bytes_a_pixel(name, size):
+def test_a_image_has_the_size_asked_for_and_three_bytes_a_pixel(name, size):
     picture = eggs.render(name, 0, size)
     assert picture.shape == (size, size, 3)
     assert picture.dtype == np.uint8
     assert picture.flags.c_contiguous
 
 
-def test_a_picture_is_64_pixels_wide_unless_said():
+def test_a_image_is_64_pixels_wide_unless_said():
     assert eggs.render("Egg", 0).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
-def test_a_name_and_an_index_always_give_the_same_picture(name):
+def test_a_name_and_an_index_always_give_the_same_image(name):
     first = eggs.render(name, 7)
     eggs.render(name, 8, 28)
     assert np.array_equal(first, eggs.render(name, 7))
@@ -60,14 +60,14 @@ def test_a_name_and_an_index_always_give_the_same_picture(name):
 
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
-def test_every_index_is_another_picture(name):
+def test_every_index_is_another_image(name):
     assert len({eggs.render(name, index).tobytes() for index in range(30)}) == 30
     assert len({eggs.factors(name, index) for index in range(eggs.COUNT)}) == eggs.COUNT
 
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
 @pytest.mark.parametrize(("small", "large"), [(28, 112), (64, 128), (64, 256)])
-def test_every_size_shows_the_same_picture(name, small, large):
+def test_every_size_shows_the_same_image(name, small, large):
     for index in range(3):
         pictures = shrink(eggs.render(name, index, large), small), eggs.render(name, index, small)
         assert np.abs(pictures[0] - pictures[1]).mean() < 4
@@ -158,7 +158,7 @@ def test_a_nearest_neighbour_on_few_pixels_tells_the_classes_apart():
 
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
-def test_pictures_are_neither_burnt_out_nor_drowned(name):
+def test_images_are_neither_burnt_out_nor_drowned(name):
     pictures = np.stack([eggs.render(name, index) for index in range(20)])
     assert (pictures == 255).all(3).mean() < 0.02
     assert (pictures < 8).all(3).mean() < 0.02
@@ -178,7 +178,7 @@ def test_an_unknown_class_is_named_with_the_nearest_known_one(call):
 
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
-def test_the_own_kind_of_a_picture_changes_nothing(name):
+def test_the_own_kind_of_a_image_changes_nothing(name):
     for index in range(5):
         own = eggs.factors(name, index).kind
         assert np.array_equal(eggs.render(name, index, kind=own), eggs.render(name, index))

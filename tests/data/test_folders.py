@@ -73,7 +73,7 @@ def test_a_lone_flat_folder_is_one_class(tmp_path):
     assert Folder(tmp_path / "all").classes == ("Egg",)
 
 
-def test_a_folder_without_pictures_is_no_class(tmp_path):
+def test_a_folder_without_images_is_no_class(tmp_path):
     make(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "empty" / "er").mkdir(parents=True)
 

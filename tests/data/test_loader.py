@@ -182,7 +182,7 @@ def test_a_share_is_held_out_but_at_least_twelve_where_eight_are_left(count, sha
     assert np.array_equal(found.train, np.sort(found.train))
 
 
-def test_every_class_gives_its_share_of_what_is_held_out_and_keeps_a_picture():
+def test_every_class_gives_its_share_of_what_is_held_out_and_keeps_a_image():
     labels = np.repeat(np.arange(5), [1, 40, 100, 200, 659])
     found = split(labels, 0.2)
     shares = np.bincount(labels[found.held_out], minlength=5) / np.bincount(labels)
@@ -217,7 +217,7 @@ def shown(images):
 
 
 def kinds(first, second):
-    """A store as `store` makes it, whose first pictures are of one kind and whose others are of another."""
+    """A store as `store` makes it, whose first images are of one kind and whose others are of another."""
     return dataclasses.replace(store(first + second), labels=np.repeat([0, 1], [first, second]))
 
 
@@ -226,7 +226,7 @@ def same(one, other):
 
 
 def noise(count, shape=(2, 5, 7)):
-    """Pairs of random pictures and their negatives, which a mirror and a window keep negatives of each other."""
+    """Pairs of random images and their negatives, which a mirror and a window keep negatives of each other."""
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     images[1::2] = 255 - images[::2]
     return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), ImageSpec(*shape, ("a", "b")), {"skipped": []})
@@ -242,7 +242,7 @@ def test_source_and_target_of_a_pair_stay_together_and_every_pair_is_shown_once(
 
 
 @pytest.mark.parametrize(("first", "second"), [(5, 12), (12, 5), (12, 12), (1, 12)])
-def test_an_epoch_shows_every_picture_of_the_larger_kind_once_and_repeats_the_smaller_evenly(first, second):
+def test_an_epoch_shows_every_image_of_the_larger_kind_once_and_repeats_the_smaller_evenly(first, second):
     batches = list(ImageLoader(kinds(first, second), 4, 0, CPU, kind=Unpaired).epoch(1))
     a, b = ([row for batch in batches for row in shown(batch[place])] for place in (0, 1))
     assert len(a) == len(b) == 12
@@ -274,7 +274,7 @@ def test_a_pair_is_held_out_as_a_whole(count):
 
 
 @pytest.mark.parametrize("kind", [Labeled, Unpaired])
-def test_single_pictures_are_held_out_one_by_one(kind):
+def test_single_images_are_held_out_one_by_one(kind):
     labels = np.repeat([0, 1], [40, 60])
     assert all(map(np.array_equal, rows_of(labels, 0.2, kind), split(labels, 0.2)))
     rows = rows_of(labels, 0.2, Unpaired).train
@@ -293,7 +293,7 @@ def test_source_and_target_of_a_pair_are_mirrored_and_moved_alike(flip, jitter):
         assert torch.allclose(after.target, -after.source, rtol=0, atol=1e-6)
 
 
-def test_pictures_of_two_kinds_are_mirrored_each_by_itself_and_about_half_of_them():
+def test_images_of_two_kinds_are_mirrored_each_by_itself_and_about_half_of_them():
     data = dataclasses.replace(noise(64), labels=np.repeat([0, 1], 32))
     (before,) = ImageLoader(data, 32, 0, CPU, kind=Unpaired).epoch(1)
     (after,) = ImageLoader(data, 32, 0, CPU, kind=Unpaired, flip=True).epoch(1)
@@ -306,14 +306,14 @@ def test_pictures_of_two_kinds_are_mirrored_each_by_itself_and_about_half_of_the
     assert not torch.equal(*turned)
 
 
-def test_pictures_of_two_kinds_get_each_a_window_of_its_own():
+def test_images_of_two_kinds_get_each_a_window_of_its_own():
     data = dataclasses.replace(noise(64), labels=np.repeat([0, 1], 32))
     data.images[:] = data.images[0]
     (batch,) = ImageLoader(data, 32, 0, CPU, kind=Unpaired, jitter=3).epoch(1)
     assert 0 < int((batch.a == batch.b).flatten(1).all(1).sum()) < 16  # windows agree by chance only, one in 16
 
 
-def test_a_jittered_picture_is_a_window_of_the_enlarged_one_and_every_window_comes_up():
+def test_a_jittered_image_is_a_window_of_the_enlarged_one_and_every_window_comes_up():
     data, jitter = noise(64), 2
     corners = set()
     stream, plain = ImageLoader(data, 16, 0, CPU, jitter=jitter), ImageLoader(data, 16, 0, CPU)
@@ -332,14 +332,14 @@ def test_a_jittered_picture_is_a_window_of_the_enlarged_one_and_every_window_com
     assert len(corners) == (jitter + 1) ** 2
 
 
-def test_a_mirrored_picture_keeps_its_label():
+def test_a_mirrored_image_keeps_its_label():
     for batch in ImageLoader(store(100, (1, 2, 2)), 20, 0, CPU, flip=True).epoch(1):
         both = torch.stack([torch.tensor(shown(images)) for images in (batch.images, batch.images.flip(3))])
         assert bool((both == batch.labels).any(0).all())
 
 
 @pytest.mark.parametrize("kind", [Labeled, Paired, Unpaired])
-def test_a_seed_and_an_epoch_decide_how_pictures_are_moved_and_a_resumed_epoch_gives_exactly_the_rest(kind):
+def test_a_seed_and_an_epoch_decide_how_images_are_moved_and_a_resumed_epoch_gives_exactly_the_rest(kind):
     make = {"batch_size": 4, "device": CPU, "kind": kind, "flip": True, "jitter": 2}
     whole = list(ImageLoader(noise(40), seed=1, **make).epoch(2))
     outside = torch.get_rng_state()

@@ -27,7 +27,7 @@ from PIL import Image
 
 
 def picture(path, left=(9, 0, 0), right=None, size=(8, 8), **options):
-    """Write a picture of one colour, or of two halves of one colour each; `size` is width and height of the whole."""
+    """Write an image of one colour, or of two halves of one colour each; `size` is width and height of the whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, left)
     if right:
@@ -43,7 +43,7 @@ def folders(root, *files):
 
 
 def beside(root, *files, size=(16, 8)):
-    """Write pictures whose left half is red by their index and whose right half is blue by it."""
+    """Write images whose left half is red by their index and whose right half is blue by it."""
     for index, file in enumerate(files):
         picture(root / file, (index, 0, 0), (0, 0, 100 + index), size=size)
     return root
@@ -52,7 +52,7 @@ def beside(root, *files, size=(16, 8)):
 def listed(pairs, classes=None):
     twice = (name for name in pairs.names for _ in "AB")
     rows = list(zip(twice, pairs.images(classes or pairs.classes), strict=True))
-    # A picture's own name is for messages: its file's, where each has one.
+    # An image's own name is for messages: its file's, where each has one.
     assert all(name in unicodedata.normalize("NFC", Path(picture.name).as_posix()) for name, picture in rows)
     return [(name, picture.class_name) for name, picture in rows]
 
@@ -68,7 +68,7 @@ def refusal(*arguments):
 # --- two folders --------------------------------------------------------------------------------------------
 
 
-def test_pictures_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
+def test_images_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
     pairs = Pairs(folders(tmp_path, "A/2.png", "A/1.png", "B/1.jpg", "B/2.png"))
 
     assert pairs.path == tmp_path
@@ -185,7 +185,7 @@ def test_a_pair_of_unequal_sizes_is_listed_and_stays(tmp_path):
     assert pairs.problems == [("2", "8x8 in A, 4x6 in B")]
 
 
-def test_sizes_are_those_of_upright_pictures(tmp_path):
+def test_sizes_are_those_of_upright_images(tmp_path):
     lying = Image.Exif()
     lying[0x0112] = 6
     picture(tmp_path / "A" / "1.jpg", size=(6, 4), exif=lying)
@@ -194,7 +194,7 @@ def test_sizes_are_those_of_upright_pictures(tmp_path):
     assert Pairs(tmp_path).problems == []
 
 
-def test_a_file_that_is_no_picture_is_listed_and_its_pair_left_out(tmp_path):
+def test_a_file_that_is_no_image_is_listed_and_its_pair_left_out(tmp_path):
     folders(tmp_path, "A/1.png", "B/1.png", "A/2.png", "B/3.png")
     (tmp_path / "B" / "2.png").write_text("text")
     (tmp_path / "A" / "3.png").write_bytes(b"")
@@ -202,7 +202,7 @@ def test_a_file_that_is_no_picture_is_listed_and_its_pair_left_out(tmp_path):
 
     assert listed(pairs) == [("1", "A"), ("1", "B")]
     assert pairs.problems == [
-        (str(Path("B/2.png")), "not a picture"),
+        (str(Path("B/2.png")), "not an image"),
         (str(Path("A/3.png")), "empty file"),
     ]
 
@@ -213,7 +213,7 @@ def test_when_no_pair_is_left_the_first_offenders_are_named(tmp_path):
     assert refusal(tmp_path) == (
         f"HERE: no pair in it: {Path('A/0a.png')} (no partner in B), {Path('A/1a.png')} (no partner in B), "
         f"{Path('A/2a.png')} (no partner in B) and 2 more; "
-        "a picture in A and its partner in B have to have the same name"
+        "an image in A and its partner in B have to have the same name"
     )
 
 
@@ -300,18 +300,18 @@ def test_files_that_are_not_two_halves_are_listed_and_left_out(tmp_path):
     assert pairs.problems == [
         ("6.png", "has the name of 6.jpg"),
         ("2.png", "15 pixels wide, which is odd, so that its halves differ"),
-        ("3.png", "8x8, but two pictures side by side are wider than high"),
-        ("4.png", "8x9, but two pictures side by side are wider than high"),
-        ("5.txt", "not a picture"),
+        ("3.png", "8x8, but two images side by side are wider than high"),
+        ("4.png", "8x9, but two images side by side are wider than high"),
+        ("5.txt", "not an image"),
     ]
 
 
 @pytest.mark.parametrize("classes", [None, ["edges", "egg"]])
-def test_a_flat_folder_of_single_pictures_is_told_whatever_classes_are_asked_for(classes, tmp_path):
+def test_a_flat_folder_of_single_images_is_told_whatever_classes_are_asked_for(classes, tmp_path):
     assert refusal(folders(tmp_path, "1.png", "2.png"), None, classes) == (
-        "HERE: no pair in it: 1.png (8x8, but two pictures side by side are wider than high), "
-        "2.png (8x8, but two pictures side by side are wider than high); "
-        "a file has to be two pictures side by side, or there have to be two folders with the same names"
+        "HERE: no pair in it: 1.png (8x8, but two images side by side are wider than high), "
+        "2.png (8x8, but two images side by side are wider than high); "
+        "a file has to be two images side by side, or there have to be two folders with the same names"
     )
 
 
@@ -556,7 +556,7 @@ def test_a_fetched_set_without_its_folder_is_told(tmp_path, name, folder):
     with pytest.raises(DataError) as caught:
         next(SOURCES[name].images(tmp_path, ("A", "B")))
     assert str(caught.value) == (
-        f"{place / name / folder}: no pictures in it; delete {place} and run: gantool data fetch {name}"
+        f"{place / name / folder}: no images in it; delete {place} and run: gantool data fetch {name}"
     )
 
 

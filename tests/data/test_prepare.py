@@ -1,4 +1,4 @@
-"""From pictures in files, made here with Pillow, to a decoded dataset."""
+"""From images in files, made here with Pillow, to a decoded dataset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
 
 
 def picture(path, colour=(200, 30, 10), size=(8, 8), mode="RGB", **options):
-    """Write a picture of one colour; `size` is width and height."""
+    """Write an image of one colour; `size` is width and height."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, colour).convert(mode)
     image.save(path, **options)
@@ -38,7 +38,7 @@ def picture(path, colour=(200, 30, 10), size=(8, 8), mode="RGB", **options):
 
 @pytest.fixture
 def pets(tmp_path):
-    """Two classes of three and two pictures, whose red tells them apart."""
+    """Two classes of three and two images, whose red tells them apart."""
     for index in range(3):
         picture(tmp_path / "pets" / "cat" / f"{index}.png", (index, 1, 2))
     for index in range(2):
@@ -90,7 +90,7 @@ def test_a_size_of_two_sides_is_height_and_width(pets, tmp_path):
     assert (store.spec.height, store.spec.width) == (6, 10)
 
 
-def test_pictures_of_any_size_and_mode_become_alike(tmp_path):
+def test_images_of_any_size_and_mode_become_alike(tmp_path):
     for name, options in {
         "1.png": {"size": (20, 10)}, "2.png": {"size": (1, 50)}, "3.jpg": {"size": (9, 9), "quality": 95},
         "4.png": {"mode": "RGBA"}, "5.png": {"mode": "P"}, "6.gif": {"mode": "P"}, "7.bmp": {},
@@ -109,7 +109,7 @@ def test_pictures_of_any_size_and_mode_become_alike(tmp_path):
 
 
 @pytest.mark.parametrize(("grey", "channels"), [(3, 1), (2, 3), (1, 3)])
-def test_most_pictures_decide_the_channels(tmp_path, grey, channels):
+def test_most_images_decide_the_channels(tmp_path, grey, channels):
     for index in range(4):
         picture(tmp_path / "all" / f"{index}.png", mode="L" if index < grey else "RGB")
 
@@ -149,7 +149,7 @@ def test_unreadable_files_are_skipped_listed_and_counted(pets, tmp_path, logged)
 
     assert len(store) == 5
     assert {Path(name).name: reason for name, reason in store.skipped} == {
-        "text.png": "not a picture", "zero.png": "empty file", "half.png": "truncated", "notes.txt": "not a picture",
+        "text.png": "not an image", "zero.png": "empty file", "half.png": "truncated", "notes.txt": "not an image",
     }  # fmt: skip
     assert logged[0] == f"decoding {pets} at 8x8, once"
     assert re.fullmatch(r"4 files skipped, such as cat.half.png \(truncated\); all in .*about.json", logged[1])
@@ -175,7 +175,7 @@ def test_when_most_files_are_bad_it_is_refused(pets, tmp_path):
         (pets / "cat" / f"bad{index}.png").write_bytes(b"text")
 
     message = (
-        rf"^{re.escape(str(pets))}: 6 of 11 files cannot be read as pictures \(cat.bad0.png: not a picture\); "
+        rf"^{re.escape(str(pets))}: 6 of 11 files cannot be read as images \(cat.bad0.png: not an image\); "
         "mend or remove them$"
     )
     with pytest.raises(DataError, match=message):
@@ -183,21 +183,21 @@ def test_when_most_files_are_bad_it_is_refused(pets, tmp_path):
     assert list((tmp_path / "data" / "stores").iterdir()) == []
 
 
-def test_a_folder_without_one_picture_is_refused(tmp_path):
+def test_a_folder_without_one_image_is_refused(tmp_path):
     (tmp_path / "all").mkdir()
     with pytest.raises(DataError, match="all: no files in it; a source is a folder of images, or of folders of images"):
         prepare(data(tmp_path / "all"), tmp_path / "data")
 
     (tmp_path / "all" / "text.txt").write_text("text")
-    with pytest.raises(DataError, match=r"all: 1 of 1 files cannot be read as pictures \(text.txt: not a picture\)"):
+    with pytest.raises(DataError, match=r"all: 1 of 1 files cannot be read as images \(text.txt: not an image\)"):
         prepare(data(tmp_path / "all"), tmp_path / "data")
 
 
-def test_a_class_without_one_picture_is_refused(pets, tmp_path):
+def test_a_class_without_one_image_is_refused(pets, tmp_path):
     (pets / "eel").mkdir()
     (pets / "eel" / "1.png").write_bytes(b"")
 
-    message = r"no readable picture of class 'eel' \(eel.1.png: empty file\); choose others with data.classes$"
+    message = r"no readable image of class 'eel' \(eel.1.png: empty file\); choose others with data.classes$"
     with pytest.raises(DataError, match=message):
         prepare(data(pets), tmp_path / "data")
     assert len(prepare(data(pets, classes=["cat", "dog"]), tmp_path / "data")) == 5
@@ -419,14 +419,14 @@ TABLE_NAMES = "and, xor, sentences, income, adult"
 @pytest.mark.parametrize(
     ("source", "kind", "holds", "wants", "fitting"),
     [
-        ("digits", Paired, "pictures with their class", "pairs of pictures", PAIRS),
-        ("digits", TableBatch, "pictures with their class", "a table", TABLE_NAMES),
-        ("egg_colours", Paired, "two kinds of pictures", "pairs of pictures", PAIRS),
-        ("egg_edges", TableBatch, "pairs of pictures", "a table", TABLE_NAMES),
-        ("egg_colours", TableBatch, "two kinds of pictures", "a table", TABLE_NAMES),
-        ("income", Labeled, "a table", "pictures with their class", LABELED),
-        ("sentences", Paired, "a table", "pairs of pictures", PAIRS),
-        ("xor", Unpaired, "a table", "two kinds of pictures", KINDS),
+        ("digits", Paired, "images with their class", "pairs of images", PAIRS),
+        ("digits", TableBatch, "images with their class", "a table", TABLE_NAMES),
+        ("egg_colours", Paired, "two kinds of images", "pairs of images", PAIRS),
+        ("egg_edges", TableBatch, "pairs of images", "a table", TABLE_NAMES),
+        ("egg_colours", TableBatch, "two kinds of images", "a table", TABLE_NAMES),
+        ("income", Labeled, "a table", "images with their class", LABELED),
+        ("sentences", Paired, "a table", "pairs of images", PAIRS),
+        ("xor", Unpaired, "a table", "two kinds of images", KINDS),
     ],
 )
 def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_those_that_fit(
@@ -455,7 +455,7 @@ def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_tho
         ("income", TableBatch, {"size": None}),
     ],
 )
-def test_pairs_and_kinds_are_pictures_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):
+def test_pairs_and_kinds_are_images_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):
     assert find_source(data(source, **options), tmp_path, kind) is {**SOURCES, **TABLES}[source]
 
 
@@ -521,7 +521,7 @@ def test_a_folder_of_pairs_becomes_a_store_of_sources_and_targets_in_turn(tmp_pa
 
 
 @pytest.mark.parametrize("orphans", [MAX_LISTED, MAX_LISTED + 3])
-def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_counted(tmp_path, orphans, logged):
+def test_images_without_a_partner_are_named_and_of_very_many_the_rest_are_counted(tmp_path, orphans, logged):
     for side in "AB":
         picture(tmp_path / "mine" / side / "pair.png")
     for index in range(orphans):
@@ -541,7 +541,7 @@ def test_pictures_without_a_partner_are_named_and_of_very_many_the_rest_are_coun
 
 
 @pytest.mark.parametrize("side", ["A", "B"])
-def test_a_picture_that_breaks_off_leaves_its_partner_out_too(tmp_path, side):
+def test_a_image_that_breaks_off_leaves_its_partner_out_too(tmp_path, side):
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
     for index in range(3):
         for name in "AB":

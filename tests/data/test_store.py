@@ -75,22 +75,22 @@ def test_unreadable_files_are_counted_with_their_reason(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "pets: no pictures in it; a source is a folder of images, or of folders of images"),
+        ([], "pets: no images in it; a source is a folder of images, or of folders of images"),
         (
             [Item("1.png", 0, "truncated")],
-            "pets: 1 of 1 files cannot be read as pictures (1.png: truncated); mend or remove them",
+            "pets: 1 of 1 files cannot be read as images (1.png: truncated); mend or remove them",
         ),
         (
             [Item("0.png", 0, pixels()[0]), Item("1.png", 1, "empty file"), Item("2.png", 1, "truncated")],
-            "pets: 2 of 3 files cannot be read as pictures (1.png: empty file); mend or remove them",
+            "pets: 2 of 3 files cannot be read as images (1.png: empty file); mend or remove them",
         ),
         (
             [Item("0.png", 0, pixels()[0])],
-            "pets: no readable picture of class 'dog'; choose others with data.classes",
+            "pets: no readable image of class 'dog'; choose others with data.classes",
         ),
         (
             [Item("0.png", 0, pixels()[0]), Item("1.png", 1, "truncated")],
-            "pets: no readable picture of class 'dog' (1.png: truncated); choose others with data.classes",
+            "pets: no readable image of class 'dog' (1.png: truncated); choose others with data.classes",
         ),
     ],
 )

@@ -28,7 +28,7 @@ COLOURS = torch.tensor([[[200]], [[30]], [[90]]], dtype=torch.uint8)
 
 
 def pictures(coloured, count=4):
-    """Pictures of one value, grey or not, as a checkpoint keeps them."""
+    """Images of one value, grey or not, as a checkpoint keeps them."""
     one = COLOURS if coloured else torch.full((3, 1, 1), 77, dtype=torch.uint8)
     return one.expand(count, 3, 8, 8).contiguous()
 
@@ -89,7 +89,7 @@ def test_any_size_comes_back_in_its_own_size(make, size, tmp_path):
     ("mode", "shape", "wanted"),
     [("RGB", (9, 12, 3), "RGB"), ("L", (9, 12), "L"), ("RGBA", (9, 12, 4), "RGBA"), ("LA", (9, 12, 2), "LA")],
 )
-def test_a_picture_keeps_its_mode_and_what_is_transparent(mode, shape, wanted, tmp_path):
+def test_a_image_keeps_its_mode_and_what_is_transparent(mode, shape, wanted, tmp_path):
     pixels = noise(*shape)
     Image.fromarray(pixels, mode).save(tmp_path / "a.png")
     trained = load(cyclegan(tmp_path / "run").path, device="cpu")
@@ -101,7 +101,7 @@ def test_a_picture_keeps_its_mode_and_what_is_transparent(mode, shape, wanted, t
             assert np.array_equal(np.asarray(made)[..., -1], pixels[..., -1])
 
 
-def test_a_grey_picture_becomes_coloured_where_the_run_learned_to_colour(tmp_path):
+def test_a_grey_image_becomes_coloured_where_the_run_learned_to_colour(tmp_path):
     Image.fromarray(noise(9, 12)).save(tmp_path / "a.png")
     for grey, mode in ((True, "RGB"), (False, "L")):
         run = pix2pix(tmp_path / f"run-{grey}", grey_sources=grey)
@@ -115,7 +115,7 @@ def test_a_grey_picture_becomes_coloured_where_the_run_learned_to_colour(tmp_pat
             assert made.mode == mode
 
 
-def test_a_model_of_grey_pictures_gives_coloured_ones_back_as_grey_in_three_channels(tmp_path):
+def test_a_model_of_grey_images_gives_coloured_ones_back_as_grey_in_three_channels(tmp_path):
     Image.fromarray(noise(9, 12, 3)).save(tmp_path / "a.png")
     assert (
         run_cli(
@@ -146,7 +146,7 @@ def test_what_is_turned_by_its_camera_is_translated_upright(tmp_path):
     assert np.array_equal(*made)
 
 
-def test_a_picture_of_the_trained_size_is_translated_as_training_does_it(tmp_path):
+def test_a_image_of_the_trained_size_is_translated_as_training_does_it(tmp_path):
     trained = load(cyclegan(tmp_path / "run").path, device="cpu")
     side = trained.data.height
     pixels = noise(side, side, 3)
@@ -173,17 +173,17 @@ def test_class_names_the_direction_and_the_second_is_the_usual_one(tmp_path):
     assert made[None] == made["blue"] != made["brown"]
 
 
-def test_a_folder_becomes_a_folder_and_what_is_no_picture_is_named(tmp_path):
+def test_a_folder_becomes_a_folder_and_what_is_no_image_is_named(tmp_path):
     folder = tmp_path / "in"
     (folder / "deeper").mkdir(parents=True)
     for name in ("a.png", "a.jpg", "deeper/c.png"):
         Image.fromarray(noise(9, 9, 3)).save(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     run = cyclegan(tmp_path / "run")
     told = run_cli("sample", run.path, "--input", folder, "-o", tmp_path / "out")
     assert told.exit_code == 0
-    assert "3 pictures, translated into blue in epoch 3" in told.output
-    assert "notes.txt: skipped (not a picture)" in told.output.replace("\n", "")
+    assert "3 images, translated into blue in epoch 3" in told.output
+    assert "notes.txt: skipped (not an image)" in told.output.replace("\n", "")
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
     assert found == ["a-png.png", "a.png", "deeper/c.png"]
 
@@ -218,9 +218,9 @@ def test_nothing_is_written_over_without_being_asked(tmp_path):
     ("words", "code", "message"),
     [
         (("--input", "nowhere"), 3, "--input nowhere: no such file or folder"),
-        (("--input", "empty"), 3, "--input empty: no files in it; name a picture or a folder of pictures"),
-        (("--input", "text.txt"), 3, "--input text.txt: none of its 1 files can be read as a picture"),
-        (("--input", "two", "-o", "x.png"), 2, "-o x.png: several pictures are made; name a folder for them, without"),
+        (("--input", "empty"), 3, "--input empty: no files in it; name an image or a folder of images"),
+        (("--input", "text.txt"), 3, "--input text.txt: none of its 1 files can be read as an image"),
+        (("--input", "two", "-o", "x.png"), 2, "-o x.png: several images are made; name a folder for them, without"),
         (("--input", "two", "--class", "red"), 2, "--class red: unknown class 'red'; known: blue, brown"),
     ],
 )
@@ -228,7 +228,7 @@ def test_what_cannot_be_translated_is_told_in_one_line(words, code, message, ins
     run = cyclegan(inside / "run")
     (inside / "empty").mkdir()
     (inside / "two").mkdir()
-    (inside / "text.txt").write_text("no picture")
+    (inside / "text.txt").write_text("no image")
     for name in "ab":
         Image.fromarray(noise(8, 8, 3)).save(inside / "two" / f"{name}.png")
     told = run_cli("sample", run.path, *words)
@@ -253,7 +253,7 @@ def test_a_model_of_noise_takes_no_input(tmp_path):
     spec = ImageSpec(1, 14, 14, ("0", "1"))
     run = saved(tmp_path / "run", "gan14", spec, None)
     told = run_cli("sample", run.path, "--input", tmp_path)
-    assert str(told.exception).endswith("mlp makes pictures from noise; leave it out")
+    assert str(told.exception).endswith("mlp makes images from noise; leave it out")
 
 
 # Answers
@@ -300,11 +300,11 @@ def test_a_table_of_ones_own_is_answered_row_by_row_into_a_file_of_its_own(tmp_p
     ("words", "message"),
     [
         (("-o", "x.png"), "-o x.png: dense's answers are a table; name a file that ends in .csv"),
-        (("--class", "1"), "--class 1: dense answers, and makes no pictures; leave it out"),
-        (("--seeds", "0-3"), "--seeds 0-3: dense answers, and makes no pictures; leave it out"),
+        (("--class", "1"), "--class 1: dense answers, and makes no images; leave it out"),
+        (("--seeds", "0-3"), "--seeds 0-3: dense answers, and makes no images; leave it out"),
     ],
 )
-def test_what_asks_a_classifier_for_pictures_is_refused(words, message, inside):
+def test_what_asks_a_classifier_for_images_is_refused(words, message, inside):
     run, _ = table_run(inside / "run", "mlp_xor", "xor")
     told = run_cli("sample", run.path, *words)
     assert (type(told.exception), str(told.exception)) == (GantoolError, message)
@@ -320,7 +320,7 @@ def test_sentences_of_ones_own_are_answered_line_by_line(tmp_path):
     assert "what an awful day" in told.output
 
 
-def test_pictures_are_answered_whatever_their_size(tmp_path):
+def test_images_are_answered_whatever_their_size(tmp_path):
     spec = ImageSpec(1, 16, 16, ("0", "1", "2"))
     examples = {
         "inputs": torch.zeros(2, 1, 16, 16, dtype=torch.uint8),
@@ -331,19 +331,19 @@ def test_pictures_are_answered_whatever_their_size(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     Image.fromarray(noise(40, 33, 3)).save(folder / "large.png")
-    (folder / "x.txt").write_text("no picture")
+    (folder / "x.txt").write_text("no image")
     rows = inputs.predictions(load(run.path, device="cpu"), folder)
     assert [row.asked for row in rows] == ["large.png"]
-    with pytest.raises(Exception, match=r"x.txt: not a picture; name a picture or a folder of pictures$"):
+    with pytest.raises(Exception, match=r"x.txt: not an image; name an image or a folder of images$"):
         inputs.predictions(load(run.path, device="cpu"), folder / "x.txt")
 
 
-def test_what_answers_makes_no_pictures_and_what_makes_pictures_answers_nothing(tmp_path):
+def test_what_answers_makes_no_images_and_what_makes_images_answers_nothing(tmp_path):
     run, _ = table_run(tmp_path / "run", "mlp_xor", "xor")
-    with pytest.raises(Exception, match=r"dense answers, and makes no pictures; use gantool sample$"):
+    with pytest.raises(Exception, match=r"dense answers, and makes no images; use gantool sample$"):
         load(run.path, device="cpu").sample([0])
     gan = saved(tmp_path / "gan", "gan14", ImageSpec(1, 14, 14, ("0",)), None)
-    with pytest.raises(Exception, match=r"mlp makes pictures, and answers nothing$"):
+    with pytest.raises(Exception, match=r"mlp makes images, and answers nothing$"):
         load(gan.path, device="cpu").answer(torch.zeros(1, 2))
-    with pytest.raises(Exception, match=r"^--walk: pix2pix makes pictures from pictures, and has no latents to walk"):
+    with pytest.raises(Exception, match=r"^--walk: pix2pix makes images from images, and has no latents to walk"):
         list(load(pix2pix(tmp_path / "p").path, device="cpu").walk([0, 1], 2))

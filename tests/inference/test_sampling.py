@@ -1,4 +1,4 @@
-"""Pictures from a trained generator: a seed is one picture, a name one class, a walk one way."""
+"""Images from a trained generator: a seed is one image, a name one class, a walk one way."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def foods(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FROM_NOISE)
-def test_a_seed_is_the_same_picture_alone_and_in_any_company(name, tmp_path):
+def test_a_seed_is_the_same_image_alone_and_in_any_company(name, tmp_path):
     trained = TrainedModel(untrained(tmp_path / "run", name), device="cpu")
     single = trained.data.classes[0] if trained.model.conditional else None
     alone = to_pixels(trained.sample([7], single))
@@ -68,7 +68,7 @@ def test_a_seed_is_the_same_picture_alone_and_in_any_company(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FROM_NOISE)
-def test_pictures_are_single_precision_from_minus_one_to_one(name, tmp_path):
+def test_images_are_single_precision_from_minus_one_to_one(name, tmp_path):
     pictures = TrainedModel(untrained(tmp_path / "run", name), device="cpu").sample(range(3))
     assert pictures.dtype == torch.float32
     assert pictures.device == CPU
@@ -77,7 +77,7 @@ def test_pictures_are_single_precision_from_minus_one_to_one(name, tmp_path):
     assert len({picture.numpy().tobytes() for picture in pictures}) == 3
 
 
-def test_the_same_picture_comes_whatever_the_threads_and_the_callers_random_numbers(tmp_path):
+def test_the_same_image_comes_whatever_the_threads_and_the_callers_random_numbers(tmp_path):
     run = untrained(tmp_path / "run", "dcgan14")
     first = to_pixels(load(run.path, device="cpu").sample([3]))
     threads = torch.get_num_threads()
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         load(run.path, device="cpu")
 
 
-def test_many_pictures_are_made_in_parts(foods):
+def test_many_images_are_made_in_parts(foods):
     trained = load(foods.path, device="cpu")
     parts = []
     trained.model.generator.register_forward_hook(lambda _, inputs, output: parts.append(len(output)))

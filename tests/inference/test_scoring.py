@@ -39,7 +39,7 @@ def trained(path, data_dir, name="gan14", **changes):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, data_dir):
-    """Two runs on the same pictures, the second trained for longer."""
+    """Two runs on the same images, the second trained for longer."""
     study = tmp_path_factory.mktemp("home") / "runs"
     return [
         trained(study / f"gan14-00{number}", data_dir, train__epochs=epochs) for number, epochs in ((1, 1), (2, 30))
@@ -101,10 +101,10 @@ def test_train_score_and_compare_tell_one_number_of_one_checkpoint(runs, data_di
 def test_another_number_of_images_is_asked_for_by_a_flag_and_named_beside_the_number(runs, data_dir, tmp_path, capsys):
     given = ("--metrics", "fd", "--images", 300, "--data-dir", data_dir, "--device", "cpu")
     assert gantool("score", runs[1].path, *given) == 0
-    assert "300 generated against 292 real pictures" in capsys.readouterr().out
+    assert "300 generated against 292 real images" in capsys.readouterr().out
     sheet = ("-o", tmp_path / "sheet.png")
     assert gantool("compare", *(run.path for run in runs), *sheet, *given[2:]) == 0
-    assert "of 300 generated pictures each" in capsys.readouterr().out
+    assert "of 300 generated images each" in capsys.readouterr().out
 
 
 def test_images_of_a_folder_and_answers_are_not_counted(data_dir, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_images_of_a_folder_and_answers_are_not_counted(data_dir, tmp_path, caps
     run = trained(tmp_path / "run", data_dir, "perceptron_and", data__source="and", data__classes=None, train__epochs=2)
     assert gantool("score", run.path, "--images", 300, "--data-dir", data_dir) == 2
     told = capsys.readouterr().err
-    assert "--images 300: counts generated pictures, but dense makes none; leave it out" in told
+    assert "--images 300: counts generated images, but dense makes none; leave it out" in told
 
 
 def test_the_fd_of_the_first_version_can_still_be_had(runs, data_dir, capsys):
@@ -138,7 +138,7 @@ def test_the_table_of_a_score_says_what_each_number_means_and_what_is_noise(runs
         "coverage",
     ]
     assert "lower is better" in told
-    assert "500 generated against 292 real pictures of 1x14x14, 73 more held out" in told
+    assert "500 generated against 292 real images of 1x14x14, 73 more held out" in told
     assert re.search(r"^fd +[\d.]+ ± [\d.]+ +1\.0", told, re.MULTILINE)
     assert "± is one standard deviation over other draws of the images; differences below two are noise" in told
     assert "kd" not in told
@@ -147,12 +147,12 @@ def test_the_table_of_a_score_says_what_each_number_means_and_what_is_noise(runs
 def test_what_was_asked_for_and_cannot_be_had_is_named(runs, data_dir, capsys):
     assert gantool("score", runs[1].path, "--metrics", "judge_accuracy,fd", "--data-dir", data_dir) == 0
     told = capsys.readouterr().out
-    assert told.splitlines()[-1] == "not measured, for want of classes or pictures: judge_accuracy"
+    assert told.splitlines()[-1] == "not measured, for want of classes or images: judge_accuracy"
     assert gantool("score", runs[1].path, "--data-dir", data_dir) == 0
     assert "not measured" not in capsys.readouterr().out
 
 
-def test_a_handful_of_pictures_has_no_floor_and_says_how_little_it_means(data_dir, tmp_path, capsys):
+def test_a_handful_of_images_has_no_floor_and_says_how_little_it_means(data_dir, tmp_path, capsys):
     few, others = folder_of_eggs(tmp_path / "few", range(3)), folder_of_eggs(tmp_path / "others", range(5, 25))
     assert gantool("score", others, "--against", few, "--data-dir", data_dir, "--json") == 0
     about = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["measured_with"]
@@ -160,7 +160,7 @@ def test_a_handful_of_pictures_has_no_floor_and_says_how_little_it_means(data_di
     assert gantool("score", others, "--against", few, "--data-dir", data_dir) == 0
     told = capsys.readouterr().out
     assert "nan" not in told
-    assert "with fewer than 60 real pictures fd ranks generators, and is no measure of quality" in told
+    assert "with fewer than 60 real images fd ranks generators, and is no measure of quality" in told
 
 
 def test_a_run_on_a_folder_is_scored_from_anywhere(data_dir, tmp_path, monkeypatch, capsys):
@@ -169,7 +169,7 @@ def test_a_run_on_a_folder_is_scored_from_anywhere(data_dir, tmp_path, monkeypat
     recipe = ["--set", "data.source=eggs/", "--set", "data.size=14", "--set", "train.epochs=1"]
     assert gantool("train", "gan14", *recipe, "--data-dir", data_dir, "--out", tmp_path / "run", "--device", "cpu") == 0
     told = capsys.readouterr().err
-    assert "learning from 18 pictures; 12 more are held out; with fewer than 60 pictures fd ranks settings" in told
+    assert "learning from 18 images; 12 more are held out; with fewer than 60 images fd ranks settings" in told
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert gantool("score", tmp_path / "run", "--metrics", "fd", "--data-dir", data_dir, "--device", "cpu") == 0
@@ -230,7 +230,7 @@ def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, da
     assert gantool("compare", *paths, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].split() == ["run", "model", "epoch", "fd", "coverage", "1-NN", "C_T", "support"]
-    assert told[3] == "of 500 generated pictures each; fd 1 is what real ones get"
+    assert told[3] == "of 500 generated images each; fd 1 is what real ones get"
     assert [line.split()[0] for line in told[1:3]] == [paths[1].name, paths[0].name]
     assert told[-1] == f"{sheet}: the same 8 seeds or sources, a row a run"
     with Image.open(sheet) as picture:
@@ -256,7 +256,7 @@ def test_translations_are_compared_below_their_sources_which_runs_of_the_same_da
         assert picture.tobytes() == expected.tobytes()
 
 
-def test_sources_that_differ_are_drawn_for_each_run_and_none_for_pictures_from_noise():
+def test_sources_that_differ_are_drawn_for_each_run_and_none_for_images_from_noise():
     one, other = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     runs = [("a", one, one), ("b", one, one), ("c", one, other), ("d", one, None), ("e", one, other)]
     found = [name for name, _ in compare._lines(runs)]
@@ -277,22 +277,22 @@ def test_a_comparison_fits_a_narrow_terminal_and_names_what_runs_ended_with(data
     assert told[4].startswith("dcgan28-017 ended with: diverged")
 
 
-def test_runs_of_other_pictures_are_marked_as_not_comparable(runs, data_dir, tmp_path, capsys):
+def test_runs_of_other_images_are_marked_as_not_comparable(runs, data_dir, tmp_path, capsys):
     other = trained(tmp_path / "other", data_dir, train__epochs=1, data__classes=["4"])
     sheet = tmp_path / "sheet.png"
     assert gantool("compare", runs[1].path, other.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
-    assert "* measured against other pictures, or in another way, than the run named first: not comparable" in told
+    assert "* measured against other images, or in another way, than the run named first: not comparable" in told
     assert [" *" in line for line in told.splitlines()[1:3]] == [False, True]
     assert told.splitlines()[2].startswith("other")
 
 
-def test_generated_pictures_are_drawn_beside_the_nearest_training_pictures(runs, data_dir, capsys):
+def test_generated_images_are_drawn_beside_the_nearest_training_images(runs, data_dir, capsys):
     assert gantool("nearest", runs[1].path, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
     assert "C_T +" in told
-    assert "generated pictures are no nearer to training pictures than unseen real ones" in told
-    assert f"{runs[1].path}/nearest.png: generated pictures on the left" in told.replace("\\", "/")
+    assert "generated images are no nearer to training images than unseen real ones" in told
+    assert f"{runs[1].path}/nearest.png: generated images on the left" in told.replace("\\", "/")
     with Image.open(runs[1].path / "nearest.png") as picture:
         assert picture.height > picture.width  # eight rows of five
 

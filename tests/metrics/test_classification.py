@@ -1,4 +1,4 @@
-"""How good a classifier is, by hand and against scikit-learn; and the pictures of what it answers."""
+"""How good a classifier is, by hand and against scikit-learn; and the images of what it answers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
     assert list(found.shown.texts) == [table.texts[row] for row in table.held_out]
 
 
-def test_of_pictures_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
+def test_of_images_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
     monkeypatch.setattr(classification, "TRAIN", 20)
     images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
     labels = np.repeat(np.arange(3), 20)
@@ -175,7 +175,7 @@ def test_a_map_of_one_example_is_drawn():
     assert decision_map(right_of_a_half, SQUARE[:1], torch.tensor([0]), ("no", "yes")).size == (320, 330)
 
 
-def test_pictures_that_are_taken_for_others_stand_on_red():
+def test_images_that_are_taken_for_others_stand_on_red():
     images = -torch.ones(4, 1, 16, 16)
     shares = torch.eye(3)[[0, 1, 2, 0]] * 0.7 + 0.1
     picture = np.asarray(answered_images(images, shares, torch.tensor([0, 1, 2, 2]), CLASSES))
@@ -186,7 +186,7 @@ def test_pictures_that_are_taken_for_others_stand_on_red():
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 64, 64), (1, 28, 20), (3, 200, 180)])
-def test_answered_pictures_are_of_one_size_whatever_is_answered(shape):
+def test_answered_images_are_of_one_size_whatever_is_answered(shape):
     images, labels = torch.zeros(16, *shape), torch.arange(16) % 3
     names = ("a", "b", "a class with quite a long name, as some have")
     generator = torch.Generator().manual_seed(0)

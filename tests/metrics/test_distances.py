@@ -121,7 +121,7 @@ def test_scaling_all_features_scales_the_distance_by_the_square():
         (normal(3, 40, 64), normal(4, 30, 64) + 0.5),  # fewer samples than features
         (normal(3, 2, 3), normal(4, 2, 3)),
         (normal(5, 200, 16) @ torch.diag(torch.logspace(-4, 2, 16).double()), normal(6, 200, 16)),
-        (normal(5, 50, 8), torch.zeros(50, 8, dtype=torch.float64)),  # a generator that always makes one picture
+        (normal(5, 50, 8), torch.zeros(50, 8, dtype=torch.float64)),  # a generator that always makes one image
     ],
     ids=["alike", "apart", "few", "two", "ill-conditioned", "collapsed"],
 )

@@ -210,7 +210,7 @@ def test_the_deviation_is_that_of_fd_over_other_draws_of_the_images():
 # Choice of extractors
 
 
-def test_auto_takes_what_the_pictures_allow(digits, tmp_path):
+def test_auto_takes_what_the_images_allow(digits, tmp_path):
     def chosen(count, classes):
         rows = np.flatnonzero(digits.labels < classes)[:count]
         part = Store(Path("nowhere"), digits.images[rows], digits.labels[rows],
@@ -267,7 +267,7 @@ def test_the_number_of_threads_changes_no_digit(threads, digits, learned):
 def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path, logged):
     for _ in range(2):
         learn(reality_of(digits), ["pretext"], tmp_path, "digits")
-    assert logged == ["learning the features of `pretext` from the pictures, once"]
+    assert logged == ["learning the features of `pretext` from the images, once"]
 
 
 def test_a_generator_that_is_told_the_class_is_measured_within_each(digits, learned):
@@ -357,7 +357,7 @@ LADDERS = {"blur": blurred, "noise": noisy, "contrast": faded}
 
 @pytest.fixture(scope="module")
 def eggs():
-    """Two classes of rendered pictures of 3x32x32: what is known, and what is new."""
+    """Two classes of rendered images of 3x32x32: what is known, and what is new."""
     names = ("Egg", "Tomato")
     images = np.stack([render(name, index, 32).transpose(2, 0, 1) for index in range(300) for name in names])
     return Store(Path("nowhere"), images, np.tile([0, 1], 300), ImageSpec(3, 32, 32, names), {"skipped": []})
@@ -395,14 +395,14 @@ def rows_in(data, images):
 
 
 def pairs(count=400):
-    """Pairs of dark pictures, none brighter than 200."""
+    """Pairs of dark images, none brighter than 200."""
     images = np.random.default_rng(0).integers(0, 200, (count, 1, 8, 8), dtype=np.uint8)
     spec = ImageSpec(1, 8, 8, ("drawing", "photo"))
     return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), spec, {"skipped": []})
 
 
 def two_kinds(count=400):
-    """Pictures of two kinds: dark ones, and their negatives."""
+    """Images of two kinds: dark ones, and their negatives."""
     data = pairs(count)
     dark = data.images // 2
     labels = np.repeat([0, 1], count // 2)
@@ -432,7 +432,7 @@ def test_held_out_sources_are_asked_for_each_beside_its_target(most):
 
 
 @pytest.mark.parametrize("most", [10, 1000])
-def test_held_out_pictures_of_either_kind_are_asked_to_become_the_other(most):
+def test_held_out_images_of_either_kind_are_asked_to_become_the_other(most):
     data = two_kinds()
     rows = rows_of(data.labels, 0.2, Unpaired)
     asked = SampleRequest.translations(data, rows, Unpaired, most)

@@ -85,7 +85,7 @@ def test_the_classes_of_unseen_digits_are_told_apart(judge, digits):
     assert float((shown.argmax(1) == labels[HELD_OUT]).float().mean()) == pytest.approx(judge.accuracy, abs=0.01)
 
 
-def test_the_classes_of_unseen_pictures_of_64_pixels_are_told_apart():
+def test_the_classes_of_unseen_images_of_64_pixels_are_told_apart():
     pictures = [eggs.render(name, index, 64) for index in range(80) for name in eggs.CLASSES]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     labels = torch.arange(400) % 5
@@ -93,7 +93,7 @@ def test_the_classes_of_unseen_pictures_of_64_pixels_are_told_apart():
     assert judge.accuracy >= 0.92
 
 
-def test_views_of_pictures_without_an_orientation_are_not_usable():
+def test_views_of_images_without_an_orientation_are_not_usable():
     extract = learn_views(*torch.split(noise(200, 1, 14, 14), 100))
     assert extract.accuracy < 1.5 / 6
     assert not extract.usable
@@ -110,7 +110,7 @@ def test_a_view_is_a_turn_or_a_roll_by_half():
 
 
 @pytest.mark.parametrize("size", [(8, 12), (12, 8)])
-def test_pictures_that_are_not_square_have_the_four_views_that_keep_their_shape(quick, size):
+def test_images_that_are_not_square_have_the_four_views_that_keep_their_shape(quick, size):
     assert [tuple(view.shape[2:]) for view in module._views(torch.zeros(2, 3, *size))] == [size] * 4
     extract = learn_views(noise(10, 3, *size), noise(5, 3, *size))
     assert extract.chance == 0.25
@@ -125,7 +125,7 @@ def test_accuracy_counts_each_class_alike_so_that_guessing_the_commonest_gains_n
     assert not judge.usable
 
 
-def test_without_held_out_pictures_the_accuracy_is_unknown_and_nothing_is_usable(quick):
+def test_without_held_out_images_the_accuracy_is_unknown_and_nothing_is_usable(quick):
     images, labels = noise(20, 1, 8, 8), torch.arange(20) % 2
     for extract in (learn_views(images, images[:0]), learn_labels(images, labels, images[:0], labels[:0], 2)):
         assert np.isnan(extract.accuracy)
@@ -205,7 +205,7 @@ def test_images_of_any_size_have_features_that_see_every_pixel(size):
 # The same again, and nothing else changed.
 
 
-def test_the_same_pictures_and_seed_give_the_same_features_whatever_the_number_of_threads(quick):
+def test_the_same_images_and_seed_give_the_same_features_whatever_the_number_of_threads(quick):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

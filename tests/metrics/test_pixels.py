@@ -1,4 +1,4 @@
-"""Comparisons of pictures against closed forms and against torchmetrics."""
+"""Comparisons of images against closed forms and against torchmetrics."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 
 def noise(seed, *shape):
-    """Pictures of uniform noise, -1 to 1."""
+    """Images of uniform noise, -1 to 1."""
     return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1
 
 
 def scenes(seed, count, channels, height, width):
-    """Pictures of smooth waves with a little noise, -1 to 1."""
+    """Images of smooth waves with a little noise, -1 to 1."""
     generator = torch.Generator().manual_seed(seed)
     speed = 3 * torch.randn(2, count, channels, 1, 1, generator=generator, dtype=torch.float64)
     start = 6 * torch.rand(count, channels, 1, 1, generator=generator, dtype=torch.float64)
@@ -28,7 +28,7 @@ def scenes(seed, count, channels, height, width):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_pictures_that_are_not_finite_get_the_worst_there_is(bad):
+def test_images_that_are_not_finite_get_the_worst_there_is(bad):
     real, fake = noise(1, 4, 1, 16, 16), noise(2, 4, 1, 16, 16)
     fake[2, 0, 3, 3] = bad
     fake[0] = real[0]
@@ -51,7 +51,7 @@ def test_psnr_of_known_errors():
     assert psnr(black, black + 0.02) == pytest.approx(40, abs=1e-4)
 
 
-def test_psnr_is_the_mean_over_pictures_as_in_torchmetrics():
+def test_psnr_is_the_mean_over_images_as_in_torchmetrics():
     target = noise(1, 5, 3, 12, 9)
     image = target + torch.tensor([0.01, 0.03, 0.1, 0.3, 1]).view(5, 1, 1, 1) * noise(2, 5, 3, 12, 9)
     wanted = peak_signal_noise_ratio(image, target, data_range=2.0, dim=(1, 2, 3), reduction="elementwise_mean")
@@ -70,7 +70,7 @@ def test_ssim_is_that_of_torchmetrics(shape, strength):
 
 
 @pytest.mark.parametrize(("size", "window"), [((1, 1), 1), ((2, 9), 1), ((3, 12), 3), ((10, 10), 9), ((8, 64), 7)])
-def test_ssim_of_small_pictures_has_a_smaller_window(size, window, monkeypatch):
+def test_ssim_of_small_images_has_a_smaller_window(size, window, monkeypatch):
     seen = []
     gaussian = pixels._gaussian
     monkeypatch.setattr(pixels, "_gaussian", lambda size: seen.append(size) or gaussian(size))
@@ -88,13 +88,13 @@ def test_a_window_adds_up_to_one_and_is_even():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_pictures_are_enough_not_to_fail(count):
+def test_a_few_images_are_enough_not_to_fail(count):
     image, target = noise(1, count, 3, 16, 16), noise(2, count, 3, 16, 16)
     assert all(math.isfinite(compare(image, target)) for compare in (l1, psnr, ssim))
 
 
 @pytest.mark.parametrize("compare", [l1, psnr, ssim])
-def test_measuring_draws_no_random_numbers_and_changes_no_picture(compare):
+def test_measuring_draws_no_random_numbers_and_changes_no_image(compare):
     before, outside, python = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     image, target = noise(1, 3, 1, 32, 32).requires_grad_(), noise(2, 3, 1, 32, 32)
     copies = image.detach().clone(), target.clone()

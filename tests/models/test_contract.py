@@ -45,7 +45,7 @@ def batch(model, count=4, seed=0, device="cpu"):
 
 
 def prompt(model, seeds):
-    """What the model makes pictures from, one a seed."""
+    """What the model makes images from, one a seed."""
     if isinstance(model, LatentModel):
         return model.prompt(seeds)
     sources = [batch(model, 1, seed)[0] for seed in seeds]
@@ -237,7 +237,7 @@ def test_a_translation_depends_on_its_source_its_label_and_its_seed_alone(name):
 
 
 @pytest.mark.parametrize("name", of(Translator))
-def test_a_translator_takes_pictures_whose_sides_are_multiples_of_its_stride(name):
+def test_a_translator_takes_images_whose_sides_are_multiples_of_its_stride(name):
     _, model = built(name, small(name))
     sides = (max(8, model.stride), 3 * max(8, model.stride))
     source = torch.rand(1, model.data.channels, *sides) * 2 - 1

@@ -155,7 +155,7 @@ def test_the_generator_is_told_the_class_beside_its_latent():
     assert torch.equal(seen[0][:, 3:], model.generator.embedding.weight.detach()[labels])
 
 
-def test_the_class_decides_the_picture_and_its_score():
+def test_the_class_decides_the_image_and_its_score():
     torch.manual_seed(0)
     model = cdcgan().eval()
     with torch.no_grad():

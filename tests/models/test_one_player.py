@@ -200,7 +200,7 @@ def test_one_layer_does_not_learn_xor():
     assert float((model.answer(inputs).argmax(1) == labels).float().mean()) < 1
 
 
-def test_pictures_are_learned():
+def test_images_are_learned():
     torch.manual_seed(0)
     labels = torch.arange(10).repeat(4)
     images = torch.randn(10, 1, 16, 16)[labels] * 0.3
@@ -222,13 +222,13 @@ def test_pictures_are_learned():
         ),
         (
             lambda: Dense(PICTURES, output="softmax"),
-            "data.source: dense learns from rows of a table, but .* are pictures",
+            "data.source: dense learns from rows of a table, but .* are images",
         ),
         (
             lambda: LSTM(PAIR),
             "data.source: lstm learns from sentences, but these data are rows of a table; use another",
         ),
-        (lambda: CNN(TEXT), "data.source: cnn learns from pictures, but these data are sentences; use another source"),
+        (lambda: CNN(TEXT), "data.source: cnn learns from images, but these data are sentences; use another source"),
         (
             lambda: Dense(RowSpec((Column("a"),), ("x", "y", "z")), output="sigmoid"),
             "model.output: sigmoid tells two classes apart, but the data have 3; use softmax",
@@ -244,5 +244,5 @@ def test_data_that_do_not_fit_are_refused_by_what_to_change(make, sentence):
         make()
 
 
-def test_the_smallest_pictures_that_fit_do():
+def test_the_smallest_images_that_fit_do():
     assert CNN(ImageSpec(3, 16, 17, ("a", "b"))).answer(torch.zeros(2, 3, 16, 17)).shape == (2, 2)

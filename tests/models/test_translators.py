@@ -106,7 +106,7 @@ def test_the_published_recipes_have_the_published_settings(name, built):
 def test_a_patch_is_as_large_as_it_says(layers, seen):
     patches = PatchGAN(1, width=1, layers=layers, norm="batch").double()
     for index, layer in enumerate(patches):
-        if isinstance(layer, nn.BatchNorm2d):  # which would see the whole picture
+        if isinstance(layer, nn.BatchNorm2d):  # which would see the whole image
             patches[index] = nn.Identity()
     picture = torch.rand(1, 1, 192, 192, dtype=torch.float64, requires_grad=True)
     scores = patches(picture)
@@ -149,7 +149,7 @@ def test_the_published_unet_has_the_papers_layers():
     assert normalised == [False, *6 * [True], False]
     assert [any(isinstance(layer, nn.BatchNorm2d) for layer in level) for level in unet.up] == [*7 * [True], False]
     assert [noise.share for noise in unet.noise] == [0.5, 0.5, 0.5]
-    assert not list(unet.buffers())  # nothing is remembered: at test time the statistics are the picture's own
+    assert not list(unet.buffers())  # nothing is remembered: at test time the statistics are the image's own
 
 
 def test_what_a_level_saw_skips_over_to_its_way_up():
@@ -217,7 +217,7 @@ def test_every_layer_of_both_players_is_traced(make):
 
 
 @pytest.mark.parametrize("make", [pix2pix, cyclegan])
-def test_pictures_with_too_few_pixels_for_the_patches_are_refused(make):
+def test_images_with_too_few_pixels_for_the_patches_are_refused(make):
     with pytest.raises(ShapeError, match=r"^discriminator\."):
         trace(lambda: make(discriminator_layers=3))
 
@@ -225,7 +225,7 @@ def test_pictures_with_too_few_pixels_for_the_patches_are_refused(make):
 @pytest.mark.parametrize(
     ("sides", "levels", "advice"),
     [
-        ((100, 100), 8, "halves a picture 8 times, which 100x100 does not allow; try 256, or model.levels=2"),
+        ((100, 100), 8, "halves an image 8 times, which 100x100 does not allow; try 256, or model.levels=2"),
         ((250, 250), 3, "which 250x250 does not allow; try 248, or model.levels=1"),
         ((64, 96), 6, r"which 64x96 does not allow; try \[64, 128\], or model.levels=5"),
         ((33, 33), 5, "which 33x33 does not allow; try 32$"),
@@ -244,7 +244,7 @@ def test_sizes_that_cannot_be_halved_twice_are_refused_with_one_that_can(sides, 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("make", [pix2pix, cyclegan])
-def test_pictures_need_not_be_square_nor_in_colour(make, channels):
+def test_images_need_not_be_square_nor_in_colour(make, channels):
     data = spec(16, 24, channels)
     model = make(data)
     batch = model.consumes(pictures(2, data), pictures(2, data, seed=1))
@@ -336,7 +336,7 @@ def test_penalties_and_relativistic_scores_are_of_pairs():
     torch.testing.assert_close(next(game).losses["adversarial"], wanted)
 
 
-def test_a_few_steps_bring_the_pictures_nearer_to_their_targets():
+def test_a_few_steps_bring_the_images_nearer_to_their_targets():
     model = pix2pix(width=8, levels=3, dropout=0.1)
     source = pictures(4)
     batch = Paired(source, -0.5 * source.flip(1))
@@ -452,7 +452,7 @@ def test_penalties_are_of_both_discriminators():
 
 
 class Painter(nn.Module):
-    """Makes every picture one colour."""
+    """Makes every image one colour."""
 
     def __init__(self, colour):
         super().__init__()
@@ -491,7 +491,7 @@ def test_a_history_keeps_what_it_is_given_until_it_is_full():
     assert int(history.filled) == 4
 
 
-def test_a_full_history_exchanges_one_picture_in_two():
+def test_a_full_history_exchanges_one_image_in_two():
     torch.manual_seed(0)
     history = History(10, (1, 2, 2))
     history(numbered(*range(10)))
@@ -504,7 +504,7 @@ def test_a_full_history_exchanges_one_picture_in_two():
     kept = history.images[:, 0, 0, 0].tolist()
     assert sorted(shown + kept) == list(range(4010))
     waited = [number - one for number, one in zip(given, shown, strict=True) if number != one]
-    assert sum(waited) / len(waited) == pytest.approx(2 * 10, rel=0.15)  # a place is emptied once in 20 pictures
+    assert sum(waited) / len(waited) == pytest.approx(2 * 10, rel=0.15)  # a place is emptied once in 20 images
     assert int(history.filled) == 10
 
 
@@ -562,7 +562,7 @@ def test_a_whole_step_asks_for_no_number(make):
             torch.autograd.backward(total, inputs=list(turn.player.parameters()))
 
 
-def test_the_running_mean_of_two_generators_makes_the_pictures():
+def test_the_running_mean_of_two_generators_makes_the_images():
     trainer = Trainer(cyclegan(), settings("cyclegan", {"train.ema": 0.9}), CPU)
     for seed in range(3):
         trainer.step(Unpaired(pictures(2, seed=seed), pictures(2, seed=seed + 50)))

@@ -5,12 +5,12 @@ over PIL images (of the TensorFlow tutorial over a tensor in memory, as there), 
 apart, torch's default Adam. It measures nothing and writes nothing.
 
 gantool's side is `engine.train`, which `gantool train` loops over: a whole run of a few epochs, from its first step to
-its last report, with its metrics, pictures, log and checkpoints. What is done once for a dataset,
+its last report, with its metrics, images, log and checkpoints. What is done once for a dataset,
 decoding it and learning its extractors, is not in it. The first and the last epoch are always measured. A run takes
 half a minute or more, so that measurements have about the share of it that they have of a real one, a tenth at most.
 `measured` is that share.
 
-Both see the same pictures, take turns inside of this process every half second, with one thread, and all processor
+Both see the same images, take turns inside of this process every half second, with one thread, and all processor
 time of the process is compared: so other work on the machine falls on both alike.
 """
 
@@ -54,7 +54,7 @@ class Race(NamedTuple):
 
     Args:
         goal: how many times the rival's images per second it must reach.
-        pictures: in the training data, as many as the notes' where that takes no longer than a minute.
+        images: in the training data, as many as the notes' where that takes no longer than a minute.
         epochs: of gantool's run.
     """
 
@@ -87,7 +87,7 @@ class Photographs(Dataset[tuple[Tensor, int]]):
 
 
 def prepared(recipe: Recipe, count: int, folder: Path) -> tuple[Dataset[tuple[Tensor, ...]], Recipe]:
-    """Return a recipe's pictures as a notebook reads them, and the recipe that reads the same files.
+    """Return a recipe's images as a notebook reads them, and the recipe that reads the same files.
 
     Digits are files in MNIST's format, read by torchvision's MNIST; eggs are JPEG files of 256 pixels.
     """

@@ -45,7 +45,7 @@ OFFLINE = {Paired: "egg_edges", Unpaired: "egg_colours"}  # what comes with gant
 DIGITS = 100  # drawn of each class
 KILLED = ("dcgan14", "pix2pix", "lstm_sentiment")  # dropout and BatchNorm; pairs and noise; a recurrent network
 EPOCHS = 20  # of a run that is killed
-EXACT_STEPS, EXACT_BATCH, EXACT_SIDE = 20, 8, 64  # of the comparison in float64; larger pictures get small networks
+EXACT_STEPS, EXACT_BATCH, EXACT_SIDE = 20, 8, 64  # of the comparison in float64; larger images get small networks
 EPSILON = 1e-4  # of Adam there: of a gradient that is rounding alone, as before a normalisation, its own makes steps
 TOLERANCE = 1e-9  # of a number, as a share of the larger of its tensor's largest and the model's largest weight
 LEVEL = 2 / 255  # one of 256 levels, on the scale of -1 to 1
@@ -156,7 +156,7 @@ class Bench:
         return self.narrow(name, 32) if self.is_cpu else self.recipe(name)
 
     def narrow(self, name, batch):
-        """Return a recipe with narrow networks, small pictures and another size of batches."""
+        """Return a recipe with narrow networks, small images and another size of batches."""
         return self.recipe(name, **small.small(name), **{"train.batch_size": batch})
 
     def store(self, recipe):
@@ -433,7 +433,7 @@ def same(one, other):
 
 @torch.no_grad()
 def made_by(own, store_of):
-    """Return 16 pictures, or 16 answers on a scale of -1 to 1, of a trained model."""
+    """Return 16 images, or 16 answers on a scale of -1 to 1, of a trained model."""
     if not own.answers:
         return own.sample(range(16))
     batch = next(iter(stream(own.recipe, store_of(own.recipe), CPU).epoch(1)))
@@ -486,7 +486,7 @@ def digits(folder):
 
 @functools.cache
 def side(name):
-    """Return the pixels on a side of a recipe's pictures; 0 of a table."""
+    """Return the pixels on a side of a recipe's images; 0 of a table."""
     recipe = engine.open_recipe(name)
     return 0 if recipe.model["name"] in ("dense", "lstm") else recipe.data.height
 
@@ -514,7 +514,7 @@ def report(bench, rows, seconds):
         f"  allowed. Adam's epsilon is {EPSILON:.0e}, so that rounding alone makes no steps.",
         "* kill, resume: killed by SIGKILL and resumed; equal if weights, optimizers and the log are those of a run",
         "  that nobody disturbed.",
-        "* sampling: the largest difference of a picture, or of an answer, from the CPU's, in levels of 256; 1 is",
+        "* sampling: the largest difference of an image, or of an answer, from the CPU's, in levels of 256; 1 is",
         "  allowed.",
         "* images/s: of training, eager, in float32.",
         *(f"* {note}" for note in bench.notes),

@@ -1,7 +1,7 @@
 """`nox -s ranking`: which metric ranks generators as a better judge does, on 64x64 eggs.
 
-Many small DCGANs of different settings are trained, and pictures of each are kept at several moments. Every metric
-that a run can afford scores them against the run's own training pictures. What they are compared with is a judge that
+Many small DCGANs of different settings are trained, and images of each are kept at several moments. Every metric
+that a run can afford scores them against the run's own training images. What they are compared with is a judge that
 no run can afford: the Fréchet distance to 4,000 eggs that nobody has trained on, on the features of a network that
 learned the eggs' variety, place, size and angle from 12,000 others with the truth known.
 """
@@ -34,10 +34,10 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOMENTS = (0, 100, 250, 500, 1000)  # training steps at which pictures are kept
+MOMENTS = (0, 100, 250, 500, 1000)  # training steps at which images are kept
 CONFIGURATIONS = 20
 FAKES = 500
-REFERENCES = (60, 240)  # training pictures that the metrics may see
+REFERENCES = (60, 240)  # training images that the metrics may see
 GOLD_IMAGES, GOLD_STEPS = 12_000, 1500
 NETWORKS = {
     "model.name": "dcgan",
@@ -62,7 +62,7 @@ def configurations() -> list[dict[str, object]]:
 
 
 def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
-    """Train every configuration and keep its pictures; what is there already is not made again."""
+    """Train every configuration and keep its images; what is there already is not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, changes in enumerate(configurations()):
         path = folder / f"{number:02d}.npz"
@@ -159,7 +159,7 @@ def gold_features() -> Callable[[Tensor], Tensor]:
 
 
 def scores(folder: Path, data_dir: Path) -> dict[str, list[float]]:
-    """Score every set of pictures by every metric; lower is better in all of them."""
+    """Score every set of images by every metric; lower is better in all of them."""
     recipe = engine.open_recipe("dcgan28", {**NETWORKS, **DATA})
     store = prepare(recipe.data, data_dir)
     judge = gold_features()
@@ -248,7 +248,7 @@ def report(table: dict[str, list[float]]) -> None:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the pictures are kept; what is there is not made again")
+    parser.add_argument("folder", type=Path, help="where the images are kept; what is there is not made again")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)

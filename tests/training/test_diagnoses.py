@@ -65,7 +65,7 @@ def test_a_run_that_fails_is_told_of_its_failure(code, tmp_path, data_dir):
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_run_that_learns_is_told_nothing_and_copies_no_picture(name, tmp_path, data_dir):
+def test_a_run_that_learns_is_told_nothing_and_copies_no_image(name, tmp_path, data_dir):
     news, run = train(tmp_path / "run", data_dir, name, HEALTHY[name])
     assert news == []
     assert [entry["metrics/copying"] for entry in run.entries() if "metrics/copying" in entry][-1] > -3
@@ -79,7 +79,7 @@ def test_a_wasserstein_run_diverges_too(tmp_path, data_dir):
     assert "diverged" in {diagnosis.code for diagnosis in news}
 
 
-def test_on_twenty_pictures_the_discriminator_overfits_and_the_generator_copies(tmp_path, data_dir):
+def test_on_twenty_images_the_discriminator_overfits_and_the_generator_copies(tmp_path, data_dir):
     from sklearn.datasets import load_digits
 
     folder = tmp_path / "twenty"

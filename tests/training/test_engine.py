@@ -154,7 +154,7 @@ def test_the_metric_is_measured_in_the_first_the_last_and_every_nth_epoch(tmp_pa
     assert [entry["epoch"] for entry in run.entries() if "metrics/fd" in entry] == [1, 3, 6, 8]
 
 
-def test_every_epoch_leaves_a_grid_of_sixteen_pictures(tmp_path, data_dir):
+def test_every_epoch_leaves_a_grid_of_sixteen_images(tmp_path, data_dir):
     run = run_in(tmp_path / "run", recipe_of())
     train(recipe_of(), run, data_dir)
     assert names(run.samples) == {f"epoch-{epoch:04d}.png" for epoch in (1, 2, 3)}
@@ -562,11 +562,9 @@ def test_the_metric_of_a_search_decides_which_checkpoint_is_the_best(metric, tmp
     assert checkpoints.load(run.checkpoints / "best.pt")["metric"] == {metric: best}
 
 
-def test_one_picture_is_no_pictures(tmp_path):
+def test_one_image_is_no_images(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")
     recipe = engine.open_recipe("gan14", {"data.source": str(tmp_path / "one"), "data.classes": None})
     told = setup.describe_split(recipe, prepare(recipe.data, tmp_path / "data"))
-    assert told.startswith(
-        "learning from 1 picture; none are held out, so that copying cannot be told; with fewer than"
-    )
+    assert told.startswith("learning from 1 image; none are held out, so that copying cannot be told; with fewer than")

@@ -113,7 +113,7 @@ def test_a_run_killed_or_stopped_inside_of_an_epoch_and_resumed_ends_bit_for_bit
 
 
 @each
-def test_its_run_keeps_a_picture_an_epoch_and_animates_them(name, trained, tmp_path):
+def test_its_run_keeps_a_image_an_epoch_and_animates_them(name, trained, tmp_path):
     run = trained(name)
     assert sorted(path.name for path in run.samples.iterdir()) == [f"epoch-{epoch:04d}.png" for epoch in (1, 2)]
     target = tmp_path / "training.gif"
@@ -164,7 +164,7 @@ def test_it_is_searched(name, tmp_path, data_dir):
     assert engine.open_recipe(str(tmp_path / "study" / "best.yaml")).model["name"] == recipe.model["name"]
 
 
-def test_the_mean_of_a_generators_weights_makes_the_pictures_and_is_not_what_moves(data_dir, tmp_path):
+def test_the_mean_of_a_generators_weights_makes_the_images_and_is_not_what_moves(data_dir, tmp_path):
     recipe = steps_of(quick("gan14", **{"train.ema": 0.9}), data_dir)
     run = Run.create(dump(recipe), name="gan14", out=tmp_path / "run")
     train(recipe, run, data_dir)

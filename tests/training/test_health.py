@@ -54,7 +54,7 @@ def run(players, pictures):
     return replace(HEALTHY, **dict(zip(PLAYERS + PICTURES, players + pictures, strict=True)))
 
 
-# Measured on 14x14 digits after 300 steps with 400 generated pictures; scores are such that r_v is the measured one.
+# Measured on 14x14 digits after 300 steps with 400 generated images; scores are such that r_v is the measured one.
 NO_PLAYERS = (None,) * 6
 OVERPOWERED = run((1.00, 0.000, 1.1, 9.0, 9.0, -9.0), (0.76, 13_300.0, 6, 24.0, 1.00, 0.0, 336.0))
 SATURATING = run((1.00, 0.000, 0.0005, 9.0, 9.0, -9.0), (0.68, 97.0, 823, 24.0, 1.00, 0.0, 713.0))
@@ -194,14 +194,14 @@ def test_a_better_fd_starts_the_time_again_in_which_it_must_not_fall(code):
     assert epochs([*row, better, *row], code) == ([2 * first - 1], [])
 
 
-def test_pictures_that_are_few_stay_so_though_fd_falls():
+def test_images_that_are_few_stay_so_though_fd_falls():
     falling = [replace(ONE_LATENT, fd=67.0 - epoch) for epoch in range(40)]
 
     assert epochs(falling, "mode-collapse") == ([], [])
     assert epochs([*[ONE_LATENT] * 6, *falling], "mode-collapse") == ([6], [])
 
 
-def test_few_pictures_are_a_collapse_while_fd_still_falls_once_it_is_a_fifth_of_the_first():
+def test_few_images_are_a_collapse_while_fd_still_falls_once_it_is_a_fifth_of_the_first():
     fallen = [replace(ONE_LATENT, fd=600.0 - 100 * epoch) for epoch in range(5)]  # 600 to 200
     fallen += [replace(ONE_LATENT, fd=value) for value in (121.0, 120.5, 119.0, 100.0, 90.0)]
 
@@ -282,7 +282,7 @@ def test_a_sure_discriminator_is_normal_in_the_first_100_steps():
     assert [each.code for each in late] == ["d-overpowers", "g-grad-vanished"]
 
 
-def test_flat_pictures_are_normal_in_the_first_100_steps_and_pixels_at_a_limit_are_not():
+def test_flat_images_are_normal_in_the_first_100_steps_and_pixels_at_a_limit_are_not():
     flat = replace(HEALTHY, contrast=0.0)
     limit = replace(flat, saturated=1.0, real_saturated=0.0)
 
@@ -465,24 +465,24 @@ MESSAGES = {
         "(--set train.discriminator.lr=5e-5)"
     ),
     "d-overfit": (
-        "D scores training pictures 2.00, held-out ones -1.81, generated ones -1.00 (r_v 1.27) at 3 measurements in a "
-        "row; get more pictures, give the discriminator dropout, or stop early and take the best checkpoint"
+        "D scores training images 2.00, held-out ones -1.81, generated ones -1.00 (r_v 1.27) at 3 measurements in a "
+        "row; get more images, give the discriminator dropout, or stop early and take the best checkpoint"
     ),
     "d-too-weak": (
         "D accuracy 0.39, fd 33 (1 is real) and not falling at 10 measurements in a row; lower the generator's rate "
         "(--set train.generator.lr=5e-5) or take dropout from the discriminator"
     ),
     "mode-collapse": (
-        "about 8 distinct pictures (9,975 pairs alike) at 2 measurements in a row; lower the generator's rate "
+        "about 8 distinct images (9,975 pairs alike) at 2 measurements in a row; lower the generator's rate "
         "(--set train.generator.lr=5e-5), or raise model.latent_dim or loss.r1"
     ),
     "memorised": (
-        "C_T -24.5, 1-NN accuracy of generated pictures 0.51, 100% as good as copies at 2 measurements in a row; get "
-        "more pictures, or train for fewer epochs; fd is no guide here, it rewards copies"
+        "C_T -24.5, 1-NN accuracy of generated images 0.51, 100% as good as copies at 2 measurements in a row; get "
+        "more images, or train for fewer epochs; fd is no guide here, it rewards copies"
     ),
     "unchanged": (
-        "translated pictures differ by 0.010 of 2 from their sources at 2 measurements in a row; "
-        "lower what holds pictures to their sources (--set model.cycle=5 --set model.identity=0), or train on"
+        "translated images differ by 0.010 of 2 from their sources at 2 measurements in a row; "
+        "lower what holds images to their sources (--set model.cycle=5 --set model.identity=0), or train on"
     ),
     "no-progress": (
         "fd 13.7, and the best not lower by more than 0.05 at 20 measurements in a row; stop here and take the best "
@@ -517,19 +517,19 @@ def test_a_message_says_what_was_measured_and_what_to_do(code):
             "diverged: generated pixels vary 0.01 times as much as real ones at 2 epochs in a row; lower both "
             "rates (train.generator.lr train.discriminator.lr);",
         ),
-        ({"lost_classes": ("3", "7")}, "mode-collapse: hardly any picture of 3, 7 at 2"),
+        ({"lost_classes": ("3", "7")}, "mode-collapse: hardly any image of 3, 7 at 2"),
         (
             {"lost_classes": tuple(map(str, range(100, 140)))},
-            f"mode-collapse: hardly any picture of {', '.join(map(str, range(100, 120)))} and 20 more at 2",
+            f"mode-collapse: hardly any image of {', '.join(map(str, range(100, 120)))} and 20 more at 2",
         ),
         (
             {"lost_classes": ("Egg",), "support": 12.0, "collisions": 6650},
-            "mode-collapse: about 12 distinct pictures (6,650 pairs alike) and hardly any picture of Egg at 2",
+            "mode-collapse: about 12 distinct images (6,650 pairs alike) and hardly any image of Egg at 2",
         ),
         ({"copying": -4.0, "nearest_fake": None, "copied": 0.3}, "memorised: C_T -4.0, 30% as good as copies at 2"),
         (
             {"copying": -4.0, "nearest_fake": 0.2, "copied": None},
-            "memorised: C_T -4.0, 1-NN accuracy of generated pictures 0.20 at 2",
+            "memorised: C_T -4.0, 1-NN accuracy of generated images 0.20 at 2",
         ),
     ],
 )
@@ -559,7 +559,7 @@ def test_a_loss_without_a_zero_of_its_own_has_to_be_larger_to_be_a_divergence():
     assert diagnosed(-1.1e6, drifting=True)
 
 
-def test_pictures_all_at_the_limits_have_diverged_where_real_ones_are_half_black_too():
+def test_images_all_at_the_limits_have_diverged_where_real_ones_are_half_black_too():
     def diagnosed(saturated, real_saturated):
         seen = replace(HEALTHY, saturated=saturated, real_saturated=real_saturated)
         return "diverged" in {each.code for each in told([seen] * 2)[-1]}
@@ -652,6 +652,6 @@ def test_health_needs_nothing_but_python():
     ("change", "real_change", "expected"),
     [(0.039, None, True), (0.041, None, False), (0.01, 0.3, True), (0.01, 0.07, False), (None, None, False)],
 )
-def test_pictures_that_are_given_back_are_told_unless_nothing_was_to_change(change, real_change, expected):
+def test_images_that_are_given_back_are_told_unless_nothing_was_to_change(change, real_change, expected):
     observation = replace(HEALTHY, change=change, real_change=real_change)
     assert ("unchanged" in codes([observation] * 3)) == expected

@@ -31,7 +31,7 @@ def test_a_generator_comes_nearer_to_real_digits_and_the_best_of_it_is_what_is_s
     assert reports[-1].best == min(distances)
     assert all(0 < report.scores[key] < 1 for report in reports for key in ("scores/real", "scores/fake"))
 
-    # What `sample` gives is what was measured, and different seeds are different pictures.
+    # What `sample` gives is what was measured, and different seeds are different images.
     trained = load(run.path, device="cpu")
     evaluate = setup.evaluator_of(recipe, prepare(recipe.data, data_dir), data_dir)
     again = evaluate(trained.images).metrics

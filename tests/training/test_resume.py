@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(stopped, strai
     damage(stopped.checkpoints / "last.pt")
     train(recipe_of("gan14"), stopped, data_dir)
     last = stopped.checkpoints / "last.pt"
-    assert logged[0].startswith("learning from 183 pictures")
+    assert logged[0].startswith("learning from 183 images")
     assert logged[1].startswith(f"{last}: is damaged")
     assert logged[1].endswith("; going on from previous.pt")
     assert logged[2] == "going on after epoch 1"

@@ -33,7 +33,7 @@ def terminal(monkeypatch):
 
 
 def drawn(board):
-    """The picture as it is on the screen at this moment."""
+    """The image as it is on the screen at this moment."""
     console = Console(width=140, file=io.StringIO())
     console.print(board._image())
     return console.file.getvalue()
@@ -59,7 +59,7 @@ def ended(trials, key, *results):
     trials.ended(key, died=False)
 
 
-def test_the_picture_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir, tmp_path):
+def test_the_image_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir, tmp_path):
     study = made(tmp_path / "s", tune__trials=5, tune__pruner="none")
     board, trials = begun(study, data_dir, slots=2)
     for key in "ab":
@@ -198,7 +198,7 @@ def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp
     assert re.search(r"trial 1 +━+ +[1-3]/4 +fd ", text)
     assert re.search(r"1 finished, 1 running of 3.*lowest fd", text, re.DOTALL)
     assert re.search(r"so far, about \d+s left; lowest fd \d\.\d+ \(trial \d, one seed\)", text)
-    assert "trial 0 finished" not in text, "no line an event where there is a picture"
+    assert "trial 0 finished" not in text, "no line an event where there is an image"
     assert re.search(r"^ +\d  \d\.\d+ +4/4 ", capsys.readouterr().out, re.MULTILINE)
 
 

@@ -400,7 +400,7 @@ def test_only_what_may_still_be_needed_keeps_its_weights(real):
     assert kept == wanted
 
 
-def test_every_trial_keeps_a_picture_for_the_dashboard(real):
+def test_every_trial_keeps_a_image_for_the_dashboard(real):
     storage = real.search._storage
     for trial in real.trials():
         names = [

@@ -71,7 +71,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path
     return folder / "a", done
 
 
-def test_a_search_leaves_the_best_recipe_its_pictures_and_a_table(searched):
+def test_a_search_leaves_the_best_recipe_its_images_and_a_table(searched):
     study, done = searched
     assert {path.name for path in study.iterdir() if path.name[0] != "."} == {
         *("artifacts", "best.yaml", "best.png", "comparison.png", "recipe.yaml", "study.db", "study.json"),
@@ -302,7 +302,7 @@ def test_a_trial_that_diverges_fails_at_once_with_what_was_seen(data, tmp_path):
     assert engine.open_recipe(str(tmp_path / "a" / "best.yaml")).train.optimizer.lr == 2e-4
 
 
-def test_too_few_pictures_to_tell_settings_apart_are_refused_and_few_are_said_to_be_few(data, tmp_path):
+def test_too_few_images_to_tell_settings_apart_are_refused_and_few_are_said_to_be_few(data, tmp_path):
     for name, count in (("ten", 10), ("thirty", 30)):
         (tmp_path / name).mkdir()
         for index in range(count):
@@ -311,13 +311,13 @@ def test_too_few_pictures_to_tell_settings_apart_are_refused_and_few_are_said_to
     done = gantool("tune", "gan14", *TINY, *small, folder=tmp_path)
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1] == (
-        f"error: {tmp_path / 'ten'}: has 10 pictures, too few to tell settings apart; give it 16 or more, or use "
+        f"error: {tmp_path / 'ten'}: has 10 images, too few to tell settings apart; give it 16 or more, or use "
         "gantool train"
     )
     small[1], small[5] = "data.source=thirty", "b"
     done = gantool("tune", "gan14", *TINY, *small, *INLINE, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "learning from 18 pictures; 12 more are held out; with fewer than 60 pictures fd ranks" in done.stderr
+    assert "learning from 18 images; 12 more are held out; with fewer than 60 images fd ranks" in done.stderr
 
 
 def made(path: Path, recipe) -> Study:

@@ -400,7 +400,7 @@ def test_no_trial_is_taken_over_of_another_version_or_after_the_data_changed(dat
         file = old.folder(number) / "environment.json"
         file.write_text(file.read_text(encoding="utf-8").replace('"torch": "', '"torch": "1'), encoding="utf-8")
     assert trained(OTHER_RATES, data_dir, trials=1).taken == 0
-    pictures = inside / "pictures"
+    pictures = inside / "images"
     pictures.mkdir()
     for index in range(24):
         Image.new("L", (8, 8), 10 * index).save(pictures / f"{index}.png")

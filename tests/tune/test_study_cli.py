@@ -296,7 +296,7 @@ def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winne
         assert gantool(*command, "--set", f"tune.seed={ord(name)}", "--out", name)[0] == 0
     winner = Study(inside / "a").winner().number
     folder = Path("a") / "trials" / f"{winner:04d}"
-    assert gantool("sample", "a") == (0, f"{folder / 'sample-0-15.png'}: 16 pictures of epoch 1\n", "")
+    assert gantool("sample", "a") == (0, f"{folder / 'sample-0-15.png'}: 16 images of epoch 1\n", "")
     assert gantool("animate", "a")[1] == f"{folder / 'training.gif'}: 1 frame\n"
     assert gantool("score", "a", "--metrics", "fd", "--images", 64)[1].startswith(f"{folder}\n")
     code, out, err = gantool("compare", "a", "b", "--images", 64)

@@ -33,13 +33,13 @@ class Source:
         channels: 1 grey, 3 colour.
         size: pixels on a side of the originals.
         classes: names of the classes, in the order of their labels; of pairs, the source's and the target's.
-        images: gives the training pictures of some classes; its folder is the data directory. Those of a pair come
+        images: gives the training images of some classes; its folder is the data directory. Those of a pair come
             one after the other and have the same name.
         needs: the files, below the data directory, without which `images` cannot run.
         version: changes when what `images` gives does.
         remotes: what to download, each with the folder below the data directory that it belongs to.
-        kind: what a batch of it is: labelled pictures, pairs, or pictures of two kinds without pairs.
-        rendered: whether a program drew the pictures.
+        kind: what a batch of it is: labelled images, pairs, or images of two kinds without pairs.
+        rendered: whether a program drew the images.
     """
 
     name: str
@@ -191,7 +191,7 @@ SOURCES: dict[str, Source] = {
     for source in (
         Source(
             "eggs",
-            f"rendered food pictures, not photographs: {rendered.COUNT} of each class; comes with gantool",
+            f"rendered food images, not photographs: {rendered.COUNT} of each class; comes with gantool",
             3,
             64,
             rendered.CLASSES,
@@ -264,7 +264,7 @@ SOURCES: dict[str, Source] = {
         _mnist_like(
             "fashion_mnist",
             "FashionMNIST",
-            "60,000 pictures of clothes; 30 MB",
+            "60,000 images of clothes; 30 MB",
             "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot",
             (
                 "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",

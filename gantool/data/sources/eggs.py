@@ -17,7 +17,7 @@ from gantool.errors import DataError, unknown
 
 CLASSES: tuple[str, ...] = ("Egg", "Tomato", "Lemon", "Onion", "Carrot")
 VERSION: int = 1  # raise when any pixel changes: stores are keyed by it
-COUNT: int = 300  # pictures of each class that make up the dataset
+COUNT: int = 300  # images of each class that make up the dataset
 
 Array = NDArray[Any]  # float32 unless said; python's floats, not numpy's, are mixed in so that it stays so
 Rng = np.random.Generator
@@ -27,7 +27,7 @@ LINE = 0.12  # change of a colour, 0 to 1, over two pixels that a drawing shows 
 
 
 class Factors(NamedTuple):
-    """Ground truth of a picture; lengths are fractions of its side, x to the right, y downwards."""
+    """Ground truth of an image; lengths are fractions of its side, x to the right, y downwards."""
 
     kind: str  # variety of the food, such as `brown` for an egg
     x: float  # middle of the body's axis, 0 to 1
@@ -38,7 +38,7 @@ class Factors(NamedTuple):
     angle: float  # radians by which the axis is turned from upright, clockwise
     speckled: bool  # whether an egg has dark speckles
     background: str  # the table: `wood`, `linen` or `slate`
-    light_angle: float  # direction in the picture towards the lamp, radians from x to y
+    light_angle: float  # direction in the image towards the lamp, radians from x to y
     light_height: float  # radians of the lamp above the table
 
 
@@ -47,9 +47,9 @@ class _Body(NamedTuple):
 
     u: Array  # across the axis, 1 is half of the width
     v: Array  # along the axis, -1 is the upper end, 1 the lower
-    squared: Array  # radius**2 of the body at `v`, in fractions of the picture
+    squared: Array  # radius**2 of the body at `v`, in fractions of the image
     lean: Array  # half of how fast `squared` grows along the axis
-    inside: Array  # distance to the outline, positive inside, in fractions of the picture
+    inside: Array  # distance to the outline, positive inside, in fractions of the image
     true: Factors
 
     def turn(self) -> Array:
@@ -286,7 +286,7 @@ _FORMS = {  # kinds, size, aspect, asymmetry, angle, drop, gloss, profile, skin,
 
 
 def _draw(name: str, index: int, kind: str | None = None) -> tuple[Factors, Rng]:
-    """The factors of a picture, and the generator that its texture continues with."""
+    """The factors of an image, and the generator that its texture continues with."""
     if name not in CLASSES:
         raise DataError(unknown("class", name, CLASSES))
     form, rng = _FORMS[name], np.random.default_rng([VERSION, CLASSES.index(name), index])
@@ -307,12 +307,12 @@ def _draw(name: str, index: int, kind: str | None = None) -> tuple[Factors, Rng]
 
 
 def factors(name: str, index: int, kind: str | None = None) -> Factors:
-    """Ground truth of picture `index` (from 0) of the class `name`, one of CLASSES; `kind` as in `render`."""
+    """Ground truth of image `index` (from 0) of the class `name`, one of CLASSES; `kind` as in `render`."""
     return _draw(name, index, kind)[0]
 
 
 def _body(profile: Callable[[Array], Array], true: Factors, side: int, right: float, down: float) -> _Body:
-    """The body on a plane of side x side pixels, moved by fractions of the picture."""
+    """The body on a plane of side x side pixels, moved by fractions of the image."""
     half, places = true.size * true.aspect, _places(side)
     east, south = places - (true.x + right), (places - (true.y + down))[:, None]
     across = east * cos(true.angle) + south * sin(true.angle)
@@ -331,15 +331,15 @@ def _body(profile: Callable[[Array], Array], true: Factors, side: int, right: fl
 
 
 def render(name: str, index: int, size: int = 64, kind: str | None = None) -> NDArray[np.uint8]:
-    """Picture `index` (from 0) of the class `name`, one of CLASSES: [size, size, 3], RGB, 0 to 255.
+    """Image `index` (from 0) of the class `name`, one of CLASSES: [size, size, 3], RGB, 0 to 255.
 
-    The same `name` and `index` are the same picture at every `size`, but for the grain of its sensor.
+    The same `name` and `index` are the same image at every `size`, but for the grain of its sensor.
 
     Args:
         name: the class.
-        index: number of the picture.
+        index: number of the image.
         size: pixels on a side.
-        kind: variety to draw instead of the picture's own, such as `blue`. Place, shape, table and light stay what
+        kind: variety to draw instead of the image's own, such as `blue`. Place, shape, table and light stay what
             they are, so that one index in two kinds is one scene with two eggs: what a translation of it should give.
 
     Raises:
@@ -388,7 +388,7 @@ def render(name: str, index: int, size: int = 64, kind: str | None = None) -> ND
 def edges(name: str, index: int, size: int = 64, kind: str | None = None) -> NDArray[np.uint8]:
     """A drawing of what `render` gives for the same arguments: [size, size], black lines on white.
 
-    The outline of the body comes from its geometry. The other lines are where the colour of the picture changes most:
+    The outline of the body comes from its geometry. The other lines are where the colour of the image changes most:
     it is smoothed, and a pixel is drawn where its gradient is large and larger than beside it, across the line.
     Speckles, the shaded side and the gaps between boards make such lines; grain, weave and soft shadows hardly any.
     """
@@ -401,7 +401,7 @@ def edges(name: str, index: int, size: int = 64, kind: str | None = None) -> NDA
 
 
 def _lines(image: NDArray[np.uint8]) -> Array:
-    """Where the colours of a picture change most, 0 to 1: [H, W]."""
+    """Where the colours of an image change most, 0 to 1: [H, W]."""
     height, width = image.shape[:2]
     padded = np.pad(image.astype(np.float32) / 255, ((3, 3), (3, 3), (0, 0)), "edge")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""One's own pictures: a folder of images whose subfolders are classes, or an archive of such a folder."""
+"""One's own images: a folder of images whose subfolders are classes, or an archive of such a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SPLITS = {"train", "valid", "val", "validation", "test"}
 class Folder:
     """A folder of images.
 
-    Each subfolder that holds pictures, at any depth, is a class; a folder without such subfolders is one class of its
+    Each subfolder that holds images, at any depth, is a class; a folder without such subfolders is one class of its
     own name. A lone wrapping folder, as archives have it, is looked through.
 
     Args:
@@ -45,7 +45,7 @@ class Folder:
         return tuple(self.files)
 
     def images(self, classes: Sequence[str]) -> Iterator[SourceImage]:
-        """Return the files of these classes, in a fixed order; whether they are pictures is not looked at."""
+        """Return the files of these classes, in a fixed order; whether they are images is not looked at."""
         for name in classes:
             for file in self.files[name]:
                 yield SourceImage(str(file.relative_to(self.path)), name, file)

@@ -1,4 +1,4 @@
-"""A picture on the way from its source to the store, and the two that stand side by side in one file."""
+"""An image on the way from its source to the store, and the two that stand side by side in one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gantool.data import decode
 
 
 class SourceImage(NamedTuple):
-    """A picture as its source has it.
+    """An image as its source has it.
 
     Args:
         name: for messages.
@@ -26,7 +26,7 @@ class SourceImage(NamedTuple):
     content: NDArray[np.uint8] | Path
 
 
-SIDES = ("A", "B")  # what the left and the right half of a side-by-side picture are called
+SIDES = ("A", "B")  # what the left and the right half of a side-by-side image are called
 
 
 def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[SourceImage]:

@@ -1,4 +1,4 @@
-"""One's own pairs: pictures in two folders that have the same names, or two pictures side by side in each file."""
+"""One's own pairs: images in two folders that have the same names, or two images side by side in each file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_NAMED = 3  # files that the refusal of a folder names
 
 
 class Pairs:
-    """A folder of pairs of pictures.
+    """A folder of pairs of images.
 
     Of a folder with subfolders two are the classes, and two files are a pair when their paths in there are the same but
-    for the ending. Case counts. The files of any other folder are two pictures side by side each, the left one of the
+    for the ending. Case counts. The files of any other folder are two images side by side each, the left one of the
     class `A` and the right one of `B`. A lone wrapping folder is looked through.
 
     Args:
@@ -32,7 +32,7 @@ class Pairs:
         names: of the pairs, sorted.
         files: of each class, in the order of `names`; side by side, both classes have the same.
         problems: file or pair, and what is wrong with it. What has no partner, no name of its own, no readable header
-            or no two equal halves is left out; two pictures of unequal sizes are not, since each is resized anyway.
+            or no two equal halves is left out; two images of unequal sizes are not, since each is resized anyway.
 
     Raises:
         DataError: as `Folder`; or the classes are not two that are there, or no pair is left.
@@ -45,12 +45,12 @@ class Pairs:
         if self._translation_metrics:
             (files,) = found.values()
             pairs = self._halves(files)
-            advice = "a file has to be two pictures side by side, or there have to be two folders with the same names"
+            advice = "a file has to be two images side by side, or there have to be two folders with the same names"
             self.classes = _two(self.path, SIDES, classes) if pairs else SIDES
         else:
             self.classes = _two(self.path, tuple(found), classes)
             pairs = self._partners({name: found[name] for name in self.classes})
-            advice = f"a picture in {self.classes[0]} and its partner in {self.classes[1]} have to have the same name"
+            advice = f"an image in {self.classes[0]} and its partner in {self.classes[1]} have to have the same name"
         if not pairs:
             named = ", ".join(f"{name} ({reason})" for name, reason in self.problems[:MAX_NAMED])
             more = f" and {len(self.problems) - MAX_NAMED} more" if len(self.problems) > MAX_NAMED else ""
@@ -61,9 +61,9 @@ class Pairs:
         }
 
     def images(self, classes: Sequence[str]) -> Iterator[SourceImage]:
-        """Return each pair's pictures, one after the other, in the order of `classes`; halves are decoded as they come.
+        """Return each pair's images, one after the other, in the order of `classes`; halves are decoded as they come.
 
-        Files whose header is good may still be damaged: who decodes them has to leave out both pictures of a name.
+        Files whose header is good may still be damaged: who decodes them has to leave out both images of a name.
         """
         for index, name in enumerate(self.names):
             if self._translation_metrics:
@@ -86,7 +86,7 @@ class Pairs:
                 continue
             height, width = size
             if width <= height:
-                self._tell(file, f"{width}x{height}, but two pictures side by side are wider than high")
+                self._tell(file, f"{width}x{height}, but two images side by side are wider than high")
             elif width % 2:
                 self._tell(file, f"{width} pixels wide, which is odd, so that its halves differ")
             else:

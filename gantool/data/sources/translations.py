@@ -1,4 +1,4 @@
-"""What `SOURCES` has to turn one picture into another: pairs, and two kinds of pictures without pairs."""
+"""What `SOURCES` has to turn one image into another: pairs, and two kinds of images without pairs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _photos(source: str) -> Any:
 
 
 def _crops(pixels: NDArray[np.uint8], stride: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Return every square of SIDE whose corner is a multiple of `stride` away from the picture's, with its place."""
+    """Return every square of SIDE whose corner is a multiple of `stride` away from the image's, with its place."""
     height, width = pixels.shape[:2]
     for row in range(0, height - SIDE + 1, stride):
         for column in range(0, width - SIDE + 1, stride):
@@ -87,7 +87,7 @@ def _crops(pixels: NDArray[np.uint8], stride: int) -> Iterator[tuple[str, NDArra
 
 
 def fetched_pairs(name: str, folder: str) -> ImageReader:
-    """Return what reads the training pairs of a set whose files are two pictures side by side.
+    """Return what reads the training pairs of a set whose files are two images side by side.
 
     Args:
         name: of the source, for messages.
@@ -102,7 +102,7 @@ def fetched_pairs(name: str, folder: str) -> ImageReader:
 
 
 def fetched_kinds(name: str, folder: str) -> ImageReader:
-    """Return what reads the training pictures of a set of two kinds, A in `trainA` and B in `trainB`; as above."""
+    """Return what reads the training images of a set of two kinds, A in `trainA` and B in `trainB`; as above."""
 
     def images(root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
         for kind in classes:
@@ -115,5 +115,5 @@ def fetched_kinds(name: str, folder: str) -> ImageReader:
 def _files(folder: Path, name: str) -> list[Path]:
     found = sorted(file for file in folder.glob("*") if not file.name.startswith("."))
     if not found:
-        raise DataError(f"{folder}: no pictures in it; delete {folder.parents[1]} and run: gantool data fetch {name}")
+        raise DataError(f"{folder}: no images in it; delete {folder.parents[1]} and run: gantool data fetch {name}")
     return found
