@@ -18,6 +18,8 @@ Anything else that is raised is a bug of gantool and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
 from collections.abc import Iterable
 
 MAX_LISTED = 20  # names that a message lists, at the most
@@ -87,3 +89,17 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
         return f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?"
     shown = ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
     return f"unknown {kind} {name!r}; " + (f"known: {shown}" if names else "there is none")
+
+
+def command_line(*words: object) -> str:
+    """Return a gantool command as it can be pasted into a shell.
+
+    >>> command_line("sample", "runs/my eggs", "--seeds", "0-3")
+    "gantool sample 'runs/my eggs' --seeds 0-3"
+    """
+    texts = ["gantool", *map(str, words)]
+    if os.name != "nt":
+        return shlex.join(texts)
+    import subprocess
+
+    return subprocess.list2cmdline(texts)

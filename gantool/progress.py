@@ -64,12 +64,12 @@ class TrainingProgress:
         self.task = self.progress.add_task("starting", total=epochs, left="")
 
     def __enter__(self) -> Self:
-        if terminal.err.is_terminal:
+        if terminal.is_live():
             self.progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if terminal.err.is_terminal:  # else it would print an empty line
+        if terminal.is_live():  # else it would print an empty line
             self.progress.stop()
 
     def update(self, report: Report) -> None:
@@ -89,7 +89,7 @@ class TrainingProgress:
         time_left = "" if math.isnan(left) else f"{duration(left)} left"
         self.progress.update(self.task, completed=done, left=time_left, description=escape(self._live(report)))
         every = max(1, self.epochs // (KEPT_ROWS if terminal.err.is_terminal else KEPT_LINES))
-        if report.finished and (report.epoch % every == 0 or report.epoch == self.epochs):
+        if not terminal.quiet and report.finished and (report.epoch % every == 0 or report.epoch == self.epochs):
             if terminal.err.is_terminal:
                 self._row(report)
             else:
@@ -105,7 +105,7 @@ class TrainingProgress:
                 state = "at the end too" if code in self.active else "over"
                 rows.append((code, state, message.removesuffix(f"; gantool explain {code}")))
             terminal.out.print(table("diagnoses", ("code", "state", "what was seen, and what to try"), rows))
-            hint("gantool explain CODE")
+            hint("explain", next(iter(self.seen)))
 
     def _live(self, report: Report) -> str:
         """Return as many of the numbers as have room behind the time left."""
@@ -225,12 +225,12 @@ class Downloads:
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        if terminal.err.is_terminal:
+        if terminal.is_live():
             self.progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if terminal.err.is_terminal:  # else it would print an empty line
+        if terminal.is_live():  # else it would print an empty line
             self.progress.stop()
 
     def __call__(self, name: str, done: int, total: int | None) -> None:

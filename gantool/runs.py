@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from gantool.errors import RunError
+from gantool.errors import RunError, command_line
 from gantool.files import disk, exclusive_lock, is_directory, is_file, write
 
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
@@ -143,13 +143,13 @@ def _winner(study: Path) -> Path:
         raise RunError(f"{study / STUDY}: is damaged; restore a copy, or name one of its trials") from None
     if not place:
         state = "of an older version" if is_file(study / "best.yaml") else "in which no trial has finished yet"
-        raise RunError(f"{study}: is a study {state}; go on with: gantool tune {study}")
+        raise RunError(f"{study}: is a study {state}; continue with: {command_line('tune', study)}")
     if not is_file(study / place / "recipe.yaml"):
         raise RunError(f"{study / place}: is missing, but the study stands for it; name another one of its trials")
     return study / place
 
 
-def make_directory(out: Path | None, name: str, advice: str = ", or go on with --resume") -> Path:
+def make_directory(out: Path | None, name: str, advice: str = ", or resume with --resume") -> Path:
     """Make the directory of a new run or study: `out`, or `runs/<name>-<NNN>` with the next free number."""
     try:
         if out is not None:
@@ -192,6 +192,17 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     known = f"; here are: {', '.join(names[-8:])}{more}" if names else f"; make one with: {first}"
     raise RunError(f"{place}: no {kind} of this name and no directory with a {inside}{known}")
+
+
+def data_root(given: Path | None, remembered: Path | None = None) -> Path:
+    """Return the data directory: the given one, else the one that a run remembers, else one in the user's cache."""
+    if given is not None:
+        return given.expanduser().absolute()
+    if remembered is not None:
+        return remembered
+    from platformdirs import user_cache_path
+
+    return user_cache_path("gantool", appauthor=False)
 
 
 def environment() -> dict[str, Any]:

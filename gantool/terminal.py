@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gantool.errors import command_line
+
 if TYPE_CHECKING:
     from gantool.data.tables import Table as Examples
     from gantool.inference.compare import Row
@@ -32,6 +34,12 @@ PIPED_COLUMNS = 240  # columns of what is not shown on a terminal
 
 out = _Console(highlight=False, soft_wrap=True, emoji=False)
 err = _Console(highlight=False, soft_wrap=True, stderr=True, emoji=False)
+quiet = False  # whether only results, warnings and errors are printed (`-q`)
+
+
+def is_live() -> bool:
+    """Return whether live lines are shown: on a terminal, unless `-q` was given."""
+    return err.is_terminal and not quiet
 
 
 def error(message: str) -> None:
@@ -50,9 +58,10 @@ def result(sentence: str) -> None:
     out.print(escape(sentence))
 
 
-def hint(command: str) -> None:
-    """Name the command that comes next."""
-    out.print(f"  [cyan]{escape(command)}[/]")
+def hint(*words: object) -> None:
+    """Print a gantool command that may come next, given as its words."""
+    if not quiet:
+        out.print(f"  [cyan]{escape(command_line(*words))}[/]")
 
 
 def wide(rows: Table) -> None:
@@ -111,20 +120,24 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def score(found: Score, meanings: Mapping[str, str], few: int) -> None:
-    """Draw the table of `gantool score`.
+def score(found: Score, verdict: str, meanings: Mapping[str, str], few: int, *, details: bool) -> None:
+    """Print the verdict and the table of `gantool score`.
 
     Args:
-        found: what was measured.
+        found: the result.
+        verdict: a sentence that stands before the table.
         meanings: of each metric, in a few words.
-        few: real images below which `fd` is no measure of quality.
+        few: number of real images below which `fd` is no measure of quality.
+        details: whether to print the identity of the extractors and the seed.
     """
+    if verdict:
+        result(verdict)
     rows = []
     for row in found.values:
         best = "" if row.perfect is None else number(row.perfect)
         rows.append((row.name, _measured(row.name, row.value, row.deviation), best, meanings.get(row.name, "")))
     against = f" against {found.about['against']}" if "against" in found.about else ""
-    out.print(table(f"{found.what}{against}", ("metric", "value", "real on real", "what it says"), rows))
+    out.print(table(f"{found.what}{against}", ("metric", "value", "real images get", "meaning"), rows))
     about = found.about
     if "fake" not in about:
         out.print(escape(asked(about)))
@@ -132,16 +145,18 @@ def score(found: Score, meanings: Mapping[str, str], few: int) -> None:
     out.print(
         escape(
             f"{about['fake']:,} generated against {about['real']:,} real images of {about['size']}, "
-            f"{about['held_out']:,} more held out, seed {about['seed']}, features {' '.join(about['extractors'])}"
+            f"{about['held_out']:,} more held out"
         )
     )
+    if details:
+        out.print(escape(f"seed {about['seed']}; extractors {', '.join(about['extractors'])}"))
     if any(row.name == "fd" for row in found.values):
         if about["floor_deviation"] is not None:
-            out.print("± is one standard deviation over other draws of the images; differences below two are noise")
+            out.print("± is a standard deviation over other draws of images; differences of less than two are noise")
         if about["real"] + about["held_out"] < few:
-            out.print(f"with fewer than {few} real images fd ranks generators, and is no measure of quality")
+            out.print(f"with fewer than {few} real images, fd ranks generators but does not measure quality")
     if found.missing:
-        out.print(f"not measured, for want of classes or images: {', '.join(found.missing)}")
+        out.print(f"not measured, because classes or images are too few: {', '.join(found.missing)}")
 
 
 def asked(about: Mapping[str, Any]) -> str:
@@ -158,8 +173,9 @@ def _measured(name: str, value: float, deviation: float | None = None) -> str:
     return f"{value:+.1f}" if name == "copying" else spread(value, deviation)
 
 
-def comparison(rows: Sequence[Row]) -> None:
-    """Draw the table of `gantool compare`, the best run first."""
+def comparison(rows: Sequence[Row], verdict: str) -> None:
+    """Print the verdict and the table of `gantool compare`, the best run first."""
+    result(verdict)
     lines = []
     for row in rows:
         values = row.values
@@ -178,12 +194,14 @@ def comparison(rows: Sequence[Row]) -> None:
     heads = ("run", "model", "epoch", "fd", "coverage", "1-NN", "C_T", "support")
     out.print(table("", heads, lines))
     counts = sorted({row.fakes for row in rows})
-    out.print(f"of {' and '.join(f'{count:,}' for count in counts)} generated images each; fd 1 is what real ones get")
+    out.print(
+        f"{' and '.join(f'{count:,}' for count in counts)} generated images of each run; real images get an fd of 1"
+    )
     for row in rows:
         if row.diagnoses:
             out.print(escape(f"{row.name} ended with: {', '.join(row.diagnoses)}"))
     if not all(row.same for row in rows):
-        out.print("* measured against other images, or in another way, than the run named first: not comparable")
+        out.print("* measured on other images, or in another way, than the run named first; not comparable")
 
 
 def examples(found: Examples) -> None:
@@ -209,15 +227,6 @@ def predictions(rows: Sequence[tuple[str, str, float, str]]) -> None:
             line.append(right + (" (wrong)" if right and right != answer else ""))
         lines.append(line)
     out.print(table("", heads, lines))
-
-
-def copying(values: Mapping[str, float]) -> None:
-    """Return whether generated images are copies, as a sentence."""
-    if "copying" in values:
-        whole = "nearer to training images than" if values["copying"] < -3 else "no nearer to training images than"
-        out.print(f"C_T {values['copying']:+.1f}: on the whole, generated images are {whole} unseen real ones")
-    share = f"{100 * values['copied']:.0f} %"
-    out.print(f"{share} of them are nearer to one than all but 1 % of training images are to each other")
 
 
 def shape(size: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, show what it gives. Heavy imports wait inside of the commands."""
+"""The command line: parse, call one function, print its result. Commands import heavy packages when they run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from gantool.cli import data, runs, tuning
+from gantool.cli import data, generating, measuring, studies, training, tuning
+from gantool.cli.commands import ClickException, Command, Group, usage_error
+from gantool.cli.stand_ins import use_stand_ins
 from gantool.errors import GantoolError
 
 app = typer.Typer(
     name="gantool",
+    cls=Group,
     help="Train, search, sample and understand generative adversarial networks.",
     no_args_is_help=True,
     add_completion=False,
@@ -24,66 +27,75 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.data_app, name="data")
-app.add_typer(tuning.study_app, name="study")
+app.add_typer(studies.study_app, name="study")
 for command in (  # in the order of the help
-    runs.train,
+    training.train,
     tuning.tune,
-    runs.sample,
-    runs.animate,
-    runs.score,
-    runs.compare,
-    runs.nearest,
-    runs.explain,
-    runs.shapes,
+    generating.sample,
+    generating.animate,
+    measuring.score,
+    measuring.compare,
+    measuring.nearest,
+    training.explain,
+    training.shapes,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 class _LogHandler(logging.Handler):
     """Prints what the package logs; rich is loaded with the first line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the message of a record."""
+        """Print the message of a record; with `-q` only warnings."""
         from gantool import terminal
 
-        terminal.status(record.getMessage())
+        if record.levelno >= logging.WARNING or not terminal.quiet:
+            terminal.status(record.getMessage())
 
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
     """Print what gantool logs while the block runs."""
     logger, handler = logging.getLogger("gantool"), _LogHandler()
-    level = logger.level
+    before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(level)
+        logger.setLevel(before)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 when all went well, else with the code of what did not (see `errors`)."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that lacks a letter shows `?` for it
-            stream.reconfigure(errors="replace")
+    """Run the command line and exit with 0, or with the exit code of the error (see `errors`)."""
+    use_stand_ins(sys.stdout, sys.stderr)
     try:
         try:
-            app(arguments)
+            code = app(arguments, prog_name="gantool", standalone_mode=False)
         finally:
             if sys.stdout:  # None where it was closed before the start
                 sys.stdout.flush()
     except GantoolError as error:
-        from gantool import terminal
-
-        terminal.error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        _fail(str(error), error.exit_code)
+    except ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error)
+            sys.exit(2)
+        _fail(usage_error(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe has had enough
+    except BrokenPipeError:  # the reader of a pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    from gantool import terminal
+
+    terminal.error(message)
+    sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,62 +7,75 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gantool.cli.options import Changes, DataDir, Overwrite, SourceImage, check_overwrite, data_root
-from gantool.errors import RecipeError
+from gantool.cli.commands import Command, Group
+from gantool.cli.options import AsJson, Changes, DataDir, OutputFile, Overwrite, check_overwrite
+from gantool.errors import RecipeError, command_line
+from gantool.runs import data_root
 
 if TYPE_CHECKING:
     from gantool.batches import Batch
 
-data_app = typer.Typer(help="Fetch, list and look at datasets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(cls=Group, help="Fetch, list and look at datasets.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@data_app.command()
+@data_app.command(cls=Command)
 def fetch(
     what: Annotated[
-        str, typer.Argument(help="A source, a recipe, the https address of a zip or tar of images, or inception.")
+        str,
+        typer.Argument(
+            metavar="WHAT", help="A dataset, a recipe, the https address of a zip or tar of images, or inception."
+        ),
     ],
     name: Annotated[
-        str | None, typer.Option("--name", help="What data.source will call the images of an address.")
+        str | None, typer.Option("--name", metavar="NAME", help="The name that data.source will use for an address.")
     ] = None,
+    as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Fetch a dataset, and say how to use it."""
+    """Download a dataset, and print how to use it."""
     from gantool import terminal
     from gantool.data.prepare import fetch as get
     from gantool.progress import Downloads
 
     with Downloads() as progress:
         source = get(_source_of(what), name, data_root(data_dir), progress=progress)
-    if source == "inception":
-        terminal.result("the weights of Inception are here; use them with: gantool score RUN --metrics fid")
+    if as_json:
+        terminal.as_json({"source": source, "data_dir": str(data_root(data_dir))})
+    elif source == "inception":
+        terminal.result(f"inception is downloaded; use it with: {command_line('score', '--metrics', 'fid')}")
     else:
-        terminal.result(f"{source} is here; use it with: --set data.source={source}")
+        terminal.result(f"{source} is downloaded; use it with: --set data.source={source}")
 
 
-@data_app.command("list")
-def list_sources(data_dir: DataDir = None) -> None:
-    """List the datasets that are on this machine and those that can be fetched."""
+@data_app.command("list", cls=Command)
+def list_sources(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List the datasets that are on this machine and those that can be downloaded."""
     from gantool import terminal
     from gantool.data.prepare import available
 
     root = data_root(data_dir)
+    if as_json:
+        terminal.as_json([{"name": name, "here": here, "summary": summary} for name, here, summary in available(root)])
+        return
     rows = [(name, "here" if here else "", summary) for name, here, summary in available(root)]
-    terminal.out.print(terminal.table("", ("source", "", "what it is"), rows))
+    terminal.out.print(terminal.table("", ("name", "", "contents"), rows))
     terminal.out.print(f"data directory: {root}")
 
 
-@data_app.command("show")
+@data_app.command("show", cls=Command)
 def show_source(
-    source: Annotated[str, typer.Argument(help="A source, a recipe, or a path to a folder or an archive.")],
-    output: SourceImage = None,
+    source: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A dataset, a recipe, or the path of a folder or an archive.")
+    ],
+    output: OutputFile = None,
     changes: Changes = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw a labelled contact sheet of a dataset, or print rows of a table.
+    """Draw a contact sheet of a dataset, or print rows of a table.
 
-    --set data.size, data.classes and data.folder choose.
-    Name a recipe to see its data as its model does, such as pairs.
+    --set data.size, data.classes and data.folder select images. A recipe shows its data as its model sees them, for
+    example as pairs.
     """
     from gantool import terminal
     from gantool.batches import Paired, TableBatch
@@ -100,7 +113,7 @@ def show_source(
 
 
 def _kind(what: str) -> type[Batch]:
-    """Return what a source holds, or what the model of a recipe learns from."""
+    """Return the type of batch of a source, or of the model of a recipe."""
     from gantool.batches import Labeled, TableBatch
     from gantool.data.sources.catalog import SOURCES
     from gantool.data.sources.tables import TABLES
@@ -123,7 +136,7 @@ def _source_of(what: str) -> str:
 
 
 def _data_block(what: str) -> dict[str, Any] | None:
-    """Return the data block of what may be a recipe's name or path."""
+    """Return the data block of a recipe's name or path; None for anything else."""
     from gantool.data.sources.catalog import SOURCES
     from gantool.data.sources.tables import TABLES
     from gantool.recipe.load import shipped

@@ -17,44 +17,55 @@ from gantool.errors import GantoolError
 if TYPE_CHECKING:
     from gantool.runs import Run
 
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the bare name of a shipped one.")
-]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a shipped one.")]
 RunName = Annotated[
-    str | None,
-    typer.Argument(metavar="[RUN]", help="A run's directory or name; the newest one when left out."),
+    str | None, typer.Argument(metavar="RUN", help="Directory or name of a run. Default: the newest one.")
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, dotted; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe. Can be repeated."),
 ]
 Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="The new directory; runs/<recipe>-<NNN> without it."),
+    Path | None, typer.Option("--out", metavar="DIR", help="The new directory. Default: runs/<recipe>-<NNN>.")
 ]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="DIR", envvar="GANTOOL_DATA", help="Where fetched and decoded data live."),
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar="GANTOOL_DATA",
+        help="Directory of downloaded and decoded data. A run remembers its own.",
+    ),
 ]
-ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Images of this class only.")]
-Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="WHICH", help="best, last, or a kept epoch's number.")]
-SourceImage = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write.")]
+ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Only images of this class.")]
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", metavar="WHICH", help="best, last, or the number of an epoch.")
+]
+OutputFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="The file to write.")]
 Images = Annotated[
     int | None,
     typer.Option(
-        "--images", min=16, max=50_000, metavar="N", help="Generated images, in place of the recipe's evaluate_images."
+        "--images",
+        min=16,
+        max=50_000,
+        metavar="N",
+        help="Number of generated images, 16 to 50,000. Default: the recipe's evaluate_images.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is already there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @contextlib.contextmanager
-def stopping(begun: Callable[[], bool]) -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM in the given list, so that a loop can end well; a second one ends at once.
+def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM in the yielded list, so that a loop can save; a second one exits at once.
 
-    So does the first, as long as there is nothing to lose because the work has not `begun`.
+    The first one exits at once too if the work has not `begun`, because nothing can be lost. Otherwise it prints a
+    message that says what is being saved.
     """
+    from gantool import terminal
+
     caught: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -63,6 +74,8 @@ def stopping(begun: Callable[[], bool]) -> Iterator[list[int]]:
             raise SystemExit(128 + number)
         for kind, old in before.items():
             signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else old)
+        with contextlib.suppress(OSError):  # a closed terminal must not keep the work from being saved
+            terminal.status(message)
 
     kinds = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
     before: dict[signal.Signals, Any] = {kind: signal.signal(kind, handle) for kind in kinds}
@@ -74,22 +87,10 @@ def stopping(begun: Callable[[], bool]) -> Iterator[list[int]]:
 
 
 def find_run(name: str | None) -> Run:
-    """Open the run of this name or path; the newest one for None."""
+    """Return the run of this name or path, or the newest one for None."""
     from gantool.runs import Run
 
     return Run.open(name)
-
-
-def data_root(given: Path | None, *runs: Run) -> Path:
-    """Return the directory of data: the given one, else one that a run remembers, else one in the user's cache."""
-    if given is not None:
-        return given.expanduser().absolute()
-    for run in runs:
-        if remembered := run.data_dir:
-            return remembered
-    from platformdirs import user_cache_path
-
-    return user_cache_path("gantool", appauthor=False)
 
 
 def read_seeds(text: str) -> list[int]:
@@ -107,12 +108,7 @@ def read_seeds(text: str) -> list[int]:
     return numbers
 
 
-def typed(path: Path | str) -> str:
-    """Write a path as it is typed into a shell."""
-    return f'"{path}"' if " " in str(path) else str(path)
-
-
 def check_overwrite(path: Path, overwrite: bool) -> None:
-    """Raise where a file is already there that is not to be written over."""
+    """Raise an error if a file exists that must not be replaced."""
     if path.is_file() and not overwrite:
-        raise GantoolError(f"{path}: is already there; name another file, or add --overwrite")
+        raise GantoolError(f"{path}: already exists; name another file, or add --overwrite")

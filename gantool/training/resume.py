@@ -1,4 +1,4 @@
-"""Where a training starts: in a new run, or in one that goes on."""
+"""Start or resume a training: the recipe and the directory of the run."""
 
 from __future__ import annotations
 
@@ -23,21 +23,27 @@ FREE = {
 }  # when resuming
 
 
-def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, resume: bool) -> tuple[Recipe, Run]:
-    """Return the recipe and the run, new or old, that training starts or goes on with.
+def begin(
+    name: str | None,
+    changes: Mapping[str, Any],
+    *,
+    out: Path | None,
+    resume: bool,
+) -> tuple[Recipe, Run]:
+    """Return the recipe and the run, new or old, of a training that starts or resumes.
 
     Args:
-        name: of a recipe; with `resume` also of a run, and the newest run where it is None.
-        changes: of the recipe, by dotted key.
-        out: the run's directory; without it `runs/<recipe>-<NNN>`.
-        resume: go on with a run at `out`, of this name, or the newest of this recipe; a new one where there is none.
+        name: name or path of a recipe. With `resume` also of a run; None is the newest run.
+        changes: changes of the recipe, by dotted key.
+        out: directory of the run; without it `runs/<recipe>-<NNN>`.
+        resume: resume the run at `out`, of this name, or the newest run of this recipe. If there is none, start one.
 
     Raises:
-        RunError: there is nothing to start or to go on with, or the run was started with something else.
+        RunError: nothing can be started or resumed, or the run was started with other settings.
     """
     run = _old_run(name, out) if resume else None
     if name is None and run is None:
-        raise RunError("train: name a recipe, such as: gantool train gan14; or go on with --resume")
+        raise RunError("train: name a recipe, such as: gantool train gan14; or resume the newest run with --resume")
     is_run = run is not None and (name is None or run.path in (Path(name), Path("runs") / name))
     recipe = None if is_run else open_recipe(name or "", changes)
     if run is not None:
@@ -47,15 +53,15 @@ def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, res
 
 
 def resumed(run: Run, given: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that a run goes on with: its own, with changes of what may change on the way.
+    """Return the recipe with which a run resumes: its own, with changes of keys that may change.
 
     Args:
         run: the run.
-        given: the whole recipe that the person named, if any; it must be the run's.
-        changes: dotted changes of the run's own recipe.
+        given: the recipe that the user named, if any; it must be the run's.
+        changes: changes of the run's own recipe, by dotted key.
 
     Raises:
-        RunError: something else would change, which would make it another run.
+        RunError: another key would change.
     """
     own = open_recipe(str(run.path / "recipe.yaml"))
     wanted = given or change(own, changes)
@@ -72,7 +78,7 @@ def resumed(run: Run, given: Recipe | None, changes: Mapping[str, Any]) -> Recip
 
 
 def _old_run(name: str | None, out: Path | None) -> Run | None:
-    """Return the run to go on with: at `out`, of this name, or the newest of this recipe; None where there is none."""
+    """Return the run to resume: at `out`, of this name, or the newest of this recipe; None if there is none."""
     if out is not None:
         return Run(out) if (out / "recipe.yaml").is_file() else None
     if name is None:

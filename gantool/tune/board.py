@@ -122,7 +122,7 @@ class Board:
             f"study {study.shown}: {done} of {total} trials done{again}" if done or taken else f"study {study.shown}"
         )
         self._event("begin", study=str(study.shown), done=done, trials=total, interrupted=taken)
-        if trials and self._terminal and not self.as_json:
+        if trials and terminal.is_live() and not self.as_json:
             self.live.start()
 
     def _read(self, study: Study) -> None:

@@ -6,10 +6,9 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from optuna.trial import TrialState
 
@@ -18,6 +17,7 @@ from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.files import exclusive_lock
 from gantool.recipe.blocks import Recipe
+from gantool.runs import data_root
 from gantool.terminal import several
 from gantool.training import setup
 from gantool.training.setup import TrainingSetup
@@ -29,7 +29,7 @@ from gantool.tune.inline import Objective
 from gantool.tune.plan import Plan, epoch_seconds
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
-from gantool.tune.study import Study, earlier_study, find_study
+from gantool.tune.study import Study, earlier_study, find_study, settings_of
 from gantool.tune.trial import run_trial
 from gantool.tune.trials import TrialEnvironment, Trials
 
@@ -43,20 +43,29 @@ class SearchBackend:
     """How a search runs.
 
     Args:
-        engine: `ray`, or `inline` for one trial after the other in this process.
-        address: of the Ray cluster; see `connect.connected`.
-        device: see `devices.choose`.
-        verbose: let Ray say what it likes.
-        minutes: that it may take in all; its trials, seeds and epochs are then planned into them.
+        engine: `ray`, or `inline` for one trial at a time in this process. Empty: as the study remembers, or `ray`.
+        address: of the Ray cluster; see `connect.connected`. Empty: as the study remembers, or `local`.
+        device: see `devices.choose`. Empty: as the study remembers, or `auto`.
+        verbose: whether to show the messages of Ray.
+        minutes: time limit of the whole search. Trials, seeds and epochs are planned so that they fit.
         source: directory of another study, whose best values a new study tries first.
     """
 
-    engine: Literal["ray", "inline"] = "ray"
-    address: str = "local"
-    device: str = "auto"
+    engine: str = ""
+    address: str = ""
+    device: str = ""
     verbose: bool = False
     minutes: float | None = None
     source: Path | None = None
+
+    def resolved(self, remembered: Mapping[str, str]) -> SearchBackend:
+        """Return it with the settings that a study remembers, or the defaults, in place of empty ones."""
+        return replace(
+            self,
+            engine=self.engine or remembered.get("engine", "ray"),
+            address=self.address or remembered.get("address", "local"),
+            device=self.device or remembered.get("device", "auto"),
+        )
 
 
 def search(
@@ -64,7 +73,7 @@ def search(
     *,
     out: Path | None,
     fresh: bool,
-    data_dir: Path,
+    data_dir: Path | None,
     board: Board,
     stopped: list[int],
     way: SearchBackend = SearchBackend(),
@@ -76,7 +85,7 @@ def search(
         recipe: with a `tune` block.
         out: directory of the study; without it the newest study of this recipe goes on, or a new one begins.
         fresh: begin anew.
-        data_dir: where fetched and decoded data are.
+        data_dir: the data directory; None is what the study remembers, or the default.
         board: shows how the search stands.
         stopped: the search ends well as soon as this list is not empty.
         way: how it runs.
@@ -87,7 +96,7 @@ def search(
     """
     space = Space(recipe)
     assert recipe.tune is not None
-    _check(way)
+    _check(way.resolved({}))
     sampler(recipe.tune, 0)  # says what is not installed, before there is a directory
     other = Study(way.source) if way.source else None
     if other is None and not out and not fresh:
@@ -95,7 +104,10 @@ def search(
     path, old = find_study(out, recipe, fresh=fresh)
     with _taken_back(path, new=not old), exclusive_lock(path / "lock"):
         study = Study.resume(path, recipe) if old else Study.create(path, recipe)
-        trials = None
+        trials, data_dir = None, data_root(data_dir, study.data_dir)
+        way = way.resolved(settings_of(path))
+        _check(way)
+        study.remember(data_dir=str(data_dir), engine=way.engine, address=way.address, device=way.device)
         if old and study.is_done() and way.minutes is None:
             board.begin(study)
         else:

@@ -38,6 +38,7 @@ from gantool.tune.verdict import Verdict
 logger = logging.getLogger(__name__)
 
 DATABASE = "study.db"
+SETTINGS = "settings"  # in study.json: what a search was started with, besides its recipe
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 CONSTRAINTS = "constraints"  # Optuna's name of what makes a trial infeasible
 FIRST_POINTS = "first_points"  # attribute of Optuna's study: what is tried after the recipe's own values
@@ -437,11 +438,24 @@ class Study:
 
     def point_to(self, folder: Path) -> bool:
         """Write down which training a study stands for, and return whether it is another one than before."""
-        file, place = self.path / STUDY, folder.relative_to(self.path).as_posix()
-        held = json.loads(file.read_text(encoding="utf-8"))
-        if held.get("run") == place:
+        return self._note("run", folder.relative_to(self.path).as_posix())
+
+    def remember(self, **settings: str) -> None:
+        """Write down the settings of a search that are not in its recipe, so that it resumes with them."""
+        self._note(SETTINGS, settings)
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The data directory that the search was started with, if it is known and still exists."""
+        path = Path(settings_of(self.path).get("data_dir", ""))
+        return path if path.is_absolute() and path.is_dir() else None
+
+    def _note(self, key: str, value: Any) -> bool:
+        file = self.path / STUDY
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before.get(key) == value:
             return False
-        write(file, json.dumps({**held, "run": place}) + "\n")
+        write(file, json.dumps({**before, key: value}) + "\n")
         return True
 
     def ask(self, **attributes: Any) -> optuna.Trial:
@@ -525,6 +539,15 @@ class Study:
             f"{self.path / DATABASE}: not a study, or damaged; it is left as it is: restore a copy, or search in a new "
             "directory"
         )
+
+
+def settings_of(path: Path) -> dict[str, str]:
+    """Return the settings that a study remembers: `data_dir`, `engine`, `address`, `device`; older ones have none."""
+    try:
+        known = json.loads((path / STUDY).read_text(encoding="utf-8")).get(SETTINGS, {})
+        return {key: value for key, value in known.items() if isinstance(value, str)}
+    except (OSError, ValueError, AttributeError):  # `Study` says that the file is damaged
+        return {}
 
 
 def finish_epochs(recipe: Recipe) -> int:

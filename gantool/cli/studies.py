@@ -1,0 +1,232 @@
+"""The commands that look into a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gantool.cli.commands import Command, Group
+from gantool.cli.options import AsJson, Changes, DataDir, Device, Out, Overwrite, check_overwrite
+from gantool.cli.training import follow
+from gantool.errors import GantoolError, RunError, command_line
+from gantool.runs import data_root
+
+if TYPE_CHECKING:
+    from gantool.tune.study import Study
+
+study_app = typer.Typer(
+    cls=Group, help="Look into a search, and train what it found.", no_args_is_help=True, rich_markup_mode=None
+)
+
+StudyName = Annotated[
+    str | None, typer.Argument(metavar="STUDY", help="Directory or name of a study. Default: the newest one.")
+]
+
+
+def print_result(study: Study) -> None:
+    """Print the verdict, and what would decide if it is open."""
+    from gantool import terminal
+    from gantool.report import insight
+    from gantool.report.findings import findings
+    from gantool.tune import results
+
+    terminal.result(results.sentence(study))
+    edge = insight.at_an_edge(findings(study))
+    if edge:
+        terminal.result(edge)
+    advice = results.advice(study)
+    if advice.startswith("--"):
+        option, value, effect = advice.split(" ", 2)
+        terminal.result(f"this {effect}:")
+        terminal.hint("tune", study.shown, option, value)
+    elif advice:
+        terminal.result(advice)
+
+
+@study_app.command(cls=Command)
+def status(
+    study: StudyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the state of a search, during or after it."""
+    from gantool import terminal
+    from gantool.files import is_locked
+    from gantool.tune import results
+    from gantool.tune.board import Board
+
+    found = open_study(study)
+    if as_json:
+        terminal.as_json(results.summary(found))
+        return
+    board = Board(found.recipe)
+    board.begin(found)
+    board.finish(interrupted=False, over="")
+    if not is_locked(found.path / "lock") and not found.is_done():
+        labels = found.unended()
+        what = f"interrupted: trial {', '.join(labels)}" if labels else "not finished"
+        terminal.result(f"{what}; to resume:")
+        terminal.hint("tune", found.shown)
+    if found.winner():
+        print_result(found)
+
+
+@study_app.command(cls=Command)
+def report(
+    study: StudyName = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="The folder of index.html.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain what a search found, and write a page with charts and all trials."""
+    from gantool import terminal
+    from gantool.report import insight
+    from gantool.report.findings import findings
+    from gantool.report.page import write_page
+
+    opened = open_study(study)
+    if not opened.spent():
+        raise RunError(f"{opened.shown}: no trial has ended yet; wait for the first one")
+    found = findings(opened)
+    weights = insight.importances(found.trials)
+    sentences = insight.sentences(found, weights)
+    write_page(found, weights, sentences, (output or opened.path / "report") / "index.html")
+    page = (opened.shown / "report" if output is None else output) / "index.html"
+    if as_json:
+        terminal.as_json({"sentences": sentences, "page": str(page)})
+        return
+    for sentence in sentences:
+        terminal.result(sentence)
+    terminal.result(f"{page}: a page with all charts, for any browser")
+
+
+@study_app.command(cls=Command)
+def promote(
+    study: StudyName = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", metavar="NUMBER", min=0, help="Train this trial and not the winner.")
+    ] = None,
+    changes: Changes = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Train the winner for the recipe's full number of epochs, as a new run."""
+    from gantool.recipe import load as recipes
+    from gantool.recipe.load import parse_changes
+    from gantool.runs import Run
+    from gantool.training import engine
+    from gantool.tune import results
+
+    found = open_study(study)
+    winner = found.winner()
+    if trial is not None and trial >= len(found.trials()):
+        raise RunError(f"{found.shown}: has no trial {trial}; its {len(found.trials())} trials count from 0")
+    if winner is None and trial is None:
+        raise RunError(f"{found.shown}: no trial has finished yet; continue with: {command_line('tune', found.shown)}")
+    number = trial if trial is not None else (winner.number if winner else 0)
+    chosen = engine.change(results.recipe_of(found, number), parse_changes(changes or []))
+    root = data_root(data_dir, found.data_dir)
+    run = Run.create(recipes.dump(chosen), name=chosen.name, out=out)
+    follow(chosen, run, new=True, device=device, data_dir=root, as_json=as_json)
+
+
+@study_app.command(cls=Command)
+def export(
+    study: StudyName = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="FILE.csv or FILE.json: all trials. FILE.yaml: the best recipe."
+        ),
+    ] = Path("trials.csv"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write all trials as a table, or the best recipe."""
+    from gantool import terminal
+    from gantool.files import write
+    from gantool.recipe import load as recipes
+    from gantool.tune import results
+
+    found = open_study(study)
+    check_overwrite(output, overwrite)
+    if output.suffix == ".csv":
+        write(output, results.table(found))
+    elif output.suffix == ".json":
+        write(output, json.dumps(results.summary(found), indent=2, ensure_ascii=False) + "\n")
+    elif output.suffix in {".yaml", ".yml"}:
+        winner = found.winner()
+        if winner is None:
+            raise RunError(
+                f"{found.shown}: no trial has finished yet; continue with: {command_line('tune', found.shown)}"
+            )
+        write(output, recipes.dump(results.recipe_of(found, winner.number)))
+    else:
+        raise GantoolError(f"{output}: expected a name that ends in .csv, .json or .yaml")
+    terminal.result(
+        f"{output}: {'the best recipe' if output.suffix in {'.yaml', '.yml'} else 'all trials'} of {found.shown}"
+    )
+
+
+@study_app.command(cls=Command)
+def compare(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY STUDY...", help="Two or more studies.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare searches: the lowest metric over time, and the verdicts."""
+    from gantool import terminal
+    from gantool.tune import results
+
+    if len(studies) < 2:
+        raise RunError(f"study compare: {len(studies)} study given; name two or more")
+    rows = results.side_by_side_of([open_study(name) for name in studies])
+    if as_json:
+        terminal.as_json(rows)
+    else:
+        terminal.searches(rows)
+
+
+@study_app.command(cls=Command)
+def simulate(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Path or name of a recipe with the model of the table.")
+    ],
+    table: Annotated[Path, typer.Option("--table", metavar="FILE", help="Learning curves, made by nox -s gan-table.")],
+    changes: Changes = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=10, metavar="N", help="Number of searches to replay.")] = 200,
+    rival_trials: Annotated[
+        int | None,
+        typer.Option("--rival-trials", min=1, metavar="N", help="Also compare with a random search of N full trials."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay searches on a table of trainings, to compare samplers, pruners and budgets."""
+    from gantool import terminal
+    from gantool.recipe.load import parse_changes
+    from gantool.training.engine import open_recipe
+    from gantool.tune import simulate as simulation
+
+    chosen = open_recipe(recipe, parse_changes(changes or []))
+    known = simulation.Table.read(table, chosen)
+    found = simulation.summary(list(simulation.replays(chosen, known, repeats, rival_trials)))
+    found["table"] = simulation.about(known)
+    if as_json:
+        terminal.as_json(found)
+    else:
+        terminal.simulation(chosen, found)
+
+
+def open_study(name: str | None) -> Study:
+    """Return the study of this name or path, or the newest one for None."""
+    from gantool.files import is_file
+    from gantool.runs import STUDY, find_directory
+    from gantool.tune.study import Study
+
+    for path in (Path(name), Path("runs") / name) if name else ():
+        if is_file(path / "recipe.yaml") and not is_file(path / STUDY):
+            raise RunError(f"{path}: is a run, not a study; a search makes a study: gantool tune RECIPE")
+    return Study(find_directory(name, STUDY, "study", "gantool tune RECIPE"))

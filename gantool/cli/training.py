@@ -1,0 +1,181 @@
+"""The commands that train a recipe and explain its layers and its problems."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gantool.cli.options import AsJson, Changes, DataDir, Device, Out, RecipeName, stopping
+from gantool.errors import GantoolError, TrainingError, command_line
+from gantool.runs import data_root
+
+if TYPE_CHECKING:
+    from gantool.recipe.blocks import Recipe
+    from gantool.runs import Run
+    from gantool.training.report import Report
+
+logger = logging.getLogger(__name__)
+
+SAVING = "stopping: the run is being saved; Ctrl-C again exits at once"
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="Path or name of a recipe. With --resume also of a run."),
+    ] = None,
+    changes: Changes = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
+    as_json: AsJson = False,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Train a recipe. Ctrl-C saves the run and prints the command that resumes it."""
+    from gantool.recipe.load import parse_changes
+    from gantool.training.resume import begin
+
+    chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
+    root = data_root(data_dir, run.data_dir)
+    follow(chosen, run, new=not resume, device=device, data_dir=root, as_json=as_json)
+
+
+def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path, as_json: bool) -> None:
+    """Train in a run's directory until it is done or stopped, and print the result and the next commands.
+
+    Raises:
+        TrainingError: a loss is no longer finite, or the run ended as diverged. Its files are kept.
+    """
+    from gantool import terminal
+    from gantool.progress import TrainingProgress
+    from gantool.training.engine import train as training
+
+    logger.info(f"run {run.path}")
+    report = None
+    with (
+        _removed_on_failure(run, new=new),
+        stopping(lambda: report is not None, SAVING) as stopped,
+        TrainingProgress(chosen.train.epochs) as line,
+        contextlib.closing(training(chosen, run, data_dir=data_dir, device=device)) as reports,
+    ):
+        for report in reports:
+            line.update(report)
+            if stopped:
+                break
+    done = report is None or (report.finished and report.epoch == chosen.train.epochs)
+    if as_json:
+        terminal.as_json(_summary(chosen, run, done))
+    elif report is None:
+        terminal.result(f"{run.path} already has its {chosen.train.epochs} epochs; to train it longer:")
+        _print_longer(chosen, run)
+    elif done:
+        line.summary()
+        _print_result(chosen, run, report)
+    else:
+        terminal.result(f"stopped in epoch {report.epoch}; to resume:")
+        terminal.hint("train", run.path, "--resume")
+    if not done:
+        raise typer.Exit(128 + stopped[0])
+    if report is not None and "diverged" in report.diagnoses:
+        raise TrainingError(
+            f"{run.path}: the run ended diverged; start a new run with a lower train.optimizer.lr than "
+            f"{chosen.train.optimizer.lr:g} ({command_line('explain', 'diverged')})"
+        )
+    if report is not None and not as_json:
+        terminal.hint("sample", run.path)
+        terminal.hint("animate", run.path)
+
+
+def _print_result(chosen: Recipe, run: Run, report: Report) -> None:
+    """Print the best value, and how to train longer if the best checkpoint is among the last ones."""
+    from gantool import terminal
+
+    key = f"metrics/{chosen.metric}"
+    best = next((entry for entry in run.entries() if entry.get(key) == report.best), {})
+    accuracy = f" (accuracy {terminal.number(1 - report.best)})" if chosen.metric == "error" else ""
+    value = terminal.spread(report.best, best.get(f"{key}_deviation"))
+    epoch = f" in epoch {best['epoch']}" if best else ""
+    terminal.result(f"{run.path}: best {chosen.metric} {value}{accuracy}{epoch}, {terminal.duration(report.seconds)}")
+    if best and 3 * best["epoch"] > 2 * chosen.train.epochs and chosen.metric != "error":
+        terminal.result(f"{chosen.metric} still fell in the last third of the epochs; to train longer:")
+        _print_longer(chosen, run)
+
+
+def _print_longer(chosen: Recipe, run: Run) -> None:
+    from gantool import terminal
+
+    terminal.hint("train", run.path, "--resume", "--set", f"train.epochs={2 * chosen.train.epochs}")
+
+
+def _summary(chosen: Recipe, run: Run, done: bool) -> dict[str, Any]:
+    """Return the result of a training as plain values."""
+    entries = run.entries()
+    measured = [entry for entry in entries if math.isfinite(entry.get(f"metrics/{chosen.metric}", math.nan))]
+    best = min(measured, key=lambda entry: entry[f"metrics/{chosen.metric}"], default=None)
+    last = entries[-1] if entries else {}
+    return {
+        "run": str(run.path),
+        "finished": done,
+        "epoch": last.get("epoch", 0),
+        "seconds": last.get("seconds", 0.0),
+        "metric": chosen.metric,
+        "best": best and best[f"metrics/{chosen.metric}"],
+        "best_epoch": best and best["epoch"],
+        "diagnoses": last.get("diagnoses", []),
+    }
+
+
+@contextlib.contextmanager
+def _removed_on_failure(run: Run, *, new: bool) -> Iterator[None]:
+    """Remove the directory of a new run that fails before its first step, for example because its data are missing."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (GantoolError, KeyboardInterrupt, SystemExit):
+        if new and not run.entries() and not any(run.checkpoints.iterdir()):
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def explain(
+    code: Annotated[
+        str | None, typer.Argument(metavar="CODE", help="A diagnosis, such as mode-collapse. Default: list them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain a diagnosis of a failing run: what was seen, why it happens, and what to try."""
+    from gantool import terminal
+    from gantool.training import diagnoses
+
+    if code is None and as_json:
+        terminal.as_json(dict(diagnoses.SUMMARIES))
+    elif code is None:
+        terminal.out.print(terminal.table("", ("code", "meaning"), diagnoses.SUMMARIES.items()))
+    elif as_json:
+        terminal.as_json({"code": code, "text": diagnoses.explain(code)})
+    else:
+        terminal.result(diagnoses.explain(code))
+
+
+def shapes(recipe: RecipeName, changes: Changes = None, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Show the size of every layer and its arithmetic. Needs no data, no GPU and no memory for weights."""
+    from dataclasses import asdict
+
+    from gantool import terminal
+    from gantool.recipe.load import parse_changes
+    from gantool.training.engine import open_recipe
+    from gantool.training.engine import shapes as trace
+
+    layers = trace(open_recipe(recipe, parse_changes(changes or [])), data_root(data_dir))
+    if as_json:
+        terminal.as_json([asdict(layer) for layer in layers])
+    else:
+        terminal.layers(layers)
