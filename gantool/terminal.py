@@ -120,14 +120,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def score(found: Score, verdict: str, meanings: Mapping[str, str], few: int, *, details: bool) -> None:
+def score(found: Score, verdict: str, meanings: Mapping[str, str], *, details: bool) -> None:
     """Print the verdict and the table of `gantool score`.
 
     Args:
         found: the result.
         verdict: a sentence that stands before the table.
         meanings: of each metric, in a few words.
-        few: number of real images below which `fd` is no measure of quality.
         details: whether to print the identity of the extractors and the seed.
     """
     if verdict:
@@ -150,11 +149,8 @@ def score(found: Score, verdict: str, meanings: Mapping[str, str], few: int, *, 
     )
     if details:
         out.print(escape(f"seed {about['seed']}; extractors {', '.join(about['extractors'])}"))
-    if any(row.name == "fd" for row in found.values):
-        if about["floor_deviation"] is not None:
-            out.print("± is a standard deviation over other draws of images; differences of less than two are noise")
-        if about["real"] + about["held_out"] < few:
-            out.print(f"with fewer than {few} real images, fd ranks generators but does not measure quality")
+    if any(row.name == "fd" for row in found.values) and about["floor_deviation"] is not None:
+        out.print("± is a standard deviation over other draws of images; differences of less than two are noise")
     if found.missing:
         out.print(f"not measured, because classes or images are too few: {', '.join(found.missing)}")
 

@@ -192,9 +192,9 @@ def test_a_directory_that_holds_something_is_refused_and_stays(inside):
     (inside / "full" / "mine.txt").write_text("mine")
     (inside / "file").write_text("mine")
 
-    with pytest.raises(RunError, match=r"^full: already holds something; name a new directory with --out, or go on "):
+    with pytest.raises(RunError, match=r"^full: already holds something; name a new directory with --out, or resume "):
         Run.create("", name="a", out=Path("full"))
-    with pytest.raises(RunError, match=r"^file: is a file; name a new directory with --out, or go on with --resume$"):
+    with pytest.raises(RunError, match=r"^file: is a file; name a new directory with --out, or resume with --resume$"):
         Run.create("", name="a", out=Path("file"))
 
     assert names(inside / "full") == ["mine.txt"]

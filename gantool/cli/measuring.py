@@ -44,7 +44,6 @@ def score(
     """Measure how good the images of a run or of a folder are."""
     from gantool import terminal
     from gantool.inference import scoring, verdicts
-    from gantool.metrics.reference import MIN_IMAGES_TO_LEARN
 
     names = scoring.chosen(metrics)
     if what is not None and against is not None and _holds_images(what):
@@ -66,8 +65,7 @@ def score(
     if as_json:
         terminal.as_json({"verdict": verdict, **found.entry()})
     else:
-        meanings = scoring.METRICS | scoring.PARTS
-        terminal.score(found, verdict, meanings, MIN_IMAGES_TO_LEARN, details=details)
+        terminal.score(found, verdict, scoring.METRICS | scoring.PARTS, details=details)
 
 
 def _holds_images(place: str) -> bool:

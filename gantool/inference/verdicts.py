@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from gantool.metrics.reference import MIN_IMAGES_TO_LEARN
 from gantool.terminal import number
 from gantool.training.diagnoses import COPIED_SHARE, COPYING_C_T
 
@@ -32,6 +33,8 @@ def of_score(found: Score) -> str:
     parts = []
     if "fd" in values:
         level = next(words for limit, words in LEVELS if values["fd"] < limit)
+        if found.about["real"] + found.about["held_out"] < MIN_IMAGES_TO_LEARN:
+            level = "with so few images this ranks generators, but does not measure quality"
         parts.append(f"fd is {number(values['fd'])} times its floor: {level}")
     if "copying" in values:
         parts.append(_copies(values["copying"]))

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gantool import __version__, checkpoints
-from gantool.cli import main, options
+from gantool import __version__, checkpoints, runs
+from gantool.cli import main
+from gantool.cli.options import read_seeds
 from gantool.errors import GantoolError
 from gantool.runs import Run
 from PIL import Image
@@ -103,7 +104,7 @@ def test_every_command_has_help(gantool, command):
 
 
 def test_no_arguments_show_the_help(gantool):
-    assert "Commands:" in "".join(gantool()[1:])
+    assert "Train and look:" in "".join(gantool()[1:])
 
 
 def test_help_loads_no_heavy_library():
@@ -132,7 +133,7 @@ def test_a_wrong_usage_is_told(gantool, arguments):
     result, out, err = gantool(*arguments)
 
     assert (result, out) == (2, "")
-    assert "Usage: " in err
+    assert re.fullmatch(r"error: .+[;?] see: gantool .*--help\n", err)
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -168,7 +169,9 @@ def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
     assert result == 0
     run = Path("runs/x-001")
     assert re.fullmatch(
-        rf"{run}: best fd [\d.]+ ± [\d.]+, \d+s\n  gantool sample {run}\n  gantool animate {run}\n", out
+        rf"{run}: best fd [\d.]+ ± [\d.]+ in epoch \d, \d+s\n(fd still fell in the last third of the epochs; .+:\n"
+        rf"  gantool train {run} --resume --set train.epochs=4\n)?  gantool sample {run}\n  gantool animate {run}\n",
+        out,
     )
     lines = err.splitlines()
     assert lines[0] == f"run {run}"
@@ -204,7 +207,8 @@ def test_a_run_goes_on_for_more_epochs(gantool, trained, inside):
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert [entry["epoch"] for entry in Run(Path("run")).entries()] == [1, 2]
     result, out, _ = gantool("train", "run", "--resume")
-    assert (result, out) == (0, "run has all of its 2 epochs; more with: --set train.epochs=N\n")
+    longer = "gantool train run --resume --set train.epochs=4"
+    assert (result, out) == (0, f"run already has its 2 epochs; to train it longer:\n  {longer}\n")
 
 
 def test_commands_on_a_run_use_the_data_directory_that_it_was_trained_with(gantool, trained, data_dir, monkeypatch):
@@ -335,17 +339,17 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_checkpoints(gantoo
         ),
         (["dcgan28", *sets(), "--set", "model=dcgan"], 2, ""),
         (["dcgan28", "--set", "data.source=digits", "--set", "data.size=9"], 2, ""),
-        ([], 2, "train: name a recipe, such as: gantool train gan14; or go on with --resume"),
+        ([], 2, "train: name a recipe, such as: gantool train gan14; or resume the newest run with --resume"),
         (["--resume"], 2, "runs: no run here yet; make one with: gantool train RECIPE"),
         (
             ["gan14", *sets(), "--out", "file"],
             2,
-            "file: is a file; name a new directory with --out, or go on with --resume",
+            "file: is a file; name a new directory with --out, or resume with --resume",
         ),
         (
             ["gan14", *sets(), "--out", "full"],
             2,
-            "full: already holds something; name a new directory with --out, or go on with --resume",
+            "full: already holds something; name a new directory with --out, or resume with --resume",
         ),
         (["gan14", *sets(), "--device", "gpu"], 7, "--device gpu: not on this machine; here are: auto, cpu"),
         (["gan14", *sets(), "--device", "cuda:99"], 7, "--device cuda:99: not on this machine; here are: auto, cpu"),
@@ -463,11 +467,11 @@ def test_a_checkpoint_can_be_chosen(gantool, inside, trained):
         (["RUN", "--class", "../x"], 2, "--class ../x: unknown class '../x'; known: 0, 1, 2"),
         (["RUN", "--checkpoint", "frist"], 2, "--checkpoint frist: expected best, last or the number of an epoch"),
         (["RUN", "-o", "a.tga"], 2, "a.tga: unknown ending '.tga'; end it in "),
-        (["RUN", "-o", "old.png"], 2, "old.png: is already there; name another file, or add --overwrite"),
+        (["RUN", "-o", "old.png"], 2, "old.png: already exists; name another file, or add --overwrite"),
         (
             ["RUN", "-o", "old", "--seeds", "0-3"],
             2,
-            f"{Path('old/seed-000002.png')}: is already there; name another file, or add --overwrite",
+            f"{Path('old/seed-000002.png')}: already exists; name another file, or add --overwrite",
         ),
         ([], 2, "runs: no run here yet; make one with: gantool train RECIPE"),
         (
@@ -586,7 +590,7 @@ def test_an_animation_that_cannot_be_is_told(gantool, inside, trained):
     Path("old.gif").write_text("mine")
     Run.create((trained / "recipe.yaml").read_text(), name="x", out=Path("new"))
 
-    assert gantool("animate", trained, "-o", "old.gif")[2].startswith("error: old.gif: is already there; name another")
+    assert gantool("animate", trained, "-o", "old.gif")[2].startswith("error: old.gif: already exists; name another")
     assert "unknown ending '.avi'" in gantool("animate", trained, "-o", "a.avi")[2]
     assert gantool("animate", trained, "--walk", "--class", "x", "-o", "a.gif")[0] == 2
     result, _, err = gantool("animate", "new")
@@ -635,7 +639,7 @@ def test_a_contact_sheet_is_drawn(gantool, inside):
     assert (result, out) == (0, "sheet.png: 362 images in 2 classes\n")
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
     result, _, err = gantool("data", "show", "digits", *options)
-    assert (result, err) == (2, "error: sheet.png: is already there; name another file, or add --overwrite\n")
+    assert (result, err) == (2, "error: sheet.png: already exists; name another file, or add --overwrite\n")
     assert gantool("data", "show", "digits", *options, "--overwrite")[0] == 0
 
 
@@ -669,8 +673,14 @@ def test_data_that_cannot_be_are_told(gantool, inside, arguments, result, messag
     assert len(err.splitlines()) == 1
 
 
+READY = "digits is downloaded; use it with: --set data.source=digits\n"
+
+
 def test_a_source_that_is_here_is_fetched_at_once(gantool):
-    assert gantool("data", "fetch", "digits")[:2] == (0, "digits is here; use it with: --set data.source=digits\n")
+    assert gantool("data", "fetch", "digits")[:2] == (
+        0,
+        "digits is downloaded; use it with: --set data.source=digits\n",
+    )
 
 
 def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
@@ -678,7 +688,10 @@ def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
         "model: mlp\nloss: hinge\ndata: {source: digits, size: 8}\ntrain: {epochs: 1}\n", encoding="utf-8"
     )
 
-    assert gantool("data", "fetch", "mine.yaml")[:2] == (0, "digits is here; use it with: --set data.source=digits\n")
+    assert gantool("data", "fetch", "mine.yaml")[:2] == (
+        0,
+        "digits is downloaded; use it with: --set data.source=digits\n",
+    )
     assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 1,797 images in 10 classes\n")
 
 
@@ -714,18 +727,18 @@ def test_rows_of_a_table_are_printed_and_nothing_is_drawn(gantool, inside, what)
 
 
 def test_seeds_are_read_as_people_write_them():
-    assert options.read_seeds("7") == [7]
-    assert options.read_seeds("0-3") == [0, 1, 2, 3]
-    assert options.read_seeds(" 1, 5,9-11") == [1, 5, 9, 10, 11]
+    assert read_seeds("7") == [7]
+    assert read_seeds("0-3") == [0, 1, 2, 3]
+    assert read_seeds(" 1, 5,9-11") == [1, 5, 9, 10, 11]
     with pytest.raises(GantoolError, match="too many at once"):
-        options.read_seeds("0-100000")
+        read_seeds("0-100000")
 
 
 def test_the_data_directory_is_a_users_cache_by_default(monkeypatch):
     monkeypatch.delenv("GANTOOL_DATA")
 
-    assert options.data_root(None).name == "gantool"
-    assert options.data_root(Path("here")) == Path("here").absolute()
+    assert runs.data_root(None).name == "gantool"
+    assert runs.data_root(Path("here")) == Path("here").absolute()
 
 
 # --- streams ------------------------------------------------------------------------------------------------
@@ -797,7 +810,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(gantool, inside, kind, r
     assert training.returncode == result, err
     assert "Traceback" not in err
     first, hint = out.splitlines()
-    assert re.fullmatch(r"stopped in epoch \d+; go on with:", first)
+    assert re.fullmatch(r"stopped in epoch \d+; to resume:", first)
     assert not (run / "lock").exists()
     stopped = int(re.search(r"\d+", first)[0])
     assert checkpoints.load(run / "checkpoints" / "last.pt")["epoch"] in (stopped - 1, stopped)

@@ -210,7 +210,7 @@ def test_nothing_is_written_over_without_being_asked(tmp_path):
     (tmp_path / "b.png").write_text("mine")
     told = run_cli("sample", run.path, "--input", tmp_path / "a.png", "-o", tmp_path / "b.png")
     assert isinstance(told.exception, GantoolError)
-    assert "is already there; name another file, or add --overwrite" in str(told.exception)
+    assert "already exists; name another file, or add --overwrite" in str(told.exception)
     assert (tmp_path / "b.png").read_text() == "mine"
 
 

@@ -67,6 +67,7 @@ def test_a_run_is_scored_and_the_score_is_kept_with_all_that_it_was_measured_wit
         assert gantool("score", runs[1].path, "--data-dir", data_dir, "--json", "--device", "cpu") == 0
     found = json.loads(capsys.readouterr().out.partition("}\n{")[0] + "}")
     kept = [json.loads(line) for line in (runs[1].path / "scores.jsonl").read_text("utf-8").splitlines()]
+    assert found.pop("verdict").startswith("fd is ")
     assert kept == [found, found]
     values, about = found["values"], found["measured_with"]
     weights = {"rand": 4, "texture": 1, "pretext": 2, "judge": 2}
@@ -104,7 +105,7 @@ def test_another_number_of_images_is_asked_for_by_a_flag_and_named_beside_the_nu
     assert "300 generated against 292 real images" in capsys.readouterr().out
     sheet = ("-o", tmp_path / "sheet.png")
     assert gantool("compare", *(run.path for run in runs), *sheet, *given[2:]) == 0
-    assert "of 300 generated images each" in capsys.readouterr().out
+    assert "300 generated images of each run" in capsys.readouterr().out
 
 
 def test_images_of_a_folder_and_answers_are_not_counted(data_dir, tmp_path, capsys):
@@ -129,7 +130,7 @@ def test_the_fd_of_the_first_version_can_still_be_had(runs, data_dir, capsys):
 def test_the_table_of_a_score_says_what_each_number_means_and_what_is_noise(runs, data_dir, capsys):
     assert gantool("score", runs[1].path, "--metrics", "fd,coverage", "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
-    assert [line.split()[0] for line in told.splitlines()[2:8]] == [
+    assert [line.split()[0] for line in told.splitlines()[3:9]] == [
         "fd",
         "fd_rand",
         "fd_texture",
@@ -140,14 +141,14 @@ def test_the_table_of_a_score_says_what_each_number_means_and_what_is_noise(runs
     assert "lower is better" in told
     assert "500 generated against 292 real images of 1x14x14, 73 more held out" in told
     assert re.search(r"^fd +[\d.]+ ± [\d.]+ +1\.0", told, re.MULTILINE)
-    assert "± is one standard deviation over other draws of the images; differences below two are noise" in told
+    assert "± is a standard deviation over other draws of images; differences of less than two are noise" in told
     assert "kd" not in told
 
 
 def test_what_was_asked_for_and_cannot_be_had_is_named(runs, data_dir, capsys):
     assert gantool("score", runs[1].path, "--metrics", "judge_accuracy,fd", "--data-dir", data_dir) == 0
     told = capsys.readouterr().out
-    assert told.splitlines()[-1] == "not measured, for want of classes or images: judge_accuracy"
+    assert told.splitlines()[-1] == "not measured, because classes or images are too few: judge_accuracy"
     assert gantool("score", runs[1].path, "--data-dir", data_dir) == 0
     assert "not measured" not in capsys.readouterr().out
 
@@ -160,7 +161,7 @@ def test_a_handful_of_images_has_no_floor_and_says_how_little_it_means(data_dir,
     assert gantool("score", others, "--against", few, "--data-dir", data_dir) == 0
     told = capsys.readouterr().out
     assert "nan" not in told
-    assert "with fewer than 60 real images fd ranks generators, and is no measure of quality" in told
+    assert "times its floor: with so few images this ranks generators, but does not measure quality" in told
 
 
 def test_a_run_on_a_folder_is_scored_from_anywhere(data_dir, tmp_path, monkeypatch, capsys):
@@ -229,10 +230,12 @@ def test_runs_are_compared_in_one_table_the_best_first_and_on_one_sheet(runs, da
     paths = [run.path for run in runs]
     assert gantool("compare", *paths, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == ["run", "model", "epoch", "fd", "coverage", "1-NN", "C_T", "support"]
-    assert told[3] == "of 500 generated images each; fd 1 is what real ones get"
-    assert [line.split()[0] for line in told[1:3]] == [paths[1].name, paths[0].name]
-    assert told[-1] == f"{sheet}: the same 8 seeds or sources, a row a run"
+    best, other = paths[1].name, paths[0].name
+    assert re.match(rf"{best} is better than {other}: its fd is \d+% lower than ", told[0])
+    assert told[1].split() == ["run", "model", "epoch", "fd", "coverage", "1-NN", "C_T", "support"]
+    assert told[4] == "500 generated images of each run; real images get an fd of 1"
+    assert [line.split()[0] for line in told[2:4]] == [best, other]
+    assert told[-1] == f"{sheet}: images of the same 8 seeds or sources, one row for each run"
     with Image.open(sheet) as picture:
         assert picture.width > 8 * 56
         assert picture.height > 2 * 56
@@ -271,7 +274,8 @@ def test_a_comparison_fits_a_narrow_terminal_and_names_what_runs_ended_with(data
     monkeypatch.setattr(terminal.out, "width", 80)
     sheet = tmp_path / "sheet.png"
     assert gantool("compare", run.path, run.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
-    told = capsys.readouterr().out.splitlines()
+    verdict, *told = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("cannot tell whether ")
     assert [line.split()[0] for line in told[:3]] == ["run", "dcgan28-017", "dcgan28-017"]
     assert max(map(len, told[:3])) <= 80
     assert told[4].startswith("dcgan28-017 ended with: diverged")
@@ -282,16 +286,17 @@ def test_runs_of_other_images_are_marked_as_not_comparable(runs, data_dir, tmp_p
     sheet = tmp_path / "sheet.png"
     assert gantool("compare", runs[1].path, other.path, "-o", sheet, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
-    assert "* measured against other images, or in another way, than the run named first: not comparable" in told
-    assert [" *" in line for line in told.splitlines()[1:3]] == [False, True]
-    assert told.splitlines()[2].startswith("other")
+    assert "* measured on other images, or in another way, than the run named first; not comparable" in told
+    assert "were measured on different images: their values cannot be compared" in told.splitlines()[0]
+    assert [" *" in line for line in told.splitlines()[2:4]] == [False, True]
+    assert told.splitlines()[3].startswith("other")
 
 
 def test_generated_images_are_drawn_beside_the_nearest_training_images(runs, data_dir, capsys):
     assert gantool("nearest", runs[1].path, "--data-dir", data_dir, "--device", "cpu") == 0
     told = capsys.readouterr().out
-    assert "C_T +" in told
-    assert "generated images are no nearer to training images than unseen real ones" in told
+    assert told.startswith("no sign of copies: C_T is +")
+    assert "of the generated images are almost equal to a training image" in told
     assert f"{runs[1].path}/nearest.png: generated images on the left" in told.replace("\\", "/")
     with Image.open(runs[1].path / "nearest.png") as picture:
         assert picture.height > picture.width  # eight rows of five
@@ -326,8 +331,8 @@ def test_inception_needs_its_weights_which_the_message_tells_how_to_get(runs, da
         (["score", "nobody"], 2, "error: nobody: no run of this name"),
         (["compare", "{run}"], 2, "error: compare: 1 run given; name two or more"),
         (["compare", "{run}", "nobody"], 2, "error: nobody: no run of this name"),
-        (["compare", "{run}", "{run}", "-o", "{eggs}/000.png"], 2, "is already there; name another file, or add"),
-        (["nearest", "{run}", "-o", "{eggs}/000.png"], 2, "is already there; name another file, or add --overwrite"),
+        (["compare", "{run}", "{run}", "-o", "{eggs}/000.png"], 2, "already exists; name another file, or add"),
+        (["nearest", "{run}", "-o", "{eggs}/000.png"], 2, "already exists; name another file, or add --overwrite"),
         (["explain", "colapse"], 2, "error: unknown diagnosis 'colapse'; did you mean 'mode-collapse'?"),
     ],
 )

@@ -140,7 +140,7 @@ def test_export_refuses_what_it_cannot_write_and_keeps_what_is_there(studied, ga
     (tmp_path / "a.csv").write_text("mine")
     code, _, err = gantool("study", "export", "-o", tmp_path / "a.csv")
     assert (code, (tmp_path / "a.csv").read_text()) == (2, "mine")
-    assert err.endswith("is already there; name another file, or add --overwrite\n")
+    assert err.endswith("already exists; name another file, or add --overwrite\n")
     assert gantool("study", "export", "-o", tmp_path / "a.csv", "--overwrite")[0] == 0
     code, _, err = gantool("study", "export", "-o", tmp_path / "no" / "a.csv")
     assert code == 7
