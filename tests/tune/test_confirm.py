@@ -429,7 +429,7 @@ def test_a_study_without_a_finished_trial_stands_for_no_run(tmp_path, monkeypatc
     Study.create(Path("s"), tiny())
     with pytest.raises(RunError) as caught:
         Run.open("s")
-    assert str(caught.value) == "s: is a study in which no trial has finished yet; go on with: gantool tune s"
+    assert str(caught.value) == "s: is a study in which no trial has finished yet; continue with: gantool tune s"
     (Path("s") / "study.json").write_text("[", encoding="utf-8")
     with pytest.raises(RunError, match=r"study\.json: is damaged; restore a copy, or name one of its trials"):
         Run.open("s")

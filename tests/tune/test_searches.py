@@ -94,7 +94,7 @@ def test_a_search_leaves_the_best_recipe_its_images_and_a_table(searched):
         else "no setting was lower than your recipe, so keep it: fd "
     )
     assert f"\n{results.sentence(Study(study))}\n" in done.stdout
-    assert "\nits recipe: a/best.yaml   its images: a/best.png\n" in done.stdout
+    assert "\nrecipe: a/best.yaml   images: a/best.png\n" in done.stdout
     ranked = [float(value) for value in re.findall(r"^ +\d+ +([0-9.]+) +\d+/4 ", done.stdout, re.MULTILINE)]
     assert ranked == sorted(ranked), done.stdout
     assert len(ranked) == 5
@@ -170,7 +170,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_does_so_from_checkpoints(da
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert printed.endswith("stopped; go on with:\n  gantool tune s\n")
+    assert printed.endswith("stopped; to resume:\n  gantool tune s\n")
     old = trials(tmp_path / "s")
     running = [trial.number for trial in old if trial.state == TrialState.RUNNING]
     assert running, "what was under way stays so, for the next start to take up"

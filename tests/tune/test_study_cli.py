@@ -105,15 +105,15 @@ def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(insi
     before = {path.name: path.read_bytes() for path in study.path.glob("*.*")}
     code, out, _ = gantool("study", "status", "s")
     assert code == 0
-    assert "interrupted: trial 0, 1; go on with: gantool tune s\n" in out
+    assert "interrupted: trial 0, 1; to resume:\n  gantool tune s\n" in out
     again = made(inside / "again", tune__trials=1)
     again.begin(again.confirmation, again.space.own_point, of=0, seed=7, epochs=2)
     again.begin(again.finishing, again.space.own_point, of=0, seed=7)
     again.begin(again.finishing, again.space.own_point, of=0, seed=None)
     out = gantool("study", "status", "again")[1]
-    assert "interrupted: trial 0 seed 7, 0 seed 7 to the end, 0 to the end; go on with: gantool tune again\n" in out
+    assert "interrupted: trial 0 seed 7, 0 seed 7 to the end, 0 to the end; to resume:\n  gantool tune again\n" in out
     made(inside / "new")
-    assert "not over yet; go on with: gantool tune new\n" in gantool("study", "status", "new")[1]
+    assert "not finished; to resume:\n  gantool tune new\n" in gantool("study", "status", "new")[1]
     told = json.loads(gantool("study", "status", "s", "--json")[1])
     assert (told["best"], told["sentence"]) == (None, "")
     assert [(row["state"], row["fd"]) for row in told["rows"]] == [("running", 7.5), ("running", 7.5)]
@@ -151,7 +151,7 @@ def test_a_study_without_a_finished_trial_says_what_to_do(inside, gantool):
     made(inside / "s", tune__trials=4)
     for command in (["export", "s", "-o", "best.yaml"], ["promote", "s"]):
         code, _, err = gantool("study", *command)
-        assert (code, err) == (2, "error: s: no trial has finished yet; go on with: gantool tune s\n")
+        assert (code, err) == (2, "error: s: no trial has finished yet; continue with: gantool tune s\n")
     assert not (inside / "best.yaml").exists()
     assert gantool("study", "export", "s", "-o", "all.csv")[0] == 0
     code, _, err = gantool("study", "report", "s")
@@ -174,7 +174,7 @@ def test_promote_takes_another_trial_and_changes_and_refuses_one_that_is_not_the
     assert (recipe.train.optimizer.lr, recipe.train.epochs) == (1e-4, 1)
     assert recipe.train.optimizer.betas[0] == studied.trials()[3].params[BETA]
     code, _, err = gantool("study", "promote", "--trial", 4)
-    assert (code, err) == (2, "error: runs/gan14-001: has no trial 4; it has 4, from 0 on\n")
+    assert (code, err) == (2, "error: runs/gan14-001: has no trial 4; its 4 trials count from 0\n")
     code, _, err = gantool("study", "promote", "--set", "train.epoch=1")
     assert code == 2
     assert "did you mean 'epochs'?" in err
@@ -188,7 +188,7 @@ def test_a_run_is_not_taken_for_a_study(studied, gantool, tmp_path):
     for command in ("status", "report", "promote", "export"):
         code, _, err = gantool("study", command, tmp_path / "run")
         assert code == 2
-        assert err == f"error: {tmp_path / 'run'}: is a run, not a study; a study is made with: gantool tune RECIPE\n"
+        assert err == f"error: {tmp_path / 'run'}: is a run, not a study; a search makes a study: gantool tune RECIPE\n"
     code, _, err = gantool("study", "status", "gan14-002")
     assert code == 2
     assert "gan14-002: no study of this name and no directory with a study.json; here are: gan14-001\n" in err
@@ -197,8 +197,8 @@ def test_a_run_is_not_taken_for_a_study(studied, gantool, tmp_path):
 @pytest.mark.parametrize(
     ("held", "best", "message"),
     [
-        ({}, False, "s: is a study in which no trial has finished yet; go on with: gantool tune s"),
-        ({}, True, "s: is a study of an older version; go on with: gantool tune s"),
+        ({}, False, "s: is a study in which no trial has finished yet; continue with: gantool tune s"),
+        ({}, True, "s: is a study of an older version; continue with: gantool tune s"),
         (
             {"run": "trials/0003"},
             True,
@@ -225,7 +225,7 @@ def test_a_study_is_searched_on_by_its_path_or_its_name(studied, gantool):
         code, out, err = gantool("tune", name, "--engine", "inline")
         assert code == 0, err
         assert "study runs/gan14-001: 4 of 4 trials done" in err
-        assert f"\n{SENTENCE}\nits recipe: runs/gan14-001/best.yaml   its images: runs/gan14-001/best.png\n" in out
+        assert f"\n{SENTENCE}\nrecipe: runs/gan14-001/best.yaml   images: runs/gan14-001/best.png\n" in out
         assert out.endswith("\n  gantool sample runs/gan14-001\n  gantool study report runs/gan14-001\n")
     assert not (studied.path.parent / "gan14-002").exists()
 
@@ -285,7 +285,7 @@ def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, 
     assert results.sentence(study).endswith(", after 1 epoch")
     assert f"\n{results.sentence(study)}\n" in done.stdout
     assert done.stdout.endswith(
-        "its recipe: s/best.yaml   its images: s/best.png\nbeside your recipe's own: s/comparison.png\n"
+        "recipe: s/best.yaml   images: s/best.png\nbeside your recipe's own values: s/comparison.png\n"
         "  gantool sample s\n  gantool study report s\n"
     )
 
@@ -298,7 +298,7 @@ def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winne
     folder = Path("a") / "trials" / f"{winner:04d}"
     assert gantool("sample", "a") == (0, f"{folder / 'sample-0-15.png'}: 16 images of epoch 1\n", "")
     assert gantool("animate", "a")[1] == f"{folder / 'training.gif'}: 1 frame\n"
-    assert gantool("score", "a", "--metrics", "fd", "--images", 64)[1].startswith(f"{folder}\n")
+    assert f"\n{folder}\n" in gantool("score", "a", "--metrics", "fd", "--images", 64)[1]
     code, out, err = gantool("compare", "a", "b", "--images", 64)
     assert code == 0, err
     other = Study(inside / "b").winner().number
