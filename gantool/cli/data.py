@@ -124,10 +124,9 @@ def _kind(what: str) -> type[Batch]:
         return SOURCES[what].kind
     if _data_block(what) is None:
         return Labeled
-    from gantool import models
     from gantool.training.engine import open_recipe
 
-    return models.find_model(open_recipe(what).model["name"]).consumes
+    return open_recipe(what).batch_type
 
 
 def _source_of(what: str) -> str:

@@ -82,7 +82,7 @@ def compare(
         same = alike and torch.equal(evaluator.reality.train, first.reality.train)
         found = evaluator(trained.images).metrics
         last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
-        name, fakes = trained.recipe.model["name"], len(evaluator.request)
+        name, fakes = trained.name, len(evaluator.request)
         rows.append(Row(str(run.path), run.title, name, trained.epoch, found, fakes, last[0] if last else [], same))
         lines.append(_line(run.title, trained, columns))
     # The best first, in the table and on the sheet; what cannot be compared last.

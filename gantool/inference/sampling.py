@@ -54,7 +54,7 @@ class TrainedModel:
     @property
     def name(self) -> str:
         """Name of the model, as recipes have it."""
-        return str(self.recipe.model["name"])
+        return self.recipe.model.name
 
     @property
     def answers(self) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from gantool.errors import RecipeError, unknown
 from gantool.models import losses
-from gantool.recipe.schema import arguments, check, signature
 
 if TYPE_CHECKING:
     from gantool.batches import Spec
@@ -49,13 +48,6 @@ KINDS: Mapping[str, Find] = {"model": find_model, "loss": losses.find_loss}
 
 def build(recipe: Recipe, data: Spec) -> Model:
     """Make the model of a recipe for its data, with fresh weights."""
-    model: Callable[..., Model] = find_model(recipe.model["name"])
-    if recipe.loss is None:
-        return model(data, **_rest(model, recipe.model))
-    loss = losses.find_loss(recipe.loss["name"])
-    return model(data, loss(**_rest(loss, recipe.loss)), **_rest(model, recipe.model))
-
-
-def _rest(target: Callable[..., Any], block: Mapping[str, Any]) -> dict[str, Any]:
-    values = {key: value for key, value in block.items() if key != "name"}
-    return arguments(check(signature(target), values))
+    losses = [] if recipe.loss is None else [recipe.loss.make()]
+    model: Model = recipe.model.make(data, *losses)
+    return model

@@ -7,8 +7,9 @@ discriminator's loss is the sum of its real and its fake part.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Protocol
 
 import torch
@@ -98,10 +99,11 @@ class Adversarial:
     """
 
     function: LossFunction
-    gradient_penalty: float = 0.0
-    r1: float = 0.0
-    r2: float = 0.0
-    augment: tuple[Augmentation, ...] = ()
+    _: KW_ONLY
+    gradient_penalty: Weight = 0.0
+    r1: Weight = 0.0
+    r2: Weight = 0.0
+    augment: Annotated[list[Augmentation], MinLen(1)] | None = None
 
     def __call__(self, *, fake: Tensor, real: Tensor) -> Tensor:
         """Return the discriminator's loss."""
@@ -204,25 +206,16 @@ def r1_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     return _gradient(score, real.detach().requires_grad_()).square().flatten(1).sum(1).mean()
 
 
+@functools.cache
 def find_loss(name: str) -> Callable[..., Adversarial]:
-    """Return what builds the loss called `name` from the rest of its recipe block.
+    """Return the constructor of the loss called `name`, which takes the other keys of its recipe block.
 
     Raises:
-        RecipeError: there is no such loss.
+        RecipeError: no loss has this name.
     """
     if name not in _LOSSES:
         raise RecipeError(unknown("loss", name, _LOSSES))
-
-    def build(
-        *,
-        gradient_penalty: Weight = 0.0,
-        r1: Weight = 0.0,
-        r2: Weight = 0.0,
-        augment: Annotated[list[Augmentation], MinLen(1)] | None = None,
-    ) -> Adversarial:
-        return Adversarial(_LOSSES[name], gradient_penalty, r1, r2, tuple(augment or ()))
-
-    return build
+    return functools.partial(Adversarial, _LOSSES[name])
 
 
 def _gradient(score: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval, MinLen
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from gantool.recipe.schema import Block, Count, Fraction, Size
+from gantool.batches import Batch
+from gantool.recipe.schema import Block, Count, Fraction, NamedBlock, Size
 
 LearningRate = Annotated[float, Interval(gt=0, le=1000)]
 Betas = tuple[Fraction, Fraction]
@@ -263,11 +264,17 @@ class Recipe(Block):
     """Everything that decides a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    model: dict[str, Any]
+    model: NamedBlock
     data: Data
-    loss: dict[str, Any] | None = None
+    loss: NamedBlock | None = None
     train: Train
     tune: Tune | None = None
+
+    @property
+    def batch_type(self) -> type[Batch]:
+        """The type of the batches that the model consumes."""
+        consumes: type[Batch] = self.model.target.consumes
+        return consumes
 
     @property
     def metric(self) -> str:

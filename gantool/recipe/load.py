@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from pydantic import create_model
+
 from gantool.batches import TableBatch
 from gantool.errors import GantoolError, RecipeError, unknown
 from gantool.files import is_file
 from gantool.recipe import strict_yaml
 from gantool.recipe.blocks import Choice, Optimizer, PlayerOptimizer, Range, Recipe
-from gantool.recipe.schema import Mismatch, Problem, check, plain, signature
+from gantool.recipe.schema import Mismatch, NamedBlock, Problem, check, plain, signature
 from gantool.recipe.strict_yaml import Place
 
 Find = Callable[[str], Callable[..., Any]]
@@ -127,21 +130,25 @@ def _checked(
 
 
 def _recipe(document: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
-    problems: list[Problem] = []
+    """Check a document; `model` and `loss` are checked against the signatures of what they name."""
     values = dict(document)
-    for block, finder in kinds.items():
-        if values.get(block, "") is not None and block in values:  # a game of one player has no loss to name
+    blocks: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for block, find in kinds.items():
+        if values.get(block) is not None:  # a game of one player has no loss to name
+            if isinstance(values[block], str):
+                values[block] = {"name": values[block]}
             try:
-                values[block] = _named(block, values[block], finder)
+                blocks[block] = _named(block, values[block], find)
             except Mismatch as error:
                 problems += error.problems
-                values[block] = {}
+                blocks[block] = Any
     try:
-        recipe = check(Recipe, values)
+        recipe = check(_schema(**blocks), values)
     except Mismatch as error:
         raise Mismatch(error.problems + problems) from None
     if not problems:
-        problems += [*_together(recipe, kinds["model"](recipe.model["name"])), *_settings(recipe)]
+        problems += [*_together(recipe), *_settings(recipe)]
     if problems:
         raise Mismatch(problems)
     if recipe.tune and recipe.tune.metric is None:
@@ -149,10 +156,29 @@ def _recipe(document: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
     return recipe
 
 
-def _together(recipe: Recipe, model: Callable[..., Any]) -> Iterator[Problem]:
+@functools.cache
+def _schema(**blocks: Any) -> type[Recipe]:
+    """Return the schema of recipes whose `model` and `loss` have these schemas."""
+    fields: dict[str, Any] = {name: (block, ...) for name, block in blocks.items()}
+    return create_model("Recipe", __base__=Recipe, **fields)
+
+
+def _named(block: str, values: Any, find: Find) -> type[NamedBlock]:
+    """Return the schema of a block by the name that it holds."""
+    if not isinstance(values, dict):
+        raise Mismatch([Problem((block,), f"expected a name or a block of keys, got {values!r:.40}")])
+    if not isinstance(values.get("name"), str):
+        raise Mismatch([Problem((block,), "missing key 'name'")])
+    try:
+        return signature(find(values["name"]))
+    except GantoolError as error:
+        raise Mismatch([Problem((block, "name"), str(error))]) from None
+
+
+def _together(recipe: Recipe) -> Iterator[Problem]:
     """Return the conflicts between blocks."""
-    name = recipe.model["name"]
-    if "loss" in inspect.signature(model).parameters:
+    name = recipe.model.name
+    if "loss" in inspect.signature(recipe.model.target).parameters:
         if recipe.loss is None:
             yield Problem((), "missing key 'loss'")
     elif recipe.loss is not None:
@@ -161,7 +187,7 @@ def _together(recipe: Recipe, model: Callable[..., Any]) -> Iterator[Problem]:
     if metric and (metric == "error") != (recipe.loss is None):
         wanted = "error" if recipe.loss is None else "fd, fd_rand, fd_texture, fd_pretext or fd_judge"
         yield Problem(("tune", "metric"), f"{name} cannot be measured by {metric}; use {wanted}")
-    if getattr(model, "consumes", None) is TableBatch:
+    if recipe.batch_type is TableBatch:
         if recipe.data.size is not None:
             yield Problem(("data", "size"), f"{name} learns from a table, which has no pixels; leave it out")
     elif recipe.data.size is None:
@@ -175,7 +201,7 @@ def _settings(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(("train", "optimizer", "momentum"), "is sgd's; adam has betas")
     if optimizer.name == "sgd" and optimizer.betas != Optimizer().betas:
         yield Problem(("train", "optimizer", "betas"), "are adam's; sgd has momentum")
-    name = recipe.model["name"]
+    name = recipe.model.name
     if recipe.train.ema is not None and recipe.loss is None:
         yield Problem(("train", "ema"), f"averages a generator's weights, and {name} has none; leave it out")
     for player in ("generator", "discriminator"):
@@ -184,22 +210,6 @@ def _settings(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(("train", player), f"{name} has one player; set train.optimizer")
         elif optimizer.name == "sgd" and own.betas is not None:
             yield Problem(("train", player, "betas"), "are adam's; sgd has momentum")
-
-
-def _named(block: str, values: Any, finder: Find) -> dict[str, Any]:
-    """Check a block that is a `name` and the keyword arguments of what it stands for."""
-    if isinstance(values, str):
-        values = {"name": values}
-    if not isinstance(values, dict):
-        raise Mismatch([Problem((block,), f"expected a name or a block of keys, got {values!r:.40}")])
-    if not isinstance(values.get("name"), str):
-        raise Mismatch([Problem((block,), "missing key 'name'")])
-    try:
-        target = finder(values["name"])
-    except GantoolError as error:
-        raise Mismatch([Problem((block, "name"), str(error))]) from None
-    rest = {key: value for key, value in values.items() if key != "name"}
-    return {"name": values["name"], **plain(check(signature(target), rest, (block,)))}
 
 
 def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ nothing else is converted ("10" is not 10).
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args
 
 from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -29,6 +30,17 @@ class Block(BaseModel):
     """A block of a recipe: its annotated fields are its keys, and no others are known."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NamedBlock(Block):
+    """A block that names a class or a function and holds the keyword arguments for it."""
+
+    name: str
+    target: ClassVar[Any]
+
+    def make(self, *arguments: Any) -> Any:
+        """Call the class or function with these arguments and those of the block."""
+        return type(self).target(*arguments, **{key: value for key, value in self if key != "name"})
 
 
 class Problem(NamedTuple):
@@ -55,22 +67,20 @@ def check(schema: type[Block_], values: Mapping[str, Any], place: tuple[str | in
     try:
         return schema.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise Mismatch(_merged([_problem(dict(one), place, schema) for one in error.errors()])) from None
+        raise Mismatch(_merged([_problem(dict(one), values, schema, place) for one in error.errors()])) from None
 
 
-def signature(target: Callable[..., Any]) -> type[Block]:
-    """Return the schema of `target`: its keyword-only parameters."""
+@functools.cache
+def signature(target: Callable[..., Any]) -> type[NamedBlock]:
+    """Return the schema of the blocks that name `target`: its keyword-only parameters."""
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(target, eval_str=True).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[parameter.name] = (parameter.annotation, default)
-    return create_model(getattr(target, "__name__", "block"), __base__=Block, **fields)
-
-
-def arguments(block: Block) -> dict[str, Any]:
-    """Return the keyword arguments that a checked block holds."""
-    return {name: getattr(block, name) for name in type(block).model_fields}
+    schema = create_model(getattr(target, "__name__", "block"), __base__=NamedBlock, **fields)
+    schema.target = staticmethod(target)
+    return schema
 
 
 def plain(block: Block) -> dict[str, Any]:
@@ -79,21 +89,22 @@ def plain(block: Block) -> dict[str, Any]:
     return values
 
 
-def _problem(error: dict[str, Any], place: tuple[str | int, ...], schema: type[Block]) -> Problem:
-    blocks = {block.__name__: block for block in Block.__subclasses__()}
-    where = tuple(part for part in error["loc"] if not _names_a_type(part, blocks))
+def _problem(error: dict[str, Any], values: Any, schema: type[Block], place: tuple[str | int, ...]) -> Problem:
+    """Return pydantic's error as a problem. Its `loc` names keys, indices and members of unions."""
+    *parents, last = error["loc"]
+    where = [*place]
+    for part in error["loc"]:
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and part in range(len(values))):
+            where.append(part)
+            values = values[part]
     kind, value, limits = error["type"], error.get("input"), error.get("ctx", {})
-    if kind in {"extra_forbidden", "missing"} and where[-1:] != error["loc"][-1:]:
-        where += error["loc"][-1:]  # the last one is a key, whatever it looks like
     if kind == "extra_forbidden":
-        inner = _block_at(error["loc"][:-1], schema, blocks)
-        return Problem((*place, *where), unknown("key", where[-1], inner.model_fields))
+        return Problem((*where,), unknown("key", last, _block_at(parents, schema).model_fields))
     if kind == "missing":
-        if where and isinstance(where[-1], int):
-            return Problem((*place, *where[:-1]), f"expected more values, got {_shown(value)}")
-        return Problem((*place, *where[:-1]), f"missing key {where[-1]!r}")
+        wanted = "expected more values, got " + _shown(value) if isinstance(last, int) else f"missing key {last!r}"
+        return Problem((*where,), wanted)
     quoted = f'; in quotes it is text: "{_shown(value)}"' if kind == "string_type" and isinstance(value, int) else ""
-    return Problem((*place, *where), f"expected {_expected(kind, limits, error['msg'])}, got {_shown(value)}{quoted}")
+    return Problem((*where,), f"expected {_expected(kind, limits, error['msg'])}, got {_shown(value)}{quoted}")
 
 
 def _merged(problems: list[Problem]) -> list[Problem]:
@@ -113,20 +124,24 @@ def _merged(problems: list[Problem]) -> list[Problem]:
     return [Problem(place, message) for (place, _), message in forms.items()]
 
 
-def _names_a_type(part: str | int, blocks: Mapping[str, type[Block]]) -> bool:
-    """Return whether a part of pydantic's location is its name for a member of a union, and not a key of a recipe."""
-    words = {"int", "float", "str", "bool", "none", "list"}
-    return isinstance(part, str) and (part in words or part in blocks or "[" in part or "-" in part)
-
-
-def _block_at(where: tuple[str | int, ...], schema: type[Block], blocks: Mapping[str, type[Block]]) -> type[Block]:
+def _block_at(where: Iterable[str | int], schema: type[Block]) -> type[Block]:
     """Return the schema of the nested block at `where`."""
+    blocks = [schema]
     for part in where:
-        field = schema.model_fields.get(str(part))
-        inner = blocks.get(str(part), field.annotation if field else None)
-        forms = [form for form in (inner, *get_args(inner)) if isinstance(form, type) and issubclass(form, Block)]
-        schema = forms[0] if forms else schema
-    return schema
+        named = [block for block in blocks if block.__name__ == part]
+        if part in blocks[0].model_fields:
+            blocks = list(_blocks_in(blocks[0].model_fields[str(part)].annotation))
+        elif named:
+            blocks = named
+    return blocks[0]
+
+
+def _blocks_in(annotation: Any) -> Iterator[type[Block]]:
+    """Yield the blocks that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _blocks_in(part)
 
 
 _WORDS = {

@@ -51,7 +51,7 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
         ShapeError: they do not fit; says what does not, and which image sizes would.
         RecipeError: a layer cannot learn from batches of one image.
     """
-    spec = describe(recipe.data, data_dir, models.find_model(recipe.model["name"]).consumes)
+    spec = describe(recipe.data, data_dir, recipe.batch_type)
     try:
         return tracing.trace(lambda: models.build(recipe, spec), device, min(2, recipe.train.batch_size))
     except ShapeError as error:

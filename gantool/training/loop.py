@@ -116,7 +116,7 @@ class Training:
         with devices.rng_scope(device, random):
             self.model: Model = models.build(recipe, store.spec).to(device)
         self.trainer = Trainer(self.model, self.settings, device)
-        self.stream = loader_of(recipe, store, device, self.model.consumes)
+        self.stream = loader_of(recipe, store, device)
         self.monitor = Monitor.of(evaluator, self.model, device)
         self.health = Health()
         self.measured = frozenset(self._schedule())
@@ -390,13 +390,11 @@ class Training:
         torch.set_num_threads(state.get("threads", torch.get_num_threads()))
 
 
-def loader_of(
-    recipe: Recipe, store: Store | Table, device: torch.device, kind: type[Batch]
-) -> ImageLoader | TableLoader:
+def loader_of(recipe: Recipe, store: Store | Table, device: torch.device) -> ImageLoader | TableLoader:
     """Return the batches that training makes of its data."""
     size, seed = recipe.train.batch_size, recipe.train.seed
     if isinstance(store, Table):
         return TableLoader(store.inputs, store.labels, size, seed, device, store.train)
     block = recipe.data
-    rows = rows_of(store.labels, block.held_out, kind).train
-    return ImageLoader(store, size, seed, device, rows, kind, flip=block.flip, jitter=block.jitter)
+    rows = rows_of(store.labels, block.held_out, recipe.batch_type).train
+    return ImageLoader(store, size, seed, device, rows, recipe.batch_type, flip=block.flip, jitter=block.jitter)

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from gantool import models
 from gantool.batches import Labeled, Paired, TableBatch
 from gantool.data.loader import rows_of
 from gantool.data.prepare import prepare, table
@@ -44,24 +43,24 @@ def prepare_training(recipe: Recipe, data_dir: Path, *, store: Store | Table | N
 
 def data_of(recipe: Recipe, data_dir: Path) -> Store | Table:
     """Return the decoded data that a recipe's model learns from: images, or a table."""
-    kind = models.find_model(recipe.model["name"]).consumes
+    kind = recipe.batch_type
     return table(recipe.data, data_dir) if kind is TableBatch else prepare(recipe.data, data_dir, kind)
 
 
 def evaluator_of(recipe: Recipe, store: Store | Table, data_dir: Path) -> Evaluator | ClassifierEvaluator:
     """Return what measures a recipe's models; extractors that are learned from the images are learned once."""
-    model, share = models.find_model(recipe.model["name"]), recipe.data.held_out
+    model, share = recipe.model.target, recipe.data.held_out
     if isinstance(store, Table):
         return ClassifierEvaluator.of_table(store)
-    rows = rows_of(store.labels, share, model.consumes)
+    rows = rows_of(store.labels, share, recipe.batch_type)
     if not issubclass(model, Generative):
         return ClassifierEvaluator.of_images(store, rows)
-    reality = ReferenceSet.of(store, rows, model.consumes)
+    reality = ReferenceSet.of(store, rows, recipe.batch_type)
     folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
     extractors = learn(reality, recipe.train.extractors, folder, key)
     request: int | SampleRequest = recipe.train.evaluate_images
-    if model.consumes is not Labeled:
-        request = SampleRequest.translations(store, rows, model.consumes, recipe.train.evaluate_images)
+    if recipe.batch_type is not Labeled:
+        request = SampleRequest.translations(store, rows, recipe.batch_type, recipe.train.evaluate_images)
     return Evaluator(reality, extractors, request, conditional=model.conditional)
 
 
@@ -70,7 +69,7 @@ def describe_split(recipe: Recipe, store: Store | Table) -> str:
     if isinstance(store, Table):
         kept = f"{len(store.held_out):,} more are held out" if len(store.held_out) else "none are held out"
         return f"learning from {len(store.train):,} rows; {kept}"
-    kind = models.find_model(recipe.model["name"]).consumes
+    kind = recipe.batch_type
     train, held_out = map(len, rows_of(store.labels, recipe.data.held_out, kind))
     thing = "pair" if kind is Paired else "image"
     what = f"{thing}s"

@@ -145,11 +145,10 @@ def epoch_seconds(recipe: Recipe, materials: TrainingSetup, device: str, threads
     """
     epochs = _trial_epochs(recipe)
     place = torch.device("cuda" if device == "cuda" and torch.cuda.is_available() else "cpu")
-    kind = models.find_model(recipe.model["name"])
     with torch.random.fork_rng(), devices.threads(threads):
         model = models.build(recipe, materials.store.spec).to(place)
         trainer = Trainer(model, recipe.train, place)
-        stream = loader_of(recipe, materials.store, place, kind.consumes)
+        stream = loader_of(recipe, materials.store, place)
         steps, start = -1, 0.0  # the first step also loads what torch needs
         for batch in stream.epoch(1, 0):
             trainer.step(batch)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gantool import images, models
+from gantool import images
 from gantool.files import atomic_write
 from gantool.files import write as write_file
 from gantool.inference.compare import side_by_side
@@ -154,7 +154,7 @@ def settle(study: Study) -> None:
 
 def compare(study: Study) -> Path | None:
     """Draw what the recipe's own values and the best setting make of the same latents; None where there is no pair."""
-    if not issubclass(models.find_model(study.recipe.model["name"]), Generative):
+    if not issubclass(study.recipe.model.target, Generative):
         return None
     named, lengths = {}, set()
     for label, one in pair(study):

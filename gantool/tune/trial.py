@@ -116,7 +116,7 @@ def _unlogged() -> Iterator[None]:
 
 def _gathered(chosen: Recipe, config: dict[str, Any]) -> TrainingSetup:
     """Return the data and what measures; the trials of a process share them, unless their data are what is searched."""
-    blocks = (chosen.data, chosen.train.extractors, chosen.train.evaluate_images, chosen.model["name"])
+    blocks = (chosen.data, chosen.train.extractors, chosen.train.evaluate_images, chosen.model.name)
     key = repr((blocks, config["store"], config["data_dir"]))
     if key not in _materials:
         store = open_store(Path(config["store"])) if config["store"] else None

@@ -21,9 +21,7 @@ from gantool.training import engine
 from PIL import Image
 
 CPU = torch.device("cpu")
-FROM_NOISE = [
-    name for name in shipped() if issubclass(models.find_model(engine.open_recipe(name).model["name"]), LatentModel)
-]
+FROM_NOISE = [name for name in shipped() if issubclass(engine.open_recipe(name).model.target, LatentModel)]
 
 
 def untrained(path, name, changes=None, checkpoint="best"):
@@ -92,7 +90,7 @@ def test_the_same_image_comes_whatever_the_threads_and_the_callers_random_number
 
 def test_what_is_loaded_knows_its_recipe_its_data_and_its_epoch(foods):
     trained = load(foods.path, device="cpu")
-    assert trained.recipe.model["name"] == "cgan"
+    assert trained.name == "cgan"
     assert trained.data == ImageSpec(3, 8, 8, ("Egg", "Rice", "Soup"))
     assert trained.epoch == 7
     assert trained.file.name == "best.pt"

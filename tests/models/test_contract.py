@@ -67,7 +67,7 @@ def changed(module, before):
 
 
 def one_recipe_of(name):
-    return next(recipe for recipe in RECIPES if engine.open_recipe(recipe).model["name"] == name)
+    return next(recipe for recipe in RECIPES if engine.open_recipe(recipe).model.name == name)
 
 
 # Every model file

@@ -95,8 +95,8 @@ def test_every_recipe_trains_with_its_known_settings(name, lr, betas, batch, epo
         adam = recipe.train.optimizer_of(player)
         assert (adam.lr, adam.betas) == (lr, betas)
     assert (recipe.train.batch_size, recipe.train.epochs) == (batch, epochs)
-    assert recipe.model["latent_dim"] == 100
-    assert recipe.loss["name"] == "non_saturating"
+    assert recipe.model.latent_dim == 100
+    assert recipe.loss.name == "non_saturating"
 
 
 @pytest.mark.parametrize(

@@ -268,20 +268,18 @@ def test_an_unknown_loss_names_the_nearest():
 @pytest.mark.parametrize("values", [{"gradient_penalty": -1.0}, {"r1": "much"}, {"r2": -0.1}, {"r3": 1.0}])
 def test_a_loss_block_takes_weights_only(values):
     with pytest.raises(Mismatch):
-        check(signature(losses.find_loss("hinge")), values)
+        check(signature(losses.find_loss("hinge")), {"name": "hinge", **values})
 
 
 @pytest.mark.parametrize("kinds", [[], ["colour"], "color", [1], ["color", None], [["color"]]])
 def test_a_loss_block_takes_changes_that_there_are_only(kinds):
     with pytest.raises(Mismatch, match="expected"):
-        check(signature(losses.find_loss("hinge")), {"augment": kinds})
+        check(signature(losses.find_loss("hinge")), {"name": "hinge", "augment": kinds})
 
 
 @pytest.mark.parametrize("kinds", [["color"], ["translation", "cutout"], ["cutout", "color", "translation"]])
 def test_a_loss_shows_images_with_the_changes_that_its_block_lists(kinds):
-    block = check(signature(losses.find_loss("hinge")), {"augment": kinds})
-    chosen = loss("hinge", augment=block.augment)
-    assert chosen.augment == tuple(kinds)
+    chosen = check(signature(losses.find_loss("hinge")), {"name": "hinge", "augment": kinds}).make()
     torch.manual_seed(0)
     shown = chosen.augmented(images(1))
     torch.manual_seed(0)

@@ -78,9 +78,9 @@ def test_the_critic_has_no_batch_norm_and_the_generator_has():
 
 def test_wgan_gp_is_trained_as_the_paper_says():
     recipe = engine.open_recipe("wgan_gp28")
-    assert recipe.model["critic_steps"] == 5
-    assert recipe.loss["name"] == "wasserstein"
-    assert recipe.loss["gradient_penalty"] == 10
+    assert recipe.model.critic_steps == 5
+    assert recipe.loss.name == "wasserstein"
+    assert recipe.loss.gradient_penalty == 10
     assert (recipe.train.optimizer.lr, recipe.train.optimizer.betas) == (1e-4, (0.0, 0.9))
     assert recipe.train.batch_size == 64
 

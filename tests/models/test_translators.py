@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from gantool import devices, models
+from gantool import devices
 from gantool.batches import ImageSpec, Paired, Unpaired
 from gantool.errors import RecipeError, ShapeError
 from gantool.models import losses
@@ -87,7 +87,7 @@ def test_cyclegan_has_as_many_residual_blocks_as_the_paper_for_the_size(size, bl
 @pytest.mark.parametrize(("name", "built"), [("pix2pix_facades", Pix2Pix), ("cyclegan_horse2zebra", CycleGAN)])
 def test_the_published_recipes_have_the_published_settings(name, built):
     recipe = engine.open_recipe(name)
-    assert models.find_model(recipe.model["name"]) is built
+    assert recipe.model.target is built
     block, train = recipe.data, recipe.train
     assert (block.size, block.channels, block.flip, block.jitter) == (256, 3, True, 30)
     assert (train.batch_size, train.epochs, train.decay_after) == (1, 200, 100)
@@ -97,9 +97,9 @@ def test_the_published_recipes_have_the_published_settings(name, built):
         "cyclegan_horse2zebra": {"width": 64, "blocks": 9, "cycle": 10.0, "identity": 0.5, "history": 50},
     }[name]
     wanted |= {"discriminator_width": 64, "discriminator_layers": 3}
-    assert {key: recipe.model[key] for key in wanted} == wanted
-    assert recipe.loss["name"] == {"pix2pix": "non_saturating", "cyclegan": "least_squares"}[recipe.model["name"]]
-    assert block.classes == {"pix2pix": ["B", "A"], "cyclegan": ["A", "B"]}[recipe.model["name"]]
+    assert {key: getattr(recipe.model, key) for key in wanted} == wanted
+    assert recipe.loss.name == {"pix2pix": "non_saturating", "cyclegan": "least_squares"}[recipe.model.name]
+    assert block.classes == {"pix2pix": ["B", "A"], "cyclegan": ["A", "B"]}[recipe.model.name]
 
 
 @pytest.mark.parametrize(("layers", "seen"), [(1, 16), (2, 34), (3, 70), (4, 142)])

@@ -9,6 +9,7 @@ from gantool.models import KINDS
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Choice, Data, Optimizer, Recipe
 from gantool.recipe.load import find_recipe, load, parse_changes, shipped
+from gantool.recipe.schema import plain
 from gantool.recipe.strict_yaml import parse
 from gantool.training.engine import change, open_recipe
 
@@ -47,7 +48,7 @@ def test_a_recipe_is_read_with_its_defaults():
     recipe = read()
 
     assert recipe.name == "r"
-    assert recipe.model == {
+    assert plain(recipe.model) == {
         "name": "mlp",
         "latent_dim": 8,
         "generator": [16],
@@ -55,7 +56,7 @@ def test_a_recipe_is_read_with_its_defaults():
         "discriminator": [16],
         "dropout": 0.0,
     }
-    assert recipe.loss == {
+    assert plain(recipe.loss) == {
         "name": "non_saturating",
         "gradient_penalty": 0.0,
         "r1": 0.0,
@@ -112,7 +113,7 @@ def test_a_size_may_have_two_sides():
         (TEXT.replace("non_saturating", "{name: hinge, r1: -1}"), "r.yaml:7: loss.r1: expected at least 0.0, got -1"),
         (
             TEXT.replace("non_saturating", "{name: hinge, slope: 1}"),
-            "r.yaml:7: loss.slope: unknown key 'slope'; known: augment, gradient_penalty, r1, r2",
+            "r.yaml:7: loss.slope: unknown key 'slope'; known: augment, gradient_penalty, name, r1, r2",
         ),
         (
             TEXT.replace("latent_dim: 8", "latent: 8"),
@@ -234,12 +235,12 @@ def test_epochs_have_a_range(epochs):
             lambda r: r.train.optimizer.betas,
             (0.1, 0.3),
         ),
-        (["model.generator.0=32"], lambda r: r.model["generator"], [32]),
-        (["model.generator=[1, 2]"], lambda r: r.model["generator"], [1, 2]),
-        (["model=cgan"], lambda r: r.model, {"name": "cgan", "latent_dim": 100}),
-        (["loss=hinge"], lambda r: r.loss["name"], "hinge"),
-        (["loss.r1=5"], lambda r: (r.loss["name"], r.loss["r1"]), ("non_saturating", 5.0)),
-        (["loss=hinge", "loss.r1=5"], lambda r: (r.loss["name"], r.loss["r1"]), ("hinge", 5.0)),
+        (["model.generator.0=32"], lambda r: r.model.generator, [32]),
+        (["model.generator=[1, 2]"], lambda r: r.model.generator, [1, 2]),
+        (["model=cgan"], lambda r: plain(r.model), {"name": "cgan", "latent_dim": 100}),
+        (["loss=hinge"], lambda r: r.loss.name, "hinge"),
+        (["loss.r1=5"], lambda r: (r.loss.name, r.loss.r1), ("non_saturating", 5.0)),
+        (["loss=hinge", "loss.r1=5"], lambda r: (r.loss.name, r.loss.r1), ("hinge", 5.0)),
         (["data.size=[6, 9]"], lambda r: r.data.size, (6, 9)),
         (["data.size=[6, 9]", "data.size.0=7"], lambda r: r.data.size, (7, 9)),
         (['data.classes=["3", "7"]'], lambda r: r.data.classes, ["3", "7"]),
@@ -318,7 +319,7 @@ def test_changes_do_not_touch_the_recipe_that_they_change():
     recipe = read()
 
     assert change(recipe, {"train.epochs": 9, "model.generator.0": 5}).train.epochs == 9
-    assert (recipe.train.epochs, recipe.model["generator"]) == (2, [16])
+    assert (recipe.train.epochs, recipe.model.generator) == (2, [16])
 
 
 def test_a_dumped_recipe_is_the_same_recipe():

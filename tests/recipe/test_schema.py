@@ -13,7 +13,6 @@ from gantool.recipe.schema import (
     Problem,
     Size,
     Weight,
-    arguments,
     check,
     plain,
     signature,
@@ -149,14 +148,15 @@ def test_plain_values_of_a_block_make_the_same_block_again():
 def test_a_signature_gives_the_keys_their_types_and_their_defaults():
     def target(first, *, width: Count, share: Fraction = 0.5):
         """Take one positional and two keyword parameters."""
+        return first, width, share
 
     schema = signature(target)
 
-    assert list(schema.model_fields) == ["width", "share"]
-    assert arguments(check(schema, {"width": 3})) == {"width": 3, "share": 0.5}
-    assert problems({"first": 1}, schema) == [
+    assert list(schema.model_fields) == ["name", "width", "share"]
+    assert check(schema, {"name": "target", "width": 3}).make("data") == ("data", 3, 0.5)
+    assert problems({"name": "target", "first": 1}, schema) == [
         ("", "missing key 'width'"),
-        ("first", "unknown key 'first'; known: share, width"),
+        ("first", "unknown key 'first'; known: name, share, width"),
     ]
 
 

@@ -55,7 +55,7 @@ def test_it_begins_with_how_it_is_trained(name):
 @each
 def test_it_trains_on_data_that_need_no_network(name, tmp_path):
     chosen = change(open_recipe(name), offline(name))
-    found = find_source(chosen.data, tmp_path, models.find_model(chosen.model["name"]).consumes)
+    found = find_source(chosen.data, tmp_path, chosen.batch_type)
 
     assert found.here(tmp_path)
 

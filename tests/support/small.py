@@ -14,6 +14,7 @@ from gantool.errors import GantoolError
 from gantool.models import shapes
 from gantool.models.base import Classifier
 from gantool.recipe.load import shipped
+from gantool.recipe.schema import plain
 from gantool.training import engine
 
 RECIPES = list(shipped())
@@ -22,7 +23,7 @@ OFFLINE = {Labeled: "digits", Paired: "egg_edges", Unpaired: "egg_colours", Tabl
 
 
 def kind(name):
-    return models.find_model(engine.open_recipe(name).model["name"])
+    return engine.open_recipe(name).model.target
 
 
 def of(*kinds):
@@ -31,7 +32,7 @@ def of(*kinds):
 
 def spec(recipe):
     """What the recipe's data are like; a folder that is not there has three classes."""
-    found = describe(recipe.data, Path("nowhere"), models.find_model(recipe.model["name"]).consumes)
+    found = describe(recipe.data, Path("nowhere"), recipe.batch_type)
     if not isinstance(found, ImageSpec) or len(found.classes) > 1 or recipe.data.classes:
         return found
     return ImageSpec(found.channels, found.height, found.width, ("class 0", "class 1", "class 2"))
@@ -48,7 +49,9 @@ def small(name, **more):
 def narrowed(name):
     """Changes that make a recipe's layers narrow: those that a number sets, and those that are listed."""
     listed = {
-        f"model.{key}": narrower(value) for key, value in engine.open_recipe(name).model.items() if is_list(value)
+        f"model.{key}": narrower(value)
+        for key, value in plain(engine.open_recipe(name).model).items()
+        if is_list(value)
     }
     keys = inspect.signature(kind(name)).parameters
     return listed | {f"model.{key}": value for key, value in NARROW.items() if key in keys}

@@ -108,7 +108,7 @@ def prepared(recipe: Recipe, count: int, folder: Path) -> tuple[Dataset[tuple[Te
     rows = np.random.default_rng(0).integers(0, len(digits), count)
     images, labels = digits.images[rows, 0], digits.labels[rows]
     write_mnist(folder, images, labels)
-    if recipe.model["name"] == "dcgan_tf":
+    if recipe.model.name == "dcgan_tf":
         tensor = torch.from_numpy(images).float().div(127.5).sub(1)[:, None]
         return TensorDataset(tensor, torch.from_numpy(labels)), recipe
     return datasets.MNIST(folder, train=True, transform=transform), recipe

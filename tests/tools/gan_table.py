@@ -58,10 +58,10 @@ def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict
     `fd_again` is the same as `fd` of images from other latents.
     """
     store, evaluator = materials
-    device, kind = torch.device("cpu"), models.find_model(recipe.model["name"])
+    device = torch.device("cpu")
     torch.manual_seed(recipe.train.seed)
     model = models.build(recipe, store.spec).to(device)
-    stream = loader_of(recipe, store, device, kind.consumes)
+    stream = loader_of(recipe, store, device)
     trainer, gallery = Trainer(model, recipe.train, device), GeneratorMonitor(evaluator, model, device)
     asked, seconds = evaluator.request, 0.0
     other = SampleRequest([seed + OTHER_LATENTS for seed in asked.seeds], asked.labels)

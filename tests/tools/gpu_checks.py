@@ -136,7 +136,7 @@ class Bench:
     def recipe(self, name, **changes):
         """Return a recipe that needs no download, measured by one extractor, at the first and the last epoch."""
         found = engine.open_recipe(name)
-        kind = models.find_model(found.model["name"]).consumes
+        kind = found.batch_type
         source = SOURCES.get(found.data.source)
         moved = {}
         if source is not None and source.needs:
@@ -464,7 +464,7 @@ def wait_for(device):
 
 
 def stream(recipe, store, device):
-    return loop.loader_of(recipe, store, device, models.find_model(recipe.model["name"]).consumes)
+    return loop.loader_of(recipe, store, device)
 
 
 def forever(source):
@@ -488,7 +488,7 @@ def digits(folder):
 def side(name):
     """Return the pixels on a side of a recipe's images; 0 of a table."""
     recipe = engine.open_recipe(name)
-    return 0 if recipe.model["name"] in ("dense", "lstm") else recipe.data.height
+    return 0 if recipe.model.name in ("dense", "lstm") else recipe.data.height
 
 
 def numbers(entry):

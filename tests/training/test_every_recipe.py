@@ -33,9 +33,7 @@ def quick(name, **more):
 def steps_of(recipe, data_dir):
     """Return the recipe with batches so large that an epoch has about `STEPS`."""
     store = setup.data_of(recipe, data_dir)
-    count = loop.loader_of(
-        recipe, store, torch.device("cpu"), engine.models.find_model(recipe.model["name"]).consumes
-    ).count
+    count = loop.loader_of(recipe, store, torch.device("cpu")).count
     return engine.change(recipe, {"train.batch_size": max(1, count // STEPS)})
 
 
@@ -161,7 +159,7 @@ def test_it_is_searched(name, tmp_path, data_dir):
     )
     assert told.exit_code == 0, told.output
     assert (tmp_path / "study" / "best.yaml").is_file()
-    assert engine.open_recipe(str(tmp_path / "study" / "best.yaml")).model["name"] == recipe.model["name"]
+    assert engine.open_recipe(str(tmp_path / "study" / "best.yaml")).model.name == recipe.model.name
 
 
 def test_the_mean_of_a_generators_weights_makes_the_images_and_is_not_what_moves(data_dir, tmp_path):
@@ -180,7 +178,7 @@ def test_learning_rates_stay_and_then_fall_evenly_to_nothing(data_dir):
     recipe = engine.change(quick("gan14"), {"train.epochs": 4, "train.decay_after": 2})
     store = setup.data_of(recipe, data_dir)
     trainer = Trainer(engine.models.build(recipe, store.spec), recipe.train, torch.device("cpu"))
-    stream = loop.loader_of(recipe, store, torch.device("cpu"), trainer.model.consumes)
+    stream = loop.loader_of(recipe, store, torch.device("cpu"))
     batch = next(iter(stream.epoch(1)))
     found = []
     for epochs in (0.0, 1.9, 2.0, 3.0, 3.5, 4.0):

@@ -21,7 +21,7 @@ STEPS = 20
 
 def without_dropout(name, changes=None):
     recipe = engine.open_recipe(name, changes)
-    if "dropout" in recipe.model:
+    if hasattr(recipe.model, "dropout"):
         recipe = engine.change(recipe, {"model.dropout": 0.0})
     block = recipe.data
     classes = ("Egg", "Rice", "Soup") if name == "cgan_egg" else ("digit",)
@@ -48,7 +48,7 @@ def alternating(generator, discriminator, recipe, data):
     told = []
     for images, _ in data:
         real_labels, fake_labels = torch.ones(BATCH, 1).double(), torch.zeros(BATCH, 1).double()
-        latents = torch.randn(BATCH, recipe.model["latent_dim"], dtype=torch.float64)
+        latents = torch.randn(BATCH, recipe.model.latent_dim, dtype=torch.float64)
         fake_images = generator(latents)
 
         d_optimizer.zero_grad()
@@ -75,7 +75,7 @@ def conditional(generator, discriminator, recipe, data):
     for images, labels in data:
         valid, fake = torch.ones(BATCH, 1).double(), torch.zeros(BATCH, 1).double()
         made_labels = torch.randint(classes, (BATCH,))
-        latents = torch.randn(BATCH, recipe.model["latent_dim"], dtype=torch.float64)
+        latents = torch.randn(BATCH, recipe.model.latent_dim, dtype=torch.float64)
         made_images = generator(latents, made_labels)
 
         d_optimizer.zero_grad()
@@ -99,7 +99,7 @@ def simultaneous(generator, discriminator, recipe, data):
     d_optimizer, g_optimizer = plain_adam(discriminator, recipe), plain_adam(generator, recipe)
     told = []
     for images, _ in data:
-        noise = torch.randn(BATCH, recipe.model["latent_dim"], dtype=torch.float64)
+        noise = torch.randn(BATCH, recipe.model.latent_dim, dtype=torch.float64)
         generated_images = generator(noise)
         real_output = discriminator(images)
         fake_output = discriminator(generated_images)

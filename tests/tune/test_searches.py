@@ -83,7 +83,7 @@ def test_a_search_leaves_the_best_recipe_its_images_and_a_table(searched):
     chosen = engine.open_recipe(str(study / "best.yaml"))
     assert chosen.train.optimizer.lr == float(best["train.optimizer.lr"])
     assert chosen.train.optimizer.betas[1] == pytest.approx(float(best["train.optimizer.betas.1"]))
-    assert chosen.model["latent_dim"] == int(best["model.latent_dim"])
+    assert chosen.model.latent_dim == int(best["model.latent_dim"])
     assert chosen.name == "gan14"
     assert chosen.train.epochs == engine.open_recipe("gan14").train.epochs, "the best recipe trains for its full length"
     with Image.open(study / "best.png") as grid:

@@ -147,7 +147,7 @@ def test_a_conditional_key_is_searched_only_where_its_condition_holds():
     assert {point["loss.name"] for point in found} == set(LOSSES)
     assert all(("loss.gradient_penalty" in point) == (point["loss.name"] == "wasserstein") for point in found)
     quiet = [engine.change(space.recipe, point) for point in found if point["loss.name"] == "hinge"]
-    assert {one.loss["gradient_penalty"] for one in quiet} == {0.0}, "elsewhere the recipe's own value stays"
+    assert {one.loss.gradient_penalty for one in quiet} == {0.0}, "elsewhere the recipe's own value stays"
 
 
 def test_a_condition_may_list_values_and_name_several_keys():
@@ -184,7 +184,7 @@ def test_a_key_that_the_recipe_has_only_under_another_choice_is_no_part_of_its_o
     space = Space(cgan)
     assert "generator_activation" not in cgan.model
     assert space.own_point == {"model.name": "cgan"}
-    assert {engine.change(cgan, point).model["name"] for point in asked(space)} == {"cgan", "mlp"}
+    assert {engine.change(cgan, point).model.name for point in asked(space)} == {"cgan", "mlp"}
     space.check(tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_a_block_of_only_a_name_is_chosen_by_its_name(tmp_path):
     chosen = recipe({"loss": ["hinge", "non_saturating"]})
     space = Space(chosen)
     assert space.own_point == {"loss": "non_saturating"}
-    assert {engine.change(chosen, point).loss["name"] for point in asked(space)} == {"hinge", "non_saturating"}
+    assert {engine.change(chosen, point).loss.name for point in asked(space)} == {"hinge", "non_saturating"}
     space.check(tmp_path)
 
 
@@ -204,7 +204,7 @@ def test_a_block_with_settings_of_its_own_is_not_traded_for_its_bare_name():
         "which keeps it"
     )
     kept = Space(recipe({"loss.name": ["hinge", "non_saturating"]}, **{"loss.gradient_penalty": 10.0}))
-    assert {engine.change(kept.recipe, point).loss["gradient_penalty"] for point in asked(kept)} == {10.0}
+    assert {engine.change(kept.recipe, point).loss.gradient_penalty for point in asked(kept)} == {10.0}
     weight = {"low": 1.0, "high": 20.0, "when": {"loss": "wasserstein"}}
     own = {"loss.name": "wasserstein", "loss.gradient_penalty": 10.0}
     searched = Space(recipe({"loss": ["hinge", "wasserstein"], "loss.gradient_penalty": weight}, **own))
@@ -214,7 +214,7 @@ def test_a_block_with_settings_of_its_own_is_not_traded_for_its_bare_name():
 def test_a_block_is_chosen_before_what_is_inside_of_it_wherever_it_is_written():
     space = Space(recipe({"loss.gradient_penalty": {"low": 0.0, "high": 20.0}, "loss": ["non_saturating", "hinge"]}))
     for point in asked(space, 10):
-        assert engine.change(space.recipe, point).loss["gradient_penalty"] == point["loss.gradient_penalty"]
+        assert engine.change(space.recipe, point).loss.gradient_penalty == point["loss.gradient_penalty"]
 
 
 def test_each_player_has_a_rate_of_its_own_and_widths_and_batches_are_whole_numbers(tmp_path):
@@ -242,10 +242,10 @@ def test_each_player_has_a_rate_of_its_own_and_widths_and_batches_are_whole_numb
         made = engine.change(chosen, point)
         assert made.train.optimizer_of("generator").lr == point["train.generator.lr"]
         assert made.train.optimizer_of("discriminator").lr == point["train.discriminator.lr"]
-        assert made.model["generator"] == [point["model.generator.0"]]
+        assert made.model.generator == [point["model.generator.0"]]
         assert point["model.generator.0"] % 16 == 0
         assert type(point["train.batch_size"]) is int
-    assert space.largest().model["generator"] == [256]
+    assert space.largest().model.generator == [256]
     assert space.largest().train.batch_size == 256
 
 
