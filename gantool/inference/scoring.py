@@ -181,7 +181,12 @@ def _images(
     fake = evaluator.generate(trained.images)
     wanted = [*names, *PAIRED] if paired and list(names) == list(BY_ITSELF) else names
     values = _values(evaluator, fake, evaluator.request.labels if evaluator.conditional else None, wanted, data_dir)
-    return values, {**evaluator.about, **({} if against is None else {"against": str(against)})}
+    about = dict(evaluator.about)
+    if against is not None:
+        about["against"] = str(against)
+    if evaluator.request.sources is not None:
+        about["translations"] = True
+    return values, about
 
 
 def _answers(

@@ -1,4 +1,4 @@
-"""What measurements say, in a sentence that stands before the numbers."""
+"""What measurements say, in a sentence that stands before the numbers. docs/metrics.md explains the limits."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gantool.metrics.reference import MIN_IMAGES_TO_LEARN
-from gantool.terminal import number
-from gantool.training.diagnoses import COPIED_SHARE, COPYING_C_T
+from gantool.training.diagnoses import COPIED_SHARE, COPYING_C_T, FEW_DISTINCT_IMAGES
 
 if TYPE_CHECKING:
     from gantool.inference.compare import Row
     from gantool.inference.scoring import Score
 
-# Upper limits of fd, in floors. Real images get about 1, and digits that are read easily 15 to 70 (docs/metrics.md).
 LEVELS = (
-    (2.0, "close to real images"),
-    (10.0, "near real images, with visible faults"),
-    (100.0, "recognisable, not yet clean"),
+    (1.8, "as near to real images as other real images are"),
+    (5, "close to real images"),
+    (20, "recognisable, not yet clean"),
+    (75, "rough, only simple shapes can be recognised"),
     (math.inf, "far from real images"),
-)
+)  # upper limits of fd, in floors
+CLOSE = 5  # the only limit for translations, whose fd is low from the start
 NOISE = 2.0  # deviations by which two values differ at least
 
 
@@ -28,24 +28,40 @@ def of_score(found: Score) -> str:
     """Return how good images or answers are, in a sentence; empty if the metrics that it needs are missing."""
     values = {row.name: row.value for row in found.values if math.isfinite(row.value)}
     perfect = {row.name: row.perfect for row in found.values}
-    if "error" in values:
-        return f"{1 - values['error']:.1%} of the answers are right"
+    if "fake" not in found.about:
+        return _of_answers(values, found.about["guessing"], found.about["held_out"])
+    translated = "translations" in found.about
     parts = []
     if "fd" in values:
-        level = next(words for limit, words in LEVELS if values["fd"] < limit)
+        parts.append(f"fd is {_number(values['fd'])}, and real images get 1: {_level(values['fd'], translated)}")
         if found.about["real"] + found.about["held_out"] < MIN_IMAGES_TO_LEARN:
-            level = "with so few images this ranks generators, but does not measure quality"
-        parts.append(f"fd is {number(values['fd'])} times its floor: {level}")
-    if "copying" in values:
+            parts[0] = "with so few images fd ranks generators, but does not measure quality"
+    if "copying" in values and not translated:
         parts.append(_copies(values["copying"]))
     best = perfect.get("coverage")
     if "coverage" in values and best:
         parts.append(f"{min(1.0, values['coverage'] / best):.0%} of the variety of real images")
+    if values.get("support", math.inf) < min(FEW_DISTINCT_IMAGES, found.about["real"] / 2) and not translated:
+        parts.append(f"only about {values['support']:.0f} different images")
     return "; ".join(parts)
 
 
+def _of_answers(values: Mapping[str, float], guessing: float, held_out: int) -> str:
+    if "error" not in values:
+        return ""
+    kind = "unseen examples" if held_out else "the examples that it learned from"
+    right = f"{1 - values['error']:.1%} of the answers to {kind} are right"
+    return f"{right}; always naming the commonest class gets {guessing:.1%}"
+
+
+def _level(fd: float, translated: bool) -> str:
+    if translated and fd > CLOSE:
+        return "not yet close to real images"
+    return next(words for limit, words in LEVELS if fd <= limit)
+
+
 def of_comparison(rows: Sequence[Row]) -> str:
-    """Return which run is best, if their values differ by more than noise.
+    """Return which run is best, if their values differ by more than noise and it does not copy.
 
     Args:
         rows: runs, the best first, as `compare` returns them.
@@ -53,13 +69,18 @@ def of_comparison(rows: Sequence[Row]) -> str:
     first, second = rows[:2]
     if not second.same:
         return f"{first.name} and {second.name} were measured on different images: their values cannot be compared"
+    unsure = f"cannot tell whether {first.name} or {second.name} is better"
     low, high = first.values["fd"], second.values["fd"]
     noise = NOISE * math.hypot(*(row.values["fd_deviation"] for row in (first, second)))
-    if not high - low > noise:
-        return f"cannot tell whether {first.name} or {second.name} is better: their fd differ by less than the noise"
+    if math.isnan(noise):
+        return f"{unsure}: the real images are too few to know the noise"
+    if high - low <= noise:
+        return f"{unsure}: their fd differ by less than the noise"
+    if first.values.get("copying", 0) < COPYING_C_T and "change" not in first.values:  # translations have a change
+        return f"{unsure}: the fd of {first.name} is lower, but its images may be copies of training images"
     others = "the others" if len(rows) > 2 else second.name
     return (
-        f"{first.name} is better than {others}: its fd is {1 - low / high:.0%} lower than {number(high)}, "
+        f"{first.name} is better than {others}: its fd is {1 - low / high:.0%} lower than {_number(high)}, "
         "which is more than the noise of the measurement; other seeds of the training may differ"
     )
 
@@ -82,3 +103,7 @@ def of_copying(values: Mapping[str, float]) -> list[str]:
 
 def _copies(copying: float) -> str:
     return "possible copies of training images" if copying < COPYING_C_T else "no sign of copies"
+
+
+def _number(fd: float) -> str:
+    return f"{fd:.1f}" if fd < 10 else f"{fd:,.0f}"
