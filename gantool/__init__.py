@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-# torch's threads wait for each other by spinning, which is 20 to 60 times slower as soon as anything else runs on the
-# same cores (measured: docs/measured.md). OpenMP reads this once, when torch is loaded.
+# torch's threads spin while they wait for each other, which is 20 to 60 times slower as soon as another process uses
+# the same cores (docs/measured.md). OpenMP reads this once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def load(run: str | Path | None = None, checkpoint: str = "best", device: str = 
     >>> gantool.load("runs/cgan_egg-001").sample(seeds=range(4), class_name="Egg")  # doctest: +SKIP
 
     Args:
-        run: its directory or its name; the newest one when left out.
-        checkpoint: `best`, `last`, or the number of an epoch that was kept.
+        run: its directory or its name; None is the newest one.
+        checkpoint: `best`, `last`, or the number of a kept epoch.
         device: `auto`, `cpu`, `cuda` or `mps`.
     """
     from gantool.inference.sampling import TrainedModel

@@ -1,4 +1,4 @@
-"""What data yield and models consume: the one vocabulary that both sides share.
+"""What data yields and models consume.
 
 Letters in tensor shapes, here and everywhere: N images in a batch, C channels, H height, W width, D features,
 L words.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Labeled(NamedTuple):
-    """Images with the index of each one's class.
+    """Images with the index of their class.
 
     Shape:
         images: [N, C, H, W], float, -1 to 1. labels: [N], int64, 0 to classes - 1.
@@ -26,7 +26,7 @@ class Labeled(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Images and what each one is to become.
+    """Images, each with the image that it should become.
 
     Shape:
         source, target: [N, C, H, W], float, -1 to 1.
@@ -37,7 +37,7 @@ class Paired(NamedTuple):
 
 
 class Unpaired(NamedTuple):
-    """Images of two kinds; those in one row have nothing to do with each other.
+    """Images of two kinds; those in one row do not belong together.
 
     Shape:
         a, b: [N, C, H, W], float, -1 to 1.
@@ -48,10 +48,10 @@ class Unpaired(NamedTuple):
 
 
 class TableBatch(NamedTuple):
-    """Rows of a table, or sentences, with the index of each one's class.
+    """Rows of a table, or sentences, with the index of their class.
 
     Shape:
-        inputs: [N, D], float, a row's columns; or [N, L], int64, the numbers of a sentence's words, 0 where it is over.
+        inputs: [N, D], float, the columns of each row; or [N, L], int64, the numbers of a sentence's words, then 0.
         labels: [N], int64, 0 to classes - 1.
     """
 
@@ -64,14 +64,14 @@ Batch = Labeled | Paired | Unpaired | TableBatch
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a model is told about its images before it sees any.
+    """The shape of a dataset's images.
 
     Args:
         channels: 1 for grey, 3 for colour.
         height: of every image, in pixels.
         width: of every image, in pixels.
-        classes: the names of the classes, in the order of their labels. Of pairs, the source's and the target's; of two
-            kinds without pairs, both.
+        classes: the names of the classes, in the order of their labels. For pairs, the source's and the target's; for
+            two kinds without pairs, both.
     """
 
     channels: int
@@ -86,7 +86,7 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """One image's shape, (C, H, W)."""
+        """The shape of one image, (C, H, W)."""
         return (self.channels, self.height, self.width)
 
 
@@ -94,10 +94,10 @@ class Column(NamedTuple):
     """A column of a table, and how its values become numbers of about unit size.
 
     Args:
-        name: as in the table's head.
-        categories: the texts that it may hold, each of which stands for its index; empty for a column of numbers.
-        mean: what is subtracted.
-        deviation: what is divided by, above 0.
+        name: as in the head of the table.
+        categories: the texts that it may hold, each encoded by its index; empty for a column of numbers.
+        mean: is subtracted.
+        deviation: is divided by, above 0.
     """
 
     name: str
@@ -108,12 +108,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What a model is told about its table.
-
-    Args:
-        columns: of a row, without the class.
-        classes: the names of the classes, in the order of their labels.
-    """
+    """The columns of a table, without the class, and the names of its classes in the order of their labels."""
 
     columns: tuple[Column, ...]
     classes: tuple[str, ...]
@@ -121,11 +116,11 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class TextSpec:
-    """What a model is told about its sentences.
+    """The vocabulary of a dataset of sentences.
 
     Args:
-        words: that have a number of their own, in the order of their numbers, from 2 on: 0 is no word, and 1 any other.
-        length: words in the longest sentence that it learns from.
+        words: in the order of their numbers, from 2; 0 is no word, and 1 any other.
+        length: words in the longest sentence of the training data.
         classes: the names of the classes, in the order of their labels.
     """
 
@@ -138,7 +133,7 @@ Spec = ImageSpec | RowSpec | TextSpec
 
 
 def plain(spec: Spec) -> dict[str, Any]:
-    """Return a spec as the texts, numbers, lists and mappings that a checkpoint holds; `classes` apart."""
+    """Return a spec without its classes as the texts, numbers, lists and mappings that a checkpoint holds."""
     if isinstance(spec, RowSpec):
         return {"columns": [[name, list(kinds), mean, deviation] for name, kinds, mean, deviation in spec.columns]}
     if isinstance(spec, TextSpec):

@@ -1,8 +1,7 @@
-"""A checkpoint file: tensors and plain values behind a checksum, that can hold no code.
+"""A checkpoint file: tensors and plain values behind a checksum. It cannot hold code.
 
-Layout: the line `gantool checkpoint 1`, the SHA-256 of the rest in hexadecimal with a line's end, then what
-`torch.save` writes. torch alone does not notice a flipped bit, and its messages for damaged files advise what is
-unsafe.
+Layout: the line `gantool checkpoint 1`, the SHA-256 of the rest in hexadecimal and a newline, then the output of
+`torch.save`. torch alone does not notice a flipped bit, and its messages about damaged files advise unsafe loading.
 """
 
 from __future__ import annotations
@@ -23,24 +22,23 @@ from gantool.batches import Spec
 from gantool.errors import CheckpointError
 from gantool.files import atomic_write
 
-_MAGIC = b"gantool checkpoint 1\n"
 _KIND = b"gantool checkpoint "
+_MAGIC = _KIND + b"1\n"
 _HEADER = len(_MAGIC) + 65
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint so that `path` is at any moment the whole old file or the whole new one.
+    """Write tensors, numbers, texts, and lists and mappings of them, atomically.
 
-    Args:
-        path: the file.
-        content: tensors, numbers, texts, lists and mappings of them.
+    Raises:
+        DiskError: the file cannot be written.
     """
     with atomic_write(path) as aside, aside.open("wb") as file:
         writer = _Hashing(file)
         file.write(_MAGIC + b"0" * 64 + b"\n")
         try:
             torch.save(content, cast(IO[bytes], writer))
-        except RuntimeError:  # what torch makes of a full disk
+        except RuntimeError:  # torch's own error for a full disk
             if writer.failure is None:
                 raise
             raise writer.failure from None
@@ -52,7 +50,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint.
 
     Raises:
-        CheckpointError: there is none, it is damaged, it is something else, or a newer gantool wrote it.
+        CheckpointError: the file is missing, damaged, not a checkpoint, or of a newer gantool.
     """
     try:
         data = path.read_bytes()
@@ -70,7 +68,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path}: is damaged (its SHA-256 does not match); use another checkpoint of the run")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they advise on files of torch's own
+            warnings.simplefilter("ignore")  # they give advice about torch's own files
             content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
         raise CheckpointError(
@@ -83,7 +81,7 @@ def load_weights(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path
     """Load weights into a model.
 
     Raises:
-        CheckpointError: a weight is missing, has another shape or is not finite; the first such one is named.
+        CheckpointError: a weight is missing, has another shape or is not finite; the message names the first.
     """
     own = model.state_dict()
     for name in dict.fromkeys([*own, *state]):
@@ -99,12 +97,12 @@ def load_weights(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path
 
 
 def spec_of(state: Mapping[str, Any]) -> Spec:
-    """Return what the data were like that a checkpoint was trained on."""
+    """Return the spec of the data that a checkpoint was trained on."""
     return batches.spec_of(state["spec"], tuple(state["classes"]))
 
 
 class _Hashing(io.RawIOBase):
-    """A file that is hashed as it is written; torch.save writes in order and never goes back."""
+    """A file that is hashed while it is written; torch.save writes in order and never goes back."""
 
     def __init__(self, file: io.BufferedWriter) -> None:
         self.file = file

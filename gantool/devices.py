@@ -1,4 +1,4 @@
-"""The one place that chooses where tensors live."""
+"""Devices, random number generators, threads and memory of this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose(name: str = "auto") -> torch.device:
-    """Return the device called `auto`, `cpu`, `cuda` (also `cuda:1`) or `mps`; `auto` is the fastest that is there.
+    """Return the device called `auto`, `cpu`, `cuda` (also `cuda:1`) or `mps`; `auto` is the fastest.
 
     Raises:
         ResourceError: this machine, or this build of torch, has no such device.
@@ -27,19 +27,24 @@ def choose(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if has["cuda"] else "mps" if has["mps"] else "cpu")
     kind, colon, index = name.partition(":")
-    there = ", ".join(["auto", *(kind for kind, found in has.items() if found)])
     many = torch.cuda.device_count() if kind == "cuda" else 1
     if not has.get(kind) or (colon and not (index.isdecimal() and index.isascii() and int(index) < many)):
-        raise ResourceError(f"--device {name}: not on this machine; here are: {there}")
+        known = ", ".join(["auto", *(kind for kind, found in has.items() if found)])
+        raise ResourceError(f"--device {name}: not on this machine; here are: {known}")
     return torch.device(name)
+
+
+def rng_states(device: torch.device, seed: int) -> dict[str, Tensor]:
+    """Return the states of random number generators that `seed` starts; see `rng_scope`."""
+    kinds = {"cpu": torch.device("cpu"), device.type: device}
+    return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
 
 
 @contextlib.contextmanager
 def rng_scope(device: torch.device, states: dict[str, Tensor]) -> Iterator[None]:
-    """Run the block on torch's random generators as `states` holds them, and keep there how it leaves them.
+    """Run the block with torch's generators in `states`, store their new states there, and restore the old ones.
 
-    The caller's own random numbers are untouched: nothing that happens outside of the block changes what is drawn
-    inside, or the other way round.
+    So the random numbers of the block and those of its caller do not depend on each other.
 
     Args:
         device: whose generator is swapped besides the CPU's.
@@ -54,11 +59,28 @@ def rng_scope(device: torch.device, states: dict[str, Tensor]) -> Iterator[None]
         _set_states(device, outside)
 
 
+def _states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _set_states(device: torch.device, states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Run the block on so many processor threads, and restore their number afterwards; None keeps it.
+    """Run the block with so many processor threads, and restore their number afterwards; None keeps it.
 
-    Another number of threads adds up in another order, which changes the last digits of a sum.
+    The last digits of a sum depend on the number of threads.
     """
     before = torch.get_num_threads()
     if count is not None:
@@ -70,26 +92,30 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def one_thread() -> contextlib._GeneratorContextManager[None]:
-    """Run the block on one thread, so that its numbers do not depend on how many cores a machine has."""
+    """Run the block with one thread, so that its numbers do not depend on the cores of a machine."""
     return threads(1)
 
 
-def rng_states(device: torch.device, seed: int) -> dict[str, Tensor]:
-    """Return the generator states that `seed` starts; see `rng_scope`."""
-    kinds = {"cpu": torch.device("cpu"), device.type: device}
-    return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute convolutions of the block in float32, where cuDNN would round their inputs to 10 bits (TF32)."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def available_cores() -> int:
-    """Return how many processor cores this process may use: at least 1.
+    """Return how many processor cores this process may use, at least 1.
 
-    They may be fewer than the machine has: by the affinity that `taskset` sets, by the quota of a container (cgroup
-    version 1 or 2), or by what Slurm allotted.
+    Affinity (`taskset`), the quota of a container (cgroup version 1 or 2) and Slurm can allow fewer than the machine
+    has.
     """
-    found = [float(os.cpu_count() or 1)]
+    found = [float(os.cpu_count() or 1), *_quotas()]
     if hasattr(os, "sched_getaffinity"):
         found.append(len(os.sched_getaffinity(0)))
-    found += _quotas()
     allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
     if allotted.isdecimal():
         found.append(int(allotted))
@@ -108,9 +134,8 @@ def _quotas(root: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
 def keep_freed_memory(keep: bool = True) -> None:
     """Let the C library keep the memory of freed tensors for the next ones, or give it back to the system again.
 
-    glibc maps a large tensor anew each time, and the system clears every page of it on its first use. Networks with
-    large layers spend a quarter of their time on a CPU on that. The process takes no more memory than at its peak.
-    Without glibc nothing changes.
+    glibc maps each large tensor anew, and the system clears every page of it on first use. Networks with large layers
+    spend a quarter of their time on a CPU on that. The peak of memory stays the same. Without glibc nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -118,31 +143,3 @@ def keep_freed_memory(keep: bool = True) -> None:
         glibc = ctypes.CDLL("libc.so.6")
         glibc.mallopt(_M_MMAP_MAX, 0 if keep else 65536)
         glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else 128 * 1024)
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Compute the block's convolutions in whole float32, where cuDNN would round their inputs to 10 bits (TF32)."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-def _states(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _set_states(device: torch.device, states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    if device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])

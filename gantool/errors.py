@@ -1,18 +1,7 @@
-"""Every mistake that a person can mend, each kind with its exit code.
+"""Exceptions that a user can act on, each kind with its exit code.
 
-    GantoolError            2   what was asked for does not exist or does not fit
-    ├── RecipeError         2   a recipe cannot be read, or asks for something unknown
-    ├── ShapeError          2   the networks of a recipe do not fit together, or not the data
-    ├── RunError            2   a run or study cannot be created, found or continued
-    ├── DataError           3   a dataset is missing, damaged or of the wrong kind
-    ├── TrainingError       4   training failed: a loss is no longer finite, a run diverged, or no trial finished
-    ├── CheckpointError     5   a checkpoint is damaged or belongs to another model
-    ├── NetworkError        6   a download failed
-    └── ResourceError       7   disk, memory or a device is not there
-        └── DiskError       7   a file cannot be written: the disk is full, or the folder is not ours
-
-A message is `place: what is wrong, with the offending value; what to do`, in lower case, on one line.
-Anything else that is raised is a bug of gantool and keeps its traceback.
+The command line shows one as a single message: the place, what is wrong with the offending value, and what to do. Any
+other exception is an error of gantool and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -22,11 +11,11 @@ import os
 import shlex
 from collections.abc import Iterable
 
-MAX_LISTED = 20  # names that a message lists, at the most
+MAX_LISTED = 20  # names that a message lists
 
 
 class GantoolError(Exception):
-    """Something that a person can mend; shown as one message, without a traceback."""
+    """What was asked for does not exist or does not fit; the base of all others."""
 
     exit_code = 2
 
@@ -68,17 +57,17 @@ class NetworkError(GantoolError):
 
 
 class ResourceError(GantoolError):
-    """Disk, memory or a device is not there."""
+    """A disk, memory or a device is missing or insufficient."""
 
     exit_code = 7
 
 
 class DiskError(ResourceError):
-    """A file cannot be written."""
+    """A file cannot be written: the disk is full, or a permission is missing."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """Return the error for an unknown name, with the nearest known one, or with all of them if they are few.
+    """Return the message for an unknown name, with the nearest known one, or with all of them if they are few.
 
     >>> unknown("loss", "hinged", ["hinge", "minimax"])
     "unknown loss 'hinged'; did you mean 'hinge'?"

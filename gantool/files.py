@@ -1,6 +1,6 @@
-"""Files that are whole or absent, and locks, so that two processes do not write the same files.
+"""Atomic writes, and locks between processes.
 
-The lock is the operating system's and ends with its process, however that ends: none is ever left behind.
+A lock is one of the operating system's. It ends with its process, however that process ends.
 """
 
 from __future__ import annotations
@@ -16,88 +16,50 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gantool.errors import DiskError, ResourceError, RunError
+from gantool.errors import DiskError, RunError
 
 
 class BusyError(RunError):
-    """Another process, or another thread of this one, holds the lock; `holder` names it."""
+    """Another process or thread holds the lock; `holder` names it."""
 
     def __init__(self, place: Path, holder: str) -> None:
         self.holder = holder
         super().__init__(f"{place}: in use by {holder}; wait for it, or end it")
 
 
+def disk(path: Path, error: OSError) -> DiskError:
+    """Return the error for a file or directory that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskError(f"{path}: the disk is full; make room and start again, a run with --resume")
+    return DiskError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")
+
+
 @contextlib.contextmanager
-def exclusive_lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold a lock while the block runs; threads of one process keep each other out too.
+def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary path, and rename that file to `path` when the block succeeds.
+
+    `path` always holds either the whole old file or the whole new one.
 
     Args:
-        path: says as JSON who holds the lock, as long as it is held. What the system locks is an empty file beside it
-            with a dot before its name, which stays: if it were deleted, two processes could have one each.
-        wait: seconds to wait for whoever holds it.
+        path: the file.
+        sync: whether the new file is on the disk before it takes the place of the old one.
 
     Raises:
-        BusyError: it is still held after that time; the message names the process.
-        ResourceError: its folder cannot be written.
-    """
-    lock = FileLock(path.with_name(f".{path.name}"), timeout=wait, thread_local=False)
-    try:
-        lock.acquire()
-        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
-    except Timeout:
-        raise BusyError(path.parent, _holder(path)) from None
-    except OSError as error:
-        lock.release()
-        said = error.strerror or error
-        raise ResourceError(f"{path}: cannot be written ({said}); check the folder and its permissions") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # the folder is gone, or on Windows somebody reads the file just now
-            path.unlink(missing_ok=True)
-        lock.release()
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock."""
-    file = path.with_name(f".{path.name}")
-    if not file.exists():
-        return False
-    lock = FileLock(file, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        return True
-    except OSError:  # nobody can write there
-        return False
-    lock.release()
-    return False
-
-
-def _holder(path: Path) -> str:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {held['pid']} on {held['host']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or is just ending
-        return "another process"
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Return a place to write a file aside; when the block ends well it is synced and takes the name `path`.
-
-    Whatever happens, `path` holds either all of the old file or all of the new one.
-
-    Raises:
-        DiskError: the disk is full, or the folder is gone or cannot be written.
+        DiskError: the block, or the renaming, raised an OSError.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
         aside.replace(path)
-        _sync_folder(path.parent)
+        if sync and os.name == "posix":
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         raise disk(path, error) from None
     finally:
@@ -105,20 +67,71 @@ def atomic_write(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def write(path: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with atomic_write(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+
 def is_file(path: Path) -> bool:
-    """Return whether a file is there; a name that the system refuses, such as one too long, is none."""
+    """Return whether a file exists; False for a name that the system refuses, such as one that is too long."""
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises on such a name
 
 
-def is_directory(path: Path) -> bool:
-    """Return whether a directory exists; a name that the system refuses is none."""
-    return os.path.isdir(path)  # noqa: PTH112  Path.is_dir raises on such a name
+@contextlib.contextmanager
+def exclusive_lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold a lock while the block runs, against other processes and other threads of this one.
+
+    Args:
+        path: names the holder in JSON while the lock is held. The system locks an empty file beside it, whose name
+            starts with a dot. That file stays: if it were deleted, two processes could lock one each.
+        wait: seconds to wait for the holder.
+
+    Raises:
+        BusyError: the lock is still held after that time.
+        DiskError: the directory cannot be written.
+    """
+    lock = _lock(path, wait)
+    try:
+        lock.acquire()
+        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
+    except Timeout:
+        raise BusyError(path.parent, _holder(path)) from None
+    except OSError as error:
+        lock.release()
+        raise disk(path, error) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the directory is gone, or on Windows the file is being read
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
-def write(path: Path, text: str) -> None:
-    """Write a small text file so that it is whole or absent."""
-    with atomic_write(path) as aside:
-        aside.write_text(text, encoding="utf-8", newline="\n")
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock."""
+    lock = _lock(path, 0)
+    try:
+        if Path(lock.lock_file).exists():
+            lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # the directory cannot be written, so that no process can hold a lock in it
+        return False
+    lock.release()
+    return False
+
+
+def _lock(path: Path, wait: float) -> FileLock:
+    return FileLock(path.with_name(f".{path.name}"), timeout=wait, thread_local=False)
+
+
+def _holder(path: Path) -> str:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {held['pid']} on {held['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it is being written or removed
+        return "another process"
 
 
 def alive(pid: int) -> bool:
@@ -130,7 +143,7 @@ def alive(pid: int) -> bool:
 
         handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
         if not handle:
-            return bool(ctypes.windll.kernel32.GetLastError() == 5)  # access denied: it runs as somebody else
+            return bool(ctypes.windll.kernel32.GetLastError() == 5)  # access denied: it belongs to another user
         ended = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
         ctypes.windll.kernel32.CloseHandle(handle)
         return not ended
@@ -138,22 +151,6 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        pass
+    except PermissionError:  # it belongs to another user
+        return True
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def disk(path: Path, error: OSError) -> DiskError:
-    """Return the error for a file or folder that cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DiskError(f"{path}: the disk is full; make room and start again, a run with --resume")
-    return DiskError(f"{path}: cannot be written ({error.strerror or error}); check the folder and its permissions")

@@ -1,4 +1,4 @@
-"""A run's directory: its files, and a log of one object a line."""
+"""The directory of a run: its files and its log."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from gantool.errors import RunError, command_line
-from gantool.files import disk, exclusive_lock, is_directory, is_file, write
+from gantool.files import disk, exclusive_lock, is_file, write
 
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
 
 
 class Run:
-    """The directory of one training run.
-
-    `recipe.yaml`, `environment.json`, `log.jsonl`, `checkpoints/`, `samples/`.
-    """
+    """The directory of one training: `recipe.yaml`, `environment.json`, `log.jsonl`, `checkpoints/` and `samples/`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.samples = path / "samples"  # grids of the same latents, one for each epoch
+        self.checkpoints = path / "checkpoints"
 
     @classmethod
     def create(cls, recipe: str, *, name: str, out: Path | None = None) -> Self:
-        """Make the directory of a new run.
+        """Create the directory of a new run.
 
         Args:
             recipe: the text of `recipe.yaml`.
@@ -36,34 +35,27 @@ class Run:
             out: the directory itself; it must be new or empty.
 
         Raises:
-            RunError: `out` is a file, or a directory that holds something.
-            DiskError: the directory cannot be made.
+            RunError: `out` is a file, or a directory that is not empty.
+            DiskError: the directory cannot be created.
         """
-        path = make_directory(out, name)
-        run = cls(path)
+        run = cls(make_directory(out, name))
         for folder in (run.samples, run.checkpoints):
             folder.mkdir(exist_ok=True)
-        write(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-        write(path / "recipe.yaml", recipe)
+        write(run.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write(run.path / "recipe.yaml", recipe)
         return run
 
     @classmethod
     def open(cls, place: str | None) -> Self:
-        """Return the run at a path, of a name in `runs/`, or the newest one in `runs/` where `place` is None.
+        """Return the run at a path, of a name in `runs/`, or the newest one in `runs/` if `place` is None.
 
         A study stands for the training of its winner.
 
         Raises:
-            RunError: there is none.
+            RunError: no such run exists.
         """
         path = find_directory(place, "recipe.yaml", "run", "gantool train RECIPE")
         return cls(_winner(path) if is_file(path / STUDY) else path)
-
-    @property
-    def title(self) -> str:
-        """What a run is called beside others: by its directory, a trial by that of its study too."""
-        study = self.path.absolute().parent.parent
-        return f"{study.name}/{self.path.name}" if is_file(study / STUDY) else self.path.name
 
     @classmethod
     def newest(cls, name: str) -> Self | None:
@@ -73,13 +65,19 @@ class Run:
         return cls(max(found, key=_number)) if found else None
 
     @property
+    def title(self) -> str:
+        """The run's name beside others: its directory's, and for a trial that of its study too."""
+        study = self.path.absolute().parent.parent
+        return f"{study.name}/{self.path.name}" if is_file(study / STUDY) else self.path.name
+
+    @property
     def data_dir(self) -> Path | None:
-        """The directory of data that the run was last trained with, or None where it is unknown or gone."""
+        """The directory of data that the run was last trained with; None if it is unknown or no longer exists."""
         found = self._environment().get("data_dir")
-        return Path(found) if isinstance(found, str) and is_directory(Path(found)) else None
+        return Path(found) if isinstance(found, str) and Path(found).is_dir() else None
 
     def remember(self, data_dir: Path) -> None:
-        """Note in `environment.json` which directory of data the run is trained with."""
+        """Write the directory of data that the run is trained with into `environment.json`."""
         known, place = self._environment(), str(data_dir.absolute())
         if known.get("data_dir") != place:
             write(self.path / "environment.json", json.dumps(known | {"data_dir": place}, indent=2) + "\n")
@@ -91,18 +89,8 @@ class Run:
             return {}
         return content if isinstance(content, dict) else {}
 
-    @property
-    def samples(self) -> Path:
-        """Where the grids of the fixed latents are, one an epoch."""
-        return self.path / "samples"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the checkpoints are."""
-        return self.path / "checkpoints"
-
     def log(self, entry: Mapping[str, Any]) -> None:
-        """Add one object to `log.jsonl`."""
+        """Append one object to `log.jsonl`."""
         try:
             with (self.path / "log.jsonl").open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(dict(entry)) + "\n")
@@ -110,7 +98,7 @@ class Run:
             raise disk(self.path / "log.jsonl", error) from None
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the log's objects; a last line that a dying process left half-written is no object."""
+        """Return the objects of the log; a last line that a killed process left incomplete is skipped."""
         path = self.path / "log.jsonl"
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -119,24 +107,22 @@ class Run:
         return rows
 
     def rewind(self, epoch: int) -> None:
-        """Drop what the log says after `epoch`: training goes on from there."""
+        """Remove the entries of the log after `epoch`, where training resumes."""
         kept = [entry for entry in self.entries() if entry["epoch"] <= epoch]
         write(self.path / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in kept))
 
     @contextlib.contextmanager
     def lock(self, wait: float = 0.0) -> Iterator[None]:
-        """Hold the run's `exclusive_lock` while the block runs, and remove what a killed process left."""
+        """Hold the run's `exclusive_lock` while the block runs, without what a killed process left."""
         with exclusive_lock(self.path / "lock", wait=wait):
-            for folder in (self.path, self.checkpoints):
+            for folder in (self.path, self.checkpoints, self.samples):
                 for left in folder.glob(".*.part"):
                     left.unlink(missing_ok=True)
-            for left in self.samples.glob(f".{'[0-9a-f]' * 16}.png"):  # a grid under way, see `images`
-                left.unlink(missing_ok=True)
             yield
 
 
 def _winner(study: Path) -> Path:
-    """Return the directory of the training that a study stands for."""
+    """Return the directory of the winner of a study."""
     try:
         place = json.loads((study / STUDY).read_text(encoding="utf-8")).get("run")
     except (OSError, ValueError, AttributeError):
@@ -145,12 +131,12 @@ def _winner(study: Path) -> Path:
         state = "of an older version" if is_file(study / "best.yaml") else "in which no trial has finished yet"
         raise RunError(f"{study}: is a study {state}; continue with: {command_line('tune', study)}")
     if not is_file(study / place / "recipe.yaml"):
-        raise RunError(f"{study / place}: is missing, but the study stands for it; name another one of its trials")
+        raise RunError(f"{study / place}: is missing, but the study stands for it; name another of its trials")
     return study / place
 
 
 def make_directory(out: Path | None, name: str, advice: str = ", or resume with --resume") -> Path:
-    """Make the directory of a new run or study: `out`, or `runs/<name>-<NNN>` with the next free number."""
+    """Create the directory of a new run or study: `out`, or `runs/<name>-<NNN>` with the next free number."""
     try:
         if out is not None:
             if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -160,7 +146,7 @@ def make_directory(out: Path | None, name: str, advice: str = ", or resume with 
             return out
         parent = Path("runs")
         parent.mkdir(exist_ok=True)
-        # One count for all recipes, so that the names tell the order.
+        # All recipes share one count, so that the highest number is the newest.
         number = 1 + max(map(_number, parent.iterdir()), default=0)
         while True:
             path = parent / f"{name}-{number:03d}"
@@ -175,11 +161,10 @@ def make_directory(out: Path | None, name: str, advice: str = ", or resume with 
 
 
 def find_directory(place: str | None, inside: str, kind: str, first: str) -> Path:
-    """Return the directory of an old run or study, which holds the file `inside`."""
+    """Return the directory of a run or study, which holds the file `inside`; see `Run.open`."""
     parent = Path("runs")
     if place is None:
-        # By number, not by time: copying a directory does not make it newer.
-        # A study has a recipe too, but is no run.
+        # By number, since copying a directory changes its time. A study has a recipe too, but is no run.
         wanted = inside == STUDY
         found = [path for path in parent.glob("*") if is_file(path / inside) and is_file(path / STUDY) == wanted]
         if not found:
@@ -206,7 +191,7 @@ def data_root(given: Path | None, remembered: Path | None = None) -> Path:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a run was made with: versions and the machine."""
+    """Return versions and the machine, which decide the results of a run."""
     packages = {}
     for name in ("gantool", "torch", "torchvision", "numpy", "pillow", "ray", "optuna"):
         with contextlib.suppress(metadata.PackageNotFoundError):

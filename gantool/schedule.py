@@ -1,40 +1,36 @@
-"""Which epochs of a run are measured. It depends on the recipe and the data only, and never on a clock.
+"""Which epochs of a run are measured. They depend only on the recipe and the data, never on a clock.
 
-So the same recipe measures the same epochs on a slow and on a fast machine, and two equal runs keep the same best
-checkpoint. What a measurement costs beside the training is predicted for one processor core.
+So a recipe measures the same epochs on a slow and on a fast machine, and two equal runs keep the same best checkpoint.
+The cost of a measurement beside the training is predicted for one processor core.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MEASURED_PERCENT = (1, 2, 5, 10, 20, 35, 50, 75, 100)  # percent of the epochs after which every run is measured
-MAX_MEASUREMENTS = (
-    100  # measurements of a run, as long as `MEASURED_PERCENT` and `train.evaluate_every` ask for no more
-)
-MEASURING_SHARE = 0.1  # of the training's seconds, which measurements may take besides those of `MEASURED_PERCENT`
+MEASURED_PERCENT = (1, 2, 5, 10, 20, 35, 50, 75, 100)  # of the epochs; every run is measured there
+MAX_MEASUREMENTS = 100  # of a run, unless `MEASURED_PERCENT` and `train.evaluate_every` ask for more
+MEASURING_SHARE = 0.1  # of the training's seconds, for measurements besides those at `MEASURED_PERCENT`
 
 # Predicted seconds of one core, fitted to the measured speed of six GANs. The steps of five are predicted to within a
-# sixth; those of `cgan_egg`, with 19 million weights, take 1.7 times as long, so that it is measured less often.
-SECONDS_PER_MULTIPLICATION = 4.5e-11  # of the forward pass, together with its share of the backward pass
-SECONDS_PER_OUTPUT = 5e-9  # a number that a layer gives, which is read and written again by the backward pass
+# sixth. Those of `cgan_egg`, with 19 million weights, take 1.7 times as long, so that it is measured less often.
+SECONDS_PER_MULTIPLICATION = 4.5e-11  # of the forward pass, including its share of the backward pass
+SECONDS_PER_OUTPUT = 5e-9  # for a number that a layer writes, and that the backward pass reads and writes again
 SECONDS_PER_STEP = 1e-4  # of training, whatever the size of the networks
-GENERATION_SHARE = (
-    1 / 3
-)  # of the time that an image is trained on: it is made and scored, and nothing is learned from it
-SECONDS_PER_PIXEL = 6e-7  # a pixel, of all extractors
+GENERATION_SHARE = 1 / 3  # of the time of training on an image, for generating one without learning from it
+SECONDS_PER_PIXEL = 6e-7  # of all extractors
 LARGE_SIDE = 64  # pixels on a side from which extractors look at every fourth pixel only
-SECONDS_OF_STATISTICS = 0.1  # of the distances between features
-SECONDS_OF_COUNTS = 1e-3  # of the counts of right and wrong answers
+SECONDS_OF_STATISTICS = 0.1  # for the distances between features
+SECONDS_OF_COUNTS = 1e-3  # for the counts of right and wrong answers
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the networks compute for one training image.
+    """The computation of the networks for one training image.
 
     Args:
         multiplications: of a number with a weight, in the forward passes of one step.
-        outputs: numbers that the layers give in them.
+        outputs: numbers that the layers write in them.
     """
 
     multiplications: float
@@ -58,8 +54,8 @@ def measured_epochs(epochs: int, allowed: int = 0, every: int | None = None) -> 
 
     Args:
         epochs: of the whole run.
-        allowed: measurements; the spacing is the smallest at which there are no more than these.
-        every: `train.evaluate_every`: this spacing instead, without the shares.
+        allowed: measurements; the smallest spacing that needs no more is used.
+        every: `train.evaluate_every`, a spacing that replaces both the percentages and `allowed`.
     """
     ends = {1, epochs}
     if every is not None:
@@ -83,23 +79,12 @@ def trial_epochs(epochs: int) -> tuple[int, ...]:
 
 
 def allowed(training: float, measurement: float) -> int:
-    """Return how many measurements a run may have.
-
-    Args:
-        training: predicted seconds of the whole run without measurements.
-        measurement: predicted seconds of one.
-    """
+    """Return how many measurements a run may have, by the predicted seconds of its training and of a measurement."""
     return min(MAX_MEASUREMENTS, int(MEASURING_SHARE * training / measurement))
 
 
 def training_seconds(steps: int, images: int, work: Work) -> float:
-    """Predict the seconds of training.
-
-    Args:
-        steps: of the run.
-        images: in each.
-        work: of one image.
-    """
+    """Predict the seconds of so many training steps with so many images each."""
     return steps * (SECONDS_PER_STEP + images * work.seconds)
 
 
@@ -107,16 +92,13 @@ def measurement_seconds(images: int, pixels: tuple[int, int] | None, work: Work)
     """Predict the seconds of one measurement.
 
     Args:
-        images: that are made, or examples that are answered.
-        pixels: height and width of the images of which features are taken; None for answers.
-        work: of one training image.
+        images: generated images, or examples that are classified.
+        pixels: height and width of the generated images; None for a classifier.
+        work: for one training image.
     """
     seconds = images * GENERATION_SHARE * work.seconds
     if pixels is None:
         return SECONDS_OF_COUNTS + seconds
     height, width = pixels
-    return (
-        SECONDS_OF_STATISTICS
-        + seconds
-        + images * SECONDS_PER_PIXEL * height * width / (4 if min(pixels) >= LARGE_SIDE else 1)
-    )
+    part = 4 if min(pixels) >= LARGE_SIDE else 1
+    return SECONDS_OF_STATISTICS + seconds + images * SECONDS_PER_PIXEL * height * width / part

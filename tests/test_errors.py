@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 from gantool import errors
-from gantool.errors import MAX_LISTED, GantoolError, unknown
+from gantool.errors import GantoolError, unknown
 
 CODES = {
     "GantoolError": 2,
@@ -21,18 +21,9 @@ CODES = {
 
 
 def test_every_error_has_its_exit_code():
-    kinds = {
-        name: kind.exit_code
-        for name, kind in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(kind, GantoolError)
-    }
+    kinds = inspect.getmembers(errors, lambda found: inspect.isclass(found) and issubclass(found, GantoolError))
 
-    assert kinds == CODES
-
-
-def test_the_table_in_the_documentation_is_true():
-    for name, code in CODES.items():
-        assert any(name in line and str(code) in line.split() for line in errors.__doc__.splitlines()), name
+    assert {name: kind.exit_code for name, kind in kinds} == CODES
 
 
 @pytest.mark.parametrize(
@@ -42,19 +33,13 @@ def test_the_table_in_the_documentation_is_true():
         ("zzz", ["hinge", "minimax"], "unknown loss 'zzz'; known: hinge, minimax"),
         ("zzz", [], "unknown loss 'zzz'; there is none"),
         (5, ["b", "a"], "unknown loss 5; known: a, b"),
+        ("zzz", map(str, range(20)), "unknown loss 'zzz'; known: " + ", ".join(sorted(map(str, range(20))))),
         (
             "zzz",
-            map(str, range(100, 100 + MAX_LISTED)),
-            "unknown loss 'zzz'; known: " + ", ".join(map(str, range(100, 120))),
+            (f"{index:03d}" for index in range(1000)),
+            f"unknown loss 'zzz'; known: {', '.join(f'{index:03d}' for index in range(20))} and 980 more",
         ),
     ],
 )
-def test_the_nearest_name_is_told_or_all_of_them(name, known, message):
+def test_the_nearest_name_is_suggested_or_up_to_twenty_are_listed(name, known, message):
     assert unknown("loss", name, known) == message
-
-
-def test_of_many_names_a_few_are_told():
-    message = unknown("class", "zzz", [f"{index:04d}" for index in range(1000)])
-
-    assert message.endswith("0018, 0019 and 980 more")
-    assert len(message) < 200

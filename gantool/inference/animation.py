@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from gantool.errors import GantoolError, ResourceError
-from gantool.images import STILL, ending, explained, replacing
+from gantool.files import atomic_write, disk
+from gantool.images import STILL, ending, write_image
 
 _MOVING = (".gif", ".webp", ".mp4")
 # The colour space is named because players otherwise guess it from the size, and show other colours.
@@ -38,13 +40,17 @@ def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: flo
 
     Raises:
         GantoolError: another ending, no frames, or frames that differ in size or mode.
-        ResourceError, RunError: as `save`.
+        DiskError, RunError: as `images.write_image`.
     """
     form = ending(path, _MOVING)
     images = _alike(frames, path)
     if form == ".mp4":
-        with replacing(path) as temporary:
-            _film(images, temporary, path, Fraction(1 / seconds_per_frame).limit_denominator(1000))
+        with tempfile.TemporaryDirectory() as folder:  # an error of the frames is none of the file
+            film = Path(folder) / "film.mp4"
+            _film(images, film, path, Fraction(1 / seconds_per_frame).limit_denominator(1000))
+            with atomic_write(path, sync=False) as aside:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(film, aside)
         return
     options = dict(STILL[".webp"], duration=max(1, round(seconds_per_frame * 1000)), loop=0 if loop else 1)
     if form == ".gif":
@@ -53,8 +59,7 @@ def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: flo
         images = map(_indexed, images)
     # All are made before the file is begun: what fails then is the writing, not the making.
     first, *others = images
-    with replacing(path) as temporary, explained(path):
-        first.save(temporary, save_all=True, append_images=others, **options)
+    write_image(first, path, save_all=True, append_images=others, **options)
 
 
 def _indexed(frame: Image.Image) -> Image.Image:
@@ -78,7 +83,7 @@ def _alike(frames: Iterable[Image.Image], path: Path) -> Iterator[Image.Image]:
         raise GantoolError(f"{path}: no frames to animate; give at least one")
 
 
-def _film(images: Iterator[Image.Image], temporary: Path, path: Path, rate: Fraction) -> None:
+def _film(images: Iterator[Image.Image], film: Path, path: Path, rate: Fraction) -> None:
     """Pipe frames through ffmpeg, run here because `imageio_ffmpeg.write_frames` hides how it ended."""
     import imageio_ffmpeg  # only an MP4 needs it
 
@@ -90,7 +95,7 @@ def _film(images: Iterator[Image.Image], temporary: Path, path: Path, rate: Frac
     odd = ((0, first.height % 2), (0, first.width % 2), (0, 0))[: 2 if first.mode == "L" else 3]
     size = f"{first.width + first.width % 2}x{first.height + first.height % 2}"
     form = ["-pix_fmt", "gray" if first.mode == "L" else "rgb24", "-s", size, "-r", str(rate)]
-    command = [program, "-y", "-v", "error", *form, *_FFMPEG.split(), str(temporary)]
+    command = [program, "-y", "-v", "error", *form, *_FFMPEG.split(), str(film)]
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as ffmpeg,
@@ -111,5 +116,4 @@ def _film(images: Iterator[Image.Image], temporary: Path, path: Path, rate: Frac
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines() or [f"code {ffmpeg.returncode}"]
             full = any("No space left" in line for line in said)
-            with explained(path):
-                raise OSError(errno.ENOSPC if full else errno.EIO, said[-1])
+            raise disk(path, OSError(errno.ENOSPC if full else errno.EIO, said[-1]))
