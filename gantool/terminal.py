@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gantool.batches import TableBatch
 from gantool.errors import command_line
 
 if TYPE_CHECKING:
-    from gantool.data.tables import Table as Examples
+    from gantool.data.loader import Dataset
     from gantool.inference.compare import Row
     from gantool.inference.scoring import Score
     from gantool.models.shapes import Layer
@@ -200,16 +201,15 @@ def comparison(rows: Sequence[Row], verdict: str) -> None:
         out.print("* measured on other images, or in another way, than the run named first; not comparable")
 
 
-def examples(found: Examples) -> None:
+def examples(name: str, found: Dataset) -> None:
     """Print some rows of a table, or sentences, of every class."""
-    classes = found.spec.classes
+    train, held_out = found.split(0, TableBatch)  # a table has its own split
     lines: list[tuple[str, str, str]] = []
-    for label, name in enumerate(classes):
-        own = [row for row in range(len(found.labels)) if found.labels[row] == label][:MAX_ROWS]
-        held_out = set(found.held_out.tolist())
-        lines += [(found.texts[row], name, "held out" if row in held_out else "") for row in own]
-    out.print(table("", (found.name, "class", ""), lines))
-    out.print(f"{len(found.train):,} rows to learn from, {len(found.held_out):,} held out")
+    for label, class_name in enumerate(found.spec.classes):
+        own = [row for row in range(len(found)) if found.labels[row] == label][:MAX_ROWS]
+        lines += [(found.texts[row], class_name, "held out" if row in held_out else "") for row in own]
+    out.print(table("", (name, "class", ""), lines))
+    out.print(f"{len(train):,} rows to learn from, {len(held_out):,} held out")
 
 
 def predictions(rows: Sequence[tuple[str, str, float, str]]) -> None:

@@ -79,7 +79,7 @@ def show_source(
     """
     from gantool import terminal
     from gantool.batches import Paired, TableBatch
-    from gantool.data.prepare import prepare, table
+    from gantool.data.prepare import prepare
     from gantool.data.sheet import MAX_PAIRS, contact_sheet, pair_sheet
     from gantool.data.sources.catalog import SOURCES
     from gantool.recipe.blocks import Data
@@ -96,10 +96,10 @@ def show_source(
     except Mismatch as error:
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
-    if kind is TableBatch:
-        terminal.examples(table(data, root))
-        return
     store = prepare(data, root, kind)
+    if kind is TableBatch:
+        terminal.examples(data.source, store)
+        return
     check_overwrite(path, overwrite)
     if kind is Paired:
         pair_sheet(store, path)

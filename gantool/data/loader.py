@@ -1,10 +1,11 @@
-"""Seeded batches on the training device: an index into the store, a copy, a scaling. No loader processes."""
+"""Seeded batches on the training device: an index into the data, a copy, a scaling. No loader processes."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,18 +13,54 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from gantool.batches import Batch, Labeled, Paired, TableBatch, Unpaired
-from gantool.data.store import Store
+from gantool.batches import Batch, Labeled, Paired, Spec, TableBatch, Unpaired
 
-LEAST_HELD_OUT, LEAST_TRAINED = 12, 8  # images
-MAX_RESIDENT_SHARE = 0.25  # of a GPU's free memory, which a store may take to live there
+MIN_HELD_OUT, MIN_TRAINED = 12, 8  # images
+MAX_RESIDENT_SHARE = 0.25  # of a GPU's free memory, which data may take to stay there
 
 
 class Split(NamedTuple):
-    """Rows of a store, sorted: those that a run learns from, and those that its training never sees."""
+    """Rows of the data, sorted: those that a run learns from, and those that its training never sees."""
 
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
+
+
+class Dataset(Protocol):
+    """Data that are ready for a model: decoded images, or the rows or sentences of a table."""
+
+    @property
+    def spec(self) -> Spec:
+        """What a model is built from."""
+
+    @property
+    def inputs(self) -> NDArray[Any]:
+        """Images, uint8 [N, C, H, W]; rows, float32 [N, D]; or sentences, int64 [N, L]."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of each row, [N]."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Each row of a table as text; empty for images."""
+
+    @property
+    def path(self) -> Path | None:
+        """The directory of decoded images; None for a table."""
+
+    @property
+    def key(self) -> str:
+        """A name that changes with the content."""
+
+    @property
+    def skipped(self) -> Sequence[Sequence[str]]:
+        """File and reason of each image that could not be read."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, share: float, kind: type[Batch]) -> Split:
+        """Return the rows that a run learns from and those that it holds out, for batches of this kind."""
 
 
 def split(labels: NDArray[np.int64], share: float) -> Split:
@@ -32,40 +69,36 @@ def split(labels: NDArray[np.int64], share: float) -> Split:
     Args:
         labels: of all images, [N].
         share: of the images, 0 to 0.5, but at least 12 of them: fewer say nothing about copying (Meehan et al. 2020,
-            arXiv:2004.05675). Nothing is held out for 0, or where fewer than 8 would be left to learn from. The first
-            image of a class is never held out.
+            arXiv:2004.05675). None is held out for 0, or if fewer than 8 would be left to learn from. The first image
+            of a class is never held out.
     """
     rows = np.lexsort((_scattered(len(labels)), labels))
     others = rows[1:][labels[rows[1:]] == labels[rows[:-1]]]
-    count = max(LEAST_HELD_OUT, round(share * len(labels)))
-    if not share or len(labels) - count < LEAST_TRAINED or len(others) < count:
+    count = max(MIN_HELD_OUT, round(share * len(labels)))
+    if not share or len(labels) - count < MIN_TRAINED or len(others) < count:
         return Split(np.arange(len(labels)), np.arange(0))
     held_out = others[((np.arange(count) + 0.5) * len(others) / count).astype(np.int64)]
     return Split(np.setdiff1d(rows, held_out), np.sort(held_out))
 
 
 def rows_of(labels: NDArray[np.int64], share: float, kind: type[Batch]) -> Split:
-    """Return what a run learns from and what it never sees, as numbers that `ImageLoader` takes.
-
-    Rows of the store, as `split` says. Of pairs, whose source and target come one after the other in the store, the
-    rows of their sources: a pair is held out as a whole.
-    """
+    """Split the rows of images as `split` does; for `Paired`, the rows of sources, each before its target's row."""
     if kind is not Paired:
         return split(labels, share)
     train, held_out = split(np.zeros(len(labels) // 2, np.int64), share)
     return Split(2 * train, 2 * held_out)
 
 
-class ImageLoader:
-    """The batches of a store, each decided by the seed and its number alone, so that a resumed run sees the same ones.
+class Loader:
+    """The batches of a dataset, each decided by the seed and its number alone, so that a resumed run sees the same.
 
     Args:
-        store: the decoded dataset.
-        batch_size: images in a batch; where there are fewer, one batch has them all.
+        data: images, or a table.
+        batch_size: rows in a batch; if the data have fewer, one batch has them all.
         seed: decides the order.
         device: where batches are.
-        rows: of the store that batches are made of, see `rows_of`; all without them.
-        kind: of the batches. Of `Unpaired`, an epoch is over when every image of the larger kind has been seen.
+        rows: of the data that batches are made of, see `Dataset.split`; all if None.
+        kind: of the batches. An epoch of `Unpaired` ends when every image of the larger class has been seen.
         flip: mirror half of the images, left to right.
         jitter: pixels by which images are enlarged, before a window of their own size is cut at random. Isola et al.
             2017, arXiv:1611.07004, sec. 6.2: from 256 to 286 and back, jitter 30.
@@ -73,7 +106,7 @@ class ImageLoader:
 
     def __init__(
         self,
-        store: Store,
+        data: Dataset,
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -83,21 +116,22 @@ class ImageLoader:
         flip: bool = False,
         jitter: int = 0,
     ) -> None:
-        chosen = torch.from_numpy(rows_of(store.labels, 0.0, kind).train if rows is None else rows)
+        chosen = torch.from_numpy(data.split(0.0, kind).train if rows is None else rows)
         self.rows = [chosen]
         if kind is Unpaired:
-            labels = tensor(store.labels)[chosen]
+            labels = tensor(data.labels)[chosen]
             self.rows = [chosen[labels == label] for label in (0, 1)]
         self.kind, self.seed, self.device, self.flip, self.jitter = kind, seed, device, flip, jitter
+        self.augments = bool(flip or jitter) and kind is not TableBatch
         self.count = max(map(len, self.rows))
-        # BatchNorm cannot learn from one image alone: where there is one, a batch has it twice.
+        # BatchNorm cannot learn from one image alone: if there is only one, a batch has it twice.
         self.batch_size = max(2, min(batch_size, self.count)) if batch_size > 1 else 1
-        self.images = tensor(store.images)
-        self.labels = tensor(store.labels)
+        self.inputs = tensor(data.inputs)
+        self.labels = tensor(data.labels)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            if store.images.nbytes < MAX_RESIDENT_SHARE * free:
-                self.images = self.images.to(device)
+            if data.inputs.nbytes < MAX_RESIDENT_SHARE * free:
+                self.inputs = self.inputs.to(device)
                 self.labels = self.labels.to(device)
 
     def __len__(self) -> int:
@@ -107,14 +141,14 @@ class ImageLoader:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Return the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        orders = [self._order(rows, generator).to(self.images.device) for rows in self.rows]
+        orders = [self._order(rows, generator).to(self.inputs.device) for rows in self.rows]
         for index in range(start, len(self)):
             own = slice(index * self.batch_size, (index + 1) * self.batch_size)
             batch = self.take(*(order[own] for order in orders))
-            yield self._varied(batch, number, index) if self.flip or self.jitter else batch
+            yield self._augmented(batch, number, index) if self.augments else batch
 
     def take(self, rows: Tensor, others: Tensor | None = None) -> Batch:
-        """Return the batch of these rows, on the device; of `Unpaired`, with `others` of the second kind.
+        """Return the batch of these rows, on the device; for `Unpaired`, with `others` of the second class.
 
         Shape:
             rows, others: [N], int64.
@@ -123,10 +157,13 @@ class ImageLoader:
             return Paired(self._images(rows), self._images(rows + 1))
         if others is not None:
             return Unpaired(self._images(rows), self._images(others))
-        return Labeled(self._images(rows), self.labels.index_select(0, rows).to(self.device))
+        labels = self.labels.index_select(0, rows).to(self.device)
+        if self.kind is TableBatch:
+            return TableBatch(self.inputs.index_select(0, rows).to(self.device), labels)
+        return Labeled(self._images(rows), labels)
 
     def _images(self, rows: Tensor) -> Tensor:
-        return self.images.index_select(0, rows).to(self.device).float().div_(127.5).sub_(1)
+        return self.inputs.index_select(0, rows).to(self.device).float().div_(127.5).sub_(1)
 
     def _order(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Shuffle rows, again and again until there are enough for an epoch."""
@@ -134,80 +171,33 @@ class ImageLoader:
         rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-wanted // len(rows)))]
         return torch.cat(rounds)
 
-    def _varied(self, batch: Batch, epoch: int, index: int) -> Batch:
-        """Mirror and move the images of a batch at random; those of a pair alike."""
+    def _augmented(self, batch: Batch, epoch: int, index: int) -> Batch:
+        """Mirror and move the images of a batch at random; both images of a pair alike."""
         generator = torch.Generator().manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63)
-        count = len(batch[0])
         if isinstance(batch, Labeled):
-            return Labeled(self._moved(batch.images, _Moves.draw(count, self.jitter, generator)), batch.labels)
-        moves = [_Moves.draw(count, self.jitter, generator) for _ in (0, 1)]
+            return Labeled(self._moved(batch.images, *self._moves(len(batch.images), generator)), batch.labels)
+        moves = [self._moves(len(batch[0]), generator) for _ in (0, 1)]
         if isinstance(batch, Paired):
-            return Paired(*(self._moved(images, moves[0]) for images in batch))
-        return Unpaired(*(self._moved(images, own) for images, own in zip(batch, moves, strict=True)))
+            return Paired(*(self._moved(images, *moves[0]) for images in batch))
+        return Unpaired(*(self._moved(images, *own) for images, own in zip(batch, moves, strict=True)))
 
-    def _moved(self, images: Tensor, moves: _Moves) -> Tensor:
+    def _moves(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[list[int]]]:
+        """Draw which images are mirrored, [N], and the corner of each image's window."""
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        return mirrored, torch.randint(self.jitter + 1, (count, 2), generator=generator).tolist()
+
+    def _moved(self, images: Tensor, mirrored: Tensor, corners: list[list[int]]) -> Tensor:
         height, width = images.shape[2:]
         if self.flip:
-            mirrored = moves.mirrored.to(images.device)[:, None, None, None]
-            images = torch.where(mirrored, images.flip(3), images)
+            images = torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
         if self.jitter:
             larger = interpolate(images, (height + self.jitter, width + self.jitter), mode="bilinear")
             windows = [
                 larger[row, :, down : down + height, across : across + width]
-                for row, (down, across) in enumerate(moves.corners)
+                for row, (down, across) in enumerate(corners)
             ]
             images = torch.stack(windows)
         return images
-
-
-class _Moves(NamedTuple):
-    """What is done to the images of a batch: which are mirrored, [N], and the corner of each one's window."""
-
-    mirrored: Tensor
-    corners: list[list[int]]
-
-    @classmethod
-    def draw(cls, count: int, jitter: int, generator: torch.Generator) -> _Moves:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        return cls(mirrored, torch.randint(jitter + 1, (count, 2), generator=generator).tolist())
-
-
-class TableLoader:
-    """The batches of a table; as `ImageLoader`.
-
-    Args:
-        inputs: [N, D] or [N, L].
-        labels: [N].
-        batch_size: rows in a batch.
-        seed: decides the order.
-        device: where batches are.
-        rows: of the table that batches are made of.
-    """
-
-    def __init__(
-        self,
-        inputs: NDArray[Any],
-        labels: NDArray[np.int64],
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        rows: NDArray[np.int64],
-    ) -> None:
-        self.inputs, self.labels = (torch.from_numpy(part[rows]).to(device) for part in (inputs, labels))
-        self.count, self.seed = len(rows), seed
-        self.batch_size = min(batch_size, self.count)
-
-    def __len__(self) -> int:
-        """Return the batches in an epoch; the last, smaller one is left out."""
-        return self.count // self.batch_size
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[TableBatch]:
-        """Return the batches of epoch `number` (from 1), from batch `start` (from 0) on."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        order = torch.randperm(self.count, generator=generator).to(self.inputs.device)
-        for index in range(start, len(self)):
-            rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-            yield TableBatch(self.inputs[rows], self.labels[rows])
 
 
 def _scattered(count: int) -> NDArray[np.uint64]:

@@ -17,13 +17,13 @@ from gantool.batches import Batch, ImageSpec, Labeled, Paired, Spec, TableBatch,
 from gantool.data import decode
 from gantool.data.archive import complete, unpack
 from gantool.data.download import Progress, Remote, download
+from gantool.data.loader import Dataset
 from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_WEIGHTS, SOURCES, Source
 from gantool.data.sources.folders import FETCHED, Folder, keep, locate
 from gantool.data.sources.images import SourceImage
 from gantool.data.sources.pairs import Pairs
 from gantool.data.sources.tables import TABLES, TableSource, load
-from gantool.data.store import Item, Store, build_store, open_store
-from gantool.data.tables import Table
+from gantool.data.store import Item, build_store, open_store
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.recipe.blocks import Data
 
@@ -46,8 +46,8 @@ def prepare(
     kind: type[Batch] = Labeled,
     *,
     progress: Progress | None = None,
-) -> Store:
-    """Return the store that a recipe's `data` block asks for, and make it when it is not there.
+) -> Dataset:
+    """Return the data that a recipe's `data` block asks for; images are decoded unless they were before.
 
     Args:
         data: the block.
@@ -61,7 +61,9 @@ def prepare(
         NetworkError: it has to be downloaded and cannot be; the message says what to use instead.
     """
     source = find_source(data, root, kind)
-    assert not isinstance(source, TableSource)
+    if isinstance(source, TableSource):
+        _fetch(source, root, progress)
+        return load(source.name, root, data.held_out)
     classes = keep(data.source, source.classes, data.classes)
     if isinstance(source, Source):
         _fetch(source, root, progress)
@@ -81,9 +83,6 @@ def prepare(
     path = root / "stores" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', Path(data.source).stem)[:24]}-{key}"
     problems = source.problems if isinstance(source, Pairs) else []
     store = open_store(path)
-    if store is not None and problems:  # they were listed when the images were decoded
-        files = "1 file makes" if len(problems) == 1 else f"{len(problems)} files make"
-        logger.info(f"{files} no pair, or an odd one, such as {problems[0][0]} ({problems[0][1]})")
     if store is None:
         verb = "rendering" if isinstance(source, Source) and source.rendered else "decoding"
         _list(problems)
@@ -91,19 +90,11 @@ def prepare(
         items = _items(images, spec)
         about = {"source": data.source, "settings": settings}
         store = build_store(path, _whole(items) if kind is Paired else items, spec, about)
-    if store.skipped:
-        name, reason = store.skipped[0]
-        count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
-        logger.info(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
+        if store.skipped:
+            name, reason = store.skipped[0]
+            count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
+            logger.info(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
     return store
-
-
-def table(data: Data, root: Path) -> Table:
-    """Return the table, or the sentences, that a recipe's `data` block asks for; see `prepare`."""
-    source = find_source(data, root, TableBatch)
-    assert isinstance(source, TableSource)
-    _fetch(source, root, None)
-    return load(source.name, root, data.held_out)
 
 
 def describe(data: Data, root: Path, kind: type[Batch] = Labeled) -> Spec:

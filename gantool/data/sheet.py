@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from gantool import images
-from gantool.data.store import Store
+from gantool.data.loader import Dataset
 
 COLUMNS = 8
 MAX_CLASSES = 12  # on one sheet
 MAX_PAIRS = 8
 
 
-def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
+def contact_sheet(store: Dataset, path: Path, *, rendered: bool) -> None:
     """Draw a row of images of each class, with its name and how many it has.
 
     Args:
@@ -31,11 +31,11 @@ def contact_sheet(store: Store, path: Path, *, rendered: bool) -> None:
         kind = "rendered" if rendered else "images"
         rows += (chosen * COLUMNS)[:COLUMNS]
         captions += [name, f"{len(own):,} {kind}"] + [""] * (COLUMNS - 2)
-    samples = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
+    samples = torch.from_numpy(store.inputs[rows].astype(np.float32)) / 127.5 - 1
     images.save(images.grid(samples, columns=COLUMNS, captions=captions), path)
 
 
-def pair_sheet(store: Store, path: Path) -> None:
+def pair_sheet(store: Dataset, path: Path) -> None:
     """Draw eight pairs, or all where there are fewer: each target beside its source, under both their classes' names.
 
     Args:
@@ -46,5 +46,5 @@ def pair_sheet(store: Store, path: Path) -> None:
     chosen = np.linspace(0, count - 1, min(MAX_PAIRS, count)).round().astype(int)
     rows = np.stack((2 * chosen, 2 * chosen + 1), 1).ravel()
     captions = [store.spec.classes[label] for label in store.labels[rows]]
-    samples = torch.from_numpy(store.images[rows].astype(np.float32)) / 127.5 - 1
+    samples = torch.from_numpy(store.inputs[rows].astype(np.float32)) / 127.5 - 1
     images.save(images.grid(samples, columns=COLUMNS, captions=captions), path)

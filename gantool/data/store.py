@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gantool.batches import ImageSpec
+from gantool.batches import Batch, ImageSpec
+from gantool.data.loader import Split, rows_of
 from gantool.errors import DataError
 from gantool.files import alive, disk, write
 
@@ -53,6 +54,25 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def inputs(self) -> NDArray[np.uint8]:
+        """The images."""
+        return self.images
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """None: images show themselves."""
+        return ()
+
+    @property
+    def key(self) -> str:
+        """The directory's name, which changes with the content."""
+        return self.path.name
+
+    def split(self, share: float, kind: type[Batch]) -> Split:
+        """Hold out a share of the images; see `loader.rows_of`."""
+        return rows_of(self.labels, share, kind)
 
     @property
     def skipped(self) -> list[list[str]]:

@@ -12,13 +12,15 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gantool.batches import Column, RowSpec, TextSpec
+from gantool.batches import Batch, Column, RowSpec, TextSpec
+from gantool.data.loader import Split
 from gantool.errors import DataError, unknown
 
 Inputs = NDArray[np.float32] | NDArray[np.int64]
@@ -28,7 +30,8 @@ OTHER_WORD, FIRST_WORD = 1, 2  # numbers of words; 0 is none
 _MAIN = ("age", "education", "marital-status", "occupation", "hours-per-week")
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True)
+class Table:
     """Rows that a one-player model learns from, ready for it.
 
     Args:
@@ -48,9 +51,19 @@ class Table(NamedTuple):
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     texts: tuple[str, ...]
+    path: ClassVar[None] = None
+    skipped: ClassVar[tuple[tuple[str, str], ...]] = ()
 
-    def digest(self) -> str:
-        """Return what identifies the rows and their labels, by SHA-256."""
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self, share: float, kind: type[Batch]) -> Split:
+        """Return the table's own split, which was made when it was loaded."""
+        return Split(self.train, self.held_out)
+
+    @property
+    def key(self) -> str:
+        """The SHA-256 of the rows and their labels."""
         return hashlib.sha256(np.ascontiguousarray(self.inputs).tobytes() + self.labels.tobytes()).hexdigest()
 
 

@@ -15,8 +15,7 @@ from torch.nn.functional import interpolate
 
 from gantool import images
 from gantool.batches import Paired
-from gantool.data.loader import rows_of, tensor
-from gantool.data.store import Store
+from gantool.data.loader import tensor
 from gantool.images import to_float, to_uint8
 from gantool.inference.sampling import TrainedModel
 from gantool.inference.scoring import evaluator_of
@@ -136,12 +135,11 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
     trained = TrainedModel(run, checkpoint, device)
     evaluator = evaluator_of(trained, None, None, data_dir)
     store = setup.data_of(trained.recipe, data_dir)
-    assert isinstance(store, Store)
     extractor = evaluator.extractors[evaluator.base_extractor]
-    rows = rows_of(store.labels, trained.recipe.data.held_out, trained.model.consumes).train
+    rows = store.split(trained.recipe.data.held_out, trained.model.consumes).train
     if trained.model.consumes is Paired:
         rows = rows + 1  # what is made is of the targets' kind
-    seen = tensor(store.images)
+    seen = tensor(store.inputs)
     logger.info(f"looking through {len(rows):,} training images")
     known = torch.cat([extractor(to_float(seen[part])) for part in torch.split(torch.from_numpy(rows), 256)])
     made = trained.sample(range(ROWS))

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gantool.batches import Labeled
 from gantool.data import decode
-from gantool.data.loader import split, tensor
+from gantool.data.loader import Dataset, tensor
 from gantool.data.prepare import prepare
 from gantool.data.sources.folders import Folder
-from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, unknown
 from gantool.files import atomic_write
 from gantool.images import to_float
@@ -220,7 +220,7 @@ def score_folder(folder: Path, against: Path, names: Sequence[str], *, data_dir:
     fake = prepare(Data(source=str(folder), **shape), data_dir)
     real = prepare(Data(source=str(against), **shape), data_dir)
     evaluator = _evaluator(real, len(fake), data_dir)
-    made = tensor(fake.images)
+    made = tensor(fake.inputs)
     plain = [name for name in names if name not in PAIRED]
     values = _values(evaluator, made, None, plain, data_dir)
     if len(plain) < len(names):
@@ -250,10 +250,10 @@ def evaluator_of(trained: TrainedModel, against: Path | None, count: int | None,
     return _evaluator(prepare(data, data_dir), count, data_dir)
 
 
-def _evaluator(store: Store, count: int, data_dir: Path) -> Evaluator:
+def _evaluator(store: Dataset, count: int, data_dir: Path) -> Evaluator:
     share = Data.model_fields["held_out"].default
-    reality = ReferenceSet.of(store, split(store.labels, share))
-    extractors = learn(reality, "auto", data_dir / "extractors", f"{store.path.name}-{round(100 * share)}")
+    reality = ReferenceSet.of(store, store.split(share, Labeled))
+    extractors = learn(reality, "auto", data_dir / "extractors", f"{store.key}-{round(100 * share)}")
     return Evaluator(reality, extractors, count)
 
 
@@ -315,7 +315,7 @@ def _by_class(evaluator: Evaluator, fake: Tensor, labels: Sequence[int]) -> list
     return mean + rows
 
 
-def _paired(folder: Path, against: Path, fake: Store, real: Store, names: Sequence[str]) -> list[Value]:
+def _paired(folder: Path, against: Path, fake: Dataset, real: Dataset, names: Sequence[str]) -> list[Value]:
     """Compare images of the same name."""
     stems = []
     for place, store in ((folder, fake), (against, real)):
@@ -330,7 +330,7 @@ def _paired(folder: Path, against: Path, fake: Store, real: Store, names: Sequen
             f"folders; leave it out, or name other --metrics"
         )
     compare = {"l1": pixels.l1, "psnr": pixels.psnr, "ssim": pixels.ssim}
-    images_of = [to_float(tensor(store.images)) for store in (fake, real)]
+    images_of = [to_float(tensor(store.inputs)) for store in (fake, real)]
     return [Value(name, compare[name](*images_of)) for name in names]
 
 

@@ -10,9 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gantool.data.loader import Split
-from gantool.data.store import Store
-from gantool.data.tables import Table
+from gantool.data.loader import Dataset, Split
 
 TRAIN, HELD_OUT = 5000, 10_000  # examples of either kind that are looked at, at the most
 CHUNK = 1000  # of them at a time
@@ -64,24 +62,16 @@ class ClassifierEvaluator:
         }
 
     @classmethod
-    def of_table(cls, table: Table) -> ClassifierEvaluator:
-        """Ask about the rows of a table, or its sentences."""
+    def of(cls, data: Dataset, rows: Split) -> ClassifierEvaluator:
+        """Ask about rows of a table in their order, or about images in no order, so that the first show all classes."""
 
-        def questions(rows: NDArray[np.int64], most: int) -> LabeledExamples:
-            rows = np.sort(_some(rows, most))
-            inputs, labels = torch.from_numpy(table.inputs[rows]), torch.from_numpy(table.labels[rows])
-            return LabeledExamples(inputs, labels, [table.texts[row] for row in rows])
+        def examples(chosen: NDArray[np.int64], most: int) -> LabeledExamples:
+            chosen = _some(chosen, most)
+            chosen = np.sort(chosen) if data.texts else chosen
+            inputs, labels = torch.from_numpy(data.inputs[chosen]), torch.from_numpy(data.labels[chosen])
+            return LabeledExamples(inputs, labels, [data.texts[row] for row in chosen] if data.texts else ())
 
-        return cls(questions(table.train, TRAIN), questions(table.held_out, HELD_OUT), table.spec.classes)
-
-    @classmethod
-    def of_images(cls, store: Store, rows: Split) -> ClassifierEvaluator:
-        """Ask about the images of a store, which are mixed: the first few are not all of one class."""
-        train, held_out = (
-            LabeledExamples(torch.from_numpy(store.images[chosen]), torch.from_numpy(store.labels[chosen]))
-            for chosen in (_some(rows.train, TRAIN), _some(rows.held_out, HELD_OUT))
-        )
-        return cls(train, held_out, store.spec.classes)
+        return cls(examples(rows.train, TRAIN), examples(rows.held_out, HELD_OUT), data.spec.classes)
 
     def measure(self, answer: Answer) -> dict[str, float]:
         """Measure a classifier.

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from gantool.batches import Batch, Paired
 from gantool.data.decode import RESIZE
-from gantool.data.loader import Split
-from gantool.data.store import Store
+from gantool.data.loader import Dataset, Split
 from gantool.devices import one_thread
 from gantool.images import to_float, to_uint8
 from gantool.metrics import distances, pixels
@@ -60,7 +59,7 @@ class SampleRequest:
         return SampleRequest([self.seeds[row] for row in chosen], [self.labels[row] for row in chosen], *images)
 
     @classmethod
-    def translations(cls, store: Store, rows: Split, kind: type[Batch], most: int) -> SampleRequest:
+    def translations(cls, store: Dataset, rows: Split, kind: type[Batch], most: int) -> SampleRequest:
         """Ask for translations of held-out images, or of those that training sees where none are held out.
 
         Args:
@@ -74,11 +73,11 @@ class SampleRequest:
         chosen = chosen[torch.randperm(len(chosen), generator=generator).numpy()]
         if kind is Paired:
             chosen = chosen[:most]
-            images = (torch.from_numpy(store.images[part]) for part in (chosen, chosen + 1))
+            images = (torch.from_numpy(store.inputs[part]) for part in (chosen, chosen + 1))
             return cls(list(range(len(chosen))), [0] * len(chosen), *images)
         sides = [chosen[store.labels[chosen] == label][: max(1, most // 2)] for label in (0, 1)]
         labels = [1] * len(sides[0]) + [0] * len(sides[1])
-        return cls(list(range(len(labels))), labels, torch.from_numpy(store.images[np.concatenate(sides)]))
+        return cls(list(range(len(labels))), labels, torch.from_numpy(store.inputs[np.concatenate(sides)]))
 
 
 Sample = Callable[[SampleRequest], Tensor]

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from gantool.batches import Batch, Labeled, Paired
-from gantool.data.loader import Split
-from gantool.data.store import Store
+from gantool.data.loader import Dataset, Split
 from gantool.devices import one_thread
 from gantool.errors import RecipeError
 from gantool.images import to_float
@@ -58,7 +57,7 @@ class ReferenceSet:
     split: float
 
     @classmethod
-    def of(cls, store: Store, rows: Split, kind: type[Batch] = Labeled) -> ReferenceSet:
+    def of(cls, store: Dataset, rows: Split, kind: type[Batch] = Labeled) -> ReferenceSet:
         """Take the images of a store; of pairs, the targets.
 
         Args:
@@ -77,8 +76,8 @@ class ReferenceSet:
         train = np.tile(train, 2) if len(train) == 1 else train  # one image has no deviation
         counts = np.bincount(labels[rows.train], minlength=len(classes))
         return cls(
-            train=torch.from_numpy(store.images[train]),
-            held_out=torch.from_numpy(store.images[held_out]),
+            train=torch.from_numpy(store.inputs[train]),
+            held_out=torch.from_numpy(store.inputs[held_out]),
             train_labels=torch.from_numpy(labels[train]),
             held_out_labels=torch.from_numpy(labels[held_out]),
             classes=classes,

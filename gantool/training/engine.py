@@ -15,7 +15,6 @@ from gantool.batches import ImageSpec, Paired
 from gantool.data.prepare import describe
 from gantool.data.sheet import pair_sheet
 from gantool.data.sources.catalog import SOURCES
-from gantool.data.store import Store
 from gantool.errors import ResourceError, ShapeError
 from gantool.models import KINDS
 from gantool.models import shapes as tracing
@@ -109,7 +108,7 @@ def train(
         )
         training.restore()
         run.remember(data_dir)
-        if isinstance(materials.store, Store) and training.model.consumes is Paired and not is_trial:
+        if training.model.consumes is Paired and not is_trial:
             pair_sheet(materials.store, run.path / PAIRS_FILE)
         try:
             yield from training.epochs()

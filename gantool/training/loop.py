@@ -17,9 +17,7 @@ from torch import Tensor
 from gantool import batches, checkpoints, devices, images, models, schedule
 from gantool.batches import Batch
 from gantool.checkpoints import load_weights
-from gantool.data.loader import ImageLoader, TableLoader, rows_of
-from gantool.data.store import Store
-from gantool.data.tables import Table
+from gantool.data.loader import Dataset, Loader
 from gantool.errors import CheckpointError, DataError, TrainingError
 from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator
@@ -103,7 +101,7 @@ class Training:
         self,
         recipe: Recipe,
         run: Run,
-        store: Store | Table,
+        store: Dataset,
         evaluator: Evaluator | ClassifierEvaluator,
         device: torch.device,
         *,
@@ -390,11 +388,8 @@ class Training:
         torch.set_num_threads(state.get("threads", torch.get_num_threads()))
 
 
-def loader_of(recipe: Recipe, store: Store | Table, device: torch.device) -> ImageLoader | TableLoader:
+def loader_of(recipe: Recipe, store: Dataset, device: torch.device) -> Loader:
     """Return the batches that training makes of its data."""
-    size, seed = recipe.train.batch_size, recipe.train.seed
-    if isinstance(store, Table):
-        return TableLoader(store.inputs, store.labels, size, seed, device, store.train)
-    block = recipe.data
-    rows = rows_of(store.labels, block.held_out, recipe.batch_type).train
-    return ImageLoader(store, size, seed, device, rows, recipe.batch_type, flip=block.flip, jitter=block.jitter)
+    data, train, kind = recipe.data, recipe.train, recipe.batch_type
+    rows = store.split(data.held_out, kind).train
+    return Loader(store, train.batch_size, train.seed, device, rows, kind, flip=data.flip, jitter=data.jitter)

@@ -1,4 +1,4 @@
-"""What training needs besides a recipe: the decoded data, and what measures models of them."""
+"""What training needs besides a recipe: the prepared data, and what measures models of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gantool.batches import Labeled, Paired, TableBatch
-from gantool.data.loader import rows_of
-from gantool.data.prepare import prepare, table
-from gantool.data.store import Store
-from gantool.data.tables import Table
+from gantool.data.loader import Dataset
+from gantool.data.prepare import prepare
 from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator, SampleRequest
 from gantool.metrics.reference import MIN_IMAGES_TO_LEARN, ReferenceSet, learn
@@ -21,19 +19,19 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingSetup(NamedTuple):
-    """What training needs besides a recipe: the decoded data, and what measures models of them."""
+    """What training needs besides a recipe: the prepared data, and what measures models of them."""
 
-    store: Store | Table
+    store: Dataset
     evaluator: Evaluator | ClassifierEvaluator
 
 
-def prepare_training(recipe: Recipe, data_dir: Path, *, store: Store | Table | None = None) -> TrainingSetup:
+def prepare_training(recipe: Recipe, data_dir: Path, *, store: Dataset | None = None) -> TrainingSetup:
     """Return what training a recipe needs, found or made once in the data directory.
 
     Args:
         recipe: what is to be trained.
         data_dir: where fetched and decoded data, and learned extractors, are.
-        store: the recipe's decoded data, where they are open already.
+        store: the recipe's data, if they are open already.
     """
     if store is None:
         store = data_of(recipe, data_dir)
@@ -41,22 +39,19 @@ def prepare_training(recipe: Recipe, data_dir: Path, *, store: Store | Table | N
     return TrainingSetup(store, evaluator_of(recipe, store, data_dir))
 
 
-def data_of(recipe: Recipe, data_dir: Path) -> Store | Table:
-    """Return the decoded data that a recipe's model learns from: images, or a table."""
-    kind = recipe.batch_type
-    return table(recipe.data, data_dir) if kind is TableBatch else prepare(recipe.data, data_dir, kind)
+def data_of(recipe: Recipe, data_dir: Path) -> Dataset:
+    """Return the data that a recipe's model learns from."""
+    return prepare(recipe.data, data_dir, recipe.batch_type)
 
 
-def evaluator_of(recipe: Recipe, store: Store | Table, data_dir: Path) -> Evaluator | ClassifierEvaluator:
+def evaluator_of(recipe: Recipe, store: Dataset, data_dir: Path) -> Evaluator | ClassifierEvaluator:
     """Return what measures a recipe's models; extractors that are learned from the images are learned once."""
     model, share = recipe.model.target, recipe.data.held_out
-    if isinstance(store, Table):
-        return ClassifierEvaluator.of_table(store)
-    rows = rows_of(store.labels, share, recipe.batch_type)
+    rows = store.split(share, recipe.batch_type)
     if not issubclass(model, Generative):
-        return ClassifierEvaluator.of_images(store, rows)
+        return ClassifierEvaluator.of(store, rows)
     reality = ReferenceSet.of(store, rows, recipe.batch_type)
-    folder, key = data_dir / "extractors", f"{store.path.name}-{round(100 * share)}"
+    folder, key = data_dir / "extractors", f"{store.key}-{round(100 * share)}"
     extractors = learn(reality, recipe.train.extractors, folder, key)
     request: int | SampleRequest = recipe.train.evaluate_images
     if recipe.batch_type is not Labeled:
@@ -64,17 +59,14 @@ def evaluator_of(recipe: Recipe, store: Store | Table, data_dir: Path) -> Evalua
     return Evaluator(reality, extractors, request, conditional=model.conditional)
 
 
-def describe_split(recipe: Recipe, store: Store | Table) -> str:
+def describe_split(recipe: Recipe, store: Dataset) -> str:
     """Return how many examples training has, and what it means if they are few."""
-    if isinstance(store, Table):
-        kept = f"{len(store.held_out):,} more are held out" if len(store.held_out) else "none are held out"
-        return f"learning from {len(store.train):,} rows; {kept}"
-    kind = recipe.batch_type
-    train, held_out = map(len, rows_of(store.labels, recipe.data.held_out, kind))
-    thing = "pair" if kind is Paired else "image"
-    what = f"{thing}s"
-    kept = f"{held_out:,} more are held out" if held_out else "none are held out, so that copying cannot be told"
+    train, held_out = map(len, store.split(recipe.data.held_out, recipe.batch_type))
+    thing = {Paired: "pair", TableBatch: "row"}.get(recipe.batch_type, "image")
+    kept = f"{held_out:,} more are held out" if held_out else "none are held out"
     few = ""
-    if train + held_out < MIN_IMAGES_TO_LEARN:
-        few = f"; with fewer than {MIN_IMAGES_TO_LEARN} {what} fd ranks settings, and is no measure of quality"
-    return f"learning from {train:,} {thing if train == 1 else what}; {kept}{few}"
+    if recipe.batch_type is not TableBatch:
+        kept += "" if held_out else ", so that copying cannot be told"
+        if train + held_out < MIN_IMAGES_TO_LEARN:
+            few = f"; with fewer than {MIN_IMAGES_TO_LEARN} {thing}s fd ranks settings, and is no measure of quality"
+    return f"learning from {train:,} {thing}{'' if train == 1 else 's'}; {kept}{few}"

@@ -13,7 +13,6 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from gantool import devices
-from gantool.data.store import Store
 from gantool.errors import DataError, GantoolError, TrainingError
 from gantool.files import exclusive_lock
 from gantool.recipe.blocks import Recipe
@@ -152,17 +151,17 @@ def _search(
 ) -> Trials:
     recipe = study.recipe
     materials = setup.prepare_training(recipe, data_dir)  # what is made once, before all trials need it
-    decoded = materials.store if isinstance(materials.store, Store) else None
-    if decoded and len(decoded) < MIN_IMAGES:
+    data = materials.store
+    if data.path and len(data) < MIN_IMAGES:
         raise DataError(
-            f"{recipe.data.source}: has {len(decoded)} images, too few to tell settings apart; give it "
+            f"{recipe.data.source}: has {len(data)} images, too few to tell settings apart; give it "
             f"{MIN_IMAGES} or more, or use gantool train"
         )
-    study.learn_from(materials.store.path.name if isinstance(materials.store, Store) else materials.store.digest())
+    study.learn_from(data.key)
     if other is not None:
         _learn_from(study, other, board, points=way.source is not None)
     searched = any(key.startswith("data.") for key in study.space.ranges)
-    store = "" if searched or decoded is None else str(decoded.path)
+    store = "" if searched or data.path is None else str(data.path)
     place = TrialEnvironment(data_dir, store, way.device)
     start = time.monotonic()
     if way.engine == "inline":

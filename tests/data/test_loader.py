@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gantool.batches import ImageSpec, Labeled, Paired, Unpaired
-from gantool.data.loader import ImageLoader, TableLoader, rows_of, split
+from gantool.batches import ImageSpec, Labeled, Paired, TableBatch, Unpaired
+from gantool.data.loader import Loader, rows_of, split
 from gantool.data.store import Store, open_store
+from gantool.data.tables import Table
 from torch.nn.functional import interpolate
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def flat(stream, number):
 
 @pytest.mark.parametrize(("count", "size"), [(60, 20), (61, 20), (79, 20), (7, 7), (5, 8), (3, 1)])
 def test_an_epoch_shows_as_many_different_images_as_fit_in_whole_batches(count, size):
-    stream = ImageLoader(store(count), size, 0, CPU)
+    stream = Loader(store(count), size, 0, CPU)
     shown = epoch(stream, 1)
     effective = min(size, count)
     assert [len(batch) for batch in shown] == [effective] * (count // effective)
@@ -52,26 +53,26 @@ def test_an_epoch_shows_as_many_different_images_as_fit_in_whole_batches(count, 
 
 
 def test_every_image_is_shown_once_when_batches_divide_them():
-    stream = ImageLoader(store(600), 50, 3, CPU)
+    stream = Loader(store(600), 50, 3, CPU)
     for number in (1, 2):
         assert sorted(flat(stream, number)) == list(range(600))
 
 
 def test_images_left_out_of_one_epoch_come_in_another():
-    stream = ImageLoader(store(13), 5, 0, CPU)
+    stream = Loader(store(13), 5, 0, CPU)
     shown = {row for number in range(1, 12) for row in flat(stream, number)}
     assert shown == set(range(13))
 
 
 def test_a_single_image_is_given_twice_because_batch_norm_needs_two():
-    stream = ImageLoader(store(1), 64, 0, CPU)
+    stream = Loader(store(1), 64, 0, CPU)
     assert epoch(stream, 1) == [[0, 0]]
     assert len(stream) == 1
-    assert epoch(ImageLoader(store(1), 1, 0, CPU), 1) == [[0]]
+    assert epoch(Loader(store(1), 1, 0, CPU), 1) == [[0]]
 
 
 def test_a_seed_and_an_epoch_decide_the_order_and_nothing_else_does():
-    one, same, other = (ImageLoader(store(100), 10, seed, CPU) for seed in (4, 4, 5))
+    one, same, other = (Loader(store(100), 10, seed, CPU) for seed in (4, 4, 5))
     torch.randn(3)
     list(same.epoch(7))
     assert epoch(one, 2) == epoch(same, 2)
@@ -80,30 +81,30 @@ def test_a_seed_and_an_epoch_decide_the_order_and_nothing_else_does():
 
 
 def test_no_two_of_many_seeds_and_epochs_share_an_order():
-    orders = {tuple(flat(ImageLoader(store(40), 40, seed, CPU), number)) for seed in range(12) for number in (1, 9)}
+    orders = {tuple(flat(Loader(store(40), 40, seed, CPU), number)) for seed in range(12) for number in (1, 9)}
     assert len(orders) == 24
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 9, 10])
 def test_an_epoch_resumed_at_a_batch_gives_exactly_the_rest(start):
-    stream = ImageLoader(store(103), 10, 1, CPU)
+    stream = Loader(store(103), 10, 1, CPU)
     assert epoch(stream, 3, start) == epoch(stream, 3)[start:]
 
 
 def test_the_largest_seed_works():
-    assert len(epoch(ImageLoader(store(10), 5, 2**32 - 1, CPU), 1_000_000)) == 2
+    assert len(epoch(Loader(store(10), 5, 2**32 - 1, CPU), 1_000_000)) == 2
 
 
 def test_batching_draws_none_of_the_callers_random_numbers():
     before = torch.get_rng_state()
-    epoch(ImageLoader(store(10), 5, 0, CPU), 1)
+    epoch(Loader(store(10), 5, 0, CPU), 1)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_bytes_become_numbers_from_minus_one_to_one_exactly():
     images = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     data = Store(Path("nowhere"), images, np.zeros(256, np.int64), ImageSpec(1, 1, 1), {"skipped": []})
-    made = ImageLoader(data, 256, 0, CPU).take(torch.arange(256)).images
+    made = Loader(data, 256, 0, CPU).take(torch.arange(256)).images
     assert made.dtype == torch.float32
     assert made.shape == (256, 1, 1, 1)
     assert made[0].item() == -1.0
@@ -115,7 +116,7 @@ def test_bytes_become_numbers_from_minus_one_to_one_exactly():
 def test_an_image_keeps_its_label_and_the_store_its_bytes():
     data = store(600)
     before = data.images.copy()
-    for batch in ImageLoader(data, 64, 9, CPU).epoch(1):
+    for batch in Loader(data, 64, 9, CPU).epoch(1):
         pixels = ((batch.images + 1) * 127.5).round().long()
         assert (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 0, 1]).tolist() == rows(batch)
         assert batch.labels.dtype == torch.int64
@@ -151,7 +152,7 @@ def test_a_store_larger_than_memory_is_opened_and_gives_batches(tmp_path):
     found = open_store(tmp_path)
     assert found is not None
     assert len(found) == count
-    stream = ImageLoader(found, 16, 0, CPU)
+    stream = Loader(found, 16, 0, CPU)
     batches = stream.epoch(1)
     for _ in range(3):
         assert next(batches).images.shape == (16, 3, side, side)
@@ -161,9 +162,9 @@ def test_a_store_larger_than_memory_is_opened_and_gives_batches(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_small_store_lives_on_the_gpu_and_gives_the_same_batches():
-    gpu = ImageLoader(store(100), 10, 1, torch.device("cuda"))
+    gpu = Loader(store(100), 10, 1, torch.device("cuda"))
     assert gpu.images.is_cuda
-    for here, there in zip(ImageLoader(store(100), 10, 1, CPU).epoch(2), gpu.epoch(2), strict=True):
+    for here, there in zip(Loader(store(100), 10, 1, CPU).epoch(2), gpu.epoch(2), strict=True):
         assert torch.equal(here.images, there.images.cpu())
         assert torch.equal(here.labels, there.labels.cpu())
 
@@ -201,7 +202,7 @@ def test_what_is_held_out_is_spread_over_the_data_and_the_same_every_time():
 
 def test_batches_are_made_of_the_given_rows_only():
     chosen = np.array([3, 5, 7, 11, 13, 17, 19])
-    stream = ImageLoader(store(20), 3, 0, CPU, chosen)
+    stream = Loader(store(20), 3, 0, CPU, chosen)
     shown = {row for number in range(1, 20) for row in flat(stream, number)}
     assert shown == set(chosen.tolist())
     assert len(stream) == 2
@@ -233,7 +234,7 @@ def noise(count, shape=(2, 5, 7)):
 
 
 def test_source_and_target_of_a_pair_stay_together_and_every_pair_is_shown_once():
-    stream = ImageLoader(store(24), 4, 0, CPU, kind=Paired)
+    stream = Loader(store(24), 4, 0, CPU, kind=Paired)
     batches = list(stream.epoch(1))
     sources = [row for batch in batches for row in shown(batch.source)]
     assert [row for batch in batches for row in shown(batch.target)] == [row + 1 for row in sources]
@@ -243,7 +244,7 @@ def test_source_and_target_of_a_pair_stay_together_and_every_pair_is_shown_once(
 
 @pytest.mark.parametrize(("first", "second"), [(5, 12), (12, 5), (12, 12), (1, 12)])
 def test_an_epoch_shows_every_image_of_the_larger_kind_once_and_repeats_the_smaller_evenly(first, second):
-    batches = list(ImageLoader(kinds(first, second), 4, 0, CPU, kind=Unpaired).epoch(1))
+    batches = list(Loader(kinds(first, second), 4, 0, CPU, kind=Unpaired).epoch(1))
     a, b = ([row for batch in batches for row in shown(batch[place])] for place in (0, 1))
     assert len(a) == len(b) == 12
     for found, wanted in ((a, range(first)), (b, range(first, first + second))):
@@ -254,7 +255,7 @@ def test_an_epoch_shows_every_image_of_the_larger_kind_once_and_repeats_the_smal
 
 
 def test_the_two_kinds_meet_in_other_partners_in_another_epoch():
-    stream = ImageLoader(kinds(12, 12), 4, 0, CPU, kind=Unpaired)
+    stream = Loader(kinds(12, 12), 4, 0, CPU, kind=Unpaired)
     partners = [
         {pair for batch in stream.epoch(number) for pair in zip(shown(batch.a), shown(batch.b), strict=True)}
         for number in (1, 2)
@@ -268,7 +269,7 @@ def test_a_pair_is_held_out_as_a_whole(count):
     train, held_out = rows_of(labels, 0.2, Paired)
     assert sorted([*train, *held_out]) == list(range(0, count, 2))
     assert len(held_out) == max(12, round(0.2 * count / 2))
-    stream = ImageLoader(store(count), 4, 0, CPU, train, Paired)
+    stream = Loader(store(count), 4, 0, CPU, train, Paired)
     seen = {row for number in range(1, 9) for batch in stream.epoch(number) for part in batch for row in shown(part)}
     assert seen == {*train, *(train + 1)}
 
@@ -278,15 +279,15 @@ def test_single_images_are_held_out_one_by_one(kind):
     labels = np.repeat([0, 1], [40, 60])
     assert all(map(np.array_equal, rows_of(labels, 0.2, kind), split(labels, 0.2)))
     rows = rows_of(labels, 0.2, Unpaired).train
-    batches = ImageLoader(kinds(40, 60), 4, 0, CPU, rows, Unpaired).epoch(1)
+    batches = Loader(kinds(40, 60), 4, 0, CPU, rows, Unpaired).epoch(1)
     assert {row for batch in batches for part in batch for row in shown(part)} <= set(rows.tolist())
 
 
 @pytest.mark.parametrize(("flip", "jitter"), [(True, 0), (False, 3), (True, 3)])
 def test_source_and_target_of_a_pair_are_mirrored_and_moved_alike(flip, jitter):
     data = noise(64)
-    plain = ImageLoader(data, 16, 0, CPU, kind=Paired)
-    moved = ImageLoader(data, 16, 0, CPU, kind=Paired, flip=flip, jitter=jitter)
+    plain = Loader(data, 16, 0, CPU, kind=Paired)
+    moved = Loader(data, 16, 0, CPU, kind=Paired, flip=flip, jitter=jitter)
     for before, after in zip(plain.epoch(1), moved.epoch(1), strict=True):
         assert after.source.shape == before.source.shape
         assert not torch.equal(after.source, before.source)
@@ -295,8 +296,8 @@ def test_source_and_target_of_a_pair_are_mirrored_and_moved_alike(flip, jitter):
 
 def test_images_of_two_kinds_are_mirrored_each_by_itself_and_about_half_of_them():
     data = dataclasses.replace(noise(64), labels=np.repeat([0, 1], 32))
-    (before,) = ImageLoader(data, 32, 0, CPU, kind=Unpaired).epoch(1)
-    (after,) = ImageLoader(data, 32, 0, CPU, kind=Unpaired, flip=True).epoch(1)
+    (before,) = Loader(data, 32, 0, CPU, kind=Unpaired).epoch(1)
+    (after,) = Loader(data, 32, 0, CPU, kind=Unpaired, flip=True).epoch(1)
     turned, stayed = (
         [(new == old).flatten(1).all(1) for old, new in zip(wanted, after, strict=True)]
         for wanted in ([part.flip(3) for part in before], before)
@@ -309,14 +310,14 @@ def test_images_of_two_kinds_are_mirrored_each_by_itself_and_about_half_of_them(
 def test_images_of_two_kinds_get_each_a_window_of_its_own():
     data = dataclasses.replace(noise(64), labels=np.repeat([0, 1], 32))
     data.images[:] = data.images[0]
-    (batch,) = ImageLoader(data, 32, 0, CPU, kind=Unpaired, jitter=3).epoch(1)
+    (batch,) = Loader(data, 32, 0, CPU, kind=Unpaired, jitter=3).epoch(1)
     assert 0 < int((batch.a == batch.b).flatten(1).all(1).sum()) < 16  # windows agree by chance only, one in 16
 
 
 def test_a_jittered_image_is_a_window_of_the_enlarged_one_and_every_window_comes_up():
     data, jitter = noise(64), 2
     corners = set()
-    stream, plain = ImageLoader(data, 16, 0, CPU, jitter=jitter), ImageLoader(data, 16, 0, CPU)
+    stream, plain = Loader(data, 16, 0, CPU, jitter=jitter), Loader(data, 16, 0, CPU)
     for number in (1, 2):
         for before, after in zip(plain.epoch(number), stream.epoch(number), strict=True):
             assert torch.equal(after.labels, before.labels)
@@ -333,7 +334,7 @@ def test_a_jittered_image_is_a_window_of_the_enlarged_one_and_every_window_comes
 
 
 def test_a_mirrored_image_keeps_its_label():
-    for batch in ImageLoader(store(100, (1, 2, 2)), 20, 0, CPU, flip=True).epoch(1):
+    for batch in Loader(store(100, (1, 2, 2)), 20, 0, CPU, flip=True).epoch(1):
         both = torch.stack([torch.tensor(shown(images)) for images in (batch.images, batch.images.flip(3))])
         assert bool((both == batch.labels).any(0).all())
 
@@ -341,15 +342,15 @@ def test_a_mirrored_image_keeps_its_label():
 @pytest.mark.parametrize("kind", [Labeled, Paired, Unpaired])
 def test_a_seed_and_an_epoch_decide_how_images_are_moved_and_a_resumed_epoch_gives_exactly_the_rest(kind):
     make = {"batch_size": 4, "device": CPU, "kind": kind, "flip": True, "jitter": 2}
-    whole = list(ImageLoader(noise(40), seed=1, **make).epoch(2))
+    whole = list(Loader(noise(40), seed=1, **make).epoch(2))
     outside = torch.get_rng_state()
-    again = ImageLoader(noise(40), seed=1, **make)
+    again = Loader(noise(40), seed=1, **make)
     list(again.epoch(5))
     for start in (0, 1, 3, len(whole)):
         found = list(again.epoch(2, start))
         assert len(found) == len(whole) - start
         assert all(map(same, found, whole[start:]))
-    assert not same(next(ImageLoader(noise(40), seed=2, **make).epoch(2)), whole[0])
+    assert not same(next(Loader(noise(40), seed=2, **make).epoch(2)), whole[0])
     assert not same(next(again.epoch(3)), whole[0])
     assert torch.equal(outside, torch.get_rng_state())
 
@@ -360,31 +361,15 @@ def test_a_seed_and_an_epoch_decide_how_images_are_moved_and_a_resumed_epoch_giv
 def table(rows, seed=0, size=4):
     """Batches of a table of 30 rows, each of which holds its number."""
     numbers = np.arange(30)
-    return TableLoader(numbers[:, None].astype(np.float32), numbers % 3, size, seed, CPU, np.asarray(rows))
+    found = Table("numbers", None, numbers[:, None].astype(np.float32), numbers % 3, np.asarray(rows), np.arange(0), ())
+    return Loader(found, size, seed, CPU, found.split(0.2, TableBatch).train, TableBatch)
 
 
-def test_an_epoch_of_a_table_shows_every_given_row_once_with_its_label():
+def test_an_epoch_of_a_table_shows_every_row_that_is_learned_from_once_with_its_label():
     rows = [1, 2, 3, 5, 8, 13, 21, 29]
-    stream = table(rows)
-    batches = list(stream.epoch(1))
+    batches = list(table(rows).epoch(1))
     assert [len(batch.labels) for batch in batches] == [4, 4]
-    assert len(stream) == 2
     inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert sorted(inputs[:, 0].tolist()) == rows
     assert torch.equal(labels, inputs[:, 0].long() % 3)
-
-
-def test_a_batch_larger_than_a_table_is_all_of_it():
-    assert [sorted(batch.inputs[:, 0].tolist()) for batch in table([4, 6, 7], size=99).epoch(1)] == [[4, 6, 7]]
-
-
-def test_a_seed_and_an_epoch_decide_the_order_of_a_table_and_a_resumed_epoch_gives_exactly_the_rest():
-    whole = list(table(range(30)).epoch(2))
-    again = table(range(30))
-    list(again.epoch(5))
-    for start in (0, 1, 6, 7):
-        found = list(again.epoch(2, start))
-        assert len(found) == 7 - start
-        assert all(map(same, found, whole[start:]))
-    assert not same(next(table(range(30), seed=1).epoch(2)), whole[0])
-    assert not same(next(again.epoch(3)), whole[0])
+    assert all(map(same, table(rows).epoch(1, 1), batches[1:]))

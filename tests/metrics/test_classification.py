@@ -103,7 +103,7 @@ def test_what_the_log_says_is_json():
 
 def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
     table = tables.load("sentences", tmp_path, 0.2)
-    found = ClassifierEvaluator.of_table(table)
+    found = ClassifierEvaluator.of(table, Split(table.train, table.held_out))
     assert torch.equal(found.shown.inputs, torch.from_numpy(table.inputs[table.held_out]))
     assert torch.equal(found.train.labels, torch.from_numpy(table.labels[table.train]))
     assert list(found.shown.texts) == [table.texts[row] for row in table.held_out]
@@ -115,7 +115,7 @@ def test_of_images_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
     labels = np.repeat(np.arange(3), 20)
     store = Store(tmp_path, images, labels, ImageSpec(1, 1, 1, CLASSES), {})
     rows = Split(np.arange(0, 60, 2), np.arange(1, 60, 2))
-    found, again = ClassifierEvaluator.of_images(store, rows), ClassifierEvaluator.of_images(store, rows)
+    found, again = ClassifierEvaluator.of(store, rows), ClassifierEvaluator.of(store, rows)
     assert torch.equal(found.shown.inputs, again.shown.inputs)
     assert found.shown.inputs.dtype == torch.uint8
     assert sorted(found.shown.inputs.flatten().tolist()) == list(range(1, 60, 2))

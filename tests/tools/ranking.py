@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gantool import devices, models
-from gantool.data.loader import ImageLoader, split
+from gantool.data.loader import Loader, split
 from gantool.data.prepare import prepare
 from gantool.data.sources.eggs import factors, render
 from gantool.images import to_float, to_uint8
@@ -71,7 +71,7 @@ def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
         start = time.process_time()
         recipe = engine.open_recipe("dcgan28", {**NETWORKS, **DATA, **changes, "train.batch_size": 16})
         store = prepare(recipe.data, data_dir)
-        stream = ImageLoader(store, 16, number, device, split(store.labels, 0.2).train)
+        stream = Loader(store, 16, number, device, split(store.labels, 0.2).train)
         random = devices.rng_states(device, number)
         with devices.rng_scope(device, random):
             model = models.build(recipe, store.spec).to(device)
