@@ -103,7 +103,8 @@ def _print_result(chosen: Recipe, run: Run, report: Report) -> None:
     value = terminal.spread(report.best, best.get(f"{key}_deviation"))
     epoch = f" in epoch {best['epoch']}" if best else ""
     terminal.result(f"{run.path}: best {chosen.metric} {value}{accuracy}{epoch}, {terminal.duration(report.seconds)}")
-    if best and 3 * best["epoch"] > 2 * chosen.train.epochs and chosen.metric != "error":
+    falling = best and 3 * best["epoch"] > 2 * chosen.train.epochs and chosen.metric != "error"
+    if falling and not terminal.quiet:
         terminal.result(f"{chosen.metric} still fell in the last third of the epochs; to train longer:")
         _print_longer(chosen, run)
 

@@ -18,43 +18,20 @@ import numpy as np
 import pytest
 import torch
 from gantool import __version__, checkpoints, runs
-from gantool.cli import main
 from gantool.cli.options import read_seeds
 from gantool.errors import GantoolError
 from gantool.runs import Run
 from PIL import Image
 
+from commands import code, sets
+
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and descriptors of POSIX")
 COMMANDS = ["train", "tune", "sample", "animate", "shapes", "data", "data fetch", "data list", "data show"]
-TINY = {
-    "data.source": "digits",
-    "data.size": 8,
-    "model.latent_dim": 8,
-    "model.generator": "[16]",
-    "model.discriminator": "[16]",
-    "train.evaluate_images": 32,
-    "train.evaluate_every": 1,
-    "train.extractors": ["rand"],
-    "train.epochs": 2,
-}
 LOG = [
     "epoch", "images", "seconds", "measured_seconds", "images_per_second", "generator/adversarial",
     "discriminator/adversarial", "scores/real", "scores/fake", "scores/real_from_half", "scores/fake_from_half",
     "scores/accuracy", "gradients/generator", "gradients/discriminator", "measured_with", "diagnoses",
 ]  # fmt: skip
-
-
-def sets(**changes):
-    """Return the --set options of the tiny recipe, with changes; `__` stands for a dot."""
-    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
-    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
-
-
-def code(*arguments):
-    """Run the command line in this process and give its exit code."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(map(str, arguments)))
-    return stop.value.code or 0
 
 
 @pytest.fixture(autouse=True)

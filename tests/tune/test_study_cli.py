@@ -155,7 +155,7 @@ def test_a_study_without_a_finished_trial_says_what_to_do(inside, gantool):
     assert not (inside / "best.yaml").exists()
     assert gantool("study", "export", "s", "-o", "all.csv")[0] == 0
     code, _, err = gantool("study", "report", "s")
-    assert (code, err) == (2, "error: s: no trial has ended yet; wait for one\n")
+    assert (code, err) == (2, "error: s: no trial has ended yet; wait for the first one\n")
 
 
 def test_promote_trains_the_winner_for_its_full_length(studied, gantool, tmp_path):
@@ -254,7 +254,7 @@ def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own
 def test_a_report_is_one_page(studied, gantool, tmp_path):
     code, out, err = gantool("study", "report", "-o", tmp_path / "report")
     assert code == 0, err
-    assert f"{tmp_path / 'report' / 'index.html'}: one page" in out
+    assert f"{tmp_path / 'report' / 'index.html'}: a page with all charts" in out
     assert "fd 1.500" in out
     assert "<html" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
@@ -302,7 +302,7 @@ def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winne
     code, out, err = gantool("compare", "a", "b", "--images", 64)
     assert code == 0, err
     other = Study(inside / "b").winner().number
-    assert {line.split()[0] for line in out.splitlines()[1:3]} == {f"a/{winner:04d}", f"b/{other:04d}"}
+    assert {line.split()[0] for line in out.splitlines()[2:4]} == {f"a/{winner:04d}", f"b/{other:04d}"}
 
 
 def test_searches_are_set_side_by_side_and_said_to_share_points(data_dir, tmp_path, gantool):
