@@ -1,1 +1,1 @@
-"""How good generated images are."""
+"""How good generated images and classifiers are."""

@@ -11,25 +11,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gantool.data.loader import Dataset, Split
+from gantool.images import to_float
 
-TRAIN, HELD_OUT = 5000, 10_000  # examples of either kind that are looked at, at the most
+TRAIN, HELD_OUT = 5000, 10_000  # examples of each kind that are classified, at the most
 CHUNK = 1000  # of them at a time
 SEED = 20_240_805  # decides which, the same in every run
-MIN_PROBABILITY = (
-    1e-7  # probability of the right class, below which float32 tells no difference: a log loss stays finite
-)
+MIN_PROBABILITY = 1e-7  # of the right class, the resolution of float32; it keeps the log loss finite
 
 Answer = Callable[[Tensor], Tensor]
 """Returns the probability of each class for a batch of the model's inputs: [N, classes]."""
 
 
 class LabeledExamples(NamedTuple):
-    """Examples to ask a classifier about.
+    """Examples that a classifier is asked about.
 
     Args:
         inputs: images, uint8 [N, C, H, W]; rows, float [N, D]; or sentences, int64 [N, L].
         labels: the right classes, [N].
-        texts: how each one is shown to a person; empty for images, which show themselves.
+        texts: each example as text; empty for images.
     """
 
     inputs: Tensor
@@ -40,11 +39,11 @@ class LabeledExamples(NamedTuple):
 class ClassifierEvaluator:
     """Measures classifiers: the share of right answers about examples that training never saw.
 
-    Where none are held out, as of a truth table, it asks about those that training sees.
+    If none are held out, as for a truth table, it asks about the training examples.
 
     Args:
         train: examples that training sees, at least one.
-        held_out: examples that it never sees; there may be none.
+        held_out: examples that it never sees, or none.
         classes: their names, in the order of their labels.
     """
 
@@ -57,13 +56,13 @@ class ClassifierEvaluator:
             "train": len(train.labels),
             "held_out": len(held_out.labels),
             "classes": {name: round(share, 4) for name, share in zip(classes, shares, strict=True)},
-            "guessing": round(max(shares), 4),  # the accuracy of naming the commonest class always
+            "guessing": round(max(shares), 4),  # the accuracy of always answering with the commonest class
             "seed": SEED,
         }
 
     @classmethod
     def of(cls, data: Dataset, rows: Split) -> ClassifierEvaluator:
-        """Ask about rows of a table in their order, or about images in no order, so that the first show all classes."""
+        """Ask about rows of a table in their order, or about images in random order: the first show all classes."""
 
         def examples(chosen: NDArray[np.int64], most: int) -> LabeledExamples:
             chosen = _some(chosen, most)
@@ -79,16 +78,16 @@ class ClassifierEvaluator:
         Returns:
             accuracy: share of right answers.
             error: 1 - accuracy.
-            balanced_accuracy: the mean of the classes' accuracies: guessing the commonest class gains nothing.
-            cross_entropy: what the model is surprised by the right class: its mean log loss.
-            train_accuracy: of the examples that training sees; much above `accuracy` it knows them by heart.
+            balanced_accuracy: the mean of the classes' accuracies, which answering with the commonest class keeps low.
+            cross_entropy: the mean log loss.
+            train_accuracy: of training examples; if it is much above `accuracy`, the model has memorised them.
         """
         probabilities, labels = _answers(answer, self.shown.inputs), self.shown.labels
         right = (probabilities.argmax(1) == labels).double()
-        accuracy, train_accuracy = float(right.mean()), float(right.mean())
+        known = right
         if self.shown is not self.train:
-            known = _answers(answer, self.train.inputs).argmax(1) == self.train.labels
-            train_accuracy = float(known.double().mean())
+            known = (_answers(answer, self.train.inputs).argmax(1) == self.train.labels).double()
+        accuracy = float(right.mean())
         by_class = [right[labels == label].mean() for label in torch.unique(labels)]
         of_the_right = probabilities.gather(1, labels[:, None]).double()
         return {
@@ -96,21 +95,18 @@ class ClassifierEvaluator:
             "accuracy": accuracy,
             "balanced_accuracy": float(torch.stack(by_class).mean()),
             "cross_entropy": float(-of_the_right.clamp_min(MIN_PROBABILITY).log().mean()),
-            "train_accuracy": train_accuracy,
+            "train_accuracy": float(known.mean()),
         }
 
 
 @torch.no_grad()
 def _answers(answer: Answer, inputs: Tensor) -> Tensor:
     """Return all answers, on the CPU: [N, classes]."""
-    return torch.cat([answer(_numbers(part)).float().cpu() for part in torch.split(inputs, CHUNK)])
-
-
-def _numbers(inputs: Tensor) -> Tensor:
-    """Scale images to -1 to 1; rows and sentences are as a model takes them."""
-    return inputs.float().div_(127.5).sub_(1) if inputs.dtype == torch.uint8 else inputs
+    images = inputs.dtype == torch.uint8
+    parts = (to_float(part) if images else part for part in torch.split(inputs, CHUNK))
+    return torch.cat([answer(part).float().cpu() for part in parts])
 
 
 def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Choose so many rows at random, the same in every run."""
+    """Choose at most so many rows at random, the same in every run."""
     return np.random.default_rng(SEED).permutation(rows)[:most]

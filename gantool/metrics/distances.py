@@ -1,14 +1,18 @@
 """Comparisons of two sets of feature vectors: pure functions, on the CPU, in float64.
 
-Rows are images and columns are features; a set has one image or more. Only numbers measured with the same features, as
-many real and as many fake images can be compared. A set with a number that is not finite gets the value, named by each
-docstring, of images that are infinitely far from all others and look alike.
+Rows are images and columns are features. A set has at least one image. Only numbers that were measured with the same
+features and the same numbers of real and generated images are comparable. Each function has a worst value, named in
+its docstring, for a set with a number that is not finite.
+
+torch-fidelity, torchmetrics and prdc compute some of these numbers; the tests compare with all three.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,27 +20,30 @@ from torch import Tensor
 from gantool.devices import one_thread
 
 MAX_PAIRWISE = 2_000_000  # distances held at a time: 16 MB
-SINGULAR = 1e-10  # of the largest eigenvalue, below which one counts as 0
-MAX_EXACT_KERNEL = 2000  # images up to which the kernel distance compares all with all
-SUBSETS, SUBSET = 20, 1000  # what it averages over beyond that
+SINGULAR = 1e-10  # of the largest eigenvalue; smaller ones count as 0
+MAX_EXACT_KERNEL = 2000  # images up to which the kernel distance compares all pairs
+SUBSETS, SUBSET = 20, 1000  # subsets, and images in each, whose kernel distances are averaged otherwise
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class PrecisionRecall(NamedTuple):
-    """Share of fake images within the real ones' reach, and of real images within the fake ones'; 0 to 1."""
+    """Share of generated images within the real ones' reach, and of real images within the generated ones'; 0 to 1."""
 
     precision: float
     recall: float
 
 
 class DensityCoverage(NamedTuple):
-    """Real neighbourhoods that a fake image lies in, 1 where the sets are alike; share of those with a fake image."""
+    """Real neighbourhoods around a generated image, 1 for equal sets; share of those with a generated image."""
 
     density: float
     coverage: float
 
 
 class NearestNeighbour(NamedTuple):
-    """How often an image's nearest neighbour is of its own set, 0 to 1: over all images, the real and the fake ones."""
+    """How often an image's nearest neighbour is of its own set, 0 to 1: all images, real ones, generated ones."""
 
     accuracy: float
     real: float
@@ -44,40 +51,47 @@ class NearestNeighbour(NamedTuple):
 
 
 class Support(NamedTuple):
-    """Images that a generator makes, as an estimate, and the pairs of near-identical ones that it rests on."""
+    """An estimate of the number of distinct images, and the pairs of near-identical ones that it is based on."""
 
     size: float
     collisions: int
 
 
 class FrechetTerms(NamedTuple):
-    """A Fréchet distance, and how much each image contributed to it.
-
-    Args:
-        distance: the value.
-        real: of each real image, its influence on the distance divided by the number of real images, [N].
-        fake: the same of each generated image, [M].
-    """
+    """A Fréchet distance, and each image's influence on it, divided by the number of images: [N] and [M]."""
 
     distance: float
     real: Tensor
     fake: Tensor
 
 
-@one_thread()
-def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """Fréchet distance of the normal distributions fitted to two sets. Heusel et al. 2017, arXiv:1706.08500, eq. 6.
+def _comparison(worst: T) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a function receive float64 tensors on one thread, and return `worst` for numbers that are not finite."""
 
-    |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2), with the last trace taken as the sum of the square roots of the
-    eigenvalues of R S2 R, R = S1^(1/2): that matrix is symmetric and positive, so nothing complex appears and fewer
-    samples than features do no harm. A set with a number that is not finite is infinitely far.
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        @one_thread()
+        def compare(*given: Any, **options: Any) -> T:
+            double: Any = [part.detach().cpu().double() if isinstance(part, Tensor) else part for part in given]
+            finite = all(bool(part.isfinite().all()) for part in double if isinstance(part, Tensor))
+            return function(*double, **options) if finite else worst
+
+        return compare
+
+    return decorate
+
+
+@_comparison(math.inf)
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """Compute the Fréchet distance of the normal distributions fitted to two sets, at worst infinity.
+
+    Heusel et al. 2017, arXiv:1706.08500, eq. 6: |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2). The last trace is the
+    sum of the square roots of the eigenvalues of R S2 R, R = S1^(1/2). That matrix is symmetric and positive, so that
+    nothing complex appears, also with fewer samples than features.
 
     Shape:
-        real: [N, D]. fake: [M, D]. A set of one image has no covariance.
+        real: [N, D]. fake: [M, D]. The covariance of one image is 0.
     """
-    real, fake = _double(real), _double(fake)
-    if not _finite(real, fake):
-        return math.inf
     real_covariance, fake_covariance = _covariance(real), _covariance(fake)
     root = _root(real_covariance)
     cross = torch.linalg.eigvalsh(root @ fake_covariance @ root).clamp_min(0).sqrt().sum()
@@ -88,41 +102,35 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 
 @one_thread()
 def frechet_terms(real: Tensor, fake: Tensor) -> FrechetTerms:
-    """Return the Fréchet distance with what each image adds to its sampling error.
+    """Compute the Fréchet distance and each image's part of its sampling error.
 
     The distance is a smooth function of two means and two covariances. Its influence function (Hampel 1974, JASA 69)
-    says how it changes when one image becomes a little more frequent. Over independent images, the sum of the squared
-    terms is the variance of the distance, to first order. Near the distance of a set and itself that order vanishes,
-    so the deviation of the floor has to be added.
+    is its change when one image becomes a little more frequent. Over independent images, the sum of the squared terms
+    is the variance of the distance to first order. That order vanishes near the distance of a set and itself, so the
+    deviation of the floor has to be added. All terms are 0 if a number is not finite.
 
     Shape:
         real: [N, D]. fake: [M, D].
     """
     distance = frechet_distance(real, fake)
+    real, fake = (part.detach().cpu().double() for part in (real, fake))
     if not math.isfinite(distance):
-        return FrechetTerms(distance, torch.zeros(len(real)).double(), torch.zeros(len(fake)).double())
-    real, fake = _double(real), _double(fake)
+        return FrechetTerms(distance, real.new_zeros(len(real)), fake.new_zeros(len(fake)))
     return FrechetTerms(distance, _influence(real, fake), _influence(fake, real))
 
 
-@one_thread()
+@_comparison(math.inf)
 def kernel_distance(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
-    """Squared maximum mean discrepancy of two sets. Binkowski et al. 2018, arXiv:1801.01401, sec. 4 (there KID).
+    """Compute the squared maximum mean discrepancy of two sets, at worst infinity.
 
-    With the kernel (x.y / D + 1)^3. The estimate has no bias: for two samples of one distribution it is 0 on average
-    and so negative about as often as positive, and for a set and itself below 0. Infinity where a number is not finite.
+    Binkowski et al. 2018, arXiv:1801.01401, sec. 4 (there KID), with the kernel (x.y / D + 1)^3. The estimate has no
+    bias: its mean is 0 for two samples of one distribution, so that it is often negative.
 
     Args:
-        real: real images.
-        fake: generated images.
-        seed: of the subsets that are compared where a set has more than 2000 images.
-
-    Shape:
-        real: [N, D]. fake: [M, D].
+        real: features of real images, [N, D].
+        fake: features of generated images, [M, D].
+        seed: of the subsets that are compared if a set has more than 2000 images.
     """
-    real, fake = _double(real), _double(fake)
-    if not _finite(real, fake):
-        return math.inf
     if max(len(real), len(fake)) <= MAX_EXACT_KERNEL:
         return _discrepancy(real, fake)
     generator = torch.Generator().manual_seed(seed)
@@ -133,24 +141,18 @@ def kernel_distance(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     return math.fsum(parts) / SUBSETS
 
 
-@one_thread()
+@_comparison(PrecisionRecall(0.0, 0.0))
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
-    """Improved precision and recall. Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2.
+    """Compute improved precision and recall, at worst 0. Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2.
 
-    An image is within a set's reach where it is nearer to some image of that set than the k-th nearest of the others
-    is. Both are 0 where a number is not finite.
+    An image is within a set's reach if it is nearer to some image of that set than that image's k-th nearest neighbour
+    in the set.
 
     Args:
-        real: real images.
-        fake: generated images.
+        real: features of real images, [N, D].
+        fake: features of generated images, [M, D].
         k: neighbours, at most all the others of a set. A set of one image reaches nothing.
-
-    Shape:
-        real: [N, D]. fake: [M, D].
     """
-    real, fake = _double(real), _double(fake)
-    if not _finite(real, fake):
-        return PrecisionRecall(0.0, 0.0)
     real_reach, fake_reach = _reach(real, k), _reach(fake, k)
     reached = torch.zeros(len(fake), dtype=torch.bool)
     reaching = 0
@@ -161,26 +163,19 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     return PrecisionRecall(float(reached.double().mean()), reaching / len(real))
 
 
-@one_thread()
+@_comparison(DensityCoverage(0.0, 0.0))
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
-    """Density and coverage. Naeem et al. 2020, arXiv:2002.09797, sec. 3.
+    """Compute density and coverage, at worst 0. Naeem et al. 2020, arXiv:2002.09797, sec. 3.
 
-    A real image's neighbourhood is the ball that its k-th nearest real image is just outside of. Density counts the
-    neighbourhoods that a fake image lies in, over k; coverage is the share of neighbourhoods with a fake image. Compare
-    equal numbers of images: against many fake images a few real ones are always covered (see `expected_coverage`).
-    Both are 0 where a number is not finite.
+    A real image's neighbourhood is the ball up to its k-th nearest real image. Density is the number of neighbourhoods
+    around a generated image, divided by k. Coverage is the share of neighbourhoods with a generated image. Compare
+    equal numbers of images, since many generated images always cover a few real ones (see `expected_coverage`).
 
     Args:
-        real: real images.
-        fake: generated images.
-        k: neighbours, at most all the other real images. One real image has no neighbourhood: both are 0.
-
-    Shape:
-        real: [N, D]. fake: [M, D].
+        real: features of real images, [N, D].
+        fake: features of generated images, [M, D].
+        k: neighbours, at most all the other real images. A single real image has no neighbourhood, and both are 0.
     """
-    real, fake = _double(real), _double(fake)
-    if not _finite(real, fake):
-        return DensityCoverage(0.0, 0.0)
     inside = covered = 0
     for rows, reach in zip(_chunks(real, fake), _chunks(_reach(real, k), fake), strict=True):
         within = _distances(rows, fake) < reach[:, None]
@@ -191,132 +186,111 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 
 
 def expected_coverage(real: int, fake: int, k: int = 5) -> float:
-    """Coverage of `real` images by as good as real ones. Naeem et al. 2020, arXiv:2002.09797, sec. 3.
+    """Compute the coverage of N `real` images by M images of the same distribution. Naeem et al. 2020, sec. 3.
 
-    1 - prod_{i=1..k} (N - i) / (N + M - i): the k images nearest to a real one, of all others, are not all real.
-
-    Args:
-        real: number of real images, N.
-        fake: number of generated images, M.
-        k: neighbours, at most N - 1 as in `density_coverage`.
+    1 - prod_{i=1..k} (N - i) / (N + M - i): the probability that the k images nearest to a real one are not all real.
+    k is at most N - 1, as in `density_coverage`.
     """
     return 1 - math.prod((real - i) / (real + fake - i) for i in range(1, min(k, real - 1) + 1))
 
 
-@one_thread()
+@_comparison(NearestNeighbour(1.0, 1.0, 1.0))
 def nearest_neighbour_accuracy(real: Tensor, fake: Tensor) -> NearestNeighbour:
-    """Leave-one-out accuracy of a 1-nearest-neighbour classifier. Lopez-Paz and Oquab 2017, arXiv:1610.06545.
+    """Compute the leave-one-out accuracy of a 1-nearest-neighbour classifier, at worst 1.
 
-    0.5 where the sets cannot be told apart, near 1 where they can, and below 0.5 where fake images are copies of real
-    ones; that reading needs as many fake as real images. Of several neighbours that are equally near, the share of its
-    own set counts for an image. All are 1 where a number is not finite.
+    Lopez-Paz and Oquab 2017, arXiv:1610.06545. It is 0.5 for sets of the same distribution, near 1 for sets that
+    differ, and below 0.5 if generated images are copies of real ones, given equal numbers of both. If several
+    neighbours are equally near, an image counts by the share of its own set among them.
 
     Shape:
         real: [N, D]. fake: [M, D].
     """
-    real, fake = _double(real), _double(fake)
-    if not _finite(real, fake):
-        return NearestNeighbour(1.0, 1.0, 1.0)
     of_real, of_fake = _own_share(real, fake), _own_share(fake, real)
     return NearestNeighbour(float(torch.cat([of_real, of_fake]).mean()), float(of_real.mean()), float(of_fake.mean()))
 
 
-@one_thread()
+@_comparison(math.inf)
 def data_copying(train: Tensor, held_out: Tensor, fake: Tensor) -> float:
-    """C_T over one cell, the whole space: do fake images lie nearer to the training images than unseen real ones do?
+    """Compute whether generated images are nearer to the training images than unseen real ones are.
 
-    Meehan et al. 2020, arXiv:2004.05675: the z-score of Mann and Whitney's U, the number of pairs of a fake and a
-    held-out image in which the fake one is further from its nearest training image (half where both are as far). Ties
-    lower the variance as usual; there is no continuity correction.
+    Meehan et al. 2020, arXiv:2004.05675, C_T over one cell, the whole space: the z-score of Mann and Whitney's U, the
+    number of pairs of a generated and a held-out image in which the generated one is further from its nearest training
+    image (half for ties). Ties lower the variance as usual; no continuity correction is made.
 
-    Negative where fake images are nearer, below -3 hardly by chance: copies, or all of them where training images lie
-    densest. About 0 for real images, and positive for images worse than real ones, as those of any young generator. 0
-    too where all are equally far. Infinity where a number is not finite: such images copy nothing.
+    It is negative if generated images are nearer; below -3 they are copies, or all lie where training images are
+    densest. It is about 0 for real images, positive for images worse than real ones, 0 if all are equally far, and
+    infinity for numbers that are not finite, since such images copy nothing.
 
     Shape:
-        train: [N, D]. held_out: [L, D], real images that were not trained on, 12 or more to mean much. fake: [M, D].
+        train: [N, D]. held_out: [L, D], real images that were not trained on, preferably 12 or more. fake: [M, D].
     """
-    train, held_out, fake = _double(train), _double(held_out), _double(fake)
-    if not _finite(train, held_out, fake):
-        return math.inf
     distances = torch.cat([_nearest(points, train)[:, 0] for points in (fake, held_out)])
     _, places, counts = torch.unique(distances, return_inverse=True, return_counts=True)
     if len(counts) == 1:
         return 0.0
     counts = counts.double()
-    ranks = (counts.cumsum(0) - (counts - 1) / 2)[places]  # from 1; the mean rank of those equally far
+    ranks = (counts.cumsum(0) - (counts - 1) / 2)[places]  # from 1; ties share their mean rank
     n, m, both = len(fake), len(held_out), len(distances)
     u = float(ranks[:n].sum()) - n * (n + 1) / 2
     ties = float((counts.pow(3) - counts).sum()) / (both * (both - 1))
     return (u - n * m / 2) / math.sqrt(n * m / 12 * (both + 1 - ties))
 
 
-@one_thread()
+@_comparison(0.0)
 def copied_share(train: Tensor, fake: Tensor) -> float:
-    """Share of fake images that are all but a training image.
+    """Compute the share of generated images that are nearly equal to a training image.
 
-    They are no further from one than the distance that 1 % of the training images have, or less, from their nearest
-    other. 0 where a number is not finite: such images copy nothing.
+    Their distance from it is at most the 1 % quantile of the distances between training images and their nearest
+    others. 0 for numbers that are not finite, since such images copy nothing.
 
     Shape:
         train: [N, D]. fake: [M, D].
     """
-    train, fake = _double(train), _double(fake)
-    if not _finite(train, fake):
-        return 0.0
     return float((_nearest(fake, train)[:, 0] <= _too_near(train)).double().mean())
 
 
-@one_thread()
 def support_size(real: Tensor, fake: Tensor) -> Support:
-    """Number of distinct images that a generator makes, from collisions among those given: the birthday paradox.
+    """Estimate how many distinct images a generator makes, by the birthday paradox.
 
-    Arora and Zhang 2017, arXiv:1706.08224, where people judge what collides. Here two images do that are equal, or
-    nearer than the distance that 1 % of the real images have, or less, from their nearest other. Of n images drawn from
-    S equally likely ones n (n - 1) / 2S pairs collide on average. Infinity where none does: more images are needed to
-    tell. One image, of which all pairs collide, where a number is not finite.
+    Arora and Zhang 2017, arXiv:1706.08224, where people judge which images collide. Here two images collide that are
+    equal, or nearer than the 1 % quantile of the distances between real images and their nearest others. Of n images
+    drawn from S equally likely ones, n (n - 1) / 2S pairs collide on average. The size is infinite if no pair collides,
+    and at worst 1, with all pairs colliding.
 
     Shape:
         real: [N, D]. fake: [M, D].
     """
-    real, fake = _double(real), _double(fake)
     pairs = len(fake) * (len(fake) - 1) // 2
-    if not _finite(real, fake):
+    collisions = _collisions(real, fake)
+    if collisions < 0:
         return Support(1.0, pairs)
+    return Support(pairs / collisions if collisions else math.inf, collisions)
+
+
+@_comparison(-1)
+def _collisions(real: Tensor, fake: Tensor) -> int:
     limit = _too_near(real)
     close = 0
     for rows in _chunks(fake, fake):
         distances = _distances(rows, fake)
         close += int(((distances < limit) | (distances == 0)).sum())
-    collisions = (close - len(fake)) // 2  # each pair was seen twice, and each image with itself
-    return Support(pairs / collisions if collisions else math.inf, collisions)
+    return (close - len(fake)) // 2  # each pair was seen twice, and each image with itself
 
 
-@one_thread()
+@_comparison(1.0)
 def inception_score(probabilities: Tensor) -> float:
-    """Score of a classifier's answers about generated images, 1 to K. Salimans et al. 2016, arXiv:1606.03498, sec. 4.
+    """Compute the score of a classifier's answers about generated images, 1 to K, at worst 1.
 
-    exp of the mean Kullback-Leibler divergence of p(y | x) from p(y), over all images at once: high where each image is
-    clearly of one class and all classes are as frequent. For information only: it never looks at a real image, one
-    perfect image a class has the best score, and it follows what the classifier was trained on more than what images
-    look like (Barratt and Sharma 2018, arXiv:1801.01973). 1 where a number is not finite.
+    Salimans et al. 2016, arXiv:1606.03498, sec. 4: exp of the mean Kullback-Leibler divergence of p(y | x) from p(y),
+    over all images at once. It is high if each image is clearly of one class and all classes are equally frequent. For
+    information only: it uses no real image, one perfect image a class has the best score, and it depends more on the
+    classifier's training data than on the images (Barratt and Sharma 2018, arXiv:1801.01973).
 
     Shape:
         probabilities: [N, K], rows that add up to 1.
     """
-    probabilities = _double(probabilities)
-    if not _finite(probabilities):
-        return 1.0
     of_images, of_all = torch.special.entr(probabilities).sum(1), torch.special.entr(probabilities.mean(0)).sum()
     return math.exp(float(of_all - of_images.mean()))
-
-
-def _double(features: Tensor) -> Tensor:
-    return features.detach().cpu().double()
-
-
-def _finite(*sets: Tensor) -> bool:
-    return all(bool(features.isfinite().all()) for features in sets)
 
 
 def _root(matrix: Tensor) -> Tensor:
@@ -326,7 +300,7 @@ def _root(matrix: Tensor) -> Tensor:
 
 
 def _influence(points: Tensor, others: Tensor) -> Tensor:
-    """Return how each point of a set moves its Fréchet distance from others, over the number of points: [N].
+    """Return each point's influence on the Fréchet distance of its set from others, over the number of points: [N].
 
     The derivative by the mean is 2 (m1 - m2), that by the covariance is I - T, where T is the linear map that
     transports the set's normal distribution to that of the others. Without full rank the inverse is a pseudo-inverse.
@@ -349,13 +323,13 @@ def _covariance(features: Tensor) -> Tensor:
 
 
 def _discrepancy(real: Tensor, fake: Tensor) -> float:
-    """Return the unbiased estimate of the squared maximum mean discrepancy: [N, D] and [M, D] -> number."""
+    """Return the unbiased estimate of the squared maximum mean discrepancy."""
     between = float(_kernel(real, fake).mean())
     return _mean_kernel(real) + _mean_kernel(fake) - 2 * between
 
 
 def _mean_kernel(features: Tensor) -> float:
-    """Return the mean kernel of two different images; of the image and itself where there is but one."""
+    """Return the mean kernel of two different images; for a single image, that of the image and itself."""
     kernel, count = _kernel(features, features), len(features)
     if count == 1:
         return float(kernel)
@@ -377,15 +351,15 @@ def _distances(points: Tensor, others: Tensor) -> Tensor:
 
 
 def _nearest(points: Tensor, others: Tensor | None = None, k: int = 1) -> Tensor:
-    """Return the distances from the k nearest of the others, [N, k] in no order; without `others`, within the set.
+    """Return the distances from the k nearest others, [N, k] in no order; without `others`, within the set.
 
-    Within a set no point counts as its own neighbour, but one equal to it does.
+    Within a set a point is not its own neighbour, but a point equal to it is.
     """
     candidates = points if others is None else others
     kept = []
     start = 0
     for rows in _chunks(points, candidates):
-        # By a matrix product, ten times as fast as `_distances` but off by 1e-7 or so near 0: to choose, not to keep.
+        # A matrix product is ten times as fast as `_distances` but off by 1e-7 or so near 0: it only selects.
         roughly = torch.cdist(rows, candidates, compute_mode="use_mm_for_euclid_dist")
         if others is None:
             roughly.diagonal(start).fill_(math.inf)
@@ -402,12 +376,12 @@ def _reach(features: Tensor, k: int) -> Tensor:
 
 
 def _too_near(real: Tensor) -> float:
-    """Return the distance that 1 % of real images have, or less, from their nearest other; 0 in a set of one."""
+    """Return the 1 % quantile of the distances between real images and their nearest others; 0 in a set of one."""
     return float(_reach(real, 1).quantile(0.01))
 
 
 def _own_share(points: Tensor, others: Tensor) -> Tensor:
-    """Return the share of its own set among each point's nearest neighbours, [N]: 0 or 1 where one is the nearest."""
+    """Return the share of its own set among each point's nearest neighbours, [N]: 0 or 1 without ties."""
     if len(points) == 1:
         return points.new_zeros(1)
     own, foreign = _nearest(points)[:, 0], _nearest(points, others)[:, 0]

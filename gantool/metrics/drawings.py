@@ -1,6 +1,6 @@
-"""Images of what a classifier answers: over a plane, under images, or counted.
+"""Images of a classifier's answers: over a plane, under images, or counted.
 
-All images of one classifier are of one size, whatever it answers: they are the frames of an animation.
+All images of one classifier have the same size, whatever it answers, since they are the frames of an animation.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,36 +17,33 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gantool.images import drawable, font, grid
+from gantool.metrics.classification import Answer
 
 INK, PALE, PAPER = (40, 44, 52), (120, 126, 136), (255, 255, 255)
 TEXT, SMALL = 13, 11  # height of letters, in pixels
 CLASSES = ((49, 104, 172), (217, 108, 38))  # colours of the first and of the second of two classes
-SOFT = 0.45  # how far from white to a class's colour the answers go that are certain of it
-SIDE, PATCH = 280, 4  # pixels of a map; of those, on a side, that are computed as one
+SOFT = 0.45  # position of a certain answer between white and its class's colour
+SIDE, PATCH = 280, 4  # pixels of a map on a side; of the squares that are computed as one
 EDGE, HEAD = 20, 30  # pixels around a map, and above it for its legend
-MARKER, FINER = 17, 8  # pixels of an example's marker, and how much larger it is drawn before it is made smooth
-LINE = 1.2  # pixels that the line where the answer changes is wide, to either side
+MARKER, FINER = 17, 8  # pixels of an example's marker, and the factor of its drawing before it is smoothed
+LINE = 1.2  # half width in pixels of the line where the answer changes
 TILE = 160  # pixels of a tile with its caption, on its longer side
-WRONG = (1.0, 0.62, 0.56)  # what surrounds an image that is taken for another
-LIGHT = 0.9  # of a tile that stands for no example, -1 to 1
-
-Answer = Callable[[Tensor], Tensor]
-"""Returns the probability of each class for a batch of inputs: [N, classes]."""
-Floats = npt.NDArray[np.float32]
+WRONG = (1.0, 0.62, 0.56)  # colour around an image that is taken for another class, -1 to 1
+LIGHT = 0.9  # grey of a count of 0, -1 to 1
 
 
 def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw what is answered to every pair of two numbers, and where the examples are.
+    """Draw the answers of a classifier of two classes over the plane of its two inputs, and the examples.
 
     Args:
-        answer: which of two classes it is.
-        inputs: the examples, [N, 2]: the first number goes to the right, the second one up.
+        answer: the classifier.
+        inputs: the examples, [N, 2]: the first number points to the right, the second one up.
         labels: their classes, [N].
-        classes: their names.
+        classes: the names of the classes.
 
     Returns:
-        320 x 330 pixels, RGB: white where the answer is open, each class's colour where it is certain, and a line
-        where it changes. The plane is twice as wide and high as what the examples cover.
+        320 x 330 pixels, RGB: white for undecided answers, each class's colour for certain ones, and a line where the
+        answer changes. The plane is twice as wide and high as the examples' range.
     """
     low, high = inputs.min(0).values, inputs.max(0).values
     span = (high - low).clamp_min(1e-6) * 2
@@ -66,16 +63,16 @@ def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequen
 
 
 def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw images with the class that each is taken for, and how certainly.
+    """Draw images with the class that each is taken for, and its probability.
 
     Args:
         images: [N, C, H, W], -1 to 1.
         probabilities: of each class, [N, classes].
         labels: the classes that they show, [N].
-        classes: their names.
+        classes: the names of the classes.
 
     Returns:
-        a grid, RGB. Images that are taken for another class stand on red, with their own class in brackets.
+        a grid, RGB. Images that are taken for another class have a red border, with their own class in brackets.
     """
     height, width = images.shape[2:]
     scale = max(1, math.ceil(56 / max(height, width)))
@@ -93,15 +90,10 @@ def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, class
 
 
 def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw how many examples of each class are taken for each class.
-
-    Args:
-        labels: the classes that the examples are of, [N].
-        answers: the classes that they are taken for, [N].
-        classes: their names.
+    """Draw how many examples of each class, `labels` [N], are taken for each class, `answers` [N].
 
     Returns:
-        a grid, RGB: a row for a class, a column for an answer, the darker the larger its share of the row.
+        a grid, RGB, with a row for each class and a column for each answer; larger shares of a row are darker.
     """
     count = len(classes)
     counts = torch.bincount(labels * count + answers, minlength=count * count)
@@ -116,13 +108,13 @@ def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.
     return grid(tiles, columns=count, captions=captions, scale=1)
 
 
-def _painted(second: Floats) -> Image.Image:
+def _painted(second: npt.NDArray[np.float32]) -> Image.Image:
     """Draw the probability of the second class, smoothly, and the line where it is a half."""
     patches = Image.fromarray(second.astype(np.float32))
     share = np.asarray(patches.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     painted = _shades()[(share.clip(0, 1) * 255).round().astype(np.uint8)]
     down, across = np.gradient(share)
-    # Pixels to the line, where it is near; the small numbers keep a map that is a half everywhere free of lines.
+    # Pixels to the line, near it; the small numbers keep a map that is a half everywhere free of lines.
     distance = (np.abs(share - 0.5) + 1e-5) / np.maximum(np.hypot(down, across), 1e-6)
     near = distance < 3 * LINE
     ink = np.exp(-((distance[near] / LINE) ** 2))[:, None]
@@ -153,7 +145,7 @@ def _marker(label: int) -> Image.Image:
 
 @functools.lru_cache(maxsize=8)
 def _legend(classes: tuple[str, ...]) -> Image.Image:
-    """Draw what is the same on every map of these classes."""
+    """Draw the part that all maps of these classes share."""
     image = Image.new("RGB", (SIDE + 2 * EDGE, HEAD + SIDE + EDGE), PAPER)
     draw, at = ImageDraw.Draw(image), EDGE
     for label, name in enumerate(classes):
@@ -165,7 +157,7 @@ def _legend(classes: tuple[str, ...]) -> Image.Image:
 
 
 def _scale(image: Image.Image, low: list[float], high: list[float]) -> None:
-    """Write the numbers of the first and the last example beside the map, where they are."""
+    """Write the least and the largest numbers of the examples beside the map."""
     draw = ImageDraw.Draw(image)
     for quarter, ends in ((1, low), (3, high)):
         across, up = EDGE + quarter * SIDE / 4, HEAD + SIDE - quarter * SIDE / 4

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from gantool.metrics.learned import Judge
 from gantool.metrics.reference import BATCH, FD_WEIGHTS, SEED, ReferenceSet
 from gantool.models.base import Generative, GeneratorInput, LatentModel
 
-MAX_COMPARED = 500  # images of either kind for what compares all with all
-MIN_PER_CLASS = 50  # images of either kind from which a class has a distance of its own
+MAX_COMPARED = 500  # real and generated images for metrics that compare all pairs
+MIN_PER_CLASS = 50  # real and generated images from which a class has its own distance
 SPLITS = 10  # of the real images into halves, which give the floor
+EQUAL_PSNR = 99.0  # decibels, in place of the infinite ratio of equal images, which JSON cannot hold
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class SampleRequest:
     """Images that a generator is asked for.
 
     Args:
-        seeds: one an image.
+        seeds: one for each image.
         labels: the classes that they should show.
-        sources: the images that they are made from, uint8 [N, C, H, W]; None where they are made from noise.
-        targets: what they should become, uint8 [N, C, H, W], where that is known.
+        sources: the images that they are made from, uint8 [N, C, H, W]; None if they are made from noise.
+        targets: the images that they should become, uint8 [N, C, H, W], if known.
     """
 
     seeds: list[int]
@@ -48,24 +49,19 @@ class SampleRequest:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def part(self, start: int, stop: int) -> SampleRequest:
-        """Return some of them."""
-        images = (None if part is None else part[start:stop] for part in (self.sources, self.targets))
-        return SampleRequest(self.seeds[start:stop], self.labels[start:stop], *images)
-
     def rows(self, chosen: Sequence[int]) -> SampleRequest:
-        """Return chosen ones."""
+        """Return the request for some of the images."""
         images = (None if part is None else part[list(chosen)] for part in (self.sources, self.targets))
         return SampleRequest([self.seeds[row] for row in chosen], [self.labels[row] for row in chosen], *images)
 
     @classmethod
     def translations(cls, store: Dataset, rows: Split, kind: type[Batch], most: int) -> SampleRequest:
-        """Ask for translations of held-out images, or of those that training sees where none are held out.
+        """Ask for translations of held-out images, or of training images if none are held out.
 
         Args:
             store: the images.
             rows: see `loader.rows_of`.
-            kind: Paired, or Unpaired, of which either kind is asked for from the other.
+            kind: Paired, or Unpaired, where each kind is translated to the other.
             most: images.
         """
         chosen = rows.held_out if len(rows.held_out) else rows.train
@@ -81,27 +77,24 @@ class SampleRequest:
 
 
 Sample = Callable[[SampleRequest], Tensor]
+"""Makes the images of a request: [N, C, H, W], -1 to 1."""
 
 
 def prompt_of(model: Generative, ask: SampleRequest) -> GeneratorInput:
-    """Return what a model makes the images from that are asked for."""
+    """Return a model's input for the images of a request."""
     if ask.sources is not None:
         return GeneratorInput(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
     assert isinstance(model, LatentModel)
     return model.prompt(ask.seeds, ask.labels)
 
 
-"""Makes the images that are asked for: [N, C, H, W], -1 to 1."""
-
-
 class Floor(NamedTuple):
     """The distances between real images and as many other real images. Only copies can be nearer.
 
     Args:
-        units: the Fréchet distance on each extractor's features, by name. `fd` and its parts are multiples of them,
-            so that their own floor is 1. Of fewer than 4 real images there is none, and the units are 1.
-        deviation: standard deviation of `fd` from one set of real images to another; not a number where there is no
-            floor.
+        units: the Fréchet distance on each extractor's features, by name. `fd` and its parts are multiples of them, so
+            that their floor is 1. With fewer than 4 real images no floor exists, and the units are 1.
+        deviation: standard deviation of `fd` between sets of real images; nan if no floor exists.
     """
 
     units: dict[str, float]
@@ -109,12 +102,7 @@ class Floor(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a measurement found.
-
-    Args:
-        metrics: numbers by name.
-        lost_classes: names of the classes that hardly any generated image shows.
-    """
+    """Metrics by name, and the names of the classes that hardly any generated image shows."""
 
     metrics: dict[str, float]
     lost_classes: tuple[str, ...] = ()
@@ -123,17 +111,17 @@ class Measured(NamedTuple):
 class Evaluator:
     """Measures generated images against real ones.
 
-    `fd` is the weighted geometric mean of the Fréchet distances on the extractors' features, each in units of what real
-    images get against other real ones. So 1 is as near as real images are.
+    `fd` is the weighted geometric mean of the Fréchet distances on the extractors' features, each divided by its floor,
+    the distance of real images from other real ones. So 1 is as near as real images are.
 
-    Latents and labels are the same in every measurement, and drawn with a generator of its own: measuring never
-    changes what a run does next.
+    Latents and labels are the same in every measurement. Measuring draws no random number of the run.
 
     Args:
         reality: the real images.
         extractors: from images to features, by name.
-        request: images to generate, or how many to generate from noise, of classes as often as among the real images.
-        conditional: whether the generator is told the class, so that a judge can say how often it shows it.
+        request: images to generate, or their number; then they are made from noise, with classes as frequent as among
+            the real images.
+        conditional: whether the generator receives the class, so that a judge can check it.
     """
 
     def __init__(
@@ -150,19 +138,12 @@ class Evaluator:
             shown = torch.multinomial(reality.shares, request, replacement=True, generator=generator)
             request = SampleRequest(list(range(SEED, SEED + request)), shown.tolist())
         self.request = request if len(request) > 1 else request.rows([0, 0])  # one image has no deviation
-        drawn, count = torch.tensor(self.request.labels), len(self.request)
-        fewest = min(
-            int(torch.bincount(part, minlength=len(reality.classes)).min()) for part in (reality.train_labels, drawn)
-        )
-        # A generator that is told the class must not pass by showing the right classes for the wrong labels, and one
-        # that translates both ways not by giving back what it got.
-        least = MIN_PER_CLASS if self.request.sources is None else 2
-        self.within_classes = conditional and len(reality.classes) > 1 and fewest >= least
+        self.within_classes = conditional and self._enough_of_each_class()
         self.real = {name: features(extractor, reality.train) for name, extractor in self.extractors.items()}
         self.held_out = {name: features(extractor, reality.held_out) for name, extractor in self.extractors.items()}
-        self.base_extractor = next(iter(self.extractors))  # what is near is judged by these features
+        self.base_extractor = next(iter(self.extractors))  # whose features decide which images are near
         self.deviation, self.saturated = _contrast(reality.train)
-        # How much of the images a perfect translator changes, where that is known.
+        # The share of the images that a perfect translator changes, if the targets are known.
         self.change: float | None = None
         if self.request.sources is not None and self.request.targets is not None:
             self.change = pixels.l1(to_float(self.request.sources), to_float(self.request.targets))
@@ -172,21 +153,39 @@ class Evaluator:
         if self.judge is not None:
             seen = probabilities(self.judge, reality.train).argmax(1)
             self.expected = (torch.bincount(seen, minlength=len(reality.classes)) / len(seen)).tolist()
-        self.floor = self._floor(count)
-        self.about = {
-            "real": len(reality.train),
-            "held_out": len(reality.held_out),
-            "fake": count,
+        self.floor = self._floor()
+
+    def _enough_of_each_class(self) -> bool:
+        """Return whether each class can have its own distance.
+
+        Otherwise a generator could pass that shows the right classes for the wrong labels, or a translator that returns
+        its input.
+        """
+        classes = len(self.reality.classes)
+        counts = (
+            torch.bincount(labels, minlength=classes)
+            for labels in (self.reality.train_labels, torch.tensor(self.request.labels))
+        )
+        least = MIN_PER_CLASS if self.request.sources is None else 2
+        return classes > 1 and all(int(count.min()) >= least for count in counts)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The conditions of a measurement, written beside its numbers."""
+        real, deviation = self.reality.train, self.floor.deviation
+        return {
+            "real": len(real),
+            "held_out": len(self.reality.held_out),
+            "fake": len(self.request),
             "within_classes": self.within_classes,
-            "compared_one_by_one": min(MAX_COMPARED, len(reality.train), count),
+            "compared_one_by_one": min(MAX_COMPARED, len(real), len(self.request)),
             "extractors": [extractor.identity for extractor in self.extractors.values()],
-            "split": round(reality.split, 4),
-            "size": "x".join(map(str, reality.train.shape[1:])),
+            "split": round(self.reality.split, 4),
+            "size": "x".join(map(str, real.shape[1:])),
             "resize": RESIZE,
             "seed": SEED,
             "units": {name: float(f"{value:.6g}") for name, value in self.floor.units.items()},
-            # Of a handful of images there are no halves.
-            "floor_deviation": self.floor.deviation if math.isfinite(self.floor.deviation) else None,
+            "floor_deviation": deviation if math.isfinite(deviation) else None,
         }
 
     def __call__(self, sample: Sample) -> Measured:
@@ -194,16 +193,16 @@ class Evaluator:
         return self.measure(self.generate(sample), self.request.labels)
 
     def generate(self, sample: Sample) -> Tensor:
-        """Make the images of a measurement, in 8 bits as `sample` writes them: uint8 [N, C, H, W]."""
-        parts = range(0, len(self.request), BATCH)
-        return torch.cat([to_uint8(sample(self.request.part(start, start + BATCH))) for start in parts])
+        """Make the images of a measurement, in the 8 bits that are written: uint8 [N, C, H, W]."""
+        parts = torch.split(torch.arange(len(self.request)), BATCH)
+        return torch.cat([to_uint8(sample(self.request.rows(part.tolist()))) for part in parts])
 
     def measure(self, fake: Tensor, labels: Sequence[int] | None = None) -> Measured:
         """Measure generated images.
 
         Args:
             fake: uint8 [N, C, H, W].
-            labels: the classes that they should show, where the generator was told them.
+            labels: the classes that they should show, if the generator received them.
         """
         found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
         request = torch.tensor(self.request.labels if labels is None else labels)
@@ -217,7 +216,7 @@ class Evaluator:
             "fd": fd,
             "fd_deviation": self._deviation(fd, apart),
             **{f"fd_{name}": value for name, value in parts.items()},
-            **self._guards(found[self.base_extractor]),
+            **self._neighbour_metrics(found[self.base_extractor]),
             "contrast": contrast / max(self.deviation, 1e-6),
             "saturated": saturated,
             **self._translation_metrics(fake),
@@ -231,10 +230,9 @@ class Evaluator:
         return Measured({**metrics, "lost_classes": float(len(lost))}, lost)
 
     def first_version(self, metrics: Mapping[str, float]) -> float:
-        """Return the `fd` of gantool 0.1: the geometric mean of the distances on `rand` and `pretext`, not in floors.
+        """Return the `fd` of gantool 0.1 from what `measure` found.
 
-        Args:
-            metrics: what `measure` found.
+        It is the geometric mean of the distances on `rand` and `pretext`, not divided by their floors.
         """
         names = [name for name in ("rand", "pretext") if name in self.extractors]
         raw = [metrics[f"fd_{name}"] * self.floor.units[name] for name in names]
@@ -258,7 +256,8 @@ class Evaluator:
     def _deviation(self, fd: float, apart: Mapping[str, FrechetTerms]) -> float:
         """Return the standard deviation of `fd` over other draws of the generated and of the real images.
 
-        To first order by the images' influence, which vanishes where the sets are alike. There it is the floor's.
+        It is computed to first order from the images' influence. That vanishes for sets of the same distribution, where
+        the floor's deviation remains.
         """
         known = {name: terms for name, terms in apart.items() if 0 < terms.distance < math.inf}
         shares = {name: FD_WEIGHTS[name] / sum(FD_WEIGHTS[each] for each in apart) for name in known}
@@ -269,27 +268,27 @@ class Evaluator:
                 relative += float(torch.stack(parts).sum(0).square().sum())
         return math.hypot(fd * math.sqrt(relative), self.floor.deviation)
 
-    def _guards(self, fake: Tensor) -> dict[str, float]:
-        """Measure what `fd` misses: copies, few distinct images, and uncovered real images."""
+    def _neighbour_metrics(self, fake: Tensor) -> dict[str, float]:
+        """Measure what `fd` misses: copies, few distinct images, and real images that nothing resembles."""
         real, held_out = self.real[self.base_extractor], self.held_out[self.base_extractor]
-        count = min(MAX_COMPARED, len(real), len(fake))  # coverage and 1-NN need as many of either kind
+        count = min(MAX_COMPARED, len(real), len(fake))  # coverage and 1-NN need equal numbers
         nearest = distances.nearest_neighbour_accuracy(real[:count], fake[:count])
-        support = distances.support_size(real[:MAX_COMPARED], fake[:MAX_COMPARED])
-        most = min(MAX_COMPARED, len(fake)) * (min(MAX_COMPARED, len(fake)) - 1) / 2
+        some = fake[:MAX_COMPARED]
+        support = distances.support_size(real[:MAX_COMPARED], some)
         found = {
             "coverage": distances.density_coverage(real[:count], fake[:count]).coverage,
             "nearest_neighbour": nearest.accuracy,
             "nearest_neighbour_fake": nearest.fake,
-            "support": min(support.size, most),  # with no collision at all it is at least as large
+            "support": min(support.size, len(some) * (len(some) - 1) / 2),  # a lower bound if nothing collides
             "collisions": float(support.collisions),
-            "copied": distances.copied_share(real, fake[:MAX_COMPARED]),
+            "copied": distances.copied_share(real, some),
         }
         if len(held_out):
-            found["copying"] = distances.data_copying(real, held_out, fake[:MAX_COMPARED])
+            found["copying"] = distances.data_copying(real, held_out, some)
         return found
 
     def _translation_metrics(self, fake: Tensor) -> dict[str, float]:
-        """Compare translations with what they should have become, and with what they were made from."""
+        """Compare translations with their sources, and with their targets if known."""
         sources, targets = self.request.sources, self.request.targets
         if sources is None or len(fake) != len(sources):
             return {}
@@ -297,12 +296,9 @@ class Evaluator:
         found = {"change": pixels.l1(made, to_float(sources))}
         if targets is not None:
             wanted = to_float(targets)
-            equal = 99.0  # decibels, in place of the infinite ratio of equal images, which JSON cannot hold
-            found |= {
-                "l1": pixels.l1(made, wanted),
-                "psnr": min(equal, pixels.psnr(made, wanted)),
-                "ssim": pixels.ssim(made, wanted),
-            }
+            found["l1"] = pixels.l1(made, wanted)
+            found["psnr"] = min(EQUAL_PSNR, pixels.psnr(made, wanted))
+            found["ssim"] = pixels.ssim(made, wanted)
         return found
 
     def _missing_classes(self, shown: Tensor) -> tuple[str, ...]:
@@ -314,11 +310,11 @@ class Evaluator:
             if count < 0.1 * share * len(shown) and _at_most(count, len(shown), share) < 1e-6
         )
 
-    def _floor(self, count: int) -> Floor:
+    def _floor(self) -> Floor:
         """Measure random halves of the real images against each other; the units are geometric means over the splits.
 
-        A Fréchet distance between two samples of one law is about proportional to 1/N + 1/M (Chong and Forsyth 2020,
-        arXiv:1911.07023), which leads from the halves to the numbers of a measurement.
+        A Fréchet distance between two samples of one distribution is about proportional to 1/N + 1/M (Chong and Forsyth
+        2020, arXiv:1911.07023), which scales the halves to the numbers of a measurement.
         """
         everything = {
             name: torch.cat([part for part in (self.real[name], self.held_out[name]) if len(part)])
@@ -329,7 +325,7 @@ class Evaluator:
         if half < 2:
             return Floor(dict.fromkeys(everything, 1.0), math.nan)
         generator = torch.Generator().manual_seed(SEED)
-        scale = (1 / len(self.reality.train) + 1 / count) / (2 / half)
+        scale = (1 / len(self.reality.train) + 1 / len(self.request)) / (2 / half)
         found: dict[str, list[float]] = {name: [] for name in everything}
         for _ in range(SPLITS):
             rows = torch.randperm(len(labels), generator=generator)
@@ -356,14 +352,14 @@ def features(extractor: Extractor, images: Tensor) -> Tensor:
 
 @one_thread()
 def probabilities(judge: Judge, images: Tensor) -> Tensor:
-    """Return what a judge sees in uint8 images: [N, C, H, W] -> [N, classes]."""
+    """Return a judge's class probabilities for uint8 images: [N, C, H, W] -> [N, classes]."""
     return torch.cat([judge.probabilities(to_float(part)) for part in torch.split(images, BATCH)])
 
 
 def combined(distances_by_name: Mapping[str, float]) -> float:
-    """Return the geometric mean of distances by extractor, weighted with `FD_WEIGHTS`; 0 where one of them is 0.
+    """Return the geometric mean of distances by extractor, weighted with `FD_WEIGHTS`; 0 if one of them is 0.
 
-    Of distances whose sizes differ by orders of magnitude none outweighs the others.
+    Distances whose sizes differ by orders of magnitude contribute alike.
     """
     if not all(distances_by_name.values()):
         return 0.0
@@ -380,16 +376,7 @@ def _contrast(images: Tensor) -> tuple[float, float]:
 
 
 def _at_most(count: int, trials: int, share: float) -> float:
-    """Return the probability of at most `count` hits in `trials` where each hits with probability `share`."""
-    if share >= 1:
-        return float(count >= trials)
-    return math.fsum(
-        math.exp(
-            math.lgamma(trials + 1)
-            - math.lgamma(hits + 1)
-            - math.lgamma(trials - hits + 1)
-            + hits * math.log(share)
-            + (trials - hits) * math.log1p(-share)
-        )
-        for hits in range(count + 1)
-    )
+    """Return the probability of at most `count` hits in `trials` if each hits with probability `share`."""
+    hits = torch.arange(count + 1, dtype=torch.float64)
+    law = torch.distributions.Binomial(trials, torch.tensor(min(share, 1 - 1e-12), dtype=torch.float64))
+    return float(law.log_prob(hits).exp().sum())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Images to feature vectors."""
+"""Extractors: images to feature vectors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Extractor(Protocol):
 
     @property
     def identity(self) -> str:
-        """A name and 12 hexadecimal digits of a hash of its weights, to stand beside every number that it gave."""
+        """A name and 12 hexadecimal digits of a hash of the weights, written beside every number."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features of images: [N, C, H, W], -1 to 1 -> [N, D], float32, on the CPU."""
@@ -38,14 +38,9 @@ class Extractor(Protocol):
 class RandomFeatures:
     """`rand`: three convolutions with fixed weights, the same numbers on every machine; nothing is trained.
 
-    After each convolution a 2x2 average pool and the spatial standard deviation are kept, the lot is projected to
-    64 numbers, and each is scaled by the real images' mean and deviation. Random local features rank generators about
-    as well as trained ones (Naeem et al. 2020, arXiv:2002.09797).
-
-    Args:
-        mean: of each feature over the real images, [64].
-        deviation: of each feature over the real images, [64].
-        channels: of the images.
+    The 2x2 average pool and the spatial standard deviation after each convolution are projected to 64 numbers, which
+    are scaled by the real images' mean and deviation, [64] each. Random local features rank generators about as well as
+    trained ones (Naeem et al. 2020, arXiv:2002.09797).
     """
 
     mean: Tensor
@@ -61,10 +56,7 @@ class RandomFeatures:
     @property
     def identity(self) -> str:
         """See `Extractor`."""
-        digest = hashlib.sha256()
-        for kernel in (*_kernels(self.channels), _projection()):
-            digest.update(kernel.numpy().tobytes())
-        return f"rand-{digest.hexdigest()[:12]}"
+        return f"rand-{digest(*_kernels(self.channels), _projection())}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features of images: [N, C, H, W], -1 to 1 -> [N, 64], on the CPU."""
@@ -86,8 +78,7 @@ class TextureFeatures:
     @property
     def identity(self) -> str:
         """See `Extractor`."""
-        digest = hashlib.sha256(repr((FILTERS, VISIBLE_NOISE, LUMINANCE)).encode())
-        return f"texture-{digest.hexdigest()[:12]}"
+        return f"texture-{digest(text=repr((FILTERS, VISIBLE_NOISE, LUMINANCE)))}"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -106,6 +97,14 @@ class TextureFeatures:
 def clamped(deviation: Tensor) -> Tensor:
     """Raise the least deviations, [D]: divided by its own, a feature that hardly varies would outweigh the rest."""
     return deviation.clamp_min(0.1 * float(deviation.median()) + 1e-6)
+
+
+def digest(*weights: Tensor, text: str = "") -> str:
+    """Return 12 hexadecimal digits of a hash of a text and of weights."""
+    found = hashlib.sha256(text.encode())
+    for values in weights:
+        found.update(values.numpy().tobytes())
+    return found.hexdigest()[:12]
 
 
 @torch.no_grad()
@@ -134,9 +133,8 @@ def _cosines(size: int) -> Tensor:
 def _gains(size: int) -> Tensor:
     """Return the squared gain of each filter at each frequency of a mirrored signal: [8, size].
 
-    A signal that is continued by its mirror image has only cosines, which a filter scales and shifts. So the mean of
-    its squared response over all positions is a weighted sum of the squared cosine coefficients (Parseval), and no
-    position has to be computed.
+    A signal continued by its mirror image has only cosines, which a filter scales and shifts. So the mean of its
+    squared response over all positions is a weighted sum of the squared cosine coefficients (Parseval).
     """
     angles = math.pi * torch.arange(size).double() / size
     waves = torch.exp(-1j * angles[:, None] * torch.arange(FILTERS))
@@ -145,7 +143,7 @@ def _gains(size: int) -> Tensor:
 
 @cache
 def _kernels(channels: int) -> tuple[Tensor, ...]:
-    """Unit-norm 3x3 filters times the square root of 2, which keeps the size of activations through a ReLU."""
+    """Return unit-norm 3x3 filters times the square root of 2, which keeps the size of activations through a ReLU."""
     kernels = []
     for layer, width in enumerate(WIDTHS):
         normal = _normal((width, channels, 3, 3), stream=layer)
@@ -157,14 +155,14 @@ def _kernels(channels: int) -> tuple[Tensor, ...]:
 
 @cache
 def _projection() -> Tensor:
-    """Orthonormal columns: [560, 64]."""
+    """Return orthonormal columns: [560, 64]."""
     orthogonal, triangular = np.linalg.qr(_normal((5 * sum(WIDTHS), FEATURES), stream=100))
     # QR is unique up to signs, which libraries choose differently.
     return torch.from_numpy((orthogonal * np.sign(np.diag(triangular))).astype(np.float32))
 
 
 def _normal(shape: tuple[int, ...], stream: int) -> NDArray[np.float64]:
-    """Standard normal numbers that no library version can change: an integer hash of their index, then Box-Muller."""
+    """Return normal numbers that no library version can change: an integer hash of their index, then Box-Muller."""
     count = math.prod(shape)
     with np.errstate(over="ignore"):
         bits = np.arange(2 * count, dtype=np.uint64) + np.uint64(stream + 1) * np.uint64(0x9E3779B97F4A7C15)

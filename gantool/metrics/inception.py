@@ -14,20 +14,17 @@ from torch import Tensor
 from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_HASH, INCEPTION_WEIGHTS
 from gantool.devices import rng_scope, rng_states
 from gantool.errors import DataError, GantoolError
+from gantool.images import to_uint8
 
-CHUNK = 32  # images computed at a time, which are 299x299 inside of the network
+CHUNK = 32  # images computed at a time; they are 299x299 inside the network
 
 
 @dataclass(frozen=True, eq=False)
 class Inception:
     """`inception`: the 2048 features of Inception-v3 before its classes. Heusel et al. 2017, arXiv:1706.08500, sec. 3.
 
-    The weights are the TensorFlow original's of 2015-12-05 and the resizing to 299x299 is TensorFlow's, both by
-    torch-fidelity. About 0.2 s an image on one core.
-
-    Args:
-        network: torch-fidelity's `FeatureExtractorInceptionV3`.
-        identity: see `Extractor`.
+    torch-fidelity's network has the TensorFlow weights of 2015-12-05 and TensorFlow's resizing to 299x299. It takes
+    about 0.2 s an image on one core. For `identity` see `Extractor`.
     """
 
     network: Any
@@ -35,11 +32,11 @@ class Inception:
 
     @classmethod
     def open(cls, root: Path) -> Inception:
-        """Read the weights below the data directory `root`; nothing is downloaded.
+        """Read the weights below the data directory `root`, without downloading them.
 
         Raises:
             GantoolError: torch-fidelity is not installed.
-            DataError: the file is missing, cannot be read, or is not the one that everybody uses.
+            DataError: the file is missing, cannot be read, or is another one.
         """
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -61,8 +58,8 @@ class Inception:
                 "delete it and run: gantool data fetch inception"
             )
         cpu = torch.device("cpu")
-        with rng_scope(cpu, rng_states(cpu, 0)):  # it draws random weights before it reads the real ones
-            # These very bytes, not the file again: torch-fidelity unpickles what it gets, which can run code.
+        with rng_scope(cpu, rng_states(cpu, 0)):  # its random weights are replaced by those of the file
+            # The checked bytes, not the file again: torch-fidelity unpickles them, which can run code.
             network = FeatureExtractorInceptionV3("inception", ["2048"], io.BytesIO(content))
         return cls(network, f"inception-{found[:12]}")
 
@@ -70,8 +67,8 @@ class Inception:
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features of images: [N, C, H, W], -1 to 1, grey or colour -> [N, 2048], float32, on the CPU.
 
-        They are computed where the images are, from the 8 bits that `sample` would write.
+        They are computed on the images' device, from the 8 bits that would be written.
         """
         network = self.network.to(images.device)
-        pixels = ((images + 1) * 127.5 + 0.5).floor().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        pixels = to_uint8(images).to(images.device).expand(-1, 3, -1, -1)
         return torch.cat([network(chunk)[0].cpu() for chunk in torch.split(pixels, CHUNK)])

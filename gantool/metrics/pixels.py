@@ -1,6 +1,6 @@
 """Comparisons of images by their pixels: pure functions, on the CPU, in float64.
 
-Images are [N, C, H, W], -1 to 1. Those with a number that is not finite get the worst value that there is.
+Images are [N, C, H, W], -1 to 1. Each function has a worst value for images with a number that is not finite.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from torch.nn.functional import pad
 
 RANGE = 2.0  # of a pixel, from -1 to 1
 WINDOW, SIGMA = 11, 1.5  # of the structural similarity, in pixels
-CHUNK = 64  # images worked on at a time: few enough for a processor's cache
+CHUNK = 64  # images computed at a time: few enough for a processor's cache
 
 
 def l1(image: Tensor, target: Tensor) -> float:
-    """Mean absolute difference, 0 to 2; infinity where a number is not finite."""
+    """Compute the mean absolute difference, 0 to 2, at worst infinity."""
     return _number(_difference(image, target).abs().mean(), math.inf)
 
 
 def psnr(image: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in decibels, 10 log10 (2^2 / mean squared difference), the mean over images.
+    """Compute the peak signal-to-noise ratio, 10 log10 (2^2 / mean squared difference) dB, the mean over images.
 
-    Infinity where an image is equal to its target, minus infinity where a number is not finite.
+    Infinity if an image is equal to its target, at worst minus infinity.
     """
     errors = _difference(image, target).square().flatten(1).mean(1)
     return _number(10 * torch.log10(RANGE**2 / errors).mean(), -math.inf)
 
 
 def ssim(image: Tensor, target: Tensor) -> float:
-    """Structural similarity, -1 to 1, the mean over images and channels. Wang et al. 2004, IEEE TIP 13(4), sec. III.
+    """Compute the structural similarity, -1 to 1, the mean over images and channels, at worst -1.
 
-    A Gaussian window of 11 pixels with sigma 1.5 (the largest odd size that fits into a smaller image), K1 = 0.01 and
-    K2 = 0.03. Windows at the border see the image mirrored there, as torchmetrics has it; the paper leaves them out.
-    -1 where a number is not finite.
+    Wang et al. 2004, IEEE TIP 13(4), sec. III, with a Gaussian window of 11 pixels (the largest odd size that fits into
+    a smaller image), sigma 1.5, K1 = 0.01 and K2 = 0.03. The image is mirrored at its borders as in torchmetrics, where
+    the paper leaves the border out.
     """
     size = min(WINDOW, *image.shape[-2:])
     window = _gaussian(size - (size + 1) % 2)
@@ -46,7 +46,6 @@ def ssim(image: Tensor, target: Tensor) -> float:
 
 
 def _number(value: Tensor, worst: float) -> float:
-    """Return the number, or the worst there is where it is none."""
     number = float(value)
     return worst if math.isnan(number) else number
 

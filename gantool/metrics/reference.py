@@ -22,10 +22,10 @@ from gantool.metrics.learned import cached, learn_labels, learn_views
 
 logger = logging.getLogger(__name__)
 
-MAX_REAL = 5000  # real images that a measurement compares with, at the most
-MAX_HELD_OUT = 1000  # held-out images that it looks at, at the most
+MAX_REAL = 5000  # real images that a measurement compares with
+MAX_HELD_OUT = 1000  # held-out images that a measurement uses
 SEED = 20_240_805  # of the evaluation's own random numbers, the same in every run
-MIN_IMAGES_TO_LEARN = 60  # images below which nothing is learned from them: `rand` alone
+MIN_IMAGES_TO_LEARN = 60  # images below which nothing is learned from them
 MIN_IMAGES_FOR_JUDGE = 250  # images from which a judge learns their classes
 BATCH = 256
 FD_WEIGHTS = {"rand": 4, "texture": 1, "pretext": 2, "judge": 2}
@@ -39,8 +39,8 @@ class ReferenceSet:
     """The real images that a generator is measured against, as uint8 tensors [N, C, H, W].
 
     Args:
-        train: what training sees, in no order, at most `MAX_REAL`.
-        held_out: what it never sees, at most `MAX_HELD_OUT`.
+        train: images that training sees, in random order, at most `MAX_REAL`.
+        held_out: images that it never sees, at most `MAX_HELD_OUT`.
         train_labels: of `train`, [N].
         held_out_labels: of `held_out`, [N].
         classes: their names.
@@ -58,7 +58,7 @@ class ReferenceSet:
 
     @classmethod
     def of(cls, store: Dataset, rows: Split, kind: type[Batch] = Labeled) -> ReferenceSet:
-        """Take the images of a store; of pairs, the targets.
+        """Take the images of a dataset; for pairs, the targets.
 
         Args:
             store: the decoded dataset.
@@ -87,59 +87,47 @@ class ReferenceSet:
 
 
 def learn(
-    reality: ReferenceSet,
-    wanted: Literal["auto"] | Sequence[str],
-    folder: Path,
-    key: str,
+    reality: ReferenceSet, wanted: Literal["auto"] | Sequence[str], folder: Path, key: str
 ) -> dict[str, Extractor]:
-    """Return the extractors for these images, by name, the ones that make up `fd` first.
-
-    `auto` is `rand` and `texture` and, from 60 images on and where it can tell the views apart, `pretext`; from 250
-    images of two classes on, a `judge` too.
+    """Return the extractors for these images, by name.
 
     Args:
-        reality: what they are fitted to.
-        wanted: their names.
-        folder: where learned ones are kept.
-        key: names the images and their split in that folder.
+        reality: the images that they are fitted to.
+        wanted: their names. `auto` is `rand` and `texture`, from 60 images on `pretext` if it can tell the views apart,
+            and from 250 images of two classes on a `judge`.
+        folder: the directory of learned extractors.
+        key: names the images and their split in that directory.
 
     Raises:
-        RecipeError: a judge is wanted of one class.
+        RecipeError: a judge is wanted for a single class.
     """
-    count = len(reality.train) + len(reality.held_out)
-    if wanted == "auto":
-        learned = ["pretext"] if count >= MIN_IMAGES_TO_LEARN else []
-        learned += ["judge"] if count >= MIN_IMAGES_FOR_JUDGE and len(reality.classes) > 1 else []
-        names = ["rand", "texture", *learned]
-    else:
-        names = [name for name in FD_WEIGHTS if name in wanted]
-        if "judge" in names and len(reality.classes) < 2:
-            raise RecipeError(
-                f"train.extractors: judge learns to tell classes apart, but there is only {reality.classes[0]!r}; use "
-                "rand or pretext"
-            )
+    count, several = len(reality.train) + len(reality.held_out), len(reality.classes) > 1
+    if wanted != "auto" and "judge" in wanted and not several:
+        raise RecipeError(
+            f"train.extractors: judge learns to tell classes apart, but there is only {reality.classes[0]!r}; use "
+            "rand or pretext"
+        )
+    least = {"rand": 0, "texture": 0, "pretext": MIN_IMAGES_TO_LEARN, "judge": MIN_IMAGES_FOR_JUDGE}
+    possible = {name for name in FD_WEIGHTS if count >= least[name] and (name != "judge" or several)}
     found: dict[str, Extractor] = {}
-    for name in names:
-        if name == "rand":
-            found[name] = _random_features(reality.train)
+    for name in FD_WEIGHTS:
+        if name not in (possible if wanted == "auto" else wanted):
             continue
-        if name == "texture":
-            found[name] = TextureFeatures()
-            continue
-
-        def make(name: str = name) -> Any:
-            logger.info(f"learning the features of `{name}` from the images, once")
-            if name == "pretext":
-                return learn_views(reality.train, reality.held_out)
-            labels = (reality.train_labels, reality.held_out_labels)
-            return learn_labels(reality.train, labels[0], reality.held_out, labels[1], len(reality.classes))
-
-        extractor = cached(folder, f"{key}-{name}", make)
-        if extractor.usable or wanted != "auto":
+        extractor = _extractor(name, reality, folder, key)
+        if wanted != "auto" or getattr(extractor, "usable", True):
             found[name] = extractor
     return found
 
 
 @one_thread()
-def _random_features(images: Tensor) -> RandomFeatures:
-    return RandomFeatures.fit([to_float(part) for part in torch.split(images, BATCH)])
+def _extractor(name: str, reality: ReferenceSet, folder: Path, key: str) -> Extractor:
+    def make() -> Any:
+        logger.info(f"learning the features of `{name}` from the images, once")
+        if name == "pretext":
+            return learn_views(reality.train, reality.held_out)
+        labels = (reality.train_labels, reality.held_out_labels)
+        return learn_labels(reality.train, labels[0], reality.held_out, labels[1], len(reality.classes))
+
+    if name == "rand":
+        return RandomFeatures.fit([to_float(part) for part in torch.split(reality.train, BATCH)])
+    return TextureFeatures() if name == "texture" else cached(folder, f"{key}-{name}", make)
