@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gantool.inference.sampling import TrainedModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(run: str | Path | None = None, checkpoint: str = "best", device: str = "auto") -> TrainedModel:
