@@ -1,7 +1,4 @@
-"""A recipe, read and written.
-
-`load` reads one, `override` changes dotted keys of one, `dump` writes one with every default spelled out.
-"""
+"""Read and write recipes: `load` reads one, `override` changes dotted keys, `dump` writes every key with its value."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from gantool.recipe.schema import Mismatch, NamedBlock, Problem, check, plain, s
 from gantool.recipe.strict_yaml import Place
 
 Find = Callable[[str], Callable[..., Any]]
-"""Returns the object that a `name:` selects; its keyword-only parameters are the schema of the rest of the block."""
+"""Returns what a `name:` stands for; its keyword-only parameters are the schema of the rest of the block."""
 
 
 def shipped() -> dict[str, Path]:
@@ -35,17 +32,15 @@ def shipped() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """Return the file that `name`, a path or a shipped recipe's bare name, stands for.
+    """Return the file of a recipe, by its path, its run's directory or the bare name of a shipped one.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: no such recipe exists.
     """
-    path = Path(name)
-    if is_file(path / "recipe.yaml"):
-        return path / "recipe.yaml"
-    if is_file(path):
-        return path
-    known = shipped()
+    path, known = Path(name), shipped()
+    for file in (path / "recipe.yaml", path):
+        if is_file(file):
+            return file
     if name in known:
         return known[name]
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
@@ -55,12 +50,12 @@ def find_recipe(name: str) -> Path:
 
 
 def load(name: str, changes: Mapping[str, Any], kinds: Mapping[str, Find]) -> Recipe:
-    """Read a recipe, change dotted keys of it, and check all of it.
+    """Read a recipe, change dotted keys, and check all of it.
 
     Args:
         name: a path, or the bare name of a shipped recipe.
         changes: new values by dotted key, such as {"train.batch_size": 64, "train.optimizer.betas.0": 0.0}.
-        kinds: for the blocks `model` and `loss`, what gives the constructor that a `name` in it stands for.
+        kinds: for the blocks `model` and `loss`, a function from a `name` to the constructor that it stands for.
 
     Raises:
         RecipeError: with every problem of the file, each with its line and dotted place.
@@ -73,15 +68,13 @@ def load(name: str, changes: Mapping[str, Any], kinds: Mapping[str, Find]) -> Re
     return parse(text, str(path), kinds, changes)
 
 
-def parse(
-    text: str | bytes, source: str, kinds: Mapping[str, Find], changes: Mapping[str, Any] | None = None
-) -> Recipe:
-    """Check the text of a recipe; see `load`. `source` is what messages call it."""
+def parse(text: str | bytes, source: str, kinds: Mapping[str, Find], changes: Mapping[str, Any] = {}) -> Recipe:
+    """Check the text of a recipe; see `load`. Messages call it `source`."""
     document, lines = strict_yaml.parse(text, source)
     if not isinstance(document, dict):
         raise RecipeError(f"{source}: a recipe is a block of keys (model, data, loss, train), not {document!r:.40}")
     document.setdefault("name", re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(source).stem).strip("_.-")[:64] or "recipe")
-    return _checked(document, changes or {}, kinds, source, lines)
+    return _checked(document, changes, kinds, source, lines)
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any], kinds: Mapping[str, Find]) -> Recipe:
@@ -90,7 +83,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any], kinds: Mapping[str, Fin
 
 
 def dump(recipe: Recipe) -> str:
-    """Return the recipe as YAML with every default spelled out; it trains again as it is."""
+    """Return the recipe as YAML with every default written out, which is a recipe itself."""
     return strict_yaml.dump(plain(recipe))
 
 
@@ -116,26 +109,23 @@ def _checked(
     source: str,
     lines: Mapping[Place, int],
 ) -> Recipe:
-    # A change at an index (betas.0) needs the list's other values, so it waits until the defaults are spelled out.
+    # A change at an index (betas.0) needs the list's other values, so it follows when the defaults are known.
     at_index = {key: value for key, value in changes.items() if re.search(r"\.\d+(\.|$)", key)}
     at_key = {key: value for key, value in changes.items() if key not in at_index}
     try:
         recipe = _recipe(_changed(document, at_key), kinds)
-        if at_index:
-            recipe = _recipe(_changed(plain(recipe), at_index), kinds)
+        return _recipe(_changed(plain(recipe), at_index), kinds) if at_index else recipe
     except Mismatch as error:
         rows = dict.fromkeys(_sentence(problem, source, lines, changes) for problem in error.problems)
         raise RecipeError("\n".join(rows)) from None
-    return recipe
 
 
-def _recipe(document: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
+def _recipe(values: dict[str, Any], kinds: Mapping[str, Find]) -> Recipe:
     """Check a document; `model` and `loss` are checked against the signatures of what they name."""
-    values = dict(document)
     blocks: dict[str, Any] = {}
     problems: list[Problem] = []
     for block, find in kinds.items():
-        if values.get(block) is not None:  # a game of one player has no loss to name
+        if values.get(block) is not None:  # a game of one player has no loss
             if isinstance(values[block], str):
                 values[block] = {"name": values[block]}
             try:
@@ -215,46 +205,47 @@ def _settings(recipe: Recipe) -> Iterator[Problem]:
 def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     document = deepcopy(document)
     for key, value in changes.items():
-        parts = _parts(key)
+        *parents, last = parts = _parts(key)
         at: Any = document
-        for depth, part in enumerate(parts):
-            index: str | int = int(part) if isinstance(at, list) and part.isdecimal() else part
-            if isinstance(at, list) and not (isinstance(index, int) and index < len(at)):
-                raise Mismatch([Problem(tuple(parts), f"no item {part!r} in a list of {len(at)}")])
-            if depth == len(parts) - 1:
-                at[index] = value
-            else:
-                if isinstance(at, dict) and at.get(part) is None:
-                    at[part] = {}
-                if parts[:1] == ["loss"] and isinstance(at[index], str):
-                    at[index] = {"name": at[index]}
-                at = at[index]
+        for depth, part in enumerate(parents, 1):
+            index = _index(at, part, parts)
+            if isinstance(at, dict) and at.get(part) is None:
+                at[part] = {}
+            if parts[0] == "loss" and isinstance(at[index], str):
+                at[index] = {"name": at[index]}
+            at = at[index]
             if not isinstance(at, dict | list):
-                raise Mismatch([Problem(tuple(parts), f"{'.'.join(parts[: depth + 1])} holds no keys")])
+                raise Mismatch([Problem(tuple(parts), f"{'.'.join(parts[:depth])} holds no keys")])
+        at[_index(at, last, parts)] = value
     return document
 
 
+def _index(at: Any, part: str, place: list[str]) -> str | int:
+    """Return the key or index of a part of a dotted key."""
+    if isinstance(at, dict):
+        return part
+    if not (part.isdecimal() and int(part) < len(at)):
+        raise Mismatch([Problem(tuple(place), f"no item {part!r} in a list of {len(at)}")])
+    return int(part)
+
+
 def _parts(key: str) -> list[str]:
-    """Split a dotted key; what stands in `tune.space` is a dotted key itself."""
-    space = "tune.space."
-    if not key.startswith(space):
+    """Split a dotted key; the keys of `tune.space` are dotted themselves."""
+    if not key.startswith("tune.space."):
         return key.split(".")
-    searched, _, last = key.removeprefix(space).rpartition(".")
-    inside = (
-        [searched, last]
-        if searched and last in {*Range.model_fields, *Choice.model_fields}
-        else [key.removeprefix(space)]
-    )
-    return ["tune", "space", *inside]
+    searched, _, last = key.removeprefix("tune.space.").rpartition(".")
+    if searched and last in {*Range.model_fields, *Choice.model_fields}:
+        return ["tune", "space", searched, last]
+    return ["tune", "space", key.removeprefix("tune.space.")]
 
 
 def _sentence(problem: Problem, source: str, lines: Mapping[Place, int], changes: Mapping[str, Any]) -> str:
-    dotted = ".".join(str(part) for part in problem.place)
+    place, message = problem
+    dotted = ".".join(map(str, place))
     for key in changes:
         if dotted == key or dotted.startswith(key + ".") or key.startswith(dotted + "."):
-            return f"--set {key}: {problem.message}"
-    place = problem.place
+            return f"--set {key}: {message}"
     while place and place not in lines:
         place = place[:-1]
     line = f":{lines[place]}" if place in lines else ""
-    return f"{source}{line}: {dotted + ': ' if dotted else ''}{problem.message}"
+    return f"{source}{line}: {dotted + ': ' if dotted else ''}{message}"

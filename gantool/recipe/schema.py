@@ -1,8 +1,8 @@
-"""A block of a recipe, checked against the signature that it will be passed to.
+"""A block of a recipe, checked against the signature that it is passed to.
 
-The signature is the schema: a model's keyword parameters are the keys of its block, their annotations the types,
-their defaults the defaults. Values are checked as JSON is, strictly: a list is a tuple, an int is a float, and
-nothing else is converted ("10" is not 10).
+The signature is the schema: a model's keyword-only parameters are the keys of its block, with their types and defaults.
+Values are checked strictly, as JSON is: a list becomes a tuple, an int becomes a float, and nothing else is converted
+("10" is not 10).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gantool.errors import unknown
+from gantool.recipe.strict_yaml import Place
 
 Block_ = TypeVar("Block_", bound="Block")
 
@@ -44,9 +45,9 @@ class NamedBlock(Block):
 
 
 class Problem(NamedTuple):
-    """What is wrong, and at which keys and indices of the document."""
+    """A mistake in a recipe, and the keys and indices that lead to it."""
 
-    place: tuple[str | int, ...]
+    place: Place
     message: str
 
 
@@ -58,16 +59,17 @@ class Mismatch(Exception):  # noqa: N818  it always becomes a RecipeError, once 
         super().__init__("; ".join(problem.message for problem in self.problems))
 
 
-def check(schema: type[Block_], values: Mapping[str, Any], place: tuple[str | int, ...] = ()) -> Block_:
+def check(schema: type[Block_], values: Mapping[str, Any], place: Place = ()) -> Block_:
     """Return the block that `values` describe.
 
     Raises:
-        Mismatch: with every problem of the block, each `place` followed by its own keys.
+        Mismatch: with every problem of the block; each place starts with `place`.
     """
     try:
         return schema.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise Mismatch(_merged([_problem(dict(one), values, schema, place) for one in error.errors()])) from None
+        found = _problems(error, values, schema)
+        raise Mismatch(Problem((*place, *where), message) for where, message in found) from None
 
 
 @functools.cache
@@ -89,39 +91,45 @@ def plain(block: Block) -> dict[str, Any]:
     return values
 
 
-def _problem(error: dict[str, Any], values: Any, schema: type[Block], place: tuple[str | int, ...]) -> Problem:
-    """Return pydantic's error as a problem. Its `loc` names keys, indices and members of unions."""
-    *parents, last = error["loc"]
-    where = [*place]
-    for part in error["loc"]:
-        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and part in range(len(values))):
-            where.append(part)
+def _problems(error: ValidationError, values: Mapping[str, Any], schema: type[Block]) -> Iterator[Problem]:
+    """Yield pydantic's errors as problems, one a place: pydantic has one for each form that a value may take."""
+    found: dict[tuple[Place, str], list[str]] = {}
+    for one in error.errors():
+        place = _place(one["loc"], values)
+        expected, message = _message(dict(one), schema)
+        forms = found.setdefault((place, message), [])
+        forms += [expected] if expected not in forms else []
+    for (place, message), forms in found.items():
+        deeper = any(len(other) > len(place) and other[: len(place)] == place for other, _ in found)
+        if forms == [""]:
+            yield Problem(place, message)
+        elif not deeper:  # the form that fits further says more
+            yield Problem(place, f"expected {' or '.join(forms)}, got {message}")
+
+
+def _place(loc: Iterable[str | int], values: Any) -> Place:
+    """Return the keys and indices in pydantic's location, which also names the members of unions."""
+    place: list[str | int] = []
+    for part in loc:
+        if part in (values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()):
+            place.append(part)
             values = values[part]
-    kind, value, limits = error["type"], error.get("input"), error.get("ctx", {})
+    return tuple(place)
+
+
+def _message(error: Mapping[str, Any], schema: type[Block]) -> tuple[str, str]:
+    """Return what was expected, and what was found; or nothing, and what is wrong with a key."""
+    (*parents, last), kind, value = error["loc"], error["type"], error.get("input")
     if kind == "extra_forbidden":
-        return Problem((*where,), unknown("key", last, _block_at(parents, schema).model_fields))
+        return "", unknown("key", last, _block_at(parents, schema).model_fields)
     if kind == "missing":
-        wanted = "expected more values, got " + _shown(value) if isinstance(last, int) else f"missing key {last!r}"
-        return Problem((*where,), wanted)
+        return ("more values", _shown(value)) if isinstance(last, int) else ("", f"missing key {last!r}")
     quoted = f'; in quotes it is text: "{_shown(value)}"' if kind == "string_type" and isinstance(value, int) else ""
-    return Problem((*where,), f"expected {_expected(kind, limits, error['msg'])}, got {_shown(value)}{quoted}")
-
-
-def _merged(problems: list[Problem]) -> list[Problem]:
-    """Join what pydantic says of each form that a value could have had into one problem a place."""
-    forms: dict[tuple[tuple[str | int, ...], str], str] = {}
-    for place, message in problems:
-        deeper = any(other != place and other[: len(place)] == place for other, _ in problems)
-        if deeper and not message.startswith("missing"):
-            continue  # the form that got further says more
-        expected = message.startswith("expected ")
-        key = (place, "expected" if expected else message)
-        told = forms.get(key, "")
-        wanted, _, got = message.removeprefix("expected ").rpartition(", got ")
-        before = told.removeprefix("expected ").rpartition(", got ")[0].split(" or ") if told and expected else []
-        if wanted not in before:  # two forms that are blocks are told as one
-            forms[key] = f"expected {' or '.join([*before, wanted])}, got {got}" if before else message
-    return [Problem(place, message) for (place, _), message in forms.items()]
+    message = error["msg"]
+    expected = (
+        _EXPECTED[kind].format(**error.get("ctx", {})) if kind in _EXPECTED else message[:1].lower() + message[1:]
+    )
+    return expected, _shown(value) + quoted
 
 
 def _block_at(where: Iterable[str | int], schema: type[Block]) -> type[Block]:
@@ -144,48 +152,26 @@ def _blocks_in(annotation: Any) -> Iterator[type[Block]]:
         yield from _blocks_in(part)
 
 
-_WORDS = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a block of keys"),
     "finite_number": "a finite number",
     "string_type": "text",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a block of keys",
-    "model_type": "a block of keys",
-    "model_attributes_type": "a block of keys",
     "none_required": "null",
     "union_tag_not_found": "a block of keys or a list",
+    "literal_error": "one of {expected}",
+    "greater_than": "more than {gt:,}",
+    "greater_than_equal": "at least {ge:,}",
+    "less_than": "less than {lt:,}",
+    "less_than_equal": "at most {le:,}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "text that is not empty",
+    "too_long": "at most {max_length} values",
+    "too_short": "at least {min_length} values",
 }
-
-
-def _expected(kind: str, limits: Mapping[str, Any], message: str) -> str:
-    if kind in _WORDS:
-        return _WORDS[kind]
-    if kind == "literal_error":
-        return "one of " + str(limits["expected"])
-    bounds = {
-        "greater_than": ("gt", "more than"),
-        "greater_than_equal": ("ge", "at least"),
-        "less_than": ("lt", "less than"),
-        "less_than_equal": ("le", "at most"),
-    }
-    if kind in bounds:
-        key, words = bounds[kind]
-        return f"{words} {limits[key]:,}"
-    if kind == "string_pattern_mismatch":
-        return f"text that matches {limits['pattern']}"
-    if kind == "string_too_short":
-        return "text that is not empty"
-    if kind in {"too_long", "too_short"}:
-        amount = limits.get("max_length", limits.get("min_length"))
-        return f"{'at most' if kind == 'too_long' else 'at least'} {amount} values"
-    return message[:1].lower() + message[1:]
 
 
 def _shown(value: Any) -> str:
