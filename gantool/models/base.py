@@ -1,7 +1,7 @@
-"""What every model is: networks, and the game between them.
+"""What models share: networks, and the game that trains them.
 
-`Generative` models make images: from noise (`UnconditionalGAN`), of a class that they are told (`ConditionalGAN`), or
-from other images (`Translator`). A `Classifier` is a game with one player.
+`Generative` models make images: from noise (`UnconditionalGAN`), from noise and a class (`ConditionalGAN`), or from
+other images (`Translator`). A `Classifier` is a game with one player.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -23,12 +22,12 @@ from gantool.models.losses import Adversarial
 
 
 class Turn(NamedTuple):
-    """One player's move: the network to update and the named losses whose sum it minimises.
+    """One update of one player.
 
     Args:
         player: a child of the model, such as its generator.
-        losses: scalars, already weighted; the names go to the log as `<player>/<name>`.
-        scores: scalars that are logged as `scores/<name>` and minimised by nobody.
+        losses: scalars, already weighted, whose sum the player minimises; logged as `<player>/<name>`.
+        scores: scalars that are only logged, as `scores/<name>`.
     """
 
     player: nn.Module
@@ -37,11 +36,11 @@ class Turn(NamedTuple):
 
 
 class GeneratorInput(NamedTuple):
-    """What an image is made from.
+    """The input of a generator.
 
     Shape:
-        source: latents [N, latent_dim], or the images that are translated, [N, C, H, W]. labels: [N], int64, the
-        classes that the images shall show. seeds: [N], int64, one an image, of what else is random in it.
+        source: latents [N, latent_dim], or the images to translate, [N, C, H, W]. labels: [N], int64, the classes that
+        the images are to show. seeds: [N], int64, one for each image's other random numbers.
     """
 
     source: Tensor
@@ -50,10 +49,13 @@ class GeneratorInput(NamedTuple):
 
 
 class Model(nn.Module, ABC):
-    """The networks and the game between them. Knows no optimizer, device, file or log.
+    """The networks and the game between them, without optimizer, device, file or log.
 
-    The keyword-only parameters of a model's constructor are the keys of its recipe block. Its children that have
-    weights are its players; what another child holds in buffers is part of the state that training goes on from.
+    The keyword-only parameters of a model's constructor are the keys of its recipe block. Children with weights are its
+    players. The buffers of other children are part of the state that a checkpoint saves.
+
+    Args:
+        data: the sizes and classes of the data.
     """
 
     consumes: ClassVar[type[Batch]] = Labeled
@@ -63,7 +65,7 @@ class Model(nn.Module, ABC):
         self.data = data
 
     def blank(self, count: int) -> Batch:
-        """Return a batch of this size without content, as the model consumes it."""
+        """Return a batch of zeros, of the type that the model consumes."""
         labels = torch.zeros(count, dtype=torch.int64)
         if isinstance(self.data, RowSpec):
             return TableBatch(torch.zeros(count, len(self.data.columns)), labels)
@@ -78,17 +80,22 @@ class Model(nn.Module, ABC):
     def play(self, batch: Batch) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one training step.
 
-        Each turn is applied before the generator goes on, so what follows a `yield` sees new weights. Turns that are
-        yielded together are applied together: all their gradients are taken before any weight changes.
+        Each turn is applied before the iterator resumes, so the code after a `yield` sees new weights. Turns that are
+        yielded together are applied together: all their gradients are computed before any weight changes.
         """
 
 
 class Generative(Model):
-    """A model that makes images."""
+    """A model that makes images.
+
+    Args:
+        data: channels, size and classes of the images.
+        loss: the adversarial loss.
+    """
 
     data: ImageSpec
-    conditional: ClassVar[bool] = False  # whether the labels of a prompt decide what an image shows
-    stride: int = 1  # what the sides of a translated image must be multiples of
+    conditional: ClassVar[bool] = False  # whether labels decide the images' content
+    stride: int = 1  # the sides of a translated image must be multiples of it
 
     def __init__(self, data: ImageSpec, loss: Adversarial) -> None:
         super().__init__(data)
@@ -96,52 +103,87 @@ class Generative(Model):
 
     @abstractmethod
     def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Make one image of each row of a prompt: [N, C, H, W], -1 to 1."""
+        """Make one image of each row of the input: [N, C, H, W], -1 to 1."""
 
 
 class LatentModel(Generative):
-    """A model whose images are made from latents."""
+    """A model that makes images from latents, with one `generator` and one `discriminator`.
+
+    A conditional model's networks take the labels [N] as a second argument.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
 
     def __init__(self, data: ImageSpec, loss: Adversarial, *, latent_dim: int) -> None:
         super().__init__(data, loss)
         self.latent_dim = latent_dim
 
-    @abstractmethod
-    def plain_logits(self, batch: Labeled) -> Tensor:
-        """Return logits of images without augmentation, each as one of its label's class: [N, 1]."""
-
     def prompt(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> GeneratorInput:
-        """Return the latents and labels of images; a seed is one latent, whatever the others are.
-
-        Args:
-            seeds: one an image.
-            labels: one an image; without them the classes take turns.
-        """
+        """Return one latent for each seed, which does not depend on the other seeds; None cycles through the labels."""
         if labels is None:
             labels = [index % len(self.data.classes) for index in range(len(seeds))]
         rows = [torch.randn(self.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return GeneratorInput(torch.stack(rows), torch.tensor(labels), torch.tensor(seeds))
 
     def latents(self, images: Tensor) -> Tensor:
-        """Draw as many latents as there are images: [N, latent_dim], standard normal."""
+        """Draw as many latents as `images` has rows: [N, latent_dim], standard normal."""
         return torch.randn(len(images), self.latent_dim, device=images.device, dtype=images.dtype)
 
+    def sample(self, prompt: GeneratorInput) -> Tensor:
+        """Make one image of each row of the input: [N, C, H, W], -1 to 1."""
+        images: Tensor = self.generator(prompt.source, *self._condition(prompt.labels))
+        return images
+
+    def plain_logits(self, batch: Labeled) -> Tensor:
+        """Return the discriminator's logits of images without augmentation: [N, 1]."""
+        logits: Tensor = self.discriminator(batch.images, *self._condition(batch.labels))
+        return logits
+
+    def logits(self, images: Tensor, *labels: Tensor) -> Tensor:
+        """Return the discriminator's logits of images after augmentation: [N, 1]."""
+        logits: Tensor = self.discriminator(self.loss.augmented(images), *labels)
+        return logits
+
+    def logits_pair(self, real: Tensor, fake: Tensor, *labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of real and fake images, in one pass unless BatchNorm would mix the two.
+
+        Args:
+            real: images of the data.
+            fake: images of the generator.
+            labels: of a conditional model, those of the real and of the fake images.
+
+        Raises:
+            ShapeError: the fake images do not have the data's shape, or the discriminator's output is not one number.
+        """
+        self.check_fit(real, fake)
+        if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
+            real_labels, fake_labels = zip(*labels, strict=True) if labels else ((), ())
+            of_real, of_fake = self.logits(real, *real_labels), self.logits(fake, *fake_labels)
+        else:
+            both = self.logits(torch.cat([real, fake]), *(torch.cat(pair) for pair in labels))
+            of_real, of_fake = torch.split(both, len(real))
+        if of_real.shape[1:].numel() != 1:
+            ends = "x".join(map(str, of_real.shape[1:]))
+            raise ShapeError(f"discriminator: ends in {ends} numbers an image, but a score is one")
+        return of_real, of_fake
+
     def check_fit(self, real: Tensor, fake: Tensor) -> None:
-        """Raise ShapeError where fake images are not of the data's shape."""
+        """Raise ShapeError if fake images do not have the data's shape."""
         if fake.shape[1:] != real.shape[1:]:
-            made, wanted = "x".join(map(str, fake.shape[1:])), "x".join(map(str, real.shape[1:]))
+            made, wanted = ("x".join(map(str, images.shape[1:])) for images in (fake, real))
             raise ShapeError(f"generator: makes images of {made}, but the data's are {wanted}")
+
+    def _condition(self, labels: Tensor) -> tuple[Tensor, ...]:
+        return (labels,) if self.conditional else ()
 
 
 class UnconditionalGAN(LatentModel):
-    """The game of every model that turns noise into images: D's move, then G's. Goodfellow et al. 2014, alg. 1.
+    """The game between a generator and a discriminator. Goodfellow et al. 2014, alg. 1.
 
-    One generator pass serves both turns. A model of this kind sets `generator` ([N, latent_dim] to images) and
-    `discriminator` (images to scores [N, 1]).
+    One pass of the generator serves both turns. A subclass sets `generator` ([N, latent_dim] to images) and
+    `discriminator` (images to logits [N, 1]).
     """
-
-    generator: nn.Module
-    discriminator: nn.Module
 
     def play(self, batch: Batch) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one step: the discriminator on real and fake images, then the generator against the new one."""
@@ -152,53 +194,43 @@ class UnconditionalGAN(LatentModel):
         yield self.generators_turn(real, fake)
 
     def discriminators_turn(self, real: Tensor, fake: Tensor) -> Turn:
-        """Return the discriminator's move against fake images that hold no graph."""
+        """Return the discriminator's turn; `fake` holds no graph."""
         pair = self.logits_pair(real, fake)
         return Turn(self.discriminator, *self.loss.discriminator(*pair, self.logits, real, fake))
 
     def generators_turn(self, real: Tensor, fake: Tensor) -> Turn:
-        """Return the generator's move, by which it made the fake images."""
+        """Return the turn of the generator that made `fake`."""
         loss = self.loss.generator(fake=self.logits(fake), real=lambda: self.logits(real))
         return Turn(self.generator, {"adversarial": loss})
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Return the discriminator's logits of images after augmentation: [N, 1]."""
-        scores: Tensor = self.discriminator(self.loss.augmented(images))
-        return scores
 
-    def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Make one image of each row of a prompt: [N, C, H, W], -1 to 1."""
-        images: Tensor = self.generator(prompt.source)
-        return images
+class ConditionalGAN(LatentModel):
+    """The same game where both players see the class. Mirza and Osindero 2014, arXiv:1411.1784.
 
-    def plain_logits(self, batch: Labeled) -> Tensor:
-        """Return the discriminator's logits of images without augmentation: [N, 1]."""
-        scores: Tensor = self.discriminator(batch.images)
-        return scores
+    Fake labels are drawn from the run's own classes; with others the discriminator would win by the label alone. A
+    subclass sets `generator` ([N, latent_dim] and labels [N] to images) and `discriminator` (images and labels to
+    logits [N, 1]).
+    """
 
-    def logits_pair(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Score real and fake images, in one pass where that gives the same scores.
+    conditional = True
 
-        BatchNorm sees a batch as a whole, and real and fake ones must not mix in it.
-
-        Raises:
-            ShapeError: the fake images are not of the data's shape, or there is not one score an image.
-        """
-        self.check_fit(real, fake)
-        if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
-            scores = (self.logits(real), self.logits(fake))
-        else:
-            both = torch.split(self.logits(torch.cat([real, fake])), len(real))
-            scores = (both[0], both[1])
-        if scores[0].shape[1:].numel() != 1:
-            ends = "x".join(map(str, scores[0].shape[1:]))
-            raise ShapeError(f"discriminator: ends in {ends} numbers an image, but a score is one")
-        return scores[0], scores[1]
+    def play(self, batch: Batch) -> Iterator[Turn]:
+        """Play one step: the discriminator on real and fake pairs of image and class, then the generator."""
+        assert isinstance(batch, Labeled)
+        real, labels = batch
+        fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
+        fake = self.generator(self.latents(real), fake_labels)
+        pair = self.logits_pair(real, fake.detach(), (labels, fake_labels))
+        losses, scores = self.loss.discriminator(*pair, lambda images: self.logits(images, labels), real, fake)
+        yield Turn(self.discriminator, losses, scores)
+        with frozen(self.discriminator):
+            loss = self.loss.generator(fake=self.logits(fake, fake_labels), real=lambda: self.logits(real, labels))
+        yield Turn(self.generator, {"adversarial": loss})
 
 
 @contextlib.contextmanager
 def frozen(player: nn.Module) -> Iterator[None]:
-    """Compute what the block computes without gradients of a player's weights."""
+    """Compute no gradients of a player's weights in the block."""
     weights = [weight for weight in player.parameters() if weight.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)
@@ -209,72 +241,21 @@ def frozen(player: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-class ConditionalGAN(LatentModel):
-    """The same game where both players are told the class. Mirza and Osindero 2014, arXiv:1411.1784.
-
-    Fake labels are drawn from the classes that the run keeps: were they drawn from others, the discriminator would
-    win by the label alone. A model of this kind sets `generator` ([N, latent_dim] and labels [N] to images) and
-    `discriminator` (images and labels to scores [N, 1]).
-    """
-
-    conditional = True
-    generator: nn.Module
-    discriminator: nn.Module
-
-    def play(self, batch: Batch) -> Iterator[Turn]:
-        """Play one step: the discriminator on real and fake pairs of image and class, then the generator."""
-        assert isinstance(batch, Labeled)
-        real, labels = batch
-        fake_labels = torch.randint(len(self.data.classes), labels.shape, device=labels.device)
-        fake = self.generator(self.latents(real), fake_labels)
-        pair = self.logits_pair(real, labels, fake.detach(), fake_labels)
-        score = partial(self.logits, labels=labels)
-        yield Turn(self.discriminator, *self.loss.discriminator(*pair, score, real, fake))
-        with frozen(self.discriminator):
-            loss = self.loss.generator(fake=self.logits(fake, fake_labels), real=lambda: self.logits(real, labels))
-        yield Turn(self.generator, {"adversarial": loss})
-
-    def logits(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the discriminator's logits of images after augmentation: [N, 1]."""
-        scores: Tensor = self.discriminator(self.loss.augmented(images), labels)
-        return scores
-
-    def logits_pair(self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Score real and fake images; as `UnconditionalGAN.logits_pair`."""
-        self.check_fit(real, fake)
-        if any(isinstance(module, _BatchNorm) for module in self.discriminator.modules()):
-            return self.logits(real, labels), self.logits(fake, fake_labels)
-        both = self.logits(torch.cat([real, fake]), torch.cat([labels, fake_labels]))
-        real_scores, fake_scores = torch.split(both, len(real))
-        return real_scores, fake_scores
-
-    def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Make one image of each row of a prompt: [N, C, H, W], -1 to 1."""
-        images: Tensor = self.generator(prompt.source, prompt.labels)
-        return images
-
-    def plain_logits(self, batch: Labeled) -> Tensor:
-        """Return the discriminator's logits of pairs of image and class without augmentation: [N, 1]."""
-        scores: Tensor = self.discriminator(batch.images, batch.labels)
-        return scores
-
-
 class Translator(Generative):
-    """A model whose images are made from other images; `consumes` is Paired or Unpaired.
+    """A model that makes images from other images; `consumes` is Paired or Unpaired.
 
-    `sample` takes prompts whose `source` are images with sides that are multiples of `stride`, and gives images of
-    the same sides. An image must not depend on which others are beside it.
+    `sample` takes images whose sides are multiples of `stride` and returns images of the same sides. An image must not
+    depend on the others in its batch.
     """
 
 
 class Classifier(Model):
-    """A game with one player: a network that answers to which class its input belongs.
+    """A game with one player: a network that finds the class of its input.
 
-    A model of this kind sets `classifier`, from inputs to raw answers (logits): [N, classes], or [N, 1] for the second
-    of two classes.
+    A subclass sets `classifier`, from inputs to logits: [N, classes], or [N, 1] for the second of two classes.
 
     Raises:
-        RecipeError: there is one class only.
+        RecipeError: the data have only one class.
     """
 
     classifier: nn.Module
@@ -291,19 +272,19 @@ class Classifier(Model):
         """Play one step: the network lowers the cross-entropy of its answers."""
         assert isinstance(batch, Labeled | TableBatch)
         inputs, labels = batch
-        answers = self.classifier(inputs)
-        if answers.shape[1] == 1:
-            loss = binary_cross_entropy_with_logits(answers[:, 0], labels.to(answers.dtype))
-            right = (answers[:, 0] > 0) == (labels == 1)
+        logits = self.classifier(inputs)
+        if logits.shape[1] == 1:
+            loss = binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype))
+            right = (logits[:, 0] > 0) == (labels == 1)
         else:
-            loss = cross_entropy(answers, labels)
-            right = answers.argmax(1) == labels
+            loss = cross_entropy(logits, labels)
+            right = logits.argmax(1) == labels
         yield Turn(self.classifier, {"cross_entropy": loss}, {"accuracy": right.float().mean()})
 
     def answer(self, inputs: Tensor) -> Tensor:
         """Return the probability of each class: [N, classes], rows that add up to 1."""
-        answers: Tensor = self.classifier(inputs)
-        if answers.shape[1] == 1:
-            second = answers.sigmoid()
+        logits: Tensor = self.classifier(inputs)
+        if logits.shape[1] == 1:
+            second = logits.sigmoid()
             return torch.cat([1 - second, second], dim=1)
-        return answers.softmax(1)
+        return logits.softmax(1)

@@ -1,7 +1,8 @@
-"""Layers that two or more models are made of, and what they refuse alike."""
+"""Layers that two or more models are made of, and the checks that they share."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,16 +24,16 @@ Norm = Literal["batch", "instance"]
 PatchLayers = Annotated[int, Interval(ge=1, le=8)]
 
 Spec_ = TypeVar("Spec_", ImageSpec, RowSpec, TextSpec)
-_KINDS = {ImageSpec: "images", RowSpec: "rows of a table", TextSpec: "sentences"}
+_CONTENTS = {ImageSpec: "images", RowSpec: "rows of a table", TextSpec: "sentences"}
 
-FEW_CHANNELS = 4  # output channels up to which a transposed convolution on a CPU is quicker as a matrix product
+FEW_CHANNELS = 4  # output channels up to which a transposed convolution on a CPU is faster as a matrix product
 
 
 class FastConv2d(nn.Conv2d):
-    """torch's convolution, computed as a matrix product where images have one channel; the numbers are the same.
+    """torch's convolution, computed as a matrix product for images of one channel; the numbers are the same.
 
     oneDNN takes four times as long for the gradient of such an image. The product leaves the result in memory pixel by
-    pixel (channels last), as oneDNN's next convolution computes it faster.
+    pixel (channels last), which makes oneDNN's next convolution faster.
 
     Shape:
         as `torch.nn.Conv2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].
@@ -60,11 +61,11 @@ class FastConv2d(nn.Conv2d):
 
 
 class FastConvTranspose2d(nn.ConvTranspose2d):
-    """torch's transposed convolution, computed as one matrix product where that is quicker; the numbers are the same.
+    """torch's transposed convolution, computed as one matrix product where that is faster; the numbers are the same.
 
-    The result of one pixel is its channels times the kernel, for which oneDNN takes four times as long. It is left in
-    memory pixel by pixel (channels last), as in `FastConv2d`. And for an image of one or three channels oneDNN leaves
-    most of a CPU idle.
+    The result of one pixel is its channels times the kernel, for which oneDNN takes four times as long; it is left in
+    memory pixel by pixel (channels last), as in `FastConv2d`. For an image of one or three channels oneDNN leaves most
+    of a CPU idle.
 
     Shape:
         as `torch.nn.ConvTranspose2d`: [N, in_channels, H, W] -> [N, out_channels, H', W'].
@@ -99,10 +100,10 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
 
 
 class FastDropout(nn.Dropout):
-    """torch's dropout (Srivastava et al. 2014), with quicker random numbers on a CPU.
+    """torch's dropout (Srivastava et al. 2014), with faster random numbers on a CPU.
 
     torch draws a number of 53 bits for each activation, a fifth of a small network's step. Here four activations share
-    64 bits: `p` is met to 1/65,536, and what is kept is scaled by exactly what is met.
+    64 bits: `p` is met to 1/65,536, and the rest is scaled by the share that is really kept.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's own name
@@ -120,44 +121,34 @@ class FastDropout(nn.Dropout):
         return input * kept.view(input.shape)
 
 
-def class_linear(inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Compute a linear layer of a class's embedding beside an input, the embedding's part once for each class.
+class ClassLinear(torch.autograd.Function):
+    """A linear layer of a class's embedding beside an input, the embedding's part computed once for each class.
 
-    The numbers are those of `linear(cat([embeddings[labels], inputs], dim=1), weight, bias)`, but for rounding. Where
-    the embedding is as wide as the input, half of the multiplications are saved.
+    The numbers are those of `linear(cat([embeddings[labels], inputs], dim=1), weight, bias)`, except for rounding. For
+    an embedding as wide as the input, half of the multiplications are saved. The weight's gradient is written in one
+    piece; autograd would fill a weight's worth of zeros for each slice of it.
 
-    Args:
-        inputs: [N, K].
-        labels: [N], of `embeddings`.
-        embeddings: of the classes, [classes, E].
-        weight: [outputs, E + K].
-        bias: [outputs].
-
-    Returns:
-        [N, outputs].
-    """
-    return _ClassLinear.apply(inputs, labels, embeddings, weight, bias)
-
-
-class _ClassLinear(torch.autograd.Function):
-    """`class_linear`, whose gradient of the weight is written in one piece.
-
-    Autograd would fill a weight's worth of zeros for each slice of it.
+    Shape:
+        inputs [N, K], labels [N], embeddings [classes, E], weight [outputs, E + K], bias [outputs] -> [N, outputs].
     """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Compute the layer."""
         ctx.save_for_backward(inputs, labels, embeddings, weight)
-        return _class_linear(inputs, labels, embeddings, weight, bias)
+        width = embeddings.shape[1]
+        of_class = linear(embeddings, weight[:, :width], bias)  # [classes, outputs]
+        return torch.addmm(of_class[labels], inputs, weight[:, width:].t())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients, that of the inputs alone in the generator's turn."""
         inputs, labels, embeddings, weight = ctx.saved_tensors
         width, needs = embeddings.shape[1], ctx.needs_input_grad
         of_inputs = gradient @ weight[:, width:] if needs[0] else None
-        if not (needs[2] or needs[3] or needs[4]):  # the generator's turn
+        if not (needs[2] or needs[3] or needs[4]):
             return of_inputs, None, None, None, None
-        # What the images of a class share: [classes, outputs].
+        # The sum over the images of a class: [classes, outputs].
         shared = gradient.new_zeros(len(embeddings), len(weight)).index_add(0, labels, gradient)
         of_embeddings = shared @ weight[:, :width]
         if torch.is_grad_enabled():  # a penalty differentiates this once more
@@ -169,22 +160,16 @@ class _ClassLinear(torch.autograd.Function):
         return of_inputs, None, of_embeddings, of_weight, gradient.sum(0)
 
 
-def _class_linear(inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    width = embeddings.shape[1]
-    of_class = linear(embeddings, weight[:, :width], bias)  # [classes, outputs]
-    return torch.addmm(of_class[labels], inputs, weight[:, width:].t())
-
-
 class ConvolutionalClassifier(nn.Module):
-    """Convolutions that a classifier sees with, and linear layers that it decides with. LeCun et al. 1998.
+    """Convolutions with pools, and linear layers. LeCun et al. 1998.
 
     Args:
         channels: of the images.
         convolutions: each is followed by a (leaky) ReLU and by one of `pools`.
-        pools: as many as there are convolutions.
+        pools: as many as `convolutions`.
         area: pixels that the last pool leaves of an image.
         hidden: width of each hidden linear layer, at least one.
-        answers: numbers that it ends in.
+        answers: numbers in the output.
         slope: of every activation below zero; 0 makes it a ReLU.
 
     Shape:
@@ -213,9 +198,9 @@ class ConvolutionalClassifier(nn.Module):
         self.head = nn.Sequential(_activation(slope), nn.Linear(hidden[-1], answers))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the answers of a batch; its features are the last hidden layer's numbers, before their activation."""
-        answers: Tensor = self.head(self.features(images))
-        return answers
+        """Return the logits of a batch; its features are the last hidden layer's output before the activation."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
 
 def _activation(slope: float) -> nn.Module:
@@ -223,86 +208,92 @@ def _activation(slope: float) -> nn.Module:
 
 
 class PatchGAN(nn.Sequential):
-    """A discriminator that scores patches: each score has seen a square of pixels and nothing around it.
+    """A discriminator that scores patches: each logit depends on a square of pixels only.
 
     Isola et al. 2017, arXiv:1611.07004, app. 6.1.2: C64-C128-C256-C512 sees 70x70 pixels.
 
     Args:
-        channels: of what it judges.
+        channels: of its input.
         width: channels of the first convolution; they double up to 8 times of it.
-        layers: convolutions that halve; two more do not. 1, 2, 3 and 4 of them see 16, 34, 70 and 142 pixels.
-        norm: what follows all convolutions but the first and the last.
+        layers: convolutions of stride 2, before two of stride 1. With 1, 2, 3 and 4 patches have 16, 34, 70 and 142
+            pixels on a side.
+        norm: follows all convolutions but the first and the last.
 
     Shape:
-        [N, channels, H, W] -> [N, 1, H', W'], raw scores.
+        [N, channels, H, W] -> [N, 1, H', W'], logits.
     """
 
     def __init__(self, channels: int, *, width: int, layers: int, norm: Norm) -> None:
-        super().__init__(*_patches(channels, width, layers, norm))
-
-
-def _patches(channels: int, width: int, layers: int, norm: Norm) -> Iterator[nn.Module]:
-    widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
-    for layer, wide in enumerate(widths):
-        stride = 2 if layer < layers else 1
-        yield nn.Conv2d(channels, wide, 4, stride, 1, bias=layer == 0 or has_bias(norm))
-        if layer:
-            yield normalisation(norm, wide)
-        yield nn.LeakyReLU(0.2)
-        channels = wide
-    yield nn.Conv2d(channels, 1, 4, 1, 1)
+        modules: list[nn.Module] = []
+        for layer in range(layers + 1):
+            wide, stride = width * min(2**layer, 8), 2 if layer < layers else 1
+            modules.append(nn.Conv2d(channels, wide, 4, stride, 1, bias=layer == 0 or has_bias(norm)))
+            modules += [normalisation(norm, wide)] if layer else []
+            modules.append(nn.LeakyReLU(0.2))
+            channels = wide
+        super().__init__(*modules, nn.Conv2d(channels, 1, 4, 1, 1))
 
 
 def normalisation(norm: Norm, width: int) -> nn.Module:
     """Return the normalisation of images of `width` channels.
 
-    `batch` is BatchNorm that remembers nothing: at test time too it takes the statistics of the images at hand
-    (Isola et al. 2017, sec. 3.4). `instance` is that of each image alone, without weights (Ulyanov et al. 2016,
-    arXiv:1607.08022).
+    `batch` is BatchNorm without running statistics: at test time it also uses those of the batch (Isola et al. 2017,
+    sec. 3.4). `instance` normalises each image alone, without weights (Ulyanov et al. 2016, arXiv:1607.08022).
     """
     return nn.BatchNorm2d(width, track_running_stats=False) if norm == "batch" else nn.InstanceNorm2d(width)
 
 
 def has_bias(norm: Norm) -> bool:
-    """Return whether a convolution before the normalisation has a bias: BatchNorm brings one of its own."""
+    """Return whether a convolution before the normalisation has a bias; BatchNorm brings its own."""
     return norm == "instance"
 
 
 def init_normal(module: nn.Module) -> None:
-    """Start weights from a normal distribution of deviation 0.02, around 1 in BatchNorm; biases at 0.
+    """Draw weights from a normal distribution of deviation 0.02, around 1 in BatchNorm; set biases to 0.
 
     Radford et al. 2016, arXiv:1511.06434, sec. 4; Isola et al. 2017, app. 6.2; Zhu et al. 2017, arXiv:1703.10593,
     app. 7.1.
     """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+        nn.init.normal_(module.weight, mean=float(isinstance(module, nn.BatchNorm2d)), std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def init_generator(module: nn.Module) -> None:
+    """Draw a generator's convolutions from a normal distribution of deviation 0.02. Radford et al. 2016, sec. 4.
+
+    From torch's own start the discriminator wins before the generator has learned to make smooth images. The paper
+    starts the discriminator in the same way; these small ones then answer 0.5 for long (docs/measured.md).
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, mean=1.0, std=0.02)
-    else:
-        return
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 def upsampling_layers(channels: int, convolutions: Sequence[Convolution]) -> Iterator[nn.Module]:
-    """Return transposed convolutions; BatchNorm and ReLU follow all but the last. Radford et al. 2016, sec. 3."""
+    """Yield transposed convolutions from [N, channels] to images, and Tanh. Radford et al. 2016, sec. 3.
+
+    BatchNorm and ReLU follow all convolutions but the last.
+    """
+    yield nn.Unflatten(1, (channels, 1, 1))
     for index, (width, kernel, stride, padding) in enumerate(convolutions):
         yield FastConvTranspose2d(channels, width, kernel, stride, padding)
         if index < len(convolutions) - 1:
             yield nn.BatchNorm2d(width)
             yield nn.ReLU()
         channels = width
+    yield nn.Tanh()
 
 
 def downsampling_layers(
     channels: int, convolutions: Sequence[Convolution], *, norm: bool, dropout: float | None = None
 ) -> Iterator[nn.Module]:
-    """Return convolutions; LeakyReLU 0.2 and dropout follow all but the last.
+    """Yield convolutions from images to logits; LeakyReLU 0.2 and dropout follow all but the last.
 
     Args:
         channels: of the images.
-        convolutions: the last one of them has one channel.
-        norm: BatchNorm stands before each LeakyReLU but the first.
+        convolutions: the last one has one channel.
+        norm: puts BatchNorm before each LeakyReLU but the first.
         dropout: share of the activations that is dropped; None leaves these layers out.
     """
     for index, (width, kernel, stride, padding) in enumerate(convolutions):
@@ -314,10 +305,11 @@ def downsampling_layers(
             if dropout is not None:
                 yield FastDropout(dropout)
         channels = width
+    yield nn.Flatten()
 
 
 def check_ends(data: ImageSpec, generator: Sequence[Convolution], discriminator: Sequence[Convolution]) -> None:
-    """Raise RecipeError where a generator does not end in the data's channels, or a discriminator not in one."""
+    """Raise RecipeError if a generator does not end in the data's channels, or a discriminator not in one."""
     if generator[-1][0] != data.channels:
         raise RecipeError(
             f"model.generator: the last layer makes {generator[-1][0]} channels, but the data's images have "
@@ -330,21 +322,35 @@ def check_ends(data: ImageSpec, generator: Sequence[Convolution], discriminator:
         )
 
 
-def init_generator(module: nn.Module) -> None:
-    """Start a generator's convolutions from a normal distribution of deviation 0.02. Radford et al. 2016, sec. 4.
+def check_halves(data: ImageSpec, times: int, model: str, *, least: int, levels: str = "") -> None:
+    """Raise RecipeError if the data's sides cannot be halved so often.
 
-    From torch's own start the discriminator wins before the generator has learned to make smooth images. The paper
-    starts the discriminator so too; these small ones then answer 0.5 for long (docs/measured.md).
+    Args:
+        data: the size of the images.
+        times: how often the model halves them.
+        model: its name.
+        least: pixels on a side of the smallest image that it takes.
+        levels: the key that sets `times`, if any.
     """
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
+    sides, multiple = (data.height, data.width), 2**times
+    if not any(side % multiple for side in sides):
+        return
+    height, width = (max(least, round(side / multiple) * multiple) for side in sides)
+    near = height if height == width and data.height == data.width else [height, width]
+    often = math.gcd(*sides) & -math.gcd(*sides)  # the largest power of 2 that divides both
+    fewer = f", or {levels}={often.bit_length() - 1}" if levels and often > 1 else ""
+    count = "twice" if times == 2 else f"{times} times"
+    raise RecipeError(
+        f"data.size: {model} halves an image {count}, which {data.height}x{data.width} does not allow; "
+        f"try {near}{fewer}"
+    )
 
 
 def expect(data: Spec, wanted: type[Spec_], model: str) -> Spec_:
-    """Return what a model is told about its data; RecipeError where they are not of the kind that it learns from."""
+    """Return the data's spec; raise RecipeError if the model cannot learn from such data."""
     if not isinstance(data, wanted):
         raise RecipeError(
-            f"data.source: {model} learns from {_KINDS[wanted]}, but these data are {_KINDS[type(data)]}; use another "
-            "source or model"
+            f"data.source: {model} learns from {_CONTENTS[wanted]}, but these data are {_CONTENTS[type(data)]}; use "
+            "another source or model"
         )
     return data

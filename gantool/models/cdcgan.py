@@ -20,23 +20,18 @@ from gantool.recipe.schema import Count, Fraction
 
 
 class CDCGAN(ConditionalGAN):
-    """Both players are told the class: G beside its latent, D as one more channel of the image.
+    """Both players see the class: the generator beside its latent, the discriminator as one more channel of the image.
 
-    The class takes few numbers beside a latent. Were they as many, the generator would look at little else and make
+    The class takes few numbers beside a latent. If it took as many, the generator would depend on little else and make
     one image of each class (docs/measured.md).
 
     Args:
-        data: channels, size and classes of the images.
-        loss: the adversarial loss.
         latent_dim: numbers in a latent.
         embedding_dim: numbers that stand for a class beside a latent.
         generator: the transposed convolutions; BatchNorm and ReLU follow all but the last, Tanh the last.
         discriminator: the convolutions; LeakyReLU 0.2 and dropout follow all but the last, BatchNorm stands before
             each LeakyReLU but the first.
         dropout: share of the discriminator's hidden activations that is dropped.
-
-    Raises:
-        RecipeError: the last transposed convolution has not the data's channels, or the last convolution not one.
     """
 
     def __init__(
@@ -62,9 +57,8 @@ class Generator(nn.Module):
 
     def __init__(self, data: ImageSpec, latent_dim: int, embedding_dim: int, convolutions: list[Convolution]) -> None:
         super().__init__()
-        told = latent_dim + embedding_dim
         self.embedding = nn.Embedding(len(data.classes), embedding_dim)
-        self.layers = nn.Sequential(nn.Unflatten(1, (told, 1, 1)), *upsampling_layers(told, convolutions), nn.Tanh())
+        self.layers = nn.Sequential(*upsampling_layers(latent_dim + embedding_dim, convolutions))
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Make one image of each row."""
@@ -72,15 +66,13 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [N, C, H, W] and labels [N] to scores [N, 1]."""
+    """Images [N, C, H, W] and labels [N] to logits [N, 1]."""
 
     def __init__(self, data: ImageSpec, convolutions: list[Convolution], dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(len(data.classes), data.height * data.width)
         self.unflatten = nn.Unflatten(1, (1, data.height, data.width))
-        self.layers = nn.Sequential(
-            *downsampling_layers(data.channels + 1, convolutions, norm=True, dropout=dropout), nn.Flatten()
-        )
+        self.layers = nn.Sequential(*downsampling_layers(data.channels + 1, convolutions, norm=True, dropout=dropout))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Score each image as one of its class."""

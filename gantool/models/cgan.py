@@ -7,17 +7,15 @@ from torch import Tensor, nn
 
 from gantool.batches import ImageSpec
 from gantool.models.base import ConditionalGAN
-from gantool.models.blocks import class_linear
+from gantool.models.blocks import ClassLinear
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count
 
 
 class CGAN(ConditionalGAN):
-    """Both players are told the class, as an embedding beside their input.
+    """Both players see the class, as an embedding beside their input.
 
     Args:
-        data: channels, size and classes of the images.
-        loss: the adversarial loss.
         latent_dim: numbers in a latent, and in the generator's embedding of a class.
     """
 
@@ -53,7 +51,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [N, C, H, W] and labels [N] to scores [N, 1]."""
+    """Images [N, C, H, W] and labels [N] to logits [N, 1]."""
 
     def __init__(self, data: ImageSpec) -> None:
         super().__init__()
@@ -73,8 +71,8 @@ class Discriminator(nn.Module):
         """Score each image as one of its class."""
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
-        if images.device.type == "cpu" and not first._forward_hooks:  # who watches the layers sees them called
+        if images.device.type == "cpu" and not first._forward_hooks:  # `gantool shapes` sees every layer
             # The embedding's half of the first layer is the same for all images of a class.
-            hidden = class_linear(self.flatten(images), labels, self.embedding.weight, first.weight, first.bias)
+            hidden = ClassLinear.apply(self.flatten(images), labels, self.embedding.weight, first.weight, first.bias)
             return self.layers[1:](hidden)
         return self.layers(torch.cat([self.embedding(labels), self.flatten(images)], dim=1))  # [N, 2 * pixels]

@@ -1,4 +1,4 @@
-"""A convolutional network that answers to which class an image belongs: a small LeNet. LeCun et al. 1998."""
+"""A convolutional network that finds the class of an image: a small LeNet. LeCun et al. 1998."""
 
 from __future__ import annotations
 
@@ -23,12 +23,8 @@ class CNN(Classifier):
     Departs from the paper: max-pooling and ReLU for sub-sampling and tanh, and the recipe's own layers.
 
     Args:
-        data: channels, size and classes of the images.
         convolutions: each is followed by ReLU and max-pooling of 2x2 pixels.
         hidden: width of each hidden linear layer, followed by ReLU.
-
-    Raises:
-        RecipeError: the data are no images, or a layer has too few pixels left.
     """
 
     consumes = Labeled
@@ -53,7 +49,7 @@ class CNN(Classifier):
 
 
 def _left(side: int, convolutions: Sequence[Convolution]) -> int:
-    """Return how many of a side's pixels are left behind the last pool."""
+    """Return how many of a side's pixels are left after the last pool."""
     left = side
     for index, (_, kernel, stride, padding) in enumerate(convolutions):
         before = left

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from gantool.batches import Batch, ImageSpec, Unpaired
-from gantool.errors import RecipeError
 from gantool.models.base import GeneratorInput, Translator, Turn
-from gantool.models.blocks import PatchGAN, PatchLayers, init_normal
+from gantool.models.blocks import PatchGAN, PatchLayers, check_halves, init_normal
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Weight
 
@@ -22,27 +21,22 @@ Length = Annotated[int, Interval(ge=0, le=10_000)]
 
 
 class CycleGAN(Translator):
-    """Two generators, from kind `a` to kind `b` and back, which together must come back to where they began.
+    """Two generators, from kind `a` to kind `b` and back; both together must return the image that they started from.
 
-    Each kind has a PatchGAN that judges images of it. As in the authors' code the generators move first. The paper
-    halves the discriminators' loss, which to Adam is the same.
+    Each kind has a PatchGAN that judges its images. As in the authors' code the generators move first. The paper halves
+    the discriminators' loss, which makes no difference to Adam. The paper's loss is `least_squares`.
 
     Args:
-        data: images of two kinds with sides that are multiples of 4.
-        loss: the adversarial loss; the paper's is `least_squares`.
         width: channels of a generator's first convolution.
         blocks: residual blocks of a generator; null for 9 from 256 pixels on and 6 below (app. 7.2).
         adversarial: weight of the generators' adversarial losses. 2 for the paper's squared distance, which
             `least_squares` halves.
-        cycle: weight of the distance of an image to what came back (lambda, eq. 3).
-        identity: how far a generator is to leave images alone that are of its kind already (sec. 5.2): the weight of
-            that distance as a share of `cycle`. 0 leaves it out.
-        history: fake images that are kept to be shown to a discriminator again (sec. 4).
+        cycle: weight of the distance between an image and its translation back (lambda, eq. 3).
+        identity: weight of a generator's change of images that are already of its kind (sec. 5.2), as a share of
+            `cycle`. 0 leaves it out.
+        history: earlier fake images that are kept for the discriminators (sec. 4).
         discriminator_width: channels of a PatchGAN's first convolution.
-        discriminator_layers: convolutions that halve in a PatchGAN; 3 see patches of 70x70 pixels.
-
-    Raises:
-        RecipeError: the images cannot be halved twice.
+        discriminator_layers: convolutions of stride 2 in a PatchGAN; 3 see patches of 70x70 pixels.
     """
 
     consumes = Unpaired
@@ -64,12 +58,7 @@ class CycleGAN(Translator):
         discriminator_layers: PatchLayers = 3,
     ) -> None:
         super().__init__(data, loss)
-        if data.height % 4 or data.width % 4:
-            near = [max(8, round(side / 4) * 4) for side in (data.height, data.width)]
-            raise RecipeError(
-                f"data.size: cyclegan halves an image twice, which {data.height}x{data.width} does not allow; "
-                f"try {near if data.height != data.width else near[0]}"
-            )
+        check_halves(data, 2, "cyclegan", least=8)
         self.adversarial, self.cycle, self.identity = adversarial, cycle, identity
         blocks = blocks or (9 if min(data.height, data.width) >= 256 else 6)
         self.generator = nn.ModuleDict(
@@ -85,7 +74,7 @@ class CycleGAN(Translator):
         self.apply(init_normal)
 
     def play(self, batch: Batch) -> Iterator[Turn]:
-        """Play one step: both generators, then both discriminators on images made before that and earlier."""
+        """Play one step: both generators, then both discriminators on images of this and earlier steps."""
         assert isinstance(batch, Unpaired)
         a, b = batch
         fake_b, fake_a = self.generator["a_to_b"](a), self.generator["b_to_a"](b)
@@ -105,27 +94,27 @@ class CycleGAN(Translator):
         )
 
     def against(self, kind: str, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the loss by which a generator makes images that pass as of a kind."""
+        """Return the adversarial loss of the generator that makes images of a kind."""
         return self.loss.generator(fake=self.logits(kind, fake), real=lambda: self.logits(kind, real))
 
-    def discriminators_turn(self, shown: dict[str, tuple[Tensor, Tensor]]) -> Turn:
-        """Return both discriminators' move on real and fake images of their kind, the latter without a graph."""
-        losses, scores = {}, []
-        for kind, (real, fake) in shown.items():
-            real_scores, fake_scores = self.logits(kind, real), self.logits(kind, fake)
-            own, _ = self.loss.discriminator(real_scores, fake_scores, partial(self.logits, kind), real, fake)
+    def discriminators_turn(self, images: dict[str, tuple[Tensor, Tensor]]) -> Turn:
+        """Return the turn of both discriminators, on real and fake images of each kind; the fake ones hold no graph."""
+        losses, logits = {}, []
+        for kind, (real, fake) in images.items():
+            pair = self.logits(kind, real), self.logits(kind, fake)
+            own, _ = self.loss.discriminator(*pair, partial(self.logits, kind), real, fake)
             losses.update({f"{name}_{kind}": loss for name, loss in own.items()})
-            scores.append((real_scores, fake_scores))
-        real_scores, fake_scores = (torch.cat(both) for both in zip(*scores, strict=True))
-        return Turn(self.discriminator, losses, self.loss.discriminator_stats(real=real_scores, fake=fake_scores))
+            logits.append(pair)
+        of_real, of_fake = (torch.cat(both) for both in zip(*logits, strict=True))
+        return Turn(self.discriminator, losses, self.loss.discriminator_stats(real=of_real, fake=of_fake))
 
     def logits(self, kind: str, images: Tensor) -> Tensor:
-        """Return the scores of images by the discriminator of a kind, as it is shown them: [N, 1, H, W]."""
-        scores: Tensor = self.discriminator[kind](self.loss.augmented(images))
-        return scores
+        """Return the logits of images by the discriminator of a kind, after augmentation: [N, 1, H, W]."""
+        logits: Tensor = self.discriminator[kind](self.loss.augmented(images))
+        return logits
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Translate each row's source to the kind that its label says, 0 for `a` and 1 for `b`: [N, C, H, W]."""
+        """Translate each row's source to the kind of its label, 0 for `a` and 1 for `b`: [N, C, H, W]."""
         images = torch.empty_like(prompt.source)
         for label, way in enumerate(("b_to_a", "a_to_b")):
             rows = prompt.labels == label
@@ -135,7 +124,7 @@ class CycleGAN(Translator):
 
 
 class ResNet(nn.Sequential):
-    """A generator: halves an image twice, changes it in residual blocks, doubles it twice. App. 7.2.
+    """A generator: two convolutions that halve an image, residual blocks, two that double it. App. 7.2.
 
     With width 64 and 9 blocks c7s1-64, d128, d256, R256 (9 times), u128, u64, c7s1-3, after Johnson et al. 2016,
     arXiv:1603.08155.
@@ -165,11 +154,7 @@ class ResNet(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two convolutions whose result is added to what went in. He et al. 2016, arXiv:1512.03385.
-
-    Shape:
-        [N, width, H, W] -> the same.
-    """
+    """Two convolutions whose output is added to their input [N, width, H, W]. He et al. 2016, arXiv:1512.03385."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -188,17 +173,13 @@ class Residual(nn.Module):
 
 
 class History(nn.Module):
-    """Fake images of earlier steps, which a discriminator sees again. Sec. 4, after Shrivastava et al. 2017.
+    """Fake images of earlier steps for a discriminator. Sec. 4, after Shrivastava et al. 2017, arXiv:1612.07828.
 
-    So it does not forget what a generator has left behind, and the two do not chase each other in circles
-    (arXiv:1612.07828, sec. 2.3).
+    With them it does not forget a generator's earlier mistakes (sec. 2.3 there).
 
     Args:
         size: images that are kept; with 0 every image is shown once.
         shape: of an image, (C, H, W).
-
-    Shape:
-        [N, C, H, W] -> the same.
     """
 
     images: Tensor
@@ -212,16 +193,14 @@ class History(nn.Module):
 
     @torch.no_grad()
     def forward(self, fake: Tensor) -> Tensor:
-        """Return what a discriminator is shown in place of new images.
+        """Return images for the discriminator in place of new ones [N, C, H, W].
 
-        Until the history is full it keeps each one; then one in two is exchanged for an old one.
+        Until the history is full it keeps each one; then every second one, on average, is exchanged for an old one.
         """
-        if not self.size:
-            return fake
-        return torch.cat([self._exchanged(image) for image in fake[:, None].unbind()])
+        return torch.cat([self._exchanged(image) for image in fake[:, None].unbind()]) if self.size else fake
 
     def _exchanged(self, image: Tensor) -> Tensor:
-        """Keep, exchange or pass on one image; all in tensors, as what is decided is known to the device only."""
+        """Keep, exchange or return one image; all in tensors, as a GPU would have to wait for an `if`."""
         full = self.filled >= self.size
         exchange = full & (torch.rand((), device=image.device) < 0.5)
         place = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]

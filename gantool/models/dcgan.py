@@ -17,16 +17,11 @@ class DCGAN(UnconditionalGAN):
     Departs from the paper: dropout in the discriminator, which starts as torch does, and the recipe's own layers.
 
     Args:
-        data: channels and size of the images.
-        loss: the adversarial loss.
         latent_dim: numbers in a latent.
         generator: the transposed convolutions; BatchNorm and ReLU follow all but the last, Tanh the last.
         discriminator: the convolutions; LeakyReLU 0.2 and dropout follow all but the last, BatchNorm stands before
             each LeakyReLU but the first.
         dropout: share of the discriminator's hidden activations that is dropped.
-
-    Raises:
-        RecipeError: the last transposed convolution has not the data's channels, or the last convolution not one.
     """
 
     def __init__(
@@ -41,10 +36,8 @@ class DCGAN(UnconditionalGAN):
     ) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
         check_ends(data, generator, discriminator)
-        self.generator = nn.Sequential(
-            nn.Unflatten(1, (latent_dim, 1, 1)), *upsampling_layers(latent_dim, generator), nn.Tanh()
-        )
+        self.generator = nn.Sequential(*upsampling_layers(latent_dim, generator))
         self.discriminator = nn.Sequential(
-            *downsampling_layers(data.channels, discriminator, norm=True, dropout=dropout), nn.Flatten()
+            *downsampling_layers(data.channels, discriminator, norm=True, dropout=dropout)
         )
         self.generator.apply(init_generator)

@@ -12,40 +12,31 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gantool.batches import Batch, ImageSpec, Labeled
-from gantool.errors import RecipeError
 from gantool.models.base import Turn, UnconditionalGAN
-from gantool.models.blocks import FastConv2d, FastConvTranspose2d, FastDropout
+from gantool.models.blocks import FastConv2d, FastConvTranspose2d, FastDropout, check_halves
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction
 
 SLOPE = 0.3  # of Keras' LeakyReLU
-FFT_PIXELS = 400  # pixels up to which a CPU convolves by way of the Fourier transform
+FFT_PIXELS = 400  # pixels up to which a CPU convolves through the Fourier transform
 
 
 class DCGANTF(UnconditionalGAN):
     """5x5 convolutions with 'same' padding; both players move at once, from the same forward passes.
 
-    From `turn` to `back` a network holds its images turned by half a turn, on which torch's padding is Keras'.
+    Between `turn` and `back` a network holds its images turned by half a turn, which makes torch's padding Keras'.
 
     Args:
-        data: images whose size is a multiple of 4.
-        loss: the adversarial loss.
         latent_dim: numbers in a latent.
         dropout: share of the discriminator's hidden activations that is dropped.
-
-    Raises:
-        RecipeError: the size is not a multiple of 4.
     """
 
     def __init__(self, data: ImageSpec, loss: Adversarial, *, latent_dim: Count = 100, dropout: Fraction = 0.3) -> None:
         super().__init__(data, loss, latent_dim=latent_dim)
-        if data.height % 4 or data.width % 4:
-            size = f"{data.height}x{data.width}"
-            near = max(4, round(data.height / 4) * 4)
-            raise RecipeError(f"data.size: dcgan_tf halves an image twice, which {size} does not allow; try {near}")
+        check_halves(data, 2, "dcgan_tf", least=4)
         height, width = data.height // 4, data.width // 4
         features = 256 * height * width
-        # The numbers are those of version 0.1's checkpoints, which count paddings as layers, too.
+        # The names are those of version 0.1's checkpoints, which counted paddings as layers.
         self.generator = _named(
             ("0", nn.Linear(latent_dim, features, bias=False)),
             ("1", _norm(nn.BatchNorm1d, features)),
@@ -74,22 +65,21 @@ class DCGANTF(UnconditionalGAN):
             ("8", nn.Flatten()),
             ("9", nn.Linear(128 * height * width, 1)),
         )
-        self.apply(_keras_start)
+        self.apply(_init_keras)
 
     def play(self, batch: Batch) -> Iterator[Turn | tuple[Turn, ...]]:
         """Play one step: one pass of each image through each network, from which both players move together.
 
-        Real and fake images pass the discriminator apart. Together, the generator's gradient would take its way through
-        the real ones too.
+        Real and fake images pass the discriminator separately, so that the generator's gradient passes only the fake.
         """
         assert isinstance(batch, Labeled)
         real = batch.images
         fake = self.generator(self.latents(real))
         self.check_fit(real, fake)
-        real_scores, fake_scores = self.logits(real), self.logits(fake)
+        of_real, of_fake = self.logits(real), self.logits(fake)
         yield (
-            Turn(self.discriminator, *self.loss.discriminator(real_scores, fake_scores, self.logits, real, fake)),
-            Turn(self.generator, {"adversarial": self.loss.generator(fake=fake_scores, real=lambda: real_scores)}),
+            Turn(self.discriminator, *self.loss.discriminator(of_real, of_fake, self.logits, real, fake)),
+            Turn(self.generator, {"adversarial": self.loss.generator(fake=of_fake, real=lambda: of_real)}),
         )
 
 
@@ -98,11 +88,7 @@ def _named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
 
 
 class HalfTurn(nn.Module):
-    """Half a turn of images: the first pixel becomes the last one.
-
-    Shape:
-        [N, C, H, W] -> the same.
-    """
+    """Half a turn of images [N, C, H, W]: the first pixel becomes the last one."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn a batch."""
@@ -112,9 +98,9 @@ class HalfTurn(nn.Module):
 class TurnedConv2d(FastConv2d):
     """Keras' 5x5 convolution of stride 2 with 'same' padding, on images that are turned by half a turn.
 
-    Keras pads 1 pixel before and 2 after, and torch as many on both sides. With 2 on both sides of an even size, stride
-    2 never reaches the last one. That makes 2 before and 1 after, which is Keras' padding of the turned image. The
-    weights are kept as Keras has them, and turned where they are used.
+    Keras pads 1 pixel before and 2 after; torch pads both sides alike. With 2 on both sides of an even size, stride 2
+    never reaches the last one. That leaves 2 before and 1 after, which is Keras' padding of the turned image. The
+    weights are Keras', and are turned when they are used.
 
     Shape:
         [N, channels, H, W] -> [N, width, H/2, W/2].
@@ -132,7 +118,7 @@ class TurnedConvTranspose2d(FastConvTranspose2d):
     """Keras' 5x5 transposed convolution of stride 2 with 'same' padding, on turned images; as `TurnedConv2d`.
 
     Keras cuts 1 pixel before and 2 after. On the turned image that is torch's padding of 2 with an output padding of 1,
-    and no pixel is computed that is cut.
+    which computes no pixel that is cut.
 
     Shape:
         [N, channels, H, W] -> [N, width, 2H, 2W].
@@ -149,10 +135,10 @@ class TurnedConvTranspose2d(FastConvTranspose2d):
 
 
 class FourierConvTranspose2d(nn.ConvTranspose2d):
-    """Keras' 5x5 transposed convolution of stride 1 with 'same' padding, on a CPU by way of its Fourier transform.
+    """Keras' 5x5 transposed convolution of stride 1 with 'same' padding, on a CPU through the Fourier transform.
 
-    A convolution is a product at each frequency (Mathieu et al. 2014, arXiv:1312.5851). The images are so small that
-    matrix products transform them. At 7x7 pixels this takes a quarter of the time, and rounds as little as torch does.
+    A convolution is a product at each frequency (Mathieu et al. 2014, arXiv:1312.5851). Matrix products transform such
+    small images. At 7x7 pixels this takes a quarter of the time, and rounds no more than torch.
 
     Shape:
         [N, channels, H, W] -> [N, width, H, W].
@@ -182,8 +168,8 @@ class FourierConvTranspose2d(nn.ConvTranspose2d):
 def _waves(height: int, width: int, kernel: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the matrices to and from the frequencies of a transposed convolution with 'same' padding.
 
-    The period is the image and the padding of one side, so that what wraps around falls on pixels that are cut. One of
-    two frequencies that mirror each other is kept, and counts twice on the way back.
+    The period is the image and the padding of one side, so only pixels that are cut wrap around. One of two frequencies
+    that mirror each other is kept, and counts twice on the way back.
 
     Shape:
         cosines and sines of images, [2 * frequencies, height * width]; the same of kernels,
@@ -214,8 +200,8 @@ def _norm(kind: type[nn.BatchNorm1d | nn.BatchNorm2d], features: int) -> nn.Modu
     return kind(features, eps=1e-3, momentum=0.01)  # Keras' epsilon, and 1 - Keras' momentum of 0.99
 
 
-def _keras_start(module: nn.Module) -> None:
-    """Start as Keras does: Glorot uniform weights, zero biases. Glorot and Bengio 2010."""
+def _init_keras(module: nn.Module) -> None:
+    """Draw Glorot uniform weights and set biases to 0, as Keras does. Glorot and Bengio 2010."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

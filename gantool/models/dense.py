@@ -1,4 +1,4 @@
-"""Linear layers that answer to which class a row of a table belongs; without hidden ones, Rosenblatt's perceptron."""
+"""Linear layers that find the class of a row of a table; without hidden ones, Rosenblatt's perceptron."""
 
 from __future__ import annotations
 
@@ -19,14 +19,9 @@ class Dense(Classifier):
     """Linear layers from a row's columns to its class.
 
     Args:
-        data: a table's columns and classes.
         hidden: width of each hidden layer; none leaves a single linear layer.
         activation: after each hidden layer.
-        output: `sigmoid` answers with one number, the log-odds of the second of two classes; `softmax` with one for
-            each class.
-
-    Raises:
-        RecipeError: the data are no table, or one number cannot tell its classes apart.
+        output: `sigmoid` has one logit, for the second of two classes; `softmax` has one for each class.
     """
 
     consumes = TableBatch

@@ -1,8 +1,7 @@
 """Adversarial losses, one function each, and gradient penalties.
 
-A loss is called with `fake` alone for the generator's turn and with `real` too for the discriminator's; both are
-scores, the discriminator's raw answers (logits), one number an image or, of a PatchGAN, one a patch. The
-discriminator's loss is the sum of its real and its fake part.
+A loss takes the discriminator's logits: one number an image or, from a PatchGAN, one a patch. It takes `fake` alone in
+the generator's turn and `real` too in the discriminator's, whose loss is the sum of a real and a fake part.
 """
 
 from __future__ import annotations
@@ -24,13 +23,12 @@ from gantool.recipe.schema import Weight
 
 
 class LossFunction(Protocol):
-    """An adversarial loss: scores of any shape to a scalar that the player lowers."""
+    """An adversarial loss: logits of any shape to a scalar that the player minimises."""
 
     __name__: str
 
     def __call__(self, *, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """Return the generator's loss, or the discriminator's where `real` is given."""
-        ...
 
 
 def non_saturating(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
@@ -71,8 +69,8 @@ def wasserstein(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
 def relativistic(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
     """How much more real one of a pair is than the other. Jolicoeur-Martineau 2019, arXiv:1807.00734, as RpGAN.
 
-    Huang et al. 2024, arXiv:2501.05441, eq. 2. The generator lowers the same with the roles exchanged, so that both
-    turns need both scores.
+    Huang et al. 2024, arXiv:2501.05441, eq. 2. The generator minimises the same with the roles exchanged, so both turns
+    need both logits.
     """
     if real is None:
         raise ValueError("a relativistic loss compares two scores; call Adversarial.generator")
@@ -83,7 +81,19 @@ _LOSSES: dict[str, LossFunction] = {
     loss.__name__: loss for loss in (non_saturating, minimax, least_squares, hinge, wasserstein, relativistic)
 }
 _CROSS_ENTROPY = {non_saturating, minimax}
-_BORDERS = {non_saturating: 0.0, minimax: 0.0, least_squares: 0.5, hinge: 0.0}  # scores above it say "real"
+_BORDERS = {non_saturating: 0.0, minimax: 0.0, least_squares: 0.5, hinge: 0.0}  # logits above it mean "real"
+
+
+@functools.cache
+def find_loss(name: str) -> Callable[..., Adversarial]:
+    """Return the constructor of the loss called `name`, which takes the other keys of its recipe block.
+
+    Raises:
+        RecipeError: no loss has this name.
+    """
+    if name not in _LOSSES:
+        raise RecipeError(unknown("loss", name, _LOSSES))
+    return functools.partial(Adversarial, _LOSSES[name])
 
 
 @dataclass(frozen=True)
@@ -105,81 +115,66 @@ class Adversarial:
     r2: Weight = 0.0
     augment: Annotated[list[Augmentation], MinLen(1)] | None = None
 
-    def __call__(self, *, fake: Tensor, real: Tensor) -> Tensor:
-        """Return the discriminator's loss."""
-        return self.function(fake=fake, real=real)
+    def augmented(self, images: Tensor) -> Tensor:
+        """Return images after the loss's augmentations, as the discriminator sees them: [N, C, H, W]."""
+        return augmented(images, self.augment or ())
 
     def generator(self, *, fake: Tensor, real: Callable[[], Tensor]) -> Tensor:
         """Return the generator's loss.
 
         Args:
-            fake: scores of the images that it made.
-            real: gives the scores of as many real ones, which only a relativistic loss asks for.
+            fake: logits of the images that it made.
+            real: returns the logits of as many real ones, which only a relativistic loss needs.
         """
         if self.function is relativistic:
             return self.function(fake=real(), real=fake)
         return self.function(fake=fake)
 
-    def augmented(self, images: Tensor) -> Tensor:
-        """Return images changed by the loss's augmentations, as the discriminator sees them: [N, C, H, W]."""
-        return augmented(images, self.augment) if self.augment else images
-
     def discriminator(
-        self,
-        real_scores: Tensor,
-        fake_scores: Tensor,
-        score: Callable[[Tensor], Tensor],
-        real: Tensor,
-        fake: Tensor,
+        self, real_logits: Tensor, fake_logits: Tensor, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the losses and the statistics of the discriminator's turn, as `Turn` takes them.
+        """Return the losses and the scores of the discriminator's turn, as `Turn` takes them.
 
         Args:
-            real_scores: logits of the real images.
-            fake_scores: logits of the fake images.
+            real_logits: of the real images.
+            fake_logits: of the fake images.
             score: maps images to logits, for the penalties.
             real: images of the data.
             fake: images of the generator.
         """
-        losses = {"adversarial": self(real=real_scores, fake=fake_scores), **self.penalties(score, real, fake)}
-        return losses, self.discriminator_stats(real=real_scores, fake=fake_scores)
-
-    def penalties(self, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Return the weighted penalties of the discriminator's turn, by the name that the log gives them."""
-        losses = {}
+        losses = {"adversarial": self.function(real=real_logits, fake=fake_logits)}
         if self.gradient_penalty:
             losses["gradient_penalty"] = self.gradient_penalty * gradient_penalty(score, real, fake)
         if self.r1:
             losses["r1"] = 0.5 * self.r1 * r1_penalty(score, real)
         if self.r2:
             losses["r2"] = 0.5 * self.r2 * r1_penalty(score, fake)
-        return losses
+        return losses, self.discriminator_stats(real=real_logits, fake=fake_logits)
 
     @property
     def optimum(self) -> float | None:
-        """Both D(x) and D(G(z)) where the generator is perfect; None where the loss sets no such value.
+        """D(x) and D(G(z)) of a perfect generator; None if the loss sets no such value.
 
-        1/2 for the cross-entropy losses (Goodfellow et al. 2014, prop. 1) and for least squares (Mao et al. 2017,
-        eq. 5, with the targets 0 and 1).
+        1/2 for cross-entropy (Goodfellow et al. 2014, prop. 1) and for least squares (Mao et al. 2017, eq. 5).
         """
         return 0.5 if self.function in {*_CROSS_ENTROPY, least_squares} else None
 
     def discriminator_stats(self, *, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Return D(x) and D(G(z)), the discriminator's mean answers as people read them, and how often it is right.
+        """Return D(x) and D(G(z)), the mean scores of real and fake images, and the share that is scored right.
 
-        Probabilities of "real" for the cross-entropy losses; raw scores for others. `accuracy` is over as many real as
-        fake images; of a relativistic discriminator it is the share of pairs whose real image has the higher score. The
-        Wasserstein critic says no more than "rather this one", so that it has none.
+        Scores are probabilities of "real" for the cross-entropy losses and logits for others. `accuracy` is over as
+        many real as fake images. For a relativistic loss it is the share of pairs whose real image has the higher
+        logit. A Wasserstein critic only ranks images, so it has no accuracy.
         """
-        told = {}
+        stats = {}
         if self.function in _BORDERS:
             border = _BORDERS[self.function]
-            told["accuracy"] = 0.5 * ((real > border).float().mean() + (fake <= border).float().mean())
+            stats["accuracy"] = 0.5 * ((real > border).float().mean() + (fake <= border).float().mean())
         if self.function is relativistic:
-            told["accuracy"] = (real > fake).float().mean()
+            stats["accuracy"] = (real > fake).float().mean()
         if self.function in _CROSS_ENTROPY:
             real, fake = real.sigmoid(), fake.sigmoid()
-        return {"real": real.mean().detach(), "fake": fake.mean().detach(), **told}
+        return {"real": real.mean().detach(), "fake": fake.mean().detach(), **stats}
 
 
 def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -204,18 +199,6 @@ def r1_penalty(score: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
         real: [N, C, H, W] -> scalar.
     """
     return _gradient(score, real.detach().requires_grad_()).square().flatten(1).sum(1).mean()
-
-
-@functools.cache
-def find_loss(name: str) -> Callable[..., Adversarial]:
-    """Return the constructor of the loss called `name`, which takes the other keys of its recipe block.
-
-    Raises:
-        RecipeError: no loss has this name.
-    """
-    if name not in _LOSSES:
-        raise RecipeError(unknown("loss", name, _LOSSES))
-    return functools.partial(Adversarial, _LOSSES[name])
 
 
 def _gradient(score: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

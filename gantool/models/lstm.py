@@ -1,4 +1,4 @@
-"""A recurrent network that answers to which class a sentence belongs. Hochreiter and Schmidhuber 1997."""
+"""A recurrent network that finds the class of a sentence. Hochreiter and Schmidhuber 1997."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from gantool.recipe.schema import Count
 
 
 class LSTM(Classifier):
-    """Reads a sentence word by word, and answers by what it remembers after the last one.
+    """Reads a sentence word by word; the state after the last word decides the answer.
 
     Args:
-        data: the words and classes of the sentences.
         embedding_dim: numbers that stand for a word.
-        hidden: numbers that it remembers.
-
-    Raises:
-        RecipeError: the data are no sentences.
+        hidden: numbers in the state.
     """
 
     consumes = TableBatch
@@ -31,17 +27,7 @@ class LSTM(Classifier):
 
 
 class _Reader(nn.Module):
-    """Embeds words, reads them in order, and answers after the last one.
-
-    Args:
-        words: how many there are, with 0 for no word and 1 for any other.
-        embedding_dim: numbers that stand for a word.
-        hidden: numbers that it remembers.
-        answers: numbers that it ends in.
-
-    Shape:
-        [N, L], int64, 0 where a sentence is over -> [N, answers].
-    """
+    """Numbers of words [N, L], int64, 0 after the end of a sentence, to logits [N, answers]."""
 
     def __init__(self, words: int, embedding_dim: int, hidden: int, answers: int) -> None:
         super().__init__()
@@ -50,11 +36,11 @@ class _Reader(nn.Module):
         self.head = nn.Linear(hidden, answers)
 
     def forward(self, words: Tensor) -> Tensor:
-        """Return the answers about a batch of sentences."""
+        """Return the logits of a batch of sentences."""
         states, _ = self.lstm(self.embedding(words))  # [N, L, hidden], after each word
-        # What is read after the last word comes too late to matter. Packing the sentences would save reading it, but
-        # needs their lengths on the CPU, for which a GPU would have to stop and wait.
+        # States after the last word are not used. Packing the sentences would save them, but a GPU would have to wait
+        # for their lengths.
         last = (words != 0).sum(1).sub(1).clamp_min(0)
         after_it = last[:, None, None].expand(-1, 1, states.shape[2])
-        answers: Tensor = self.head(states.gather(1, after_it).squeeze(1))
-        return answers
+        logits: Tensor = self.head(states.gather(1, after_it).squeeze(1))
+        return logits

@@ -22,8 +22,6 @@ class MLP(UnconditionalGAN):
     """Fully connected generator and discriminator, for images of any size.
 
     Args:
-        data: channels and size of the images.
-        loss: the adversarial loss.
         latent_dim: numbers in a latent.
         generator: width of each hidden layer.
         generator_activation: after each hidden layer; `leaky_relu` has slope 0.2.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, l1_loss
 
 from gantool.batches import Batch, ImageSpec, Paired
-from gantool.errors import RecipeError
 from gantool.models.base import GeneratorInput, Translator, Turn
-from gantool.models.blocks import FastConvTranspose2d, Norm, PatchGAN, PatchLayers, has_bias, init_normal, normalisation
+from gantool.models.blocks import (
+    FastConvTranspose2d,
+    Norm,
+    PatchGAN,
+    PatchLayers,
+    check_halves,
+    has_bias,
+    init_normal,
+    normalisation,
+)
 from gantool.models.losses import Adversarial
 from gantool.recipe.schema import Count, Fraction, Weight
 
@@ -29,18 +37,13 @@ class Pix2Pix(Translator):
     which is active at test time too (sec. 2.1). The paper halves the discriminator's loss, which to Adam is the same.
 
     Args:
-        data: pairs of images with sides that are multiples of 2 to the power of `levels`.
-        loss: the adversarial loss.
         width: channels of the U-Net's first convolution; they double up to 8 times of it.
         levels: how often the U-Net halves an image. 8 take 256 pixels to one.
         norm: `batch`, as in the paper, or `instance`, for batches of more than one pair.
         dropout: share of the activations that is dropped on the three innermost ways up; 0 for no noise.
         l1: weight of the mean absolute distance to the target (lambda).
         discriminator_width: channels of the PatchGAN's first convolution.
-        discriminator_layers: convolutions that halve in the PatchGAN; 3 see patches of 70x70 pixels.
-
-    Raises:
-        RecipeError: the images cannot be halved so often.
+        discriminator_layers: convolutions of stride 2 in the PatchGAN; 3 see patches of 70x70 pixels.
     """
 
     consumes = Paired
@@ -59,7 +62,7 @@ class Pix2Pix(Translator):
         discriminator_layers: PatchLayers = 3,
     ) -> None:
         super().__init__(data, loss)
-        _check_even(data, levels)
+        check_halves(data, levels, "pix2pix", least=2**levels, levels="model.levels")
         self.stride = 2**levels
         self.l1 = l1
         self.generator = UNet(data.channels, width=width, levels=levels, norm=norm, dropout=dropout)
@@ -73,21 +76,20 @@ class Pix2Pix(Translator):
         assert isinstance(batch, Paired)
         source, target = batch
         fake = self.generator(source)
-        real_scores, fake_scores = self.logits(source, target), self.logits(source, fake.detach())
-        score = partial(self.logits, source)
-        yield Turn(self.discriminator, *self.loss.discriminator(real_scores, fake_scores, score, target, fake))
+        pair, score = (self.logits(source, target), self.logits(source, fake.detach())), partial(self.logits, source)
+        yield Turn(self.discriminator, *self.loss.discriminator(*pair, score, target, fake))
         adversarial = self.loss.generator(fake=self.logits(source, fake), real=lambda: self.logits(source, target))
         yield Turn(self.generator, {"adversarial": adversarial, "l1": self.l1 * l1_loss(fake, target)})
 
     def logits(self, source: Tensor, images: Tensor) -> Tensor:
         """Return the logits of pairs, whose halves are augmented alike: [N, 1, H, W]."""
-        scores: Tensor = self.discriminator(self.loss.augmented(torch.cat([source, images], dim=1)))
-        return scores
+        logits: Tensor = self.discriminator(self.loss.augmented(torch.cat([source, images], dim=1)))
+        return logits
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make the target of each row's source: [N, C, H, W], -1 to 1.
 
-        One at a time: the statistics of BatchNorm are an image's own (sec. 3.4), and so is its noise, by its seed.
+        One at a time: BatchNorm takes the statistics of one image (sec. 3.4), and its seed decides its noise.
         """
         seeds = [torch.Generator().manual_seed(seed) for seed in prompt.seeds.tolist()]
         sources = prompt.source[:, None].unbind()
@@ -95,18 +97,18 @@ class Pix2Pix(Translator):
 
 
 class UNet(nn.Module):
-    """Halves an image level by level, then doubles it; what each level saw skips over to its way up. App. 6.1.1.
+    """Halves an image level by level, then doubles it; each way up also sees the way down of its level. App. 6.1.1.
 
     With 8 levels of width 64 the ways down are C64-C128-C256-C512-C512-C512-C512-C512, the ways up
     CD512-CD1024-CD1024-C1024-C1024-C512-C256-C128 and the last one to an image. No normalisation follows the
-    outermost ones, nor the innermost way down: of one pixel it would leave 0.
+    outermost ones, nor the innermost way down: one pixel normalised is 0.
 
     Args:
         channels: of the images.
         width: of the first way down; doubles up to 8 times of it.
         levels: how often an image is halved.
-        norm: what follows the other convolutions.
-        dropout: share that is dropped on the three innermost ways up, as far as there are as many.
+        norm: follows the other convolutions.
+        dropout: share that is dropped on the three innermost ways up.
 
     Shape:
         [N, channels, H, W] -> the same, -1 to 1; H and W are multiples of 2 to the power of `levels`.
@@ -115,16 +117,16 @@ class UNet(nn.Module):
     def __init__(self, channels: int, *, width: int, levels: int, norm: Norm, dropout: float) -> None:
         super().__init__()
         widths = [channels, *(width * min(2**level, 8) for level in range(levels))]
-        self.down = nn.ModuleList(
-            nn.Sequential(*_down(widths[level], widths[level + 1], norm, first=level == 0, last=level == levels - 1))
-            for level in range(levels)
-        )
-        self.up = nn.ModuleList(
-            nn.Sequential(
-                *_up(widths[level + 1] * (1 if level == levels - 1 else 2), widths[level], norm, last=not level)
-            )
-            for level in reversed(range(levels))
-        )
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, (outer, inner) in enumerate(pairwise(widths)):
+            layers: list[nn.Module] = [nn.LeakyReLU(0.2)] if level else []
+            layers.append(nn.Conv2d(outer, inner, 4, 2, 1, bias=has_bias(norm)))
+            layers += [normalisation(norm, inner)] if 0 < level < levels - 1 else []
+            self.down.append(nn.Sequential(*layers))
+        for level, (outer, inner) in reversed([*enumerate(pairwise(widths))]):
+            seen = inner if level == levels - 1 else 2 * inner
+            grown = FastConvTranspose2d(seen, outer, 4, 2, 1, bias=level == 0 or has_bias(norm))
+            self.up.append(nn.Sequential(nn.ReLU(), grown, normalisation(norm, outer) if level else nn.Tanh()))
         self.noise = nn.ModuleList(DropoutNoise(dropout) for _ in range(min(3, levels - 1)))
 
     def forward(self, images: Tensor, seed: torch.Generator | None = None) -> Tensor:
@@ -144,7 +146,7 @@ class UNet(nn.Module):
 
 
 class DropoutNoise(nn.Module):
-    """Dropout (Srivastava et al. 2014) that never rests: it is the noise that images are made with.
+    """Dropout (Srivastava et al. 2014) at test time too: it is the generator's noise.
 
     Args:
         share: of the activations that is dropped; the others are scaled up.
@@ -155,41 +157,12 @@ class DropoutNoise(nn.Module):
         self.share = share
 
     def forward(self, activations: Tensor, seed: torch.Generator | None = None) -> Tensor:
-        """Drop activations of a batch of any shape, by `seed` if given, which draws alike on every device."""
+        """Drop activations of a batch of any shape; a `seed` draws alike on every device."""
         if not self.share or seed is None:
             return dropout(activations, self.share)
         kept = torch.rand(activations.shape, generator=seed) >= self.share
         return activations * kept.to(activations) / (1 - self.share)
 
     def extra_repr(self) -> str:
-        """Return what the module's text says besides its name."""
+        """Return the module's text besides its name."""
         return f"share={self.share}"
-
-
-def _down(channels: int, width: int, norm: Norm, *, first: bool, last: bool) -> Iterator[nn.Module]:
-    if not first:
-        yield nn.LeakyReLU(0.2)
-    yield nn.Conv2d(channels, width, 4, 2, 1, bias=has_bias(norm))
-    if not first and not last:
-        yield normalisation(norm, width)
-
-
-def _up(channels: int, width: int, norm: Norm, *, last: bool) -> Iterator[nn.Module]:
-    yield nn.ReLU()
-    yield FastConvTranspose2d(channels, width, 4, 2, 1, bias=last or has_bias(norm))
-    yield nn.Tanh() if last else normalisation(norm, width)
-
-
-def _check_even(data: ImageSpec, levels: int) -> None:
-    """Raise RecipeError where images cannot be halved so often."""
-    sides, multiple = (data.height, data.width), 2**levels
-    if not any(side % multiple for side in sides):
-        return
-    height, width = (max(multiple, round(side / multiple) * multiple) for side in sides)
-    near = str(height) if data.height == data.width and height == width else f"[{height}, {width}]"
-    often = math.gcd(*sides) & -math.gcd(*sides)  # the largest power of 2 that divides both
-    fewer = f", or model.levels={often.bit_length() - 1}" if often > 1 else ""
-    raise RecipeError(
-        f"data.size: pix2pix halves an image {levels} times, which {data.height}x{data.width} does not allow; "
-        f"try {near}{fewer}"
-    )

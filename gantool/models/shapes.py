@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gantool.batches import ImageSpec
 from gantool.errors import GantoolError, RecipeError, ShapeError
+from gantool.models import build
 from gantool.models.base import Model
+from gantool.recipe.blocks import Recipe
 from gantool.schedule import Work
+
+MAX_SIDE = 128  # pixels on a side of the largest image that `remedy` tries
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,11 @@ class Layer:
     formula: str
 
 
-def trace(build: Callable[[], Model], device: str = "meta", images: int = 2) -> list[Layer]:
+def trace(make: Callable[[], Model], device: str = "meta", images: int = 2) -> list[Layer]:
     """Play one step of a model's game and list the layers in the order in which they were first passed.
 
     Args:
-        build: makes the model.
+        make: makes the model.
         device: where; on the meta device weights take no memory.
         images: in the batch.
 
@@ -61,7 +65,7 @@ def trace(build: Callable[[], Model], device: str = "meta", images: int = 2) -> 
     current: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         with torch.device(device):
-            model = build()
+            model = make()
             batch = model.blank(images)
         with _hooks(model, layers, current):
             try:
@@ -81,11 +85,11 @@ def trace(build: Callable[[], Model], device: str = "meta", images: int = 2) -> 
     return layers
 
 
-def work(build: Callable[[], Model], images: int = 2) -> Work:
+def work(make: Callable[[], Model], images: int = 2) -> Work:
     """Count what a model's networks compute for one image in a step of its game, the same on every machine.
 
     Args:
-        build: makes the model.
+        make: makes the model.
         images: in the batch that is counted.
     """
     multiplications = outputs = 0
@@ -97,7 +101,7 @@ def work(build: Callable[[], Model], images: int = 2) -> Work:
         multiplications += _multiplications(module, inputs[0], output)
 
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-        model = build()
+        model = make()
         for module in model.modules():
             if not list(module.children()):
                 module.register_forward_hook(count)
@@ -118,15 +122,40 @@ def _multiplications(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     return 0
 
 
-def fitting_sizes(build: Callable[[ImageSpec], Model], data: ImageSpec, largest: int = 128) -> list[int]:
-    """List the image sizes, in pixels on a side, up to `largest` at which a model's networks fit together."""
-    found = []
-    for size in range(1, largest + 1):
-        spec = ImageSpec(data.channels, size, size, data.classes)
-        with contextlib.suppress(GantoolError):
-            trace(lambda spec=spec: build(spec))  # type: ignore[misc]
-            found.append(size)
-    return found
+def remedy(recipe: Recipe, data: ImageSpec) -> str:
+    """Return how to make a recipe's networks fit each other and images of this size."""
+    for count in range(1, 6):
+        deeper = _with_rows(recipe, count)
+        if deeper and data.height == data.width and _fits(deeper, data):
+            rows = "a row" if count == 1 else f"{count} rows"
+            second, first = deeper.model.generator[1], deeper.model.discriminator[0]
+            return (
+                f"add {rows} of stride 2 to each network: {list(second)} after the first of model.generator, "
+                f"{list(first)} before the first of model.discriminator; or use data.size={data.height // 2**count}"
+            )
+    sizes = [size for size in range(1, MAX_SIDE + 1) if _fits(recipe, replace(data, height=size, width=size))]
+    if sizes:
+        return f"data.size={' or '.join(map(str, sizes[:6]))} would fit"
+    return f"no image size up to {MAX_SIDE} fits these layers; change a kernel, stride or padding"
+
+
+def _fits(recipe: Recipe, data: ImageSpec) -> bool:
+    try:
+        trace(lambda: build(recipe, data))
+    except GantoolError:
+        return False
+    return True
+
+
+def _with_rows(recipe: Recipe, count: int) -> Any:
+    """Return a recipe of convolutions with more of them, each of which doubles or halves an image's sides."""
+    generator, discriminator = (getattr(recipe.model, player, [None]) for player in ("generator", "discriminator"))
+    if not (isinstance(generator[0], tuple) and isinstance(discriminator[0], tuple)):
+        return None
+    grown = [generator[0], *[(generator[0][0], 4, 2, 1)] * count, *generator[1:]]
+    shrunk = [*[(discriminator[0][0], 4, 2, 1)] * count, *discriminator]
+    model = recipe.model.model_copy(update={"generator": grown, "discriminator": shrunk})
+    return recipe.model_copy(update={"model": model})
 
 
 @contextlib.contextmanager

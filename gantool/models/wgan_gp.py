@@ -14,21 +14,16 @@ from gantool.recipe.schema import Count
 
 
 class WGANGP(UnconditionalGAN):
-    """The networks of `dcgan`, without BatchNorm in the critic, which moves several times for each of G's moves.
+    """The networks of `dcgan`, without BatchNorm in the critic, which takes several turns for each of the generator's.
 
     A critic that is penalised at each image must not look at a batch as a whole (sec. 4, "No critic batch
-    normalization"). Departs from the paper: all moves of a step see the same real images, each against new fake ones.
+    normalization"). Departs from the paper: all turns of a step see the same real images, each with new fake ones.
 
     Args:
-        data: channels and size of the images.
-        loss: the adversarial loss; the paper's is `wasserstein` with a `gradient_penalty` of 10.
         latent_dim: numbers in a latent.
         generator: the transposed convolutions; BatchNorm and ReLU follow all but the last, Tanh the last.
         discriminator: the critic's convolutions; LeakyReLU 0.2 follows all but the last.
-        critic_steps: moves of the critic to one of the generator.
-
-    Raises:
-        RecipeError: the last transposed convolution has not the data's channels, or the last convolution not one.
+        critic_steps: turns of the critic for each of the generator's.
     """
 
     def __init__(
@@ -44,14 +39,12 @@ class WGANGP(UnconditionalGAN):
         super().__init__(data, loss, latent_dim=latent_dim)
         check_ends(data, generator, discriminator)
         self.critic_steps = critic_steps
-        self.generator = nn.Sequential(
-            nn.Unflatten(1, (latent_dim, 1, 1)), *upsampling_layers(latent_dim, generator), nn.Tanh()
-        )
-        self.discriminator = nn.Sequential(*downsampling_layers(data.channels, discriminator, norm=False), nn.Flatten())
+        self.generator = nn.Sequential(*upsampling_layers(latent_dim, generator))
+        self.discriminator = nn.Sequential(*downsampling_layers(data.channels, discriminator, norm=False))
         self.generator.apply(init_generator)
 
     def play(self, batch: Batch) -> Iterator[Turn]:
-        """Play one step: the critic's moves, each against new fake images, then the generator's. Alg. 1."""
+        """Play one step: the critic's turns, each against new fake images, then the generator's. Alg. 1."""
         assert isinstance(batch, Labeled)
         real = batch.images
         for _ in range(self.critic_steps):

@@ -47,7 +47,7 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
     """List the layers of a recipe's networks.
 
     Raises:
-        ShapeError: they do not fit; says what does not, and which image sizes would.
+        ShapeError: they do not fit; says which layer does not, and what would.
         RecipeError: a layer cannot learn from batches of one image.
     """
     spec = describe(recipe.data, data_dir, recipe.batch_type)
@@ -56,12 +56,7 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
     except ShapeError as error:
         if not isinstance(spec, ImageSpec):
             raise
-        sizes = tracing.fitting_sizes(lambda data: models.build(recipe, data), spec)
-        if sizes:
-            advice = f"data.size={' or '.join(map(str, sizes[:6]))} would fit"
-        else:
-            advice = "no image size up to 128 fits these layers; change a kernel, stride or padding"
-        raise ShapeError(f"{error}; {advice}") from None
+        raise ShapeError(f"{error}; {tracing.remedy(recipe, spec)}") from None
 
 
 def train(
