@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from gantool import progress, terminal
-from gantool.training.diagnoses import Diagnosis
+from gantool.training.rule import Diagnosis
 from gantool.training.report import Report
 
 from screens import Terminal

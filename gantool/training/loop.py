@@ -26,10 +26,10 @@ from gantool.models.base import Generative, Model
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
-from gantool.training.diagnoses import Diagnosis, Observation
 from gantool.training.health import Health
-from gantool.training.monitor import Monitor
+from gantool.training.monitor import Measurement, Monitor
 from gantool.training.report import Report
+from gantool.training.rule import Diagnosis, Observation
 from gantool.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -183,10 +183,11 @@ class Training:
         if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
             raise self._failure("the weights are no longer finite", self.progress.batch)
         with self.trainer.ema_weights():
-            metrics, measured = self._measure() if due else ({}, {})
-            image, seen = self.monitor.draw()
+            measurement = self._measure() if due else Measurement({}, {})
+            image, values = self.monitor.draw()
         images.save(image, self.run.samples / f"epoch-{epoch:04d}.png")
-        news = self._diagnose({**seen, **measured}, measured=due)
+        metrics = measurement.metrics
+        news = self._diagnose(measurement._replace(values=values | measurement.values), measured=due)
         score = metrics.get(self.recipe.metric, math.inf)
         tie = metrics.get("cross_entropy", math.inf)
         improved = (score, tie) < (self.progress.best, self.progress.tie)
@@ -220,31 +221,32 @@ class Training:
         measurement = schedule.measurement_seconds(self.monitor.count, self.monitor.pixels, work)
         return schedule.measured_epochs(settings.epochs, schedule.allowed(training, measurement))
 
-    def _measure(self) -> tuple[dict[str, float], dict[str, Any]]:
+    def _measure(self) -> Measurement:
         start = time.perf_counter()
-        metrics, seen = self.monitor.measure()
+        measurement = self.monitor.measure()
         self.progress.measured_seconds += time.perf_counter() - start
-        return metrics, seen
+        return measurement
 
-    def _diagnose(self, seen: dict[str, Any], *, measured: bool) -> list[Diagnosis]:
-        """Judge the epoch by what its steps told and by what was seen of the model after it."""
-        means = self._means()
+    def _diagnose(self, measurement: Measurement, *, measured: bool) -> list[Diagnosis]:
+        """Judge the epoch by the logs of its steps and by what was seen of the model after it."""
+        means, values = self._means(), measurement.values
+        values["train_images"] = self.stream.count
         self.progress.gradient = means.get("gradients/generator", self.progress.gradient)
-        optimum = self._optimum
+        if first := max(self.progress.first_gradients, default=0.0):
+            values["gradient_left"] = self.progress.gradient / first
+        if "scores/fake" in means:
+            values["accuracy"] = means.get("scores/accuracy", math.nan)
+            values["fake_answer"] = math.nan if self._optimum is None else means["scores/fake"]
         return self.health.observe(
             Observation(
                 epoch=self.progress.epoch,
                 step=self.trainer.steps,
                 measured=measured,
                 losses=self._losses(means),
-                drifting=optimum is None,
+                drifting=self._optimum is None,
                 rates={name: self.settings.optimizer_of(name).lr for name in self.trainer.names.values()},
-                accuracy=means.get("scores/accuracy") if "scores/fake" in means else None,
-                fake_answer=means.get("scores/fake") if optimum is not None else None,
-                gradient=None if math.isnan(self.progress.gradient) else self.progress.gradient,
-                first_gradient=max(self.progress.first_gradients, default=None),
-                train_images=self.stream.count,
-                **seen,
+                lost_classes=measurement.lost_classes,
+                values=values,
             )
         )
 

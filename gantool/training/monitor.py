@@ -1,10 +1,10 @@
-"""What is seen of a model while it trains: what is measured of it, and the image that is kept of each epoch."""
+"""What is seen of a model while it trains: its metrics, and the image that is kept of each epoch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -18,27 +18,37 @@ from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator, SampleRequest, prompt_of
 from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel, Model
 
-GRID_IMAGES = 16  # fixed latents, or examples, whose images are kept each epoch
-GRID_TRANSLATIONS = 8  # the same of images that are translated, each of which fills two or three places
+GRID_IMAGES = 16  # latents, or examples, whose images are kept each epoch
+GRID_TRANSLATIONS = 8  # translations that are kept, each of which fills two or three places
 MAX_SCORED = 500  # images of each kind whose scores tell whether the discriminator knows its images by heart
+OF_GENERATED = {"support", "collisions", "copying", "nearest_neighbour_fake", "copied"}  # a translator does not choose
+
+
+class Measurement(NamedTuple):
+    """A measurement of a model.
+
+    Args:
+        metrics: by name, for the log.
+        values: for the diagnoses, see `rule.Observation`.
+        lost_classes: classes that hardly any generated image shows.
+    """
+
+    metrics: dict[str, float]
+    values: dict[str, float]
+    lost_classes: tuple[str, ...] = ()
 
 
 class Monitor(ABC):
-    """What is seen of a model.
-
-    Args:
-        model: as it trains.
-        device: where it is.
-    """
+    """Measures and draws a model as it trains."""
 
     about: Mapping[str, Any]  # what its metrics were measured with
     count: int  # images that a measurement makes, or examples that it asks about
     pixels: tuple[int, int] | None = None  # height and width of the images that are compared by their features
-    examples: Mapping[str, Any] | None = None  # what a checkpoint keeps to be shown without the data
+    examples: Mapping[str, Any] | None = None  # kept in a checkpoint, to be shown without the data
 
     @staticmethod
     def of(evaluator: Evaluator | ClassifierEvaluator, model: Model, device: torch.device) -> Monitor:
-        """Return what is seen of a model by what measures it."""
+        """Return the monitor of a model."""
         if isinstance(evaluator, ClassifierEvaluator):
             assert isinstance(model, Classifier)
             return ClassifierMonitor(evaluator, model, device)
@@ -46,124 +56,108 @@ class Monitor(ABC):
         return GeneratorMonitor(evaluator, model, device)
 
     @abstractmethod
-    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Return its metrics by name, and what a diagnosis needs besides, as `diagnoses.Observation` takes it."""
+    def measure(self) -> Measurement:
+        """Measure the model."""
 
     @abstractmethod
-    def draw(self) -> tuple[Image.Image, dict[str, Any]]:
-        """Draw how it stands, and return what the few images drawn tell a diagnosis, as `measure` does."""
+    def draw(self) -> tuple[Image.Image, dict[str, float]]:
+        """Draw the image of an epoch, and return the values for the diagnoses that it tells."""
 
 
 class GeneratorMonitor(Monitor):
-    """A model that makes images: their distances from real ones, and a grid of the same few."""
+    """Generated images: their distances from real ones, and a grid of the same few."""
 
     def __init__(self, evaluator: Evaluator, model: Generative, device: torch.device) -> None:
         self.evaluator, self.model, self.device, self.about = evaluator, model, device, evaluator.about
         self.count, self.pixels = len(evaluator.request), model.data.shape[1:]
-        self.shown = SampleRequest(
-            list(range(GRID_IMAGES)), [index % len(model.data.classes) for index in range(GRID_IMAGES)]
-        )
+        seeds = list(range(GRID_IMAGES))
+        self.shown = SampleRequest(seeds, [seed % len(model.data.classes) for seed in seeds])
         if evaluator.request.sources is not None:
             self.shown = some(evaluator.request)
             self.examples = vars(self.shown)
 
-    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Measure the images that the evaluator asks for."""
-        evaluate, reality = self.evaluator, self.evaluator.reality
+    def measure(self) -> Measurement:  # noqa: D102
+        evaluate = self.evaluator
         fake = evaluate.generate(self._make)
         metrics, lost_classes = evaluate.measure(fake, evaluate.request.labels)
-        seen = {
-            "contrast": metrics["contrast"],
-            "saturated": metrics["saturated"],
-            "real_saturated": evaluate.saturated,
-            "fd": metrics["fd"],
+        values = {
+            **metrics,
+            "held_out_images": len(evaluate.reality.held_out),
             "floor_deviation": evaluate.floor.deviation,
-            "held_out_images": len(reality.held_out),
-            "lost_classes": lost_classes,
-            "change": metrics.get("change"),
-            "real_change": evaluate.change,
+            "real_saturated": evaluate.saturated,
         }
-        if isinstance(self.model, LatentModel):  # how many a translator makes is decided by what it is given
-            train, held_out, made = self._scores(self.model, fake)
-            seen |= {
-                "real_train_score": train,
-                "real_held_out_score": held_out,
-                "fake_score": made,
-                "support": metrics["support"],
-                "collisions": int(metrics["collisions"]),
-                "copying": metrics.get("copying"),
-                "nearest_fake": metrics["nearest_neighbour_fake"],
-                "copied": metrics["copied"],
-            }
-        return metrics, seen
+        if evaluate.change is not None:
+            values["real_change"] = evaluate.change
+        if isinstance(self.model, LatentModel):
+            values |= self._scores(self.model, fake)
+        else:
+            values = {name: value for name, value in values.items() if name not in OF_GENERATED}
+        return Measurement(metrics, values, lost_classes)
 
-    def draw(self) -> tuple[Image.Image, dict[str, Any]]:
-        """Draw the same few images, translations beside their sources, and tell whether they vary."""
+    def draw(self) -> tuple[Image.Image, dict[str, float]]:  # noqa: D102
         made = self._make(self.shown).cpu()
         written = to_float(to_uint8(made))
-        seen = {
+        values = {
             "contrast": float(written.std()) / max(self.evaluator.deviation, 1e-6),
             "saturated": float((written.abs() > 0.99).float().mean()),
             "real_saturated": self.evaluator.saturated,
         }
-        return sheet(self.shown, made, self.model.data.classes), seen
+        return sheet(self.shown, made, self.model.data.classes), values
 
     @torch.no_grad()
-    def _make(self, ask: SampleRequest) -> Tensor:
+    def _make(self, request: SampleRequest) -> Tensor:
         self.model.eval()
         try:
-            return self.model.sample(GeneratorInput(*(part.to(self.device) for part in prompt_of(self.model, ask))))
+            prompt = prompt_of(self.model, request)
+            return self.model.sample(GeneratorInput(*(part.to(self.device) for part in prompt)))
         finally:
             self.model.train()
 
-    def _scores(self, model: LatentModel, fake: Tensor) -> tuple[float | None, float | None, float | None]:
-        """Return the discriminator's mean scores of images that it learns from, that it never saw, and of fake ones."""
+    @torch.no_grad()
+    def _scores(self, model: LatentModel, fake: Tensor) -> dict[str, float]:
+        """Return the discriminator's mean scores of training, held-out and generated images."""
         reality, labels = self.evaluator.reality, torch.tensor(self.evaluator.request.labels)
-        parts = [
-            (reality.train, reality.train_labels),
-            (reality.held_out, reality.held_out_labels),
-            (fake, labels),
-        ]
+        parts = {
+            "real_train_score": (reality.train, reality.train_labels),
+            "real_held_out_score": (reality.held_out, reality.held_out_labels),
+            "fake_score": (fake, labels),
+        }
         model.eval()
-        found = []
-        with torch.no_grad():
-            for samples, own in parts:
+        found = {}
+        for name, (samples, own) in parts.items():
+            if len(own):
                 batch = Labeled(to_float(samples[:MAX_SCORED]).to(self.device), own[:MAX_SCORED].to(self.device))
-                found.append(float(model.plain_logits(batch).mean()) if len(own) else None)
+                found[name] = float(model.plain_logits(batch).mean())
         model.train()
-        return found[0], found[1], found[2]
+        return found
 
 
 class ClassifierMonitor(Monitor):
-    """A model that answers: the share of right answers, and an image of what it answers to what."""
+    """Answers: the share of right ones, and an image of them."""
 
-    def __init__(self, exam: ClassifierEvaluator, model: Classifier, device: torch.device) -> None:
-        self.exam, self.model, self.device, self.about = exam, model, device, exam.about
-        self.count = len(exam.shown.labels)
-        inputs, labels, texts = exam.shown
-        shown = list(texts[:GRID_IMAGES]) or [f"image {number}" for number in range(1, 1 + len(labels[:GRID_IMAGES]))]
-        self.examples = {"inputs": inputs[:GRID_IMAGES].clone(), "labels": labels[:GRID_IMAGES].clone(), "texts": shown}
+    def __init__(self, evaluator: ClassifierEvaluator, model: Classifier, device: torch.device) -> None:
+        self.evaluator, self.model, self.device, self.about = evaluator, model, device, evaluator.about
+        inputs, labels, texts = evaluator.shown
+        self.count = len(labels)
+        inputs, labels = inputs[:GRID_IMAGES].clone(), labels[:GRID_IMAGES].clone()
+        names = list(texts[:GRID_IMAGES]) or [f"image {number}" for number in range(1, 1 + len(labels))]
+        self.examples = {"inputs": inputs, "labels": labels, "texts": names}
 
-    def measure(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Measure the answers to what training never saw."""
-        return self.exam.measure(self._answer), {"held_out_images": self.exam.about["held_out"]}
+    def measure(self) -> Measurement:  # noqa: D102
+        return Measurement(self.evaluator.measure(self._answer), {})
 
-    def draw(self) -> tuple[Image.Image, dict[str, Any]]:
-        """Draw the answers, which tell a diagnosis nothing."""
-        return self._image(), {}
-
-    def _image(self) -> Image.Image:
-        """Draw the answers: over the plane for two columns, under images, or counted."""
-        inputs, labels, _ = self.exam.shown
+    def draw(self) -> tuple[Image.Image, dict[str, float]]:
+        """Draw the answers: over the plane if there are two columns, under images, or counted."""
+        inputs, labels, _ = self.evaluator.shown
         spec = self.model.data
         if isinstance(spec, RowSpec) and (len(spec.columns), len(spec.classes)) == (2, 2):
-            return drawings.decision_map(self._answer, inputs, labels, self.model.data.classes)
+            return drawings.decision_map(self._answer, inputs, labels, spec.classes), {}
         found = self._answer(inputs)
         if inputs.dtype == torch.uint8:
             first = slice(None, GRID_IMAGES)
             samples = to_float(inputs[first])
-            return drawings.answered_images(samples, found[first], labels[first], self.model.data.classes)
-        return drawings.confusion(labels, found.argmax(1), self.model.data.classes)
+            return drawings.answered_images(samples, found[first], labels[first], spec.classes), {}
+        return drawings.confusion(labels, found.argmax(1), spec.classes), {}
 
     @torch.no_grad()
     def _answer(self, inputs: Tensor) -> Tensor:
@@ -175,27 +169,27 @@ class ClassifierMonitor(Monitor):
             self.model.train()
 
 
-def some(ask: SampleRequest) -> SampleRequest:
+def some(request: SampleRequest) -> SampleRequest:
     """Choose a few translations to show, as many of each label."""
-    labels = sorted(set(ask.labels), reverse=True)
-    rows = [[row for row, label in enumerate(ask.labels) if label == own] for own in labels]
-    return ask.rows([row for own in rows for row in own[: GRID_TRANSLATIONS // len(labels)]])
+    labels = sorted(set(request.labels), reverse=True)
+    rows = [[row for row, label in enumerate(request.labels) if label == own] for own in labels]
+    return request.rows([row for own in rows for row in own[: GRID_TRANSLATIONS // len(labels)]])
 
 
-def sheet(ask: SampleRequest, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
-    """Lay images out in a grid; translations with their sources on the left and their targets on the right.
+def sheet(request: SampleRequest, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
+    """Draw images as a grid; translations with their sources on the left and their targets on the right.
 
     Args:
-        ask: what was asked for.
-        made: what was made of it, [N, C, H, W], -1 to 1.
+        request: the images that were asked for.
+        made: the images, [N, C, H, W], -1 to 1.
         classes: names, by label.
     """
-    if ask.sources is None:
+    if request.sources is None:
         return images.grid(made)
-    parts = [to_float(ask.sources), made] + ([] if ask.targets is None else [to_float(ask.targets)])
+    parts = [to_float(request.sources), made] + ([] if request.targets is None else [to_float(request.targets)])
     captions: list[str] = []
-    for label in ask.labels:
-        paired = ask.targets is not None
+    for label in request.labels:
+        paired = request.targets is not None
         source, target = classes if paired else (classes[1 - label], classes[label])
         captions += [source, f"{target}, made", *([target] if paired else [])]
     rows = torch.stack(parts, dim=1).flatten(0, 1)  # source, made, target, source, ...

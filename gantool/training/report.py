@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gantool.training.diagnoses import Diagnosis
+from gantool.training.rule import Diagnosis
 
 
 @dataclass(frozen=True)
