@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from gantool import progress, terminal
-from gantool.training.rule import Diagnosis
 from gantool.training.report import Report
+from gantool.training.rule import Diagnosis
 
 from screens import Terminal
 
