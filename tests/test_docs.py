@@ -16,7 +16,6 @@ import yaml
 from gantool.cli import app
 from gantool.cli.options import read_seeds
 from gantool.data.sources.catalog import SOURCES
-from gantool.data.sources.tables import TABLES
 from gantool.errors import GantoolError, unknown
 from gantool.inference import scoring
 from gantool.models import KINDS
@@ -196,7 +195,7 @@ def check_values(path, given):
     elif changes and recipe is None:
         change(open_recipe("gan14"), changes)
     if path == ["data", "fetch"]:
-        known = {*SOURCES, *TABLES, *recipes.shipped(), "inception", "WHAT"}
+        known = {*SOURCES, *recipes.shipped(), "inception", "WHAT"}
         assert given["what"] in known or given["what"].startswith("https://"), unknown("source", given["what"], known)
     if path == ["explain"] and "code" in given:
         diagnoses.explain(given["code"])

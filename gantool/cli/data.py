@@ -114,12 +114,9 @@ def show_source(
 
 def _kind(what: str) -> type[Batch]:
     """Return the type of batch of a source, or of the model of a recipe."""
-    from gantool.batches import Labeled, TableBatch
+    from gantool.batches import Labeled
     from gantool.data.sources.catalog import SOURCES
-    from gantool.data.sources.tables import TABLES
 
-    if what in TABLES:
-        return TableBatch
     if what in SOURCES:
         return SOURCES[what].kind
     if _data_block(what) is None:
@@ -137,10 +134,9 @@ def _source_of(what: str) -> str:
 def _data_block(what: str) -> dict[str, Any] | None:
     """Return the data block of a recipe's name or path; None for anything else."""
     from gantool.data.sources.catalog import SOURCES
-    from gantool.data.sources.tables import TABLES
     from gantool.recipe.load import shipped
 
-    if what in SOURCES or what in TABLES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
+    if what in SOURCES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
         return None
     from gantool.recipe.schema import plain
     from gantool.training.engine import open_recipe

@@ -35,7 +35,6 @@ class Table:
     """Rows that a one-player model learns from, ready for it.
 
     Args:
-        name: the source that it comes from.
         spec: what the model is told about it.
         inputs: float32 [N, D], a row's columns, or int64 [N, L], a sentence's words.
         labels: the class of each row, [N].
@@ -44,7 +43,6 @@ class Table:
         texts: how each row is shown to a person.
     """
 
-    name: str
     spec: RowSpec | TextSpec
     inputs: Inputs
     labels: NDArray[np.int64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import statistics
@@ -320,7 +321,7 @@ def _paired(folder: Path, against: Path, fake: Dataset, real: Dataset, names: Se
     stems = []
     for place, store in ((folder, fake), (against, real)):
         found = Folder(place)
-        listed = [Path(image.name).stem for image in found.images(found.classes)]
+        listed = [file.stem for name in found.classes for file in found.files[name]]
         skipped = {Path(name).stem for name, _ in store.skipped}
         stems.append([stem for stem in listed if stem not in skipped])
     if stems[0] != stems[1]:
@@ -348,12 +349,11 @@ def _native(folder: Path) -> tuple[int, int]:
     found = Folder(folder)
     sides: list[int] = []
     channels: list[int] = []
-    for image in found.images(found.classes):
-        if isinstance(image.content, Path) and len(sides) < SIZE_SAMPLE:
-            try:
-                own, height, width = decode.native(image.content)
-            except decode.Unreadable:
-                continue
+    for file in (file for name in found.classes for file in found.files[name]):
+        if len(sides) == SIZE_SAMPLE:
+            break
+        with contextlib.suppress(decode.Unreadable):
+            own, height, width = decode.native(file)
             sides.append(min(height, width))
             channels.append(own)
     if not sides:

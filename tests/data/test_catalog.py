@@ -1,23 +1,32 @@
+"""The datasets that have a name: where they come from, what they yield, and how damaged files are refused."""
+
 from __future__ import annotations
 
-import dataclasses
+import functools
 import gzip
 import hashlib
+import io
 import pickle
-import socket
 import tarfile
-import time
+import zipfile
 
 import numpy as np
 import pytest
-from gantool.data.download import Remote
+from gantool.batches import Labeled, Paired, TableBatch, Unpaired
+from gantool.data.archive import MARK
+from gantool.data.download import Remote, download
 from gantool.data.prepare import available, prepare
-from gantool.data.sources.catalog import SOURCES
-from gantool.data.sources.tables import TABLES
+from gantool.data.sources import base, eggs
+from gantool.data.sources.base import DOWNLOADS
+from gantool.data.sources.catalog import SOURCES, NamedImages
 from gantool.errors import DataError, NetworkError
 from gantool.recipe.blocks import Data
+from PIL import Image
+
+from loopback import Site, whole
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+IMAGES = {name: source for name, source in SOURCES.items() if isinstance(source, NamedImages)}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +38,28 @@ def real_digits():
     small = np.round(digits.images[:300] * (255 / 16)).astype(np.uint8)
     images = np.pad(small.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)))
     return images, digits.target[:300].astype(np.uint8)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """A function that serves the content of a source's files on this machine instead of at their addresses."""
+    site = Site()
+    monkeypatch.setattr(base, "download", functools.partial(download, allow_http=True, timeout=5.0, pause=0.001))
+
+    def replace(name, *contents):
+        files = [
+            (folder, Remote(remote.name, (site.on(f"/{remote.name}", whole(content)),), digest(content)))
+            for (folder, remote), content in zip(DOWNLOADS[name], contents, strict=True)
+        ]
+        monkeypatch.setitem(DOWNLOADS, name, files)
+        return SOURCES[name], site
+
+    yield replace
+    site.close()
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def idx(array):
@@ -45,30 +76,136 @@ def place(root, images, labels, folder="MNIST"):
     return root
 
 
+def jpeg(left=(255, 0, 0), right=(255, 0, 0)):
+    image = Image.new("RGB", (16, 8), left)
+    image.paste(right, (8, 0, 16, 8))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def tarred(**files):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as packed:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            packed.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zipped(**files):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+    return stream.getvalue()
+
+
+# --- every source -------------------------------------------------------------------------------------------
+
+
+def test_every_source_says_what_it_is():
+    for name, source in SOURCES.items():
+        assert source.name == name
+        assert source.summary
+        assert len(set(source.classes)) == len(source.classes) > 1
+        assert source.kind not in (Paired, Unpaired, TableBatch) or len(source.classes) == 2
+        assert bool(source.needs) == (name in DOWNLOADS)
+    kinds = {kind: [name for name, source in SOURCES.items() if source.kind is kind] for kind in (Paired, Unpaired)}
+    assert [len(names) for names in kinds.values()] == [8, 10]
+    assert {name for name, source in SOURCES.items() if source.rendered} == {"eggs", "egg_edges", "egg_colours"}
+
+
+def test_every_download_is_over_https_and_has_a_hash_if_its_authors_published_one():
+    for name, files in DOWNLOADS.items():
+        for folder, remote in files:
+            assert not folder.startswith("/")
+            assert all(url.startswith("https://") and url.endswith(f"/{remote.name}") for url in remote.urls)
+            if name in SOURCES and SOURCES[name].kind is Paired:
+                assert remote.sha256 is None
+                assert folder == f"pairs/{name}"
+            else:
+                assert len(remote.sha256) == 64
+    assert DOWNLOADS.keys() - SOURCES.keys() == {"inception"}
+
+
+def test_a_source_exists_when_its_files_do_and_fetched_archives_are_listed_last(tmp_path, real_digits):
+    before = {name: exists for name, exists, _ in available(tmp_path)}
+    place(tmp_path, *real_digits)
+    for name in ("food", "half"):
+        (tmp_path / "fetched" / name).mkdir(parents=True)
+    (tmp_path / "fetched" / "food" / MARK).write_text('{"files": 1, "bytes": 3}')
+    after = available(tmp_path)
+
+    assert before == {name: not source.needs for name, source in SOURCES.items()}
+    assert {name: exists for name, exists, _ in after[:-1]} == before | {"mnist": True}
+    assert after[-1] == ("food", True, f"fetched images, in {tmp_path / 'fetched' / 'food'}")
+
+
+def test_the_content_of_a_source_decides_its_fingerprint(tmp_path, real_digits):
+    images, labels = real_digits
+    for name, part in (("a", images), ("b", images), ("c", images[::-1].copy())):
+        place(tmp_path / name, part, labels)
+    marks = [IMAGES["mnist"].fingerprint(tmp_path / name, ()) for name in "abc"]
+
+    assert marks[0] == marks[1] != marks[2]
+    assert IMAGES["eggs"].fingerprint(tmp_path, ()) == f"eggs|{IMAGES['eggs'].version}"
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("mnist", "digits, eggs, or a folder of your own images"),
+        ("maps", "egg_edges, photo_colours (with data.classes=null), or a folder of your own images"),
+        ("horse2zebra", "egg_colours, grass_gravel (with data.classes=null), or a folder of your own images"),
+        ("adult", "income"),
+    ],
+)
+def test_without_a_network_the_error_says_what_to_use_instead(tmp_path, monkeypatch, logged, name, instead):
+    def fail(remote, *_, **__):
+        raise NetworkError(f"{remote.name}: no network")
+
+    monkeypatch.setattr(base, "download", fail)
+    source = SOURCES[name]
+    with pytest.raises(NetworkError) as caught:
+        prepare(Data(source=name, size=28), tmp_path, source.kind)
+
+    (_, remote) = DOWNLOADS[name][0]
+    assert str(caught.value) == f"{remote.name}: no network; without a network use --set data.source={instead}"
+    assert logged == [f"fetching {name} ({source.summary})"]
+    assert not (tmp_path / "stores").exists()
+
+
+# --- files of MNIST's format, CIFAR-10, digits ---------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
 )
 def test_files_of_mnists_format_give_their_exact_pixels(tmp_path, real_digits, name, folder):
     images, labels = real_digits
     place(tmp_path, images, labels, folder)
-
     store = prepare(Data(source=name, size=28, channels=1), tmp_path)
 
     assert np.array_equal(store.images[:, 0], images)
     assert store.labels.tolist() == labels.tolist()
     assert store.spec.classes == SOURCES[name].classes
     assert len(store.spec.classes) == 10
+    chosen = prepare(Data(source=name, size=28, classes=[store.spec.classes[7], store.spec.classes[1]]), tmp_path)
+    assert chosen.labels.tolist() == [0 if label == 7 else 1 for label in labels if label in (7, 1)]
 
 
-def test_classes_of_mnist_get_labels_in_the_order_of_the_recipe(tmp_path, real_digits):
-    images, labels = real_digits
-    place(tmp_path, images, labels)
+def test_files_of_mnist_are_downloaded_and_unpacked_beside_their_archives(tmp_path, real_digits, serve):
+    plain = [idx(array) for array in real_digits] * 2
+    source, site = serve("mnist", *map(gzip.compress, plain))
+    assert not source.exists(tmp_path)
+    source.fetch(tmp_path)
+    source.fetch(tmp_path)
 
-    store = prepare(Data(source="mnist", size=28, classes=["7", "1"]), tmp_path)
-
-    assert store.spec.classes == ("7", "1")
-    assert store.labels.tolist() == [0 if label == 7 else 1 for label in labels if label in (7, 1)]
-    assert np.array_equal(store.images[:, 0], images[(labels == 7) | (labels == 1)])
+    assert source.exists(tmp_path)
+    assert len(site.asked) == 4
+    assert (tmp_path / "MNIST" / "raw" / FILES[0]).read_bytes() == plain[0]
 
 
 def damaged():
@@ -89,9 +226,8 @@ def damaged():
 
 
 @pytest.mark.parametrize("kind", damaged())
-def test_damaged_files_of_mnist_are_told(tmp_path, kind):
+def test_damaged_files_of_mnist_are_refused(tmp_path, kind):
     place(tmp_path, *damaged()[kind])
-
     with pytest.raises(DataError) as caught:
         prepare(Data(source="mnist", size=28), tmp_path)
 
@@ -99,7 +235,20 @@ def test_damaged_files_of_mnist_are_told(tmp_path, kind):
     assert message.startswith(f"{tmp_path / 'MNIST' / 'raw'}: not MNIST's file format (")
     assert message.endswith("); delete the files and run: gantool data fetch mnist")
     assert "\n" not in message
-    assert [path.name for path in (tmp_path / "stores").glob("*")] == []
+    assert not list((tmp_path / "stores").glob("*"))
+
+
+def test_damaged_cifar10_is_refused_after_its_archive_was_unpacked_once(tmp_path, serve):
+    batch = pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0]})
+    source, site = serve("cifar10", tarred(**{"cifar-10-batches-py/data_batch_1": batch}))
+    source.fetch(tmp_path)
+    source.fetch(tmp_path)
+    assert (source.exists(tmp_path), len(site.asked)) == (True, 1)
+
+    with pytest.raises(DataError) as caught:
+        prepare(Data(source="cifar10", size=32), tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'cifar10'}: damaged (Dataset not found or corrupted.")
+    assert str(caught.value).endswith("; delete it and run: gantool data fetch cifar10")
 
 
 def test_digits_are_scikit_learns(tmp_path):
@@ -108,138 +257,127 @@ def test_digits_are_scikit_learns(tmp_path):
     digits = load_digits()
     store = prepare(Data(source="digits", size=8), tmp_path)
 
-    assert len(store) == 1797
     assert np.array_equal(store.images[:, 0], np.round(digits.images * (255 / 16)))
     assert store.labels.tolist() == digits.target.tolist()
 
 
-def test_digits_need_scikit_learn(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-
-    message = r"^data.source: digits needs scikit-learn; install it with: pip install 'gantool\[real\]'$"
+@pytest.mark.parametrize(
+    ("name", "module", "package"),
+    [
+        ("digits", "sklearn.datasets", "scikit-learn"),
+        ("grass_gravel", "skimage", "scikit-image"),
+        ("photo_colours", "skimage", "scikit-image"),
+    ],
+)
+def test_real_data_need_their_package(tmp_path, monkeypatch, name, module, package):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    source = IMAGES[name]
+    message = rf"^data.source: {name} needs {package}; install it with: pip install 'gantool\[real\]'$"
     with pytest.raises(DataError, match=message):
-        prepare(Data(source="digits", size=8), tmp_path)
+        next(source.items(tmp_path, source.classes))
 
 
-def test_every_source_says_what_it_is():
-    for name, source in SOURCES.items():
-        assert source.name == name
-        assert source.summary
-        assert source.channels in (1, 3)
-        assert len(set(source.classes)) == len(source.classes) > 1
-        assert bool(source.needs) == bool(source.remotes)
-        for folder, remote in source.remotes:
-            assert not folder.startswith("/")
-            assert remote.sha256 is None or len(remote.sha256) == 64
-            assert all(url.startswith("https://") for url in remote.urls)
+# --- pairs and two kinds ------------------------------------------------------------------------------------
 
 
-def test_a_source_is_here_when_its_files_are(tmp_path, real_digits):
-    before = {name: here for name, here, _ in available(tmp_path)}
-    place(tmp_path, *real_digits)
-    after = {name: here for name, here, _ in available(tmp_path)}
+def test_egg_edges_are_pairs_of_a_drawing_and_an_egg_that_eggs_does_not_have(tmp_path):
+    pairs = list(IMAGES["egg_edges"].items(tmp_path, ("edges", "egg")))
 
-    assert before == {name: not source.needs for name, source in {**SOURCES, **TABLES}.items()}
-    assert after == before | {"mnist": True}
+    assert [image.class_name for image in pairs] == ["edges", "egg"] * 400
+    assert all(first.name == second.name for first, second in zip(pairs[::2], pairs[1::2], strict=True))
+    assert len({image.name for image in pairs}) == 400
+    assert np.array_equal(pairs[0].content, eggs.edges("Egg", 1000))
+    assert np.array_equal(pairs[1].content, eggs.render("Egg", 1000))
+    assert eggs.COUNT < 1000
+    turned = IMAGES["egg_edges"].items(tmp_path, ("egg", "edges"))
+    assert [next(turned).class_name for _ in range(4)] == ["egg", "edges"] * 2
 
 
-def test_fetched_images_are_listed(tmp_path):
-    (tmp_path / "fetched" / "food").mkdir(parents=True)
-    (tmp_path / "fetched" / "half").mkdir()
-    (tmp_path / "fetched" / "food" / ".complete").write_text('{"files": 1, "bytes": 3}')
+def test_egg_colours_are_different_eggs_of_two_kinds(tmp_path):
+    images = list(IMAGES["egg_colours"].items(tmp_path, ("brown", "blue")))
 
-    assert available(tmp_path)[len(SOURCES) + len(TABLES) :] == [
-        ("food", True, f"fetched images, in {tmp_path / 'fetched' / 'food'}")
+    assert [image.class_name for image in images] == ["brown"] * 300 + ["blue"] * 300
+    indices = [int(image.name.partition("/")[2]) for image in images]
+    assert len(set(indices)) == 600
+    assert min(indices) >= eggs.COUNT
+    # The middle of a brown egg is red, that of a blue one blue.
+    middles = np.stack([image.content[28:36, 28:36].mean((0, 1)) for image in images])
+    warmth = middles[:, 0] - middles[:, 2]
+    assert np.mean(warmth[:300] > 20) > 0.95
+    assert np.mean(warmth[300:] < 0) > 0.95
+
+
+def test_grass_and_gravel_are_crops_of_two_photographs(tmp_path):
+    from skimage import data
+
+    crops = list(IMAGES["grass_gravel"].items(tmp_path, ("gravel", "grass")))
+
+    assert [crop.class_name for crop in crops] == ["gravel"] * 225 + ["grass"] * 225
+    assert {crop.content.shape for crop in crops} == {(64, 64)}
+    assert np.array_equal(crops[0].content, data.gravel()[:64, :64])
+    assert (crops[226].name, crops[-1].name) == ("grass/0-32", "grass/448-448")
+    assert np.array_equal(crops[-1].content, data.grass()[448:, 448:])
+
+
+def test_photo_colours_are_crops_in_grey_and_in_colour(tmp_path):
+    from skimage import data
+
+    crops = list(IMAGES["photo_colours"].items(tmp_path, ("grey", "colour")))
+
+    assert [crop.class_name for crop in crops] == ["grey", "colour"] * 255
+    assert len({crop.name for crop in crops}) == 255
+    assert np.array_equal(crops[3].content, data.astronaut()[:64, 64:128])
+    for grey, colour in zip(crops[::2], crops[1::2], strict=True):
+        assert grey.name == colour.name
+        assert np.abs(colour.content @ np.array([0.299, 0.587, 0.114]) - grey.content).max() <= 1
+
+
+def test_a_set_of_pairs_is_fetched_unpacked_once_and_cut_in_halves(tmp_path, serve):
+    image = jpeg((200, 0, 0), (0, 0, 200))
+    source, site = serve("facades", tarred(**{"facades/train/1.jpg": image, "facades/val/2.jpg": image}))
+    source.fetch(tmp_path)
+    source.fetch(tmp_path)
+
+    assert (source.exists(tmp_path), len(site.asked)) == (True, 1)
+    b, a = source.items(tmp_path, ("B", "A"))
+    assert [(half.name, half.class_name, half.content.shape) for half in (a, b)] == [
+        ("1", "A", (8, 8, 3)),
+        ("1", "B", (8, 8, 3)),
     ]
+    assert b.content[4, 6, 2] > 80 > a.content[4, 2, 2]
+    assert source.fingerprint(tmp_path, ()).startswith("facades|1|pairs/facades/unpacked/.complete:")
 
 
-@pytest.fixture
-def closed():
-    """An address of this machine where nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    return f"https://127.0.0.1:{port}/"
+def test_a_set_of_two_kinds_is_fetched_and_labelled_by_its_folders(tmp_path, serve):
+    names = ("trainA/1", "trainA/2", "trainB/7", "testA/3", "testB/8")
+    source, _ = serve("horse2zebra", zipped(**{f"horse2zebra/{name}.jpg": jpeg() for name in names}))
+    source.fetch(tmp_path)
+
+    assert source.exists(tmp_path)
+    found = [(name, kind, file.is_file()) for name, kind, file in source.items(tmp_path, ("A", "B"))]
+    assert found == [("A/1.jpg", "A", True), ("A/2.jpg", "A", True), ("B/7.jpg", "B", True)]
 
 
-def test_without_a_network_it_is_said_what_to_use_instead(tmp_path, monkeypatch, closed, logged):
-    mnist = SOURCES["mnist"]
-    remotes = tuple(
-        (folder, Remote(remote.name, (closed + remote.name,), remote.sha256)) for folder, remote in mnist.remotes
-    )
-    monkeypatch.setitem(SOURCES, "mnist", dataclasses.replace(mnist, remotes=remotes))
-    start = time.perf_counter()
+@pytest.mark.parametrize(("name", "folder"), [("maps", "train"), ("horse2zebra", "trainA")])
+def test_a_fetched_set_without_its_folder_is_refused(tmp_path, name, folder):
+    unpacked = tmp_path / "pairs" / name / "unpacked"
+    unpacked.mkdir(parents=True)
+    (unpacked / MARK).write_text('{"files": 1, "bytes": 1}')
 
-    with pytest.raises(NetworkError) as caught:
-        prepare(Data(source="mnist", size=28), tmp_path)
-
-    message = str(caught.value)
-    assert message.endswith("; without a network use --set data.source=digits, eggs, or a folder of your own images")
-    assert "127.0.0.1" in message
-    assert "\n" not in message
-    assert logged == ["fetching mnist (60,000 handwritten digits; 11 MB)"]
-    assert time.perf_counter() - start < 60
-    assert not (tmp_path / "stores").exists()
-
-
-def test_downloaded_files_are_unpacked_beside_their_archives(tmp_path, real_digits, closed):
-    # They are here already, as a download leaves them: only the unpacking is left to do.
-    images, labels = real_digits
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    remotes = []
-    for name, array in zip(FILES, (images, labels), strict=True):
-        packed = gzip.compress(idx(array))
-        (raw / f"{name}.gz").write_bytes(packed)
-        remotes.append(("MNIST/raw", Remote(f"{name}.gz", (closed,), hashlib.sha256(packed).hexdigest())))
-    mnist = dataclasses.replace(SOURCES["mnist"], remotes=tuple(remotes))
-
-    assert not mnist.here(tmp_path)
-    mnist.fetch(tmp_path)
-
-    assert mnist.here(tmp_path)
-    assert (raw / FILES[0]).read_bytes() == idx(images)
-    seen = sorted(path.name for path in raw.iterdir() if path.name[0] != ".")
-    assert seen == sorted([*FILES, *(f"{name}.gz" for name in FILES)])
-
-
-def cifar(root):
-    folder = root / "cifar10" / "unpacked" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    (folder / "data_batch_1").write_bytes(pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0]}))
-
-
-def test_damaged_cifar10_is_told(tmp_path):
-    cifar(tmp_path)
-
+    assert SOURCES[name].exists(tmp_path)
     with pytest.raises(DataError) as caught:
-        prepare(Data(source="cifar10", size=32), tmp_path)
+        next(SOURCES[name].items(tmp_path, ("A", "B")))
+    assert str(caught.value) == (
+        f"{unpacked / name / folder}: no images in it; delete {unpacked} and run: gantool data fetch {name}"
+    )
 
-    message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'cifar10'}: damaged (Dataset not found or corrupted.")
-    assert message.endswith("; delete it and run: gantool data fetch cifar10")
 
-
-def test_an_archive_of_a_source_is_unpacked_once(tmp_path, closed):
-    (tmp_path / "cifar10").mkdir()
-    with tarfile.open(tmp_path / "cifar10" / "c.tar.gz", "w:gz") as packed:
-        (tmp_path / "batch").write_bytes(b"batch")
-        packed.add(tmp_path / "batch", "cifar-10-batches-py/data_batch_1")
-    digest = hashlib.sha256((tmp_path / "cifar10" / "c.tar.gz").read_bytes()).hexdigest()
-    source = dataclasses.replace(SOURCES["cifar10"], remotes=(("cifar10", Remote("c.tar.gz", (closed,), digest)),))
-
+def test_the_files_of_adult_are_downloaded_to_where_they_are_read(tmp_path, serve):
+    source, site = serve("adult", b"data", b"test")
     source.fetch(tmp_path)
     source.fetch(tmp_path)
 
-    assert source.here(tmp_path)
-
-
-def test_the_content_of_a_source_decides_its_fingerprint(tmp_path, real_digits):
-    images, labels = real_digits
-    place(tmp_path / "a", images, labels)
-    place(tmp_path / "b", images, labels)
-    place(tmp_path / "c", images[::-1].copy(), labels)
-    marks = [SOURCES["mnist"].fingerprint(tmp_path / name) for name in "abc"]
-
-    assert marks[0] == marks[1] != marks[2]
-    assert SOURCES["eggs"].fingerprint(tmp_path) == f"eggs|{SOURCES['eggs'].version}"
+    assert (source.exists(tmp_path), len(site.asked)) == (True, 2)
+    assert (tmp_path / "adult" / "adult.test").read_bytes() == b"test"
+    assert source.kind is TableBatch
+    assert SOURCES["digits"].kind is Labeled

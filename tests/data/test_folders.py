@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from gantool.data.sources.folders import ARCHIVES, Folder, keep, locate
+from gantool.data.sources.folders import ARCHIVES, Folder, locate
+from gantool.data.sources.images import keep
 from gantool.errors import DataError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
@@ -40,7 +41,7 @@ def test_subfolders_are_classes_in_the_order_of_their_names(tmp_path):
 
     assert folder.classes == ("Ant", "cat", "dog")
     assert found(folder)["cat"] == [str(Path("cat/a.png")), str(Path("cat/b.png"))]
-    assert [picture.class_name for picture in folder.images(["dog", "cat"])] == ["dog", "cat", "cat"]
+    assert [picture.class_name for picture in folder.items(None, ["dog", "cat"])] == ["dog", "cat", "cat"]
 
 
 def test_a_flat_folder_is_one_class_of_its_own_name(tmp_path):
@@ -122,7 +123,7 @@ def test_a_loop_of_links_ends(tmp_path):
 
     assert folder.classes == ("cat", "dog")
     assert [len(files) for files in folder.files.values()] == [1, 1]
-    assert len(folder.fingerprint(folder.classes)) > 60
+    assert len(folder.fingerprint(None, folder.classes)) > 60
 
 
 @posix
@@ -132,8 +133,8 @@ def test_dangling_links_and_pipes_are_listed_for_decoding_to_judge(tmp_path):
     os.mkfifo(tmp_path / "cat" / "3.png")
     folder = Folder(tmp_path)
 
-    assert [picture.name for picture in folder.images(["cat"])] == ["cat/1.png", "cat/2.png", "cat/3.png"]
-    assert folder.fingerprint(["cat"])
+    assert [picture.name for picture in folder.items(None, ["cat"])] == ["cat/1.png", "cat/2.png", "cat/3.png"]
+    assert folder.fingerprint(None, ["cat"])
 
 
 @posix
@@ -220,10 +221,10 @@ def test_a_folder_that_is_not_inside_is_told(tmp_path, inside, message):
 
 def test_a_fingerprint_changes_with_any_file_of_the_classes(tmp_path):
     make(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png")
-    marks = [Folder(tmp_path).fingerprint(["cat"])]
+    marks = [Folder(tmp_path).fingerprint(None, ["cat"])]
 
     def now():
-        marks.append(Folder(tmp_path).fingerprint(["cat"]))
+        marks.append(Folder(tmp_path).fingerprint(None, ["cat"]))
         return len(set(marks)) == len(marks)
 
     (tmp_path / "dog" / "1.png").write_bytes(b"another, of another class")

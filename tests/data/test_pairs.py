@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
-import http.server
-import io
 import os
-import tarfile
-import threading
 import unicodedata
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gantool.batches import Labeled, Paired, Unpaired
-from gantool.data.archive import MARK
-from gantool.data.download import Remote, download
-from gantool.data.sources import catalog, eggs
-from gantool.data.sources.catalog import SOURCES
 from gantool.data.sources.pairs import Pairs
 from gantool.errors import DataError
 from PIL import Image
@@ -51,7 +38,7 @@ def beside(root, *files, size=(16, 8)):
 
 def listed(pairs, classes=None):
     twice = (name for name in pairs.names for _ in "AB")
-    rows = list(zip(twice, pairs.images(classes or pairs.classes), strict=True))
+    rows = list(zip(twice, pairs.items(None, classes or pairs.classes), strict=True))
     # An image's own name is for messages: its file's, where each has one.
     assert all(name in unicodedata.normalize("NFC", Path(picture.name).as_posix()) for name, picture in rows)
     return [(name, picture.class_name) for name, picture in rows]
@@ -74,7 +61,9 @@ def test_images_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
     assert pairs.path == tmp_path
     assert pairs.classes == ("A", "B")
     assert pairs.problems == []
-    assert [(name, kind, file.relative_to(tmp_path).as_posix()) for name, kind, file in pairs.images(("A", "B"))] == [
+    assert [
+        (name, kind, file.relative_to(tmp_path).as_posix()) for name, kind, file in pairs.items(None, ("A", "B"))
+    ] == [
         (str(Path("A/1.png")), "A", "A/1.png"),
         (str(Path("B/1.jpg")), "B", "B/1.jpg"),
         (str(Path("A/2.png")), "A", "A/2.png"),
@@ -225,7 +214,7 @@ def test_the_left_half_is_a_and_the_right_half_is_b(tmp_path):
 
     assert pairs.classes == ("A", "B")
     assert listed(pairs) == [("1", "A"), ("1", "B"), ("2", "A"), ("2", "B")]
-    contents = [content for _, _, content in pairs.images(("A", "B"))]
+    contents = [content for _, _, content in pairs.items(None, ("A", "B"))]
     assert {(content.shape, content.dtype.name) for content in contents} == {((8, 8, 3), "uint8")}
     assert [content.reshape(-1, 3).tolist() for content in contents] == [
         [colour] * 64 for colour in ([0, 0, 0], [0, 0, 100], [1, 0, 0], [0, 0, 101])
@@ -236,7 +225,7 @@ def test_the_direction_can_be_turned(tmp_path):
     pairs = Pairs(beside(tmp_path, "1.png"), classes=["B", "A"])
 
     assert pairs.classes == ("B", "A")
-    assert [(kind, content[0, 0].tolist()) for _, kind, content in pairs.images(pairs.classes)] == [
+    assert [(kind, content[0, 0].tolist()) for _, kind, content in pairs.items(None, pairs.classes)] == [
         ("B", [0, 0, 100]),
         ("A", [0, 0, 0]),
     ]
@@ -275,7 +264,7 @@ def test_an_orientation_is_applied_before_the_cut(tmp_path):
     image.paste((200, 0, 0), (0, 8, 8, 16))
     image.save(tmp_path / "1.png", exif=lying)
 
-    contents = [content for _, _, content in Pairs(tmp_path).images(("A", "B"))]
+    contents = [content for _, _, content in Pairs(tmp_path).items(None, ("A", "B"))]
     assert [content.shape for content in contents] == [(8, 8, 3)] * 2
     assert [content[4, 4].tolist() for content in contents] == [[200, 0, 0], [0, 0, 200]]
 
@@ -284,7 +273,7 @@ def test_grey_stays_grey(tmp_path):
     Image.new("L", (16, 8), 7).save(tmp_path / "1.png")
     Image.new("1", (16, 8), 1).save(tmp_path / "2.png")
 
-    contents = [content for _, _, content in Pairs(tmp_path).images(("A", "B"))]
+    contents = [content for _, _, content in Pairs(tmp_path).items(None, ("A", "B"))]
     assert [(content.shape, int(content.max())) for content in contents] == [((8, 8), 7)] * 2 + [((8, 8), 255)] * 2
 
 
@@ -322,12 +311,12 @@ def test_a_file_that_breaks_off_is_left_to_its_next_reader_in_both_places(tmp_pa
     (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
     beside(tmp_path, "2.png")
 
-    assert [type(content) for _, _, content in Pairs(tmp_path).images(("A", "B"))][:2] == [type(tmp_path)] * 2
+    assert [type(content) for _, _, content in Pairs(tmp_path).items(None, ("A", "B"))][:2] == [type(tmp_path)] * 2
     assert len(listed(Pairs(tmp_path))) == 4
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
-    pictures = Pairs(beside(tmp_path, "1.png", "2.png")).images(("A", "B"))
+    pictures = Pairs(beside(tmp_path, "1.png", "2.png")).items(None, ("A", "B"))
     next(pictures)
     (tmp_path / "2.png").unlink()
 
@@ -346,16 +335,16 @@ def test_an_empty_folder_and_none_are_told(tmp_path):
 def test_a_fingerprint_changes_with_any_file_of_a_pair(tmp_path, layout):
     names = ("A/1.png", "B/1.png", "A/2.png") if layout == "folders" else ("1.png", "2.png")
     {"folders": folders, "beside": beside}[layout](tmp_path, *names)
-    marks = [Pairs(tmp_path).fingerprint(("A", "B"))]
+    marks = [Pairs(tmp_path).fingerprint(None, ("A", "B"))]
     assert marks[0].startswith(f"pairs-{layout}-")
-    assert Pairs(tmp_path).fingerprint(("A", "B")) == marks[0]
+    assert Pairs(tmp_path).fingerprint(None, ("A", "B")) == marks[0]
 
     os.utime(tmp_path / names[1], ns=(1, 1))
-    marks.append(Pairs(tmp_path).fingerprint(("A", "B")))
+    marks.append(Pairs(tmp_path).fingerprint(None, ("A", "B")))
     (tmp_path / names[0]).rename(tmp_path / names[0].replace("1", "3"))
     if layout == "folders":
         (tmp_path / names[1]).rename(tmp_path / "B" / "3.png")
-    marks.append(Pairs(tmp_path).fingerprint(("A", "B")))
+    marks.append(Pairs(tmp_path).fingerprint(None, ("A", "B")))
     assert len(set(marks)) == 3
 
 
@@ -368,205 +357,3 @@ def test_the_files_of_each_class_are_there_in_the_order_of_the_pairs(tmp_path):
 
     pairs = Pairs(beside(tmp_path / "one", "1.png"), None, ("B", "A"))
     assert pairs.files == {"B": [tmp_path / "one" / "1.png"], "A": [tmp_path / "one" / "1.png"]}
-
-
-# --- rendered and bundled sets ------------------------------------------------------------------------------
-
-
-def test_every_source_says_of_what_kind_it_is(tmp_path):
-    kinds = {kind: {name for name, source in SOURCES.items() if source.kind is kind} for kind in (Paired, Unpaired)}
-
-    assert kinds[Paired] == {
-        "egg_edges", "photo_colours", "facades", "maps", "cityscapes", "edges2shoes", "edges2handbags", "night2day",
-    }  # fmt: skip
-    assert kinds[Unpaired] == {
-        "egg_colours", "grass_gravel", "horse2zebra", "apple2orange", "summer2winter_yosemite", "monet2photo",
-        "cezanne2photo", "ukiyoe2photo", "vangogh2photo", "iphone2dslr_flower",
-    }  # fmt: skip
-    assert all(len(SOURCES[name].classes) == 2 for names in kinds.values() for name in names)
-    assert SOURCES["digits"].kind is SOURCES["eggs"].kind is Labeled
-    assert {name for name, source in SOURCES.items() if source.rendered} == {"eggs", "egg_edges", "egg_colours"}
-
-
-def test_egg_edges_are_pairs_of_a_drawing_and_an_egg_that_eggs_does_not_have(tmp_path):
-    pictures = list(SOURCES["egg_edges"].images(tmp_path, ("edges", "egg")))
-
-    assert len(pictures) == 800
-    assert [picture.class_name for picture in pictures] == ["edges", "egg"] * 400
-    assert all(first.name == second.name for first, second in zip(pictures[::2], pictures[1::2], strict=True))
-    assert len({picture.name for picture in pictures}) == 400
-    assert np.array_equal(pictures[0].content, eggs.edges("Egg", 1000))
-    assert np.array_equal(pictures[1].content, eggs.render("Egg", 1000))
-    assert eggs.COUNT < 1000
-
-
-def test_the_direction_of_egg_edges_can_be_turned(tmp_path):
-    pictures = SOURCES["egg_edges"].images(tmp_path, ("egg", "edges"))
-
-    assert [next(pictures).class_name for _ in range(4)] == ["egg", "edges"] * 2
-
-
-def test_egg_colours_are_different_eggs_of_two_kinds(tmp_path):
-    pictures = list(SOURCES["egg_colours"].images(tmp_path, ("brown", "blue")))
-
-    assert [picture.class_name for picture in pictures] == ["brown"] * 300 + ["blue"] * 300
-    indices = [int(picture.name.partition("/")[2]) for picture in pictures]
-    assert len(set(indices)) == 600
-    assert min(indices) >= eggs.COUNT
-    assert np.array_equal(pictures[0].content, eggs.render("Egg", indices[0], kind="brown"))
-    # The middle of an egg tells its kind: brown ones are red, blue ones blue.
-    warmth = [
-        float(picture.content[28:36, 28:36, 0].mean() - picture.content[28:36, 28:36, 2].mean()) for picture in pictures
-    ]
-    assert np.mean(np.array(warmth[:300]) > 20) > 0.95
-    assert np.mean(np.array(warmth[300:]) < 0) > 0.95
-
-
-def test_grass_and_gravel_are_crops_of_two_photographs(tmp_path):
-    from skimage import data
-
-    pictures = list(SOURCES["grass_gravel"].images(tmp_path, ("gravel", "grass")))
-
-    assert [picture.class_name for picture in pictures] == ["gravel"] * 225 + ["grass"] * 225
-    assert {picture.content.shape for picture in pictures} == {(64, 64)}
-    assert np.array_equal(pictures[0].content, data.gravel()[:64, :64])
-    assert (pictures[226].name, pictures[-1].name) == ("grass/0-32", "grass/448-448")
-    assert np.array_equal(pictures[-1].content, data.grass()[448:, 448:])
-
-
-def test_photo_colours_are_crops_in_grey_and_in_colour(tmp_path):
-    from skimage import data
-
-    pictures = list(SOURCES["photo_colours"].images(tmp_path, ("grey", "colour")))
-
-    assert [picture.class_name for picture in pictures] == ["grey", "colour"] * 255
-    assert [picture.content.shape for picture in pictures] == [(64, 64), (64, 64, 3)] * 255
-    assert all(first.name == second.name for first, second in zip(pictures[::2], pictures[1::2], strict=True))
-    assert len({picture.name for picture in pictures}) == 255
-    assert np.array_equal(pictures[3].content, data.astronaut()[:64, 64:128])
-    for grey, colour in zip(pictures[::2], pictures[1::2], strict=True):
-        luma = colour.content @ np.array([0.299, 0.587, 0.114])
-        assert np.abs(luma - grey.content).max() <= 1
-
-
-@pytest.mark.parametrize("name", ["grass_gravel", "photo_colours"])
-def test_photographs_need_scikit_image(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(__import__("sys").modules, "skimage", None)
-    source = SOURCES[name]
-
-    message = rf"^data.source: {name} needs scikit-image; install it with: pip install 'gantool\[real\]'$"
-    with pytest.raises(DataError, match=message):
-        next(source.images(tmp_path, source.classes))
-
-
-# --- fetched sets -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """A loopback server that has one file, for a source whose address it takes the place of."""
-    files, asked = {}, []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            self.send_response(200 if self.path in files else 404)
-            self.send_header("Content-Length", str(len(files.get(self.path, b""))))
-            self.end_headers()
-            self.wfile.write(files.get(self.path, b""))
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    monkeypatch.setattr(catalog, "download", functools.partial(download, allow_http=True, timeout=5.0, pause=0.001))
-
-    def give(name, content, digest=None):
-        ((folder, remote),) = SOURCES[name].remotes
-        files[f"/{remote.name}"] = content
-        url = f"http://127.0.0.1:{server.server_address[1]}/{remote.name}"
-        return dataclasses.replace(SOURCES[name], remotes=((folder, Remote(remote.name, (url,), digest)),)), asked
-
-    yield give
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def tarred(root):
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as packed:
-        for path in sorted(root.iterdir()):
-            packed.add(path, path.name)
-    return stream.getvalue()
-
-
-def zipped(root):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as packed:
-        for file in sorted(root.rglob("*.*")):
-            packed.write(file, file.relative_to(root).as_posix())
-    return stream.getvalue()
-
-
-def test_a_set_of_pairs_is_fetched_unpacked_once_and_cut_in_halves(tmp_path, serve):
-    source, asked = serve("facades", tarred(beside(tmp_path / "made", "facades/train/1.jpg", "facades/val/2.jpg")))
-    root = tmp_path / "data"
-    assert not source.here(root)
-
-    source.fetch(root)
-    source.fetch(root)
-
-    assert source.here(root)
-    assert asked == ["/facades.tar.gz"]
-    pictures = list(source.images(root, ("B", "A")))
-    assert [(picture.name, picture.class_name, picture.content.shape) for picture in pictures] == [
-        ("1", "B", (8, 8, 3)),
-        ("1", "A", (8, 8, 3)),
-    ]
-    assert pictures[0].content[4, 6, 2] > 80 > pictures[1].content[4, 2, 2]
-    assert source.fingerprint(root).startswith("facades|1|pairs/facades/unpacked/.complete:")
-
-
-def test_a_set_of_two_kinds_is_fetched_and_labelled_by_its_folders(tmp_path, serve):
-    files = (f"horse2zebra/{name}.jpg" for name in ("trainA/1", "trainA/2", "trainB/7", "testA/3", "testB/8"))
-    content = zipped(folders(tmp_path / "made", *files))
-    source, _ = serve("horse2zebra", content, hashlib.sha256(content).hexdigest())
-    root = tmp_path / "data"
-
-    source.fetch(root)
-
-    assert source.here(root)
-    assert [(name, kind, file.is_file()) for name, kind, file in source.images(root, ("A", "B"))] == [
-        ("A/1.jpg", "A", True),
-        ("A/2.jpg", "A", True),
-        ("B/7.jpg", "B", True),
-    ]
-
-
-@pytest.mark.parametrize(("name", "folder"), [("maps", "train"), ("horse2zebra", "trainA")])
-def test_a_fetched_set_without_its_folder_is_told(tmp_path, name, folder):
-    place = tmp_path / "pairs" / name / "unpacked"
-    place.mkdir(parents=True)
-    (place / MARK).write_text('{"files": 1, "bytes": 1}')
-
-    assert SOURCES[name].here(tmp_path)
-    with pytest.raises(DataError) as caught:
-        next(SOURCES[name].images(tmp_path, ("A", "B")))
-    assert str(caught.value) == (
-        f"{place / name / folder}: no images in it; delete {place} and run: gantool data fetch {name}"
-    )
-
-
-def test_fetched_sets_come_from_their_authors():
-    for name, source in SOURCES.items():
-        if source.kind is Labeled or not source.remotes:
-            continue
-        ((folder, remote),) = source.remotes
-        project = "pix2pix" if source.kind is Paired else "cyclegan"
-        assert folder == f"pairs/{name}"
-        assert remote.urls == (f"https://efrosgans.eecs.berkeley.edu/{project}/datasets/{remote.name}",)
-        assert (source.classes, source.channels) == (("A", "B"), 3)
-        assert (remote.sha256 is None) == (source.kind is Paired)

@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 from gantool.batches import ImageSpec, Labeled, Paired, TableBatch, Unpaired
 from gantool.data import prepare as prepare_module
-from gantool.data.prepare import MAX_LISTED, describe, fetch, find_source, prepare
+from gantool.data.prepare import describe, fetch, find_source, prepare
 from gantool.data.sources import catalog
 from gantool.data.sources.catalog import SOURCES
-from gantool.data.sources.tables import TABLES
-from gantool.errors import DataError
+from gantool.errors import MAX_LISTED, DataError
 from gantool.recipe.blocks import Data
 from PIL import Image
 
@@ -321,8 +320,8 @@ def test_a_damaged_archive_is_told(tmp_path):
         ("mnits", "data.source: unknown source 'mnits'; did you mean 'mnist'?; see: gantool data list"),
         (
             "zzz",
-            f"data.source: unknown source 'zzz'; known: {', '.join(sorted([*SOURCES, *TABLES])[:20])} and "
-            f"{len(SOURCES) + len(TABLES) - 20} more; see: gantool data list",
+            f"data.source: unknown source 'zzz'; known: {', '.join(sorted(SOURCES)[:20])} and "
+            f"{len(SOURCES) - 20} more; see: gantool data list",
         ),
         ("./nowhere", "data.source: ./nowhere: no such file or folder; see: gantool data list"),
         ("a.zip", "data.source: a.zip: no such file or folder; see: gantool data list"),
@@ -454,7 +453,7 @@ def test_a_source_of_another_kind_than_the_model_learns_from_is_refused_with_tho
     ],
 )
 def test_pairs_and_kinds_are_images_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):
-    assert find_source(data(source, **options), tmp_path, kind) is {**SOURCES, **TABLES}[source]
+    assert find_source(data(source, **options), tmp_path, kind) is SOURCES[source]
 
 
 @pytest.mark.parametrize(

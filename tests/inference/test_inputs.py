@@ -11,7 +11,6 @@ from gantool import batches, checkpoints, devices, load, models
 from gantool.batches import ImageSpec
 from gantool.cli import app
 from gantool.data.sources.tables import TABLES
-from gantool.data.sources.tables import load as load_table
 from gantool.errors import GantoolError
 from gantool.inference import inputs
 from gantool.recipe.load import dump
@@ -260,7 +259,7 @@ def test_a_model_of_noise_takes_no_input(tmp_path):
 
 
 def table_run(path, name, source):
-    table = load_table(source, path, 0.2)
+    table = TABLES[source].read(path, 0.2)
     examples = {
         "inputs": torch.from_numpy(table.inputs[:4]),
         "labels": torch.from_numpy(table.labels[:4]),

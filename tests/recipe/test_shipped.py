@@ -6,7 +6,6 @@ import pytest
 from gantool import models
 from gantool.data.prepare import find_source
 from gantool.data.sources.catalog import SOURCES
-from gantool.data.sources.tables import TABLES
 from gantool.models import KINDS
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Range
@@ -42,7 +41,7 @@ def test_it_dumps_and_loads_again_equal(name):
 
 @each
 def test_its_source_is_known(name):
-    assert open_recipe(name).data.source in {**SOURCES, **TABLES}
+    assert open_recipe(name).data.source in SOURCES
 
 
 @each
@@ -57,7 +56,7 @@ def test_it_trains_on_data_that_need_no_network(name, tmp_path):
     chosen = change(open_recipe(name), offline(name))
     found = find_source(chosen.data, tmp_path, chosen.batch_type)
 
-    assert found.here(tmp_path)
+    assert found.exists(tmp_path)
 
 
 @each

@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from annotated_types import Interval
 from gantool import models
 from gantool.data.sources.catalog import SOURCES
-from gantool.data.sources.tables import TABLES
 from gantool.inference.scoring import METRICS, PARTS
 from gantool.models import augment, losses
 from gantool.models.blocks import Convolutions
@@ -196,8 +195,7 @@ def metric_names() -> str:
 
 def sources() -> str:
     """Write every dataset that has a name."""
-    known = {**SOURCES, **TABLES}
-    return table(("name", "contents"), ((f"`{name}`", sentence(known[name].summary)) for name in known))
+    return table(("name", "contents"), ((f"`{name}`", sentence(source.summary)) for name, source in SOURCES.items()))
 
 
 GENERATED: dict[str, Callable[[], str]] = {

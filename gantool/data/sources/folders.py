@@ -1,74 +1,93 @@
-"""One's own images: a folder of images whose subfolders are classes, or an archive of such a folder."""
+"""Folders of the user's own images, whose subfolders are classes, and archives of such folders."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gantool.batches import Batch, Labeled
+from gantool.data import decode
 from gantool.data.archive import complete, unpack
-from gantool.data.sources.images import SourceImage
+from gantool.data.sources.images import ImageSource, SourceImage
 from gantool.errors import DataError, unknown
 from gantool.files import is_file
 
 logger = logging.getLogger(__name__)
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of a fetched archive
 FETCHED = "fetched"  # folder of the data directory where `data fetch URL --name NAME` unpacks to
 _SPLITS = {"train", "valid", "val", "validation", "test"}
 
 
-class Folder:
+class Folder(ImageSource):
     """A folder of images.
 
-    Each subfolder that holds images, at any depth, is a class; a folder without such subfolders is one class of its
-    own name. A lone wrapping folder, as archives have it, is looked through.
+    Each subfolder that holds files, at any depth, is a class. A folder without such subfolders is one class of its own
+    name. A lone wrapping folder, as archives have it, is looked through.
 
     Args:
         path: the folder.
-        inside: look in this folder of it only; it may stand at any depth as long as there is one.
+        inside: use this folder of it only; it may be at any depth if no other has its name.
+
+    Attributes:
+        files: of each class, in a fixed order; some may be no images.
 
     Raises:
-        DataError: there is no such folder, it holds no files, or only splits (train, valid), one of which
+        DataError: the folder does not exist, it holds no files, or only splits (train, valid), one of which
             `data.folder` has to name.
     """
 
+    kind: type[Batch] = Labeled
+    layout = "folder"
+
     def __init__(self, path: Path, inside: str | None = None) -> None:
         self.path, self.files = explore(path, inside)
+        self.classes = tuple(self.files)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, sorted; their indices are the labels."""
-        return tuple(self.files)
+    def native_channels(self, classes: Sequence[str]) -> int:
+        """Return the channels of most images, from up to 100 files spread over the folder."""
+        files = [file for name in classes for file in self.files.get(name, ())]
+        found = []
+        for file in files[:: max(1, len(files) // 100)]:
+            with contextlib.suppress(decode.Unreadable):
+                found.append(decode.native(file)[0])
+        return 1 if found and found.count(1) > len(found) / 2 else 3
 
-    def images(self, classes: Sequence[str]) -> Iterator[SourceImage]:
-        """Return the files of these classes, in a fixed order; whether they are images is not looked at."""
+    def items(self, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
+        """Yield the files of these classes."""
         for name in classes:
             for file in self.files[name]:
                 yield SourceImage(str(file.relative_to(self.path)), name, file)
 
-    def fingerprint(self, classes: Sequence[str]) -> str:
-        """Name the content by the place, size and time of every file of these classes."""
-        return f"folder-{digest(self.path, {name: self.files[name] for name in classes})}"
+    def fingerprint(self, root: Path, classes: Sequence[str]) -> str:
+        """Return a digest of the place, size and time of every file of these classes."""
+        mark = hashlib.sha256(str(self.path.resolve()).encode())
+        for name in classes:
+            for file in self.files[name]:
+                try:
+                    status = file.stat()
+                except OSError:
+                    continue  # a dangling link; decoding reports it
+                # By the name below `path`, so that a folder is the same however its own path is written.
+                place = f"{name}/{file.relative_to(self.path).as_posix()}"
+                mark.update(f"{place}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return f"{self.layout}-{mark.hexdigest()}"
 
 
 def explore(path: Path, inside: str | None) -> tuple[Path, dict[str, list[Path]]]:
-    """Find the classes of a folder, as `Folder` says.
-
-    Returns:
-        the folder that holds them, and the files of each; of a flat folder, its files under its own name.
-    """
+    """Return the folder that holds the classes of `path`, and the files of each class; see `Folder`."""
     at = _inside(path, inside) if inside else path
-    if not at.is_dir():
-        raise DataError(f"{at}: no such folder")
     found = _by_class(at)
-    while not inside and len(found) == 1 and not flat(at):
-        (only,) = (at / name for name in found)
+    while not inside and len(found) == 1 and not _is_flat(at):
+        only = at / next(iter(found))
         deeper = _by_class(only)
-        if flat(only) or not deeper:
+        if _is_flat(only) or not deeper:
             break
         at, found = only, deeper
     if not found:
@@ -79,29 +98,8 @@ def explore(path: Path, inside: str | None) -> tuple[Path, dict[str, list[Path]]
     return at, found
 
 
-def digest(path: Path, files: Mapping[str, Sequence[Path]]) -> str:
-    """Name the content of a folder by the place, size and time of these files of its classes."""
-    mark = hashlib.sha256(str(path.resolve()).encode())
-    for name, own in files.items():
-        for file in own:
-            try:
-                status = file.stat()
-            except OSError:
-                continue  # a dangling link; decoding reports it
-            # By the name below `path`, so that a folder is the same however its own path is written.
-            mark.update(
-                f"{name}/{file.relative_to(path).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
-            )
-    return mark.hexdigest()
-
-
 def locate(source: str, root: Path) -> Path | None:
-    """Return the folder that `data.source` stands for: a path, an archive (unpacked once), or a fetched name.
-
-    Args:
-        source: what the recipe says.
-        root: the data directory.
-    """
+    """Return the folder that `data.source` names: a path, an archive (unpacked once), or a fetched archive."""
     path = Path(os.path.expanduser(source))  # noqa: PTH111  Path.expanduser raises on an unknown user
     if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises on a name that is too long
         return path
@@ -119,27 +117,7 @@ def locate(source: str, root: Path) -> Path | None:
             unpack(path, target)
         return target
     fetched = root / FETCHED / source
-    return fetched if _safe(source) and complete(fetched) else None
-
-
-def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the classes that a run keeps, in the order in which the recipe names them.
-
-    Raises:
-        DataError: a wanted class is not there, or is named twice.
-    """
-    for name in wanted or ():
-        if name not in known:
-            raise DataError(
-                f"{source}: " + unknown("class", name, known) + "; data.classes names the ones to keep, null keeps all"
-            )
-    if wanted and len(set(wanted)) < len(wanted):
-        raise DataError(f"{source}: data.classes names a class twice: {', '.join(wanted)}")
-    return tuple(wanted or known)
-
-
-def _safe(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) is not None
+    return fetched if NAME.fullmatch(source) and complete(fetched) else None
 
 
 def _inside(path: Path, inside: str) -> Path:
@@ -147,7 +125,7 @@ def _inside(path: Path, inside: str) -> Path:
         return path / inside
     found = []
     for at, folders, _ in os.walk(path):
-        folders[:] = sorted(name for name in folders if not _hidden(name))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
         found += [Path(at) / inside] if inside in folders else []
     if len(found) == 1:
         return found[0]
@@ -157,36 +135,31 @@ def _inside(path: Path, inside: str) -> Path:
     raise DataError(f"{path}: " + unknown("folder", inside, here) + "; data.folder names one inside of the source")
 
 
-def flat(path: Path) -> bool:
-    """Return whether a folder has no subfolders."""
-    return not any(child.is_dir() and not _hidden(child.name) for child in path.iterdir())
+def _is_flat(path: Path) -> bool:
+    return not any(child.is_dir() and not _is_hidden(child.name) for child in path.iterdir())
 
 
 def _by_class(path: Path) -> dict[str, list[Path]]:
-    """List the files of each class; links to folders are not followed, so that no loop can be entered."""
+    """Return the files of each class. Links to folders are not followed, because they could make a loop."""
     if not path.is_dir():
         raise DataError(f"{path}: no such folder")
     try:
-        children = sorted(path.iterdir())
+        children = [child for child in sorted(path.iterdir()) if not _is_hidden(child.name)]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    classes = {}
-    for child in children:
-        if child.is_dir() and not child.is_symlink() and not _hidden(child.name):
-            files = _files(child)
-            if files:
-                classes[child.name] = files
-    flat = [child for child in children if not child.is_dir() and not _hidden(child.name)]
-    return classes or ({path.name or "image": flat} if flat else {})
+    folders = [child for child in children if child.is_dir() and not child.is_symlink()]
+    classes = {folder.name: files for folder in folders if (files := _files(folder))}
+    own = [child for child in children if not child.is_dir()]
+    return classes or ({path.name or "image": own} if own else {})
 
 
 def _files(path: Path) -> list[Path]:
     found = []
     for at, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not _hidden(name))
-        found += [Path(at) / name for name in sorted(files) if not _hidden(name)]
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        found += [Path(at) / name for name in sorted(files) if not _is_hidden(name)]
     return found
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in {"Thumbs.db", "desktop.ini", "__MACOSX"}

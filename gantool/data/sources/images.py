@@ -1,15 +1,31 @@
-"""An image on the way from its source to the store, and the two that stand side by side in one file."""
+"""Images on their way from a source to the store, decoded once."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from gantool.batches import Batch, ImageSpec, Paired
 from gantool.data import decode
+from gantool.data.sources.base import Source
+from gantool.data.store import Item, Store, build_store, open_store
+from gantool.errors import MAX_LISTED, DataError, unknown
+from gantool.recipe.blocks import Data
+
+logger = logging.getLogger(__name__)
+
+DECODING_VERSION = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
+SIDES = ("A", "B")  # names of the left and the right half of an image that holds two
 
 
 class SourceImage(NamedTuple):
@@ -26,13 +42,80 @@ class SourceImage(NamedTuple):
     content: NDArray[np.uint8] | Path
 
 
-SIDES = ("A", "B")  # what the left and the right half of a side-by-side image are called
+class ImageSource(Source):
+    """A source of images.
+
+    Attributes:
+        problems: files that are left out before any is decoded, each with the reason.
+    """
+
+    problems: Sequence[tuple[str, str]] = ()
+
+    @abstractmethod
+    def native_channels(self, classes: Sequence[str]) -> int:
+        """Return 1 if most images of these classes are grey, 3 if they have colours."""
+
+    @abstractmethod
+    def fingerprint(self, root: Path, classes: Sequence[str]) -> str:
+        """Return a text that changes with the content, because other content means another store."""
+
+    @abstractmethod
+    def items(self, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
+        """Yield the training images of these classes; those of a pair one after the other, under the same name."""
+
+    def describe(self, data: Data) -> ImageSpec:
+        """Return channels, size and classes of the decoded images."""
+        classes = keep(data.source, self.classes, data.classes)
+        return ImageSpec(data.channels or self.native_channels(classes), data.height, data.width, classes)
+
+    def load(self, data: Data, root: Path, kind: type[Batch]) -> Store:
+        """Return the decoded images. In a store of pairs, the source of a pair has an even row, its target the next."""
+        spec = self.describe(data)
+        content = self.fingerprint(root, spec.classes)
+        settings = {"rule": DECODING_VERSION, "content": content, "shape": spec.shape, "classes": spec.classes}
+        if kind is Paired:
+            settings["pairs"] = True
+        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+        path = root / "stores" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', Path(data.source).stem)[:24]}-{key}"
+        store = open_store(path)
+        if store is not None:
+            return store
+        for name, reason in self.problems[:MAX_LISTED]:
+            logger.info(f"{name}: {reason}")
+        if len(self.problems) > MAX_LISTED:
+            logger.info(f"and {len(self.problems) - MAX_LISTED} more such")
+        verb = "rendering" if self.rendered else "decoding"
+        logger.info(f"{verb} {data.source} at {data.height}x{data.width}, once")
+        items = _decoded(self.items(root, spec.classes), spec)
+        about = {"source": data.source, "settings": settings}
+        store = build_store(path, _whole_pairs(items) if kind is Paired else items, spec, about)
+        if store.skipped:
+            name, reason = store.skipped[0]
+            count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
+            logger.info(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
+        return store
+
+
+def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes that a run keeps, in the order in which the recipe names them.
+
+    Raises:
+        DataError: a wanted class does not exist, or is named twice.
+    """
+    for name in wanted or ():
+        if name not in known:
+            raise DataError(
+                f"{source}: " + unknown("class", name, known) + "; data.classes names the ones to keep, null keeps all"
+            )
+    if wanted and len(set(wanted)) < len(wanted):
+        raise DataError(f"{source}: data.classes names a class twice: {', '.join(wanted)}")
+    return tuple(wanted or known)
 
 
 def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    """Return the halves of a file, decoded now, in the order of `classes`, which are some of SIDES.
+    """Yield the halves of a file, decoded now, in the order of `classes`, which are some of SIDES.
 
-    Of a file that cannot be read both are the file itself, so that its next reader says why.
+    If the file cannot be read, both are the file itself, so that its next reader finds the reason.
     """
     try:
         contents: tuple[NDArray[np.uint8] | Path, ...] = decode.halves(file)
@@ -40,3 +123,29 @@ def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[Sour
         contents = (file, file)
     for class_name in classes:
         yield SourceImage(name, class_name, contents[SIDES.index(class_name)])
+
+
+def _decoded(images: Iterator[SourceImage], spec: ImageSpec) -> Iterator[Item]:
+    labels = {name: label for label, name in enumerate(spec.classes)}
+    shape: dict[str, Any] = {"channels": spec.channels, "height": spec.height, "width": spec.width}
+    for name, class_name, content in images:
+        try:
+            if isinstance(content, Path):
+                image = decode.decode(content, **shape)
+            else:
+                image = decode.convert(Image.fromarray(content), **shape)
+        except decode.Unreadable as error:
+            yield Item(name, labels[class_name], str(error))
+        else:
+            yield Item(name, labels[class_name], image)
+
+
+def _whole_pairs(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield source and target of each pair in turn; if one could not be read, yield that one only."""
+    for source in items:
+        target = next(items)
+        if isinstance(source.image, str) or isinstance(target.image, str):
+            yield source if isinstance(source.image, str) else target
+        else:
+            yield source
+            yield target

@@ -1,4 +1,4 @@
-"""One's own pairs: images in two folders that have the same names, or two images side by side in each file."""
+"""The user's own pairs: images of the same name in two folders, or two images side by side in each file."""
 
 from __future__ import annotations
 
@@ -6,47 +6,47 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from gantool.batches import Paired
 from gantool.data import decode
-from gantool.data.sources.folders import digest, explore, keep
-from gantool.data.sources.images import SIDES, SourceImage, side_by_side
+from gantool.data.sources.folders import Folder, explore
+from gantool.data.sources.images import SIDES, SourceImage, keep, side_by_side
 from gantool.errors import MAX_LISTED, DataError
 
 MAX_NAMED = 3  # files that the refusal of a folder names
 
 
-class Pairs:
+class Pairs(Folder):
     """A folder of pairs of images.
 
-    Of a folder with subfolders two are the classes, and two files are a pair when their paths in there are the same but
-    for the ending. Case counts. The files of any other folder are two images side by side each, the left one of the
-    class `A` and the right one of `B`. A lone wrapping folder is looked through.
+    If it has subfolders, two of them are the classes, and two files are a pair if their paths in there are the same but
+    for the ending. Case counts. Otherwise each file is two images side by side, the left one of the class `A` and the
+    right one of `B`. A lone wrapping folder is looked through.
 
     Args:
         path: the folder.
-        inside: look in this folder of it only, such as `train`; it may stand at any depth as long as there is one.
-        classes: the source's and the target's; None for the two that there are, sorted.
+        inside: use this folder of it only, such as `train`; it may be at any depth if no other has its name.
+        classes: the source's and the target's; None for the two that exist, sorted.
 
     Attributes:
-        path: the folder that holds the files or the classes.
-        classes: the source's and the target's.
         names: of the pairs, sorted.
         files: of each class, in the order of `names`; side by side, both classes have the same.
-        problems: file or pair, and what is wrong with it. What has no partner, no name of its own, no readable header
-            or no two equal halves is left out; two images of unequal sizes are not, since each is resized anyway.
+        problems: file or pair, and what is wrong with it. Files without a partner, a name of their own, a readable
+            header or two equal halves are left out. Two images of unequal sizes are not, since each is resized anyway.
 
     Raises:
-        DataError: as `Folder`; or the classes are not two that are there, or no pair is left.
+        DataError: as `Folder`; or the classes are not two that exist, or no pair is left.
     """
+
+    kind = Paired
 
     def __init__(self, path: Path, inside: str | None = None, classes: Sequence[str] | None = None) -> None:
         self.path, found = explore(path, inside)
         self.problems: list[tuple[str, str]] = []
-        self._translation_metrics = len(found) == 1
-        if self._translation_metrics:
-            (files,) = found.values()
-            pairs = self._halves(files)
-            advice = "a file has to be two images side by side, or there have to be two folders with the same names"
+        self.layout = "pairs-beside" if len(found) == 1 else "pairs-folders"
+        if len(found) == 1:
+            pairs = self._halves(*found.values())
             self.classes = _two(self.path, SIDES, classes) if pairs else SIDES
+            advice = "a file has to be two images side by side, or there have to be two folders with the same names"
         else:
             self.classes = _two(self.path, tuple(found), classes)
             pairs = self._partners({name: found[name] for name in self.classes})
@@ -56,27 +56,20 @@ class Pairs:
             more = f" and {len(self.problems) - MAX_NAMED} more" if len(self.problems) > MAX_NAMED else ""
             raise DataError(f"{self.path}: no pair in it: {named}{more}; {advice}")
         self.names = sorted(pairs)
-        self.files = {
-            class_name: [pairs[name][place] for name in self.names] for place, class_name in enumerate(self.classes)
-        }
+        self.files = {name: [pairs[pair][place] for pair in self.names] for place, name in enumerate(self.classes)}
 
-    def images(self, classes: Sequence[str]) -> Iterator[SourceImage]:
-        """Return each pair's images, one after the other, in the order of `classes`; halves are decoded as they come.
+    def items(self, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
+        """Yield each pair's images, one after the other, in the order of `classes`; halves are decoded as they come.
 
-        Files whose header is good may still be damaged: who decodes them has to leave out both images of a name.
+        Files whose header is good may still be damaged: their reader has to leave out both images of a name.
         """
         for index, name in enumerate(self.names):
-            if self._translation_metrics:
+            if self.layout == "pairs-beside":
                 yield from side_by_side(name, self.files[SIDES[0]][index], classes)
             else:
                 for class_name in classes:
                     file = self.files[class_name][index]
                     yield SourceImage(self._shown(file), class_name, file)
-
-    def fingerprint(self, classes: Sequence[str]) -> str:
-        """Name the content by the place, size and time of every file that is half of a pair."""
-        layout = "beside" if self._translation_metrics else "folders"
-        return f"pairs-{layout}-{digest(self.path, {name: self.files[name] for name in classes})}"
 
     def _halves(self, files: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
         pairs = {}
@@ -86,9 +79,9 @@ class Pairs:
                 continue
             height, width = size
             if width <= height:
-                self._tell(file, f"{width}x{height}, but two images side by side are wider than high")
+                self._leave_out(file, f"{width}x{height}, but two images side by side are wider than high")
             elif width % 2:
-                self._tell(file, f"{width} pixels wide, which is odd, so that its halves differ")
+                self._leave_out(file, f"{width} pixels wide, which is odd, so that its halves differ")
             else:
                 pairs[name] = (file, file)
         return pairs
@@ -96,8 +89,8 @@ class Pairs:
     def _partners(self, files: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, Path]]:
         sources, targets = (self._named(self.path / name, own) for name, own in files.items())
         source, target = self.classes
-        self._log_orphans(sources, targets, target)
-        self._log_orphans(targets, sources, source)
+        self._leave_out_lone(sources, targets, target)
+        self._leave_out_lone(targets, sources, source)
         pairs = {}
         for name, file in sources.items():
             partner = targets.get(name)
@@ -111,36 +104,36 @@ class Pairs:
                 self.problems.append((name, f"{one[1]}x{one[0]} in {source}, {other[1]}x{other[0]} in {target}"))
         return pairs
 
-    def _log_orphans(self, own: Mapping[str, Path | None], others: Mapping[str, Path | None], other: str) -> None:
+    def _leave_out_lone(self, own: Mapping[str, Path | None], others: Mapping[str, Path | None], other: str) -> None:
         alike = {name.casefold(): name for name in others}
         for name, file in own.items():
             if file and name not in others:
                 near = alike.get(name.casefold())
-                self._tell(file, f"no partner in {other}" + (f", where {near!r} differs in case" if near else ""))
+                self._leave_out(file, f"no partner in {other}" + (f", where {near!r} differs in case" if near else ""))
 
     def _named(self, root: Path, files: Sequence[Path]) -> dict[str, Path | None]:
-        """Return each file's name below `root` without its ending; a name that several files have stands for none."""
+        """Return each file's name below `root` without its ending; None for a name that several files have."""
         named: dict[str, Path | None] = {}
         first: dict[str, Path] = {}
         for file in files:
-            # Some systems store é as one character and others as two: what looks the same is the same name.
+            # Some systems store é as one character and others as two, which are the same name to a reader.
             name = unicodedata.normalize("NFC", file.relative_to(root).with_suffix("").as_posix())
             if name in first:
-                self._tell(file, f"has the name of {self._shown(first[name])}")
+                self._leave_out(file, f"has the name of {self._shown(first[name])}")
                 named[name] = None
             else:
                 named[name] = first[name] = file
         return named
 
     def _size(self, file: Path) -> tuple[int, int] | None:
-        """Return height and width by the header, or None where it cannot be read, which is a problem."""
+        """Return height and width by the header, or None if it cannot be read, which is a problem."""
         try:
             return decode.native(file)[1:]
         except decode.Unreadable as error:
-            self._tell(file, error.reason)
+            self._leave_out(file, error.reason)
             return None
 
-    def _tell(self, file: Path, reason: str) -> None:
+    def _leave_out(self, file: Path, reason: str) -> None:
         self.problems.append((self._shown(file), reason))
 
     def _shown(self, file: Path) -> str:
@@ -148,21 +141,17 @@ class Pairs:
 
 
 def _two(path: Path, known: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the source's and the target's class; raises DataError."""
-    if wanted is None:
-        if len(known) > 2:
-            shown = ", ".join(known[:MAX_LISTED]) + (
-                f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
-            )
-            raise DataError(
-                f"{path}: holds {len(known)} folders, {shown}; "
-                f"say which is the source and which the target with data.classes=[{known[0]}, {known[1]}]"
-            )
-        return known
+    """Return the source's and the target's class. Raise DataError unless they are two that exist."""
     chosen = keep(str(path), known, wanted)
-    if len(chosen) != 2:
+    if len(chosen) == 2:
+        return chosen
+    example = f"data.classes=[{known[0]}, {known[1]}]"
+    if wanted is None:
+        shown = ", ".join(known[:MAX_LISTED]) + (f" and {len(known) - MAX_LISTED} more" if known[MAX_LISTED:] else "")
         raise DataError(
-            f"{path}: data.classes names {len(chosen)}, {', '.join(chosen)}; "
-            f"pairs need two, the source's and the target's, such as data.classes=[{known[0]}, {known[1]}]"
+            f"{path}: holds {len(known)} folders, {shown}; say which is the source and which the target with {example}"
         )
-    return chosen
+    raise DataError(
+        f"{path}: data.classes names {len(chosen)}, {', '.join(chosen)}; "
+        f"pairs need two, the source's and the target's, such as {example}"
+    )

@@ -1,10 +1,10 @@
-"""The tables and sentences that can be had by name.
+"""The tables and sentences that have a name.
 
-Every column is brought to mean 0 and deviation 1 over the rows that are learned from, but those of truth tables are
-left as they are.
+Every column is brought to mean 0 and deviation 1 over the rows that are learned from. Those of truth tables are left
+unchanged.
 
-`income` is made up, not a census: the people of `income.csv` were drawn at random, and who earns how much follows the
-rule in docs/own-data.md. `adult` is the real table that it is modelled on, and has to be downloaded.
+`income` is made up, not a census: the people of `income.csv` were drawn at random, and their incomes follow the rule in
+docs/own-data.md. `adult` is the real table that it is modelled on, and has to be downloaded.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gantool.batches import Column, RowSpec, TextSpec
-from gantool.data.download import Progress, Remote, download
+from gantool.batches import Batch, Column, RowSpec, TableBatch, TextSpec
+from gantool.data.sources.base import NamedSource
 from gantool.data.tables import (
     Cells,
     Table,
@@ -31,56 +31,30 @@ from gantool.data.tables import (
     _values,
     _words,
 )
-from gantool.errors import DataError, unknown
+from gantool.errors import DataError
+from gantool.recipe.blocks import Data
 
 
-@dataclass(frozen=True)
-class TableSource:
-    """A table, or sentences, that can be had by name.
+@dataclass(frozen=True, kw_only=True)
+class TableSource(NamedSource):
+    """A table, or sentences, with a name.
 
     Args:
-        name: what recipes call it.
-        summary: one line for `gantool data list`.
-        spec: what is known before there are data: mean and deviation of a column are not.
-        load: gives the table, from the data directory and the share of its rows to hold out; one that has rows to hold
-            out of its own, or too few for any, does not heed the share.
-        needs: the files, below the data directory, without which `load` cannot run.
-        remotes: what to download, each with the folder below the data directory that it belongs to.
+        spec: the spec before there are data, in which columns have no mean and deviation yet.
+        read: returns the table, from the data directory and the share of its rows to hold out. A table that has rows
+            of its own to hold out, or too few for any, ignores the share.
     """
 
-    name: str
-    summary: str
     spec: RowSpec | TextSpec
-    load: Callable[[Path, float], Table]
-    needs: tuple[str, ...] = ()
-    remotes: tuple[tuple[str, Remote], ...] = ()
+    read: Callable[[Path, float], Table]
 
-    def here(self, root: Path) -> bool:
-        """Return whether nothing has to be downloaded."""
-        return all((root / need).exists() for need in self.needs)
+    def describe(self, data: Data) -> RowSpec | TextSpec:
+        """Return columns or words, and classes."""
+        return self.spec
 
-    def fetch(self, root: Path, progress: Progress | None = None) -> None:
-        """Download what is missing."""
-        for folder, remote in self.remotes:
-            download(remote, root / folder, progress=progress)
-
-
-def load(name: str, root: Path, share: float) -> Table:
-    """Return the table of that name.
-
-    Args:
-        name: one of `TABLES`.
-        root: the data directory.
-        share: of the rows, 0 to 0.5, to hold out where the table does not say which.
-
-    Raises:
-        DataError: there is no such table, or its files are missing or damaged.
-    """
-    if name not in TABLES:
-        raise DataError(unknown("table", name, TABLES) + "; see: gantool data list")
-    if not TABLES[name].here(root):
-        raise DataError(f"{name}: not downloaded to {root} yet; run: gantool data fetch {name}")
-    return TABLES[name].load(root, share)
+    def load(self, data: Data, root: Path, kind: type[Batch]) -> Table:
+        """Return the table."""
+        return self.read(root, data.held_out)
 
 
 # --- truth tables ---------------------------------------------------------------------------------------------
@@ -88,56 +62,35 @@ def load(name: str, root: Path, share: float) -> Table:
 _TRUTH = RowSpec((Column("a"), Column("b")), ("0", "1"))
 
 
-def _truth(name: str, labels: Sequence[int]) -> Table:
+def _truth(labels: Sequence[int]) -> Table:
     values = np.array([(0, 0), (0, 1), (1, 0), (1, 1)], np.float32)
     texts = tuple(f"{a:g} {b:g}" for a, b in values)
-    return Table(name, _TRUTH, values, np.array(labels, np.int64), np.arange(4), np.arange(0), texts)
+    return Table(_TRUTH, values, np.array(labels, np.int64), np.arange(4), np.arange(0), texts)
 
 
 # --- sentences ------------------------------------------------------------------------------------------------
 
-# Those to learn from come in pairs that differ in nothing but the words that decide, so that no other word says
-# anything; the tests put the same words together anew.
-_LEARNED = (
-    (1, "I love this film."),
-    (0, "This food was bad."),
-    (0, "I hate this awful book."),
-    (1, "This food was good."),
-    (0, "I hate this film."),
-    (1, "I love this great book."),
-    (1, "I love this good song."),
-    (0, "This day was awful."),
-    (1, "This day was great."),
-    (0, "I hate this bad song."),
-)
-_TESTS = (
-    (1, "I love this food."),
-    (0, "This film was bad."),
-    (0, "I hate this day."),
-    (1, "This book was great."),
-    (0, "This song was awful."),
-    (1, "This film was good."),
-    (0, "I hate this bad book."),
-    (1, "I love this great song."),
-)
+# The sentences to learn from come in pairs that differ only in the words that decide, so that no other word carries
+# information. Those that are held out combine the same words anew.
+_LINES = [cells for _, cells in _csv(Path(__file__).with_name("sentences.csv"), "install gantool again")]
 
 
-def _text_spec(learned: Sequence[str]) -> TextSpec:
-    """Describe sentences: every word of those that are learned from has a number, in order of appearance."""
-    split = [_words(sentence) for sentence in learned]
-    words = dict.fromkeys(word for sentence in split for word in sentence)
-    return TextSpec(tuple(words), max(map(len, split)), ("negative", "positive"))
+def _text_spec() -> TextSpec:
+    """Give every word of the sentences to learn from a number, in order of appearance."""
+    learned = [_words(text) for use, _, text in _LINES if use == "learn"]
+    words = dict.fromkeys(word for sentence in learned for word in sentence)
+    return TextSpec(tuple(words), max(map(len, learned)), ("negative", "positive"))
 
 
-_SENTIMENT = _text_spec([sentence for _, sentence in _LEARNED])
+_SENTIMENT = _text_spec()
 
 
 def _sentences(_: Path, __: float) -> Table:
-    labels, texts = zip(*_LEARNED, *_TESTS, strict=True)
-    rows = np.arange(len(texts))
-    train, held_out = rows[: len(_LEARNED)], rows[len(_LEARNED) :]
-    inputs = _numbered(_SENTIMENT, texts)
-    return Table("sentences", _SENTIMENT, inputs, np.array(labels, np.int64), train, held_out, texts)
+    texts = tuple(text for _, _, text in _LINES)
+    labels = np.array([_SENTIMENT.classes.index(name) for _, name, _ in _LINES], np.int64)
+    learned = np.array([use == "learn" for use, _, _ in _LINES])
+    train, held_out = np.flatnonzero(learned), np.flatnonzero(~learned)
+    return Table(_SENTIMENT, _numbered(_SENTIMENT, texts), labels, train, held_out, texts)
 
 
 # --- incomes --------------------------------------------------------------------------------------------------
@@ -181,19 +134,17 @@ _CLASS = Column("income", _PEOPLE.classes)
 def _income(_: Path, share: float) -> Table:
     rows = _ordered((*_PEOPLE.columns, _CLASS), Path(__file__).with_name("income.csv"))
     labels = np.array([_PEOPLE.classes.index(cells[-1]) for _, cells in rows])
-    return _people("income", rows, _every_few(labels, share))
+    return _people(rows, _every_few(labels, share))
 
 
-def _people(name: str, rows: list[Cells], held_out: NDArray[np.int64], advice: str = "") -> Table:
+def _people(rows: list[Cells], held_out: NDArray[np.int64], advice: str = "") -> Table:
     """Return the table of people that `rows` describe, whose last cell is the class."""
     values = _values((*_PEOPLE.columns, _CLASS), rows, advice)
     train = np.setdiff1d(np.arange(len(rows)), held_out)
     columns = _fitted(_PEOPLE.columns, values[train, :-1])
-    inputs = _standardised(columns, values[:, :-1])
-    texts = tuple(_shown(columns, rows))
-    return Table(
-        name, RowSpec(columns, _PEOPLE.classes), inputs, values[:, -1].astype(np.int64), train, held_out, texts
-    )
+    labels = values[:, -1].astype(np.int64)
+    spec = RowSpec(columns, _PEOPLE.classes)
+    return Table(spec, _standardised(columns, values[:, :-1]), labels, train, held_out, tuple(_shown(columns, rows)))
 
 
 def _every_few(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
@@ -214,7 +165,7 @@ _AGAIN = "delete the file and run: gantool data fetch adult"
 
 def _adult(root: Path, _: float) -> Table:
     train, test = (_adult_rows(root / "adult" / name) for name in _ADULT)
-    return _people("adult", [*train, *test], len(train) + np.arange(len(test)), _AGAIN)
+    return _people([*train, *test], len(train) + np.arange(len(test)), _AGAIN)
 
 
 def _adult_rows(file: Path) -> list[Cells]:
@@ -229,32 +180,36 @@ def _adult_rows(file: Path) -> list[Cells]:
     return rows
 
 
-_UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
-_HASHES = (
-    "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
-    "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
-)
-TABLES: dict[str, TableSource] = {
+def _table(
+    name: str,
+    summary: str,
+    spec: RowSpec | TextSpec,
+    read: Callable[[Path, float], Table],
+    needs: tuple[str, ...] = (),
+) -> TableSource:
+    return TableSource(
+        name=name, summary=summary, classes=spec.classes, kind=TableBatch, needs=needs, spec=spec, read=read
+    )
+
+
+TABLES = {
     source.name: source
     for source in (
-        TableSource("and", "the truth table of AND, 4 rows", _TRUTH, lambda *_: _truth("and", (0, 0, 0, 1))),
-        TableSource("xor", "the truth table of XOR, 4 rows", _TRUTH, lambda *_: _truth("xor", (0, 1, 1, 0))),
-        TableSource("sentences", "18 short English sentences, bad or good; 8 of them held out", _SENTIMENT, _sentences),
-        TableSource(
+        _table("and", "the truth table of AND, 4 rows", _TRUTH, lambda *_: _truth((0, 0, 0, 1))),
+        _table("xor", "the truth table of XOR, 4 rows", _TRUTH, lambda *_: _truth((0, 1, 1, 0))),
+        _table("sentences", "18 short English sentences, bad or good; 8 of them held out", _SENTIMENT, _sentences),
+        _table(
             "income",
             "4,000 made-up people, no census data: 14 columns, and whether they earn over 50K by a known rule",
             _PEOPLE,
             _income,
         ),
-        TableSource(
+        _table(
             "adult",
             "48,842 real people of the US census of 1994 (UCI Adult): the same columns; 6 MB",
             _PEOPLE,
             _adult,
             needs=tuple(f"adult/{name}" for name in _ADULT),
-            remotes=tuple(
-                ("adult", Remote(name, (_UCI + name,), digest)) for name, digest in zip(_ADULT, _HASHES, strict=True)
-            ),
         ),
     )
 }

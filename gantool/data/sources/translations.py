@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ from PIL import Image
 from gantool.data.sources import eggs
 from gantool.data.sources.images import SourceImage, side_by_side
 from gantool.errors import DataError
-
-ImageReader = Callable[[Path, Sequence[str]], Iterator[SourceImage]]
 
 SIDE = 64  # pixels of a crop
 EDGES = range(1000, 1400)  # the eggs that `egg_edges` draws; the dataset `eggs` has those from 0 to COUNT - 1
@@ -86,34 +84,22 @@ def _crops(pixels: NDArray[np.uint8], stride: int) -> Iterator[tuple[str, NDArra
             yield f"{row}-{column}", pixels[row : row + SIDE, column : column + SIDE]
 
 
-def fetched_pairs(name: str, folder: str) -> ImageReader:
-    """Return what reads the training pairs of a set whose files are two images side by side.
-
-    Args:
-        name: of the source, for messages.
-        folder: holds `train`; below the data directory.
-    """
-
-    def images(root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-        for file in _files(root / folder / "train", name):
-            yield from side_by_side(file.stem, file, classes)
-
-    return images
+def fetched_pairs(folder: str, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
+    """Yield the training pairs of an archive whose files are two images side by side, in `train` of its folder."""
+    for file in _files(root / folder / "train"):
+        yield from side_by_side(file.stem, file, classes)
 
 
-def fetched_kinds(name: str, folder: str) -> ImageReader:
-    """Return what reads the training images of a set of two kinds, A in `trainA` and B in `trainB`; as above."""
-
-    def images(root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-        for kind in classes:
-            for file in _files(root / folder / f"train{kind}", name):
-                yield SourceImage(f"{kind}/{file.name}", kind, file)
-
-    return images
+def fetched_kinds(folder: str, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
+    """Yield the training images of an archive of two kinds, A in `trainA` and B in `trainB` of its folder."""
+    for kind in classes:
+        for file in _files(root / folder / f"train{kind}"):
+            yield SourceImage(f"{kind}/{file.name}", kind, file)
 
 
-def _files(folder: Path, name: str) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     found = sorted(file for file in folder.glob("*") if not file.name.startswith("."))
     if not found:
+        name = folder.parent.name  # also that of the source
         raise DataError(f"{folder}: no images in it; delete {folder.parents[1]} and run: gantool data fetch {name}")
     return found
