@@ -26,7 +26,6 @@ from PIL import Image
 from commands import code, sets
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and descriptors of POSIX")
-COMMANDS = ["train", "tune", "sample", "animate", "shapes", "data", "data fetch", "data list", "data show"]
 LOG = [
     "epoch", "images", "seconds", "measured_seconds", "images_per_second", "generator/adversarial",
     "discriminator/adversarial", "scores/real", "scores/fake", "scores/real_from_half", "scores/fake_from_half",
@@ -70,16 +69,6 @@ def trained(tmp_path_factory, data_dir):
 # --- help and version ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_every_command_has_help(gantool, command):
-    result, out, err = gantool(*command.split(), "--help")
-
-    assert (result, err) == (0, "")
-    assert f"Usage: {Path(sys.argv[0]).name} {command}".rstrip() in out or "Usage:" in out
-    assert len(out.splitlines()) > 4
-    assert gantool(*command.split(), "-h")[1] == out
-
-
 def test_no_arguments_show_the_help(gantool):
     assert "Train and look:" in "".join(gantool()[1:])
 
@@ -100,17 +89,6 @@ def test_the_module_tells_its_version():
     done = process("--version")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, f"gantool {__version__}\n", "")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["nothing"], ["train", "--nothing"], ["sample", "a", "b"], ["animate", "--frames", "1"], ["data", "x"]],
-)
-def test_a_wrong_usage_is_told(gantool, arguments):
-    result, out, err = gantool(*arguments)
-
-    assert (result, out) == (2, "")
-    assert re.fullmatch(r"error: .+[;?] see: gantool .*--help\n", err)
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -188,7 +166,9 @@ def test_a_run_goes_on_for_more_epochs(gantool, trained, inside):
     assert (result, out) == (0, f"run already has its 2 epochs; to train it longer:\n  {longer}\n")
 
 
-def test_commands_on_a_run_use_the_data_directory_that_it_was_trained_with(gantool, trained, data_dir, monkeypatch):
+def test_commands_on_a_run_use_the_data_directory_that_it_was_trained_with(
+    gantool, inside, trained, data_dir, monkeypatch
+):
     monkeypatch.delenv("GANTOOL_DATA")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: pytest.fail("the user's cache is not used"))
 
@@ -654,10 +634,7 @@ READY = "digits is downloaded; use it with: --set data.source=digits\n"
 
 
 def test_a_source_that_is_here_is_fetched_at_once(gantool):
-    assert gantool("data", "fetch", "digits")[:2] == (
-        0,
-        "digits is downloaded; use it with: --set data.source=digits\n",
-    )
+    assert gantool("data", "fetch", "digits")[:2] == (0, READY)
 
 
 def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
@@ -665,10 +642,7 @@ def test_the_data_of_a_recipe_are_fetched_and_shown(gantool, inside):
         "model: mlp\nloss: hinge\ndata: {source: digits, size: 8}\ntrain: {epochs: 1}\n", encoding="utf-8"
     )
 
-    assert gantool("data", "fetch", "mine.yaml")[:2] == (
-        0,
-        "digits is downloaded; use it with: --set data.source=digits\n",
-    )
+    assert gantool("data", "fetch", "mine.yaml")[:2] == (0, READY)
     assert gantool("data", "show", "mine.yaml")[:2] == (0, "sheet.png: 1,797 images in 10 classes\n")
 
 
@@ -785,7 +759,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(gantool, inside, kind, r
         out, err = training.communicate(timeout=30)
 
     assert training.returncode == result, err
-    assert "Traceback" not in err
+    assert err.count("stopping: the run is being saved; Ctrl-C again exits at once\n") == 1
     first, hint = out.splitlines()
     assert re.fullmatch(r"stopped in epoch \d+; to resume:", first)
     assert not (run / "lock").exists()
