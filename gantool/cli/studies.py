@@ -34,7 +34,7 @@ def print_result(study: Study) -> None:
     from gantool.tune import results
 
     terminal.result(results.sentence(study))
-    edge = insight.at_an_edge(findings(study))
+    edge = insight.at_an_end(findings(study))
     if edge:
         terminal.result(edge)
     advice = results.advice(study)
@@ -91,7 +91,7 @@ def report(
     if not opened.spent():
         raise RunError(f"{opened.shown}: no trial has ended yet; wait for the first one")
     found = findings(opened)
-    weights = insight.importances(found.trials)
+    weights = insight.importances(found)
     sentences = insight.sentences(found, weights)
     write_page(found, weights, sentences, (output or opened.path / "report") / "index.html")
     page = (opened.shown / "report" if output is None else output) / "index.html"

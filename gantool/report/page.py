@@ -1,4 +1,4 @@
-"""One page about a search: what it taught, its charts and its trials, in a file that needs no other and no network."""
+"""One page about a search: what it found, its charts and its trials, in a file that needs no other and no network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from gantool import terminal
 from gantool.files import disk, write
 from gantool.report.charts import charts
-from gantool.report.findings import Findings, figure, result, score
-from gantool.tune.space import names
+from gantool.report.findings import Findings, figure, score
+from gantool.runs import STUDY
 
 STATES = {
     TrialState.COMPLETE: "finished",
@@ -23,22 +23,22 @@ STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-# What plotly.js shows on hovering; of its other buttons some upload the data.
+# What plotly.js shows on hovering. Some of its other buttons upload the data.
 _CONFIG = {
     "responsive": True,
     "displaylogo": False,
     "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
 }
-_NUMBERS = 4  # columns of the table that are aligned to the right
+_OLD_FILES = ("history.png", "importances.png", "parallel.png", "slices.png")  # of reports before they were one page
 
 
 def write_page(findings: Findings, importances: Mapping[str, float], sentences: Sequence[str], path: Path) -> None:
-    """Write the page of a search to a file.
+    """Write the page of a search to a file, and delete the PNG files of a study's older report.
 
     Args:
         findings: the trials; none need have finished.
-        importances: shares by dotted key. If there are none, their chart is left out.
-        sentences: what the search taught.
+        importances: shares by dotted key. If it is empty, their chart is left out.
+        sentences: what the search found.
         path: the file. Its folder is made if it does not exist.
 
     Raises:
@@ -46,6 +46,9 @@ def write_page(findings: Findings, importances: Mapping[str, float], sentences: 
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if (path.parents[1] / STUDY).is_file():  # so the folder is a study's own, and not one of the user
+            for name in _OLD_FILES:
+                (path.parent / name).unlink(missing_ok=True)
     except OSError as error:
         raise disk(path.parent, error) from None
     write(path, page(findings, importances, sentences))
@@ -60,22 +63,18 @@ def page(findings: Findings, importances: Mapping[str, float], sentences: Sequen
         trim_blocks=True,
         keep_trailing_newline=True,
     )
+    found = f"what a search of {terminal.several(len(findings.trials), 'trial')} found"
     heads, rows = _table(findings)
     return environment.get_template("page.html").render(
-        title=_title(findings),
+        title=f"{findings.name}: {found}" if findings.name else found.capitalize(),
         made_with=findings.made_with,
         sentences=sentences,
         charts=_embedded(findings, importances),
         metric=findings.metric,
         heads=heads,
         rows=rows,
-        numbers=_NUMBERS,
+        numbers=4,  # columns that are aligned to the right
     )
-
-
-def _title(findings: Findings) -> str:
-    found = f"what a search of {terminal.several(len(findings.trials), 'trial')} found"
-    return f"{findings.name}: {found}" if findings.name else found.capitalize()
 
 
 def _embedded(findings: Findings, importances: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -96,42 +95,32 @@ def _embedded(findings: Findings, importances: Mapping[str, float]) -> list[dict
 
 
 def _table(findings: Findings) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the heads and the rows of the table of trials, the winner first."""
-    called = names(findings.keys)
+    """Return the heads and the rows of the table of trials.
+
+    The winner is first. It is followed by the trials that finished, were stopped, and failed, the lowest metric first.
+    """
     again = {
         one.number: f"{one} ({terminal.several(len(one.values), 'seed')})" if math.isfinite(one.mean) else str(one)
         for one in findings.confirmed
     }
-    heads = ["trial", findings.metric, "epoch", "seconds", *(["new seeds"] if again else []), *called.values()]
-    heads += ["state", "what was seen"]
+    heads = ["trial", findings.metric, "epoch", "seconds", *(["new seeds"] if again else [])]
+    heads += [*(one.name for one in findings.parameters), "state", "what was seen"]
+    winner = [trial for trial in findings.trials if trial.number == findings.winner]
+    ranked = [*winner, *findings.ranked, *sorted(findings.finished, key=score)]
+    ranked += [*sorted(findings.measured, key=score), *findings.trials]
     rows = []
-    pairs = sorted(zip(findings.trials, findings.values, strict=True), key=lambda pair: _rank(pair[0], findings))
-    for trial, values in pairs:
-        seconds = trial.user_attrs.get("seconds")
+    for trial in {trial.number: trial for trial in ranked}.values():
+        seconds, values = trial.user_attrs.get("seconds"), findings.values(trial)
         cells = [str(trial.number), terminal.number(score(trial)) if math.isfinite(score(trial)) else ""]
         cells += [str(trial.last_step or ""), "" if seconds is None else f"{seconds:.0f}"]
         cells += [again.get(trial.number, "")] if again else []
-        cells += [figure(values[key]) if key in values else "" for key in called]
+        cells += [figure(values[one.key]) if one.key in values else "" for one in findings.parameters]
         cells += [STATES[trial.state], _seen(trial, findings)]
         rows.append({"cells": cells, "best": trial.number == findings.winner})
     return heads, rows
 
 
-def _rank(trial: FrozenTrial, findings: Findings) -> tuple[bool, bool, bool, bool, float, int]:
-    """Return a key that puts the winner first, then trials that count, finished, and were at least measured."""
-    measured = score(trial)
-    return (
-        trial.number != findings.winner,
-        not math.isfinite(result(trial)),
-        not findings.counts(trial),
-        trial.state == TrialState.FAIL or not math.isfinite(measured),
-        measured if math.isfinite(measured) else 0.0,
-        trial.number,
-    )
-
-
 def _seen(trial: FrozenTrial, findings: Findings) -> str:
     """Return what was noticed about a trial: whose values it has, its diagnoses and the reason of its failure."""
-    told = [*trial.user_attrs.get("diagnoses", ()), str(trial.user_attrs.get("why", ""))]
-    own = ["the recipe's own values"] if trial.number == findings.own else []
-    return "; ".join(part for part in own + told if part)
+    own = "your recipe" if trial.number == findings.own else ""
+    return "; ".join(filter(None, [own, *trial.user_attrs.get("diagnoses", ()), str(trial.user_attrs.get("why", ""))]))

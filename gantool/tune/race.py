@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gantool import terminal
-from gantool.tune.verdict import Verdict, decide
+from gantool.tune.verdict import Verdict, decide, shown
 
 SELECTION_SEEDS = 2  # seeds that choose the contender
 CLEARLY_WORSE = 1.5  # times the best metric, above which a candidate is not trained with the second selection seed
@@ -88,10 +88,8 @@ class Confirmed:
         return statistics.stdev(self.values) if all(map(math.isfinite, self.values)) else math.nan
 
     def __str__(self) -> str:
-        finite = [value for value in self.values if math.isfinite(value)]
-        if len(finite) < len(self.values):
-            told = terminal.number(statistics.median(finite)) if finite else "no result"
-            return f"{told} ({len(self.values) - len(finite)} of {len(self.values)} failed)"
+        if not math.isfinite(self.mean):
+            return shown(self.values)
         if not self.deviation:
             return terminal.number(self.mean)
         digits = min(8, max(0, 1 - math.floor(math.log10(self.deviation))))

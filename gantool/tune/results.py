@@ -1,15 +1,17 @@
-"""What a study leaves for people: the winner as a recipe, a run and images, and a table of all trials."""
+"""What a study says and writes for people: the verdict, the winner as a recipe and images, and tables of its trials."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import shutil
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from optuna.trial import TrialState
 
 from gantool import images
 from gantool.files import atomic_write
@@ -26,8 +28,8 @@ from gantool.tune.study import ENDED, MADE_WITH, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, shown
 
 COMPARISON = "comparison.png"
-OWN = "the recipe's own values"
-STORY = ("sampler", "pruner", "tune_seed")  # of a trial: what chose and judged it
+OWN = "your recipe"  # the caption of the trial with the recipe's own values
+STORY = ("sampler", "pruner", "tune_seed")  # attributes of a trial: what chose and judged it
 
 
 def recipe_of(study: Study, number: int) -> Recipe:
@@ -37,33 +39,36 @@ def recipe_of(study: Study, number: int) -> Recipe:
 
 
 def sentence(study: Study) -> str:
-    """Return in one line what the search can say about its best setting; empty before a trial has finished."""
+    """Return what the search can say about its best setting; empty before a trial has finished."""
     verdict = study.verdict()
     if verdict is None:
         return ""
-    told = verdict.sentence()
-    if verdict.kind == "better":
-        told = f"trial {verdict.number} of {len(study.trials())} is {told}"
-    return f"{told}, after {several(verdict.epochs, 'epoch')}{_finished(study)}"
+    found = [(label, study.best_run(number)) for label, number in pair(study)]
+    longer = [
+        f"{label} {number(best.value)} after {several(best.epochs, 'epoch')}"
+        for label, best in found
+        if best and best.epochs > verdict.epochs
+    ]
+    finished = f"; trained on with one seed: {', '.join(longer)}" if longer else ""
+    return f"{verdict.sentence()}, after {several(verdict.epochs, 'epoch')}{finished}"
 
 
 def interim_summary(study: Study) -> str:
-    """Return in a few words how a search stands while it runs."""
-    verdict, winner = study.verdict(), study.winner()
+    """Return in a few words what a running search has found so far."""
+    verdict, winner, race = study.verdict(), study.winner(), study.race()
     if verdict is None or winner is None:
         return ""
-    metric, race = study.recipe.metric, study.race()
     if verdict.kind == "unconfirmed" and (verdict.number != winner.number or verdict.values == (winner.value,)):
         lower = any((trial.value or 0.0) < (winner.value or 0.0) for trial in study.finished())
         copies = "; copies of training images left out" if lower else ""
-        lowest = f"lowest {metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed{copies})"
+        lowest = f"lowest {study.recipe.metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed{copies})"
         if len(study.spent()) < study.wanted or race.over:
             return lowest
         if race.contender is None:
             among = ", ".join(str(trial.number) for trial in study.candidates())
             return f"{lowest}; new seeds choose among trials {among}"
         return f"{lowest}; new seeds compare trial {race.contender} with your recipe"
-    seeds = several(len(verdict.values), "seed")
+    seeds = several(len(verdict.values), "new seed")
     told = f"trial {verdict.number}: {verdict.in_words(verdict.values)}"
     if not verdict.own:
         return f"{told} over {seeds}; your recipe failed"
@@ -71,32 +76,18 @@ def interim_summary(study: Study) -> str:
 
 
 def advice(study: Study) -> str:
-    """Return what would decide where the verdict is open, and how long that probably takes; else nothing."""
-    verdict, race = study.verdict(), study.race()
-    if verdict is None or race.pending or study.tune.confirm is None:
-        return ""
-    if verdict.kind != "unsure":
+    """Return what would decide if the verdict is open, and how long that probably takes; else an empty text."""
+    verdict = study.verdict()
+    if verdict is None or verdict.kind != "unsure" or study.race().pending or study.tune.confirm is None:
         return ""
     wanted = verdict.seeds_to_decide()
     if wanted is None:
-        return "the two are so close that 100 seeds would hardly decide"
+        return "the two are so close that even 100 seeds would hardly decide"
     took = [run.user_attrs["seconds"] for run in study.runs() if "seconds" in run.user_attrs]
-    trainings = 2 * (wanted - len(verdict.values))
-    seconds = trainings * statistics.fmean(took) / study.search.user_attrs.get("slots", 1) if took else 0.0
-    about = f" (about {duration(seconds)})" if seconds else ""
+    trainings = 2 * (wanted - len(verdict.values)) / study.search.user_attrs.get("slots", 1)
+    about = f" (about {duration(trainings * statistics.fmean(took))})" if took else ""
     would = "would probably" if verdict.spread is not None else "may"
     return f"--set tune.confirm.seeds={wanted} {would} decide{about}"
-
-
-def _finished(study: Study) -> str:
-    """Return what the finished trainings of the winner and of its rival reached, where they are longer."""
-    verdict = study.verdict()
-    found = [(label, study.best_run(one)) for label, one in pair(study)]
-    longer = {label: best for label, best in found if best and verdict and best.epochs > verdict.epochs}
-    if not longer:
-        return ""
-    told = [f"{label} {number(best.value)} after {best.epochs}" for label, best in longer.items()]
-    return f"; trained on with one seed: {', '.join(told)}"
 
 
 def pair(study: Study) -> list[tuple[str, int]]:
@@ -108,7 +99,7 @@ def pair(study: Study) -> list[tuple[str, int]]:
 
 
 def write(study: Study) -> None:
-    """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; delete what nobody will need."""
+    """Write `trials.csv`, and `best.yaml` and `best.png` once a trial has finished; delete weights that cannot win."""
     with study.cached_trials():
         write_file(study.path / "trials.csv", table(study))
         winner = study.winner()
@@ -119,17 +110,17 @@ def write(study: Study) -> None:
 
 def _write_winner(study: Study, winner: int) -> None:
     head = f"# {sentence(study)}.\n"
-    path = study.path / "best.yaml"
-    told = path.is_file() and path.read_text(encoding="utf-8").startswith(head)
-    if not told:
+    path, image = study.path / "best.yaml", study.path / "best.png"
+    is_known = path.is_file() and path.read_text(encoding="utf-8").startswith(head)
+    if not is_known:
         write_file(path, head + recipes.dump(recipe_of(study, winner)))
     best = study.best_run(winner)
     if best is None:
         return
     moved = study.point_to(best.folder)
     grid = best.folder / "samples" / f"epoch-{best.epoch:04d}.png"
-    if grid.exists() and (moved or not told or not (study.path / "best.png").is_file()):
-        with atomic_write(study.path / "best.png") as aside:
+    if grid.exists() and (moved or not is_known or not image.is_file()):
+        with atomic_write(image) as aside:
             shutil.copyfile(grid, aside)
 
 
@@ -139,67 +130,81 @@ def _drop_checkpoints(study: Study) -> None:
     if not study.race().over:
         numbers |= {trial.number for trial in study.candidates()}
     kept = {best.folder for best in map(study.best_run, numbers) if best is not None}
-    running = {study.folder_of(run) for run in [*study.trials(), *study.runs()] if run.state not in ENDED}
-    for run in [*study.trials(), *study.runs()]:
-        folder = study.folder_of(run)
-        if run.state in ENDED and folder not in kept | running:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    runs = [*study.trials(), *study.runs()]
+    kept |= {study.folder_of(run) for run in runs if run.state not in ENDED}
+    for folder in {study.folder_of(run) for run in runs} - kept:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def settle(study: Study) -> None:
-    """Let Optuna's own best trial be the winner, and draw the winner beside the recipe's own values."""
+    """Make the winner Optuna's own best trial, and draw it beside the recipe's own values."""
     study.agree()
     compare(study)
 
 
-def compare(study: Study) -> Path | None:
-    """Draw what the recipe's own values and the best setting make of the same latents; None where there is no pair."""
+def compare(study: Study) -> None:
+    """Draw what the recipe's own values and the best setting make of the same latents, if both have equal epochs."""
     if not issubclass(study.recipe.model.target, Generative):
-        return None
+        return
     named, lengths = {}, set()
-    for label, one in pair(study):
-        best = study.best_run(one)
+    for label, trial in pair(study):
+        best = study.best_run(trial)
         if best is not None and (best.folder / "checkpoints" / "best.pt").is_file():
-            caption = "your recipe" if label == OWN else label
-            named[f"{caption}: {study.recipe.metric} {number(best.value)}"] = TrainedModel(
-                Run(best.folder), "best", "cpu"
-            )
+            caption = f"{label}: {study.recipe.metric} {number(best.value)}"
+            named[caption] = TrainedModel(Run(best.folder), "best", "cpu")
             lengths.add(best.epochs)
-    if len(named) < 2 or len(lengths) > 1:  # a longer training beside a shorter one would mislead
-        return None
-    images.save(side_by_side(named), study.path / COMPARISON)
-    return study.path / COMPARISON
+    if len(named) == 2 and len(lengths) == 1:  # a longer training beside a shorter one would mislead
+        images.save(side_by_side(named), study.path / COMPARISON)
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """Return all trials as plain values, each with the metric at its best."""
+    return [
+        {
+            "number": trial.number,
+            "state": trial.state.name.lower(),
+            study.recipe.metric: lowest(trial),
+            "values": study.space.changes(trial.params),
+            "epochs": epochs_of(trial),
+            "seconds": trial.user_attrs.get("seconds", ""),
+            "diagnoses": list(trial.user_attrs.get("diagnoses", [])),
+            "why": trial.user_attrs.get("why", ""),
+            **{name: trial.user_attrs.get(name, "") for name in STORY},
+        }
+        for trial in study.trials()
+    ]
 
 
 def table(study: Study) -> str:
     """Return all trials as CSV, with the mean and deviation of those that were trained again with new seeds."""
-    text = io.StringIO()
-    keys, metric = list(study.space.ranges), study.recipe.metric
-    confirmed = {one.number: one for one in study.confirmed()}
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            *("number", "state", metric, *keys, "epochs", "seconds", "diagnoses", "why"),
-            *(f"{metric}_mean", f"{metric}_std", "seeds", *STORY),
-        ]
-    )
+    text, metric = io.StringIO(), study.recipe.metric
+    columns = ["number", "state", metric, *study.space.ranges, "epochs", "seconds", "diagnoses", "why"]
+    columns += [f"{metric}_mean", f"{metric}_std", "seeds", *STORY]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    again = {
+        one.number: {f"{metric}_mean": one.mean, f"{metric}_std": one.deviation, "seeds": len(one.values)}
+        for one in study.confirmed()
+    }
     for row in rows(study):
-        one = confirmed.get(row["number"])
-        writer.writerow(
-            [
-                *(row["number"], row["state"], "" if row[metric] is None else row[metric]),
-                *(row["values"].get(key, "") for key in keys),
-                *(row["epochs"], row["seconds"], " ".join(row["diagnoses"]), row["why"]),
-                *((one.mean, one.deviation, len(one.values)) if one else ("", "", "")),
-                *(row[name] for name in STORY),
-            ]
-        )
+        cells = {**row, **row["values"], **again.get(row["number"], {}), "diagnoses": " ".join(row["diagnoses"])}
+        writer.writerow(cells)
     return text.getvalue()
 
 
 def summary(study: Study) -> dict[str, Any]:
     """Return a study as plain values, for programs."""
     winner, verdict = study.winner(), study.verdict()
+    confirmed = [
+        {
+            "number": one.number,
+            "values": list(map(_json, one.values)),
+            "mean": _json(one.mean),
+            "deviation": _json(one.deviation),
+            "epochs": one.epochs,
+        }
+        for one in study.confirmed()
+    ]
     return {
         "study": str(study.path),
         "metric": study.recipe.metric,
@@ -210,16 +215,7 @@ def summary(study: Study) -> dict[str, Any]:
         "advice": advice(study),
         "seconds": study.search.user_attrs.get("seconds", 0.0),
         "environment": study.search.user_attrs.get(MADE_WITH),
-        "confirmed": [
-            {
-                "number": one.number,
-                "values": [_json(value) for value in one.values],
-                "mean": _json(one.mean),
-                "deviation": _json(one.deviation),
-                "epochs": one.epochs,
-            }
-            for one in study.confirmed()
-        ],
+        "confirmed": confirmed,
         "rows": rows(study),
     }
 
@@ -229,8 +225,8 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     return {
         "kind": verdict.kind,
         "trial": verdict.number,
-        "values": [_json(value) for value in verdict.values],
-        "own": [_json(value) for value in verdict.own],
+        "values": list(map(_json, verdict.values)),
+        "own": list(map(_json, verdict.own)),
         "ratio": None if effect is None else _json(effect.ratio),
         "interval": None if effect is None else [_json(effect.low), _json(effect.high)],
         "epochs": verdict.epochs,
@@ -238,21 +234,22 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def side_by_side_of(homes: Sequence[Study]) -> list[dict[str, Any]]:
-    """Return what several searches came to, as plain values, each beside the first that tried the same values.
+def side_by_side_of(studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Return what several searches found, as plain values.
 
-    `lowest` is the lowest metric with one seed after each quarter of the seconds of its trials.
+    `lowest` is the lowest metric with one seed after each quarter of the seconds of its trials. `same_points` is an
+    earlier study of these that tried some of the same values, and how many.
     """
     found: list[dict[str, Any]] = []
-    points = [[study.space.changes(trial.params) for trial in study.trials()] for study in homes]
-    for index, study in enumerate(homes):
-        verdict, winner, tried = study.verdict(), study.winner(), points[index]
-        shared = {
-            str(other.shown): sum(point in points[before] for point in tried)
-            for before, other in enumerate(homes[:index])
-        }
+    points = [[study.space.changes(trial.params) for trial in study.trials()] for study in studies]
+    for index, study in enumerate(studies):
+        verdict, winner = study.verdict(), study.winner()
+        shared = [
+            (str(other.shown), sum(point in tried for point in points[index]))
+            for other, tried in zip(studies[:index], points, strict=False)
+        ]
         # The first trial of each has the recipe's own values.
-        alike = {name: count for name, count in shared.items() if count > 1}
+        alike = [(name, count) for name, count in shared if count > 1]
         found.append(
             {
                 "study": str(study.shown),
@@ -266,7 +263,7 @@ def side_by_side_of(homes: Sequence[Study]) -> list[dict[str, Any]]:
                 "winner": None if winner is None else winner.number,
                 "verdict": None if verdict is None else verdict.kind,
                 "sentence": sentence(study),
-                "same_points": max(alike.items(), key=lambda pair: pair[1], default=None),
+                "same_points": max(alike, key=lambda other: other[1], default=None),
             }
         )
     return found
@@ -274,40 +271,19 @@ def side_by_side_of(homes: Sequence[Study]) -> list[dict[str, Any]]:
 
 def _lowest_over_time(study: Study) -> list[float | None]:
     """Return the lowest metric of finished trials at each quarter of the trials' seconds, in their order."""
-    took = [float(trial.user_attrs.get("seconds") or 0.0) for trial in study.spent()]
-    total, passed = sum(took), 0.0
-    found: list[float | None] = [None] * 4
-    for trial, seconds in zip(study.spent(), took, strict=True):
-        passed += seconds
-        if trial.value is None or trial.state.name != "COMPLETE":
-            continue
-        for quarter in range(4):
-            if passed <= total * (quarter + 1) / 4 + 1e-9:
-                before = found[quarter]
-                found[quarter] = trial.value if before is None else min(before, trial.value)
-    return found
-
-
-def rows(study: Study) -> list[dict[str, Any]]:
-    """Return all trials as plain values, each with the metric at its best."""
-    found = []
-    for trial in study.trials():
-        found.append(
-            {
-                "number": trial.number,
-                "state": trial.state.name.lower(),
-                study.recipe.metric: lowest(trial),
-                "values": study.space.changes(trial.params),
-                "epochs": epochs_of(trial),
-                "seconds": trial.user_attrs.get("seconds", ""),
-                "diagnoses": list(trial.user_attrs.get("diagnoses", [])),
-                "why": trial.user_attrs.get("why", ""),
-                **{name: trial.user_attrs.get(name, "") for name in STORY},
-            }
-        )
-    return found
+    trials = study.spent()
+    passed = list(itertools.accumulate(float(trial.user_attrs.get("seconds") or 0.0) for trial in trials))
+    finished = [
+        (at, trial.value)
+        for at, trial in zip(passed, trials, strict=True)
+        if trial.value is not None and trial.state == TrialState.COMPLETE
+    ]
+    return [
+        min((value for at, value in finished if at <= passed[-1] * quarter / 4 + 1e-9), default=None)
+        for quarter in (1, 2, 3, 4)
+    ]
 
 
 def _json(value: float) -> float | None:
-    """Return a number that JSON has; it has neither infinity nor what is no number."""
+    """Return a number that JSON can hold, which infinity and NaN are not."""
     return value if math.isfinite(value) else None

@@ -1,9 +1,9 @@
 """Whether a setting beats the recipe's own values: exact rank statistics of a few trainings with new seeds.
 
-The test is the two-sided Mann-Whitney test on the logarithm of the metric, and the interval is the one that belongs to
-it (Hodges and Lehmann 1963): of all ratios of a training with the setting to one with the recipe's own values, the
-median and two order statistics. It assumes that the trainings are independent and that the setting multiplies the
-metric by a factor. It does not assume a normal distribution. A training that diverged counts as infinitely bad.
+The test is the two-sided Mann-Whitney test on the logarithm of the metric. The effect is the median of all ratios of a
+training with the setting to one with the recipe's own values, and two of these ratios bound its interval (Hodges and
+Lehmann 1963). The test assumes that trainings are independent and that the setting multiplies the metric by a
+factor. It assumes no normal distribution. A training that failed counts as infinitely bad.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Literal
 from gantool import terminal
 
 LEVEL = 0.95  # of the intervals
-MIN_SEEDS = 4  # with three of each the interval at this level is infinite
-MAX_SEEDS = 100  # a difference that takes more seeds than this is not worth deciding
+MIN_SEEDS = 4  # with fewer the interval at this level is infinite
+MAX_SEEDS = 100  # more are not worth training
 _POWER = 1.96 + 0.84  # normal quantiles of a two-sided test at 0.05 that finds the effect in 80 of 100
 
 
@@ -39,11 +39,11 @@ class Verdict:
     Args:
         kind: `better`: the setting beats the recipe's own values. `keep`: no setting did. `unsure`: the trainings do
             not tell. `unconfirmed`: one training each, with the search's own seed.
-        number: the trial with the setting; None where only the recipe's own values finished.
+        number: the trial with the setting; None if only the recipe's own values finished.
         metric: its name.
-        values: of the setting, one a seed.
-        own: of the recipe's own values, one a seed; empty where they did not finish.
-        effect: None where it was not measured with other seeds.
+        values: the metric with the setting, one a seed.
+        own: the metric with the recipe's own values, one a seed; empty if they did not finish.
+        effect: None if there are no trainings with new seeds.
         epochs: of these trainings.
         copies: whether the setting is refused because its images are copies of training images.
     """
@@ -63,49 +63,53 @@ class Verdict:
         return self.kind == "unsure" and max(self.values) < min(self.own)
 
     def sentence(self) -> str:
-        """Return the verdict in words, with its effect and interval."""
+        """Return the verdict as a sentence, with its effect and interval."""
+        trial = f"trial {self.number}"
         if self.number is None:
-            return "no other setting finished, so keep your recipe" + (
-                f": {self.in_words(self.own)}" if self.own else ""
-            )
+            has = f", which has {self.in_words(self.own)}" if self.own else ""
+            return f"no other setting finished, so keep your recipe{has}"
         if not self.own:
-            return (
-                f"the recipe's own values have not finished; trial {self.number} reached {self.in_words(self.values)}"
-            )
-        own = shown(self.own) if math.isfinite(mean(self.values)) else self.in_words(self.own)
-        numbers = f"{self.in_words(self.values)} against {own}"
-        seeds = terminal.several(len(self.values), "seed")
+            return f"your recipe has not finished; {trial} has {self.in_words(self.values)}"
+        own = shown(self.own) if any(map(math.isfinite, self.values)) else self.in_words(self.own)
+        has = f"has {self.in_words(self.values)} and your recipe {own}"
+        seeds = "with one seed" if self.kind == "unconfirmed" else f"over {terminal.several(len(self.own), 'new seed')}"
         if self.copies:
-            return f"trial {self.number} copies its training images, so keep your recipe: {numbers}, {seeds} each"
-        if self.kind == "keep":
-            return f"no setting beat your recipe, so keep it: the best other one had {numbers}, {seeds} each"
-        if self.kind == "unconfirmed":
-            if self.values < self.own:
-                return f"trial {self.number} is lower than your recipe with one seed, which proves nothing: {numbers}"
-            return f"no setting was lower than your recipe, so keep it: {numbers} with one seed"
+            return f"{trial} copies its training images, so keep your recipe: {seeds}, it {has}"
+        if self.kind == "unconfirmed" and self.values < self.own:
+            return f"{trial} beat your recipe with one seed, which may be luck: it {has}"
+        if self.kind in {"keep", "unconfirmed"}:
+            return f"no setting beat your recipe, so keep it: {seeds}, {trial} {has}"
+        return self._compared(f"{seeds}, it {has}")
+
+    def _compared(self, numbers: str) -> str:
         assert self.effect is not None
-        interval = f"95 % interval {percent_range(self.effect)}" if self.effect.high < math.inf else "too few to tell"
-        if self.kind == "better" and not math.isfinite(mean(self.own)):
-            return f"better than your recipe: {numbers}, {seeds} each"
-        if self.kind == "better":
-            lower = f"{100 * (1 - self.effect.ratio):.0f} % lower"
-            return f"better than your recipe: {numbers}, {lower} ({interval}), {seeds} each"
-        return f"cannot tell yet whether trial {self.number} is better: {numbers} over {seeds} ({interval})"
+        lower, least, most = (100 * (1 - ratio) for ratio in (self.effect.ratio, self.effect.high, self.effect.low))
+        if self.kind == "unsure":
+            interval = f"the effect lies between {most:.0f} % lower and {-least:.0f} % higher (95 % interval)"
+            interval = interval if math.isfinite(least) else "these are too few results for an interval"
+            return f"cannot tell yet whether trial {self.number} is better than your recipe: {numbers}; {interval}"
+        told = f"trial {self.number} is better than your recipe"
+        if not math.isfinite(mean(self.own)):
+            return f"{told}: {numbers}"
+        return (
+            f"{told}: {self.metric} is {lower:.0f} % lower (95 % interval {least:.0f} to {most:.0f} %) over "
+            f"{len(self.own)} new seeds, {shown(self.values)} instead of {shown(self.own)}"
+        )
 
     def in_words(self, values: Sequence[float]) -> str:
-        """Return the mean of a few trainings in words, with the name of the metric."""
-        return f"{self.metric} {shown(values)}" if math.isfinite(mean(values)) else shown(values)
+        """Return the mean of trainings in words, with the name of the metric."""
+        return f"{self.metric} {shown(values)}" if any(map(math.isfinite, values)) else shown(values)
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the metric's logarithm between seeds; None where too little is known of it."""
+        """The standard deviation of the metric's logarithm between seeds; None if the seeds are too few."""
         parts = (self.values, self.own)
         if len(self.values) < MIN_SEEDS or not all(0 < value < math.inf for part in parts for value in part):
             return None
         return math.sqrt(statistics.fmean(statistics.variance(map(math.log, part)) for part in parts))
 
     def seeds_to_decide(self) -> int | None:
-        """Return how many seeds would probably decide; None where the difference is too small, or is decided."""
+        """Return how many seeds would probably decide; None if the difference is too small, or is decided."""
         if self.kind != "unsure" or self.effect is None:
             return None
         least = max(MIN_SEEDS, len(self.values) + 2)
@@ -125,7 +129,7 @@ def effect(values: Sequence[float], own: Sequence[float], level: float = LEVEL) 
     Args:
         values: the metric with the setting, 0 or more, one a seed.
         own: the metric with the recipe's own values.
-        level: of the interval, 0 to 1. Of too few values the interval is infinite.
+        level: of the interval, 0 to 1. With too few values the interval is infinite.
     """
     ratios = sorted(_log_ratio(value, other) for value in values for other in own)
     cut = critical_rank(len(values), len(own), level)
@@ -135,7 +139,7 @@ def effect(values: Sequence[float], own: Sequence[float], level: float = LEVEL) 
 
 @cache
 def critical_rank(count: int, other: int, level: float) -> int:
-    """Return which of the sorted differences, counted from either end, bound the interval; 0 where none does.
+    """Return which of the sorted differences, counted from either end, bound the interval; 0 if none does.
 
     Args:
         count: values of one sample.
@@ -163,7 +167,7 @@ def _ways(count: int, other: int) -> tuple[int, ...]:
 
 
 def decide(metric: str, number: int, values: Sequence[float], own: Sequence[float], epochs: int, last: bool) -> Verdict:
-    """Return what trainings with the same seeds tell.
+    """Return the verdict on trainings with the same seeds.
 
     Args:
         metric: its name.
@@ -182,24 +186,6 @@ def decide(metric: str, number: int, values: Sequence[float], own: Sequence[floa
     return Verdict(kind, number, metric, tuple(values), tuple(own), found, epochs)
 
 
-def percent_range(effect: Effect) -> str:
-    """Return an interval in percent.
-
-    >>> percent_range(Effect(0.66, 0.52, 0.88)), percent_range(Effect(0.95, 0.8, 1.25))
-    ('12 to 48 % lower', '20 % lower to 25 % higher')
-    """
-    low, high = 100 * (effect.low - 1), 100 * (effect.high - 1)
-    if high < 0:
-        return f"{-high:.0f} to {-low:.0f} % lower"
-    if low >= 0:
-        return f"{low:.0f} to {_upper(high)} % higher"
-    return f"{-low:.0f} % lower to {_upper(high)} % higher"
-
-
-def _upper(percent: float) -> str:
-    return f"{percent:.0f}" if math.isfinite(percent) else "infinitely many"
-
-
 def _log_ratio(value: float, other: float) -> float:
     if value == other:  # both infinite, or both 0
         return 0.0
@@ -207,18 +193,20 @@ def _log_ratio(value: float, other: float) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the geometric mean, or the median where a training failed or reached 0."""
+    """Return the geometric mean, or the median if a training failed or reached 0."""
     if all(math.isfinite(value) and value > 0 for value in values):
         return statistics.geometric_mean(values)
     return statistics.median(values)
 
 
 def shown(values: Sequence[float]) -> str:
-    """Return the mean of a few trainings in words, with how many of them failed.
+    """Return the mean of trainings in words, with the number of those that failed.
 
     >>> shown([2.0, 8.0]), shown([2.0, math.inf, 2.0]), shown([math.inf, math.inf])
     ('4.000', '2.000 (1 of 3 failed)', 'no result (2 of 2 failed)')
     """
-    failed = sum(not math.isfinite(value) for value in values)
-    told = terminal.number(mean(values)) if math.isfinite(mean(values)) else "no result"
-    return f"{told} ({failed} of {len(values)} failed)" if failed else told
+    finite = list(filter(math.isfinite, values))
+    if len(finite) == len(values):
+        return terminal.number(mean(values))
+    told = terminal.number(statistics.median(finite)) if finite else "no result"
+    return f"{told} ({len(values) - len(finite)} of {len(values)} failed)"

@@ -230,7 +230,7 @@ def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, logged):
         "1 training with new seeds done; …; lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your "
         "recipe",
         f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; "
-        "2 trainings with new seeds done; …; trial 2: fd 1.500, your recipe: 3.500, 1 seed each",
+        "2 trainings with new seeds done; …; trial 2: fd 1.500, your recipe: 3.500, 1 new seed each",
     ]
 
 
@@ -328,8 +328,9 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
     end = told[-1]
     assert (end["best"], end["interrupted"], end["spent_budget"]) == (2, False, None)
     assert end["sentence"] == (
-        "cannot tell yet whether trial 2 is better: fd 1.500 against 3.500 over 1 seed (too few to tell), after 2 "
-        "epochs; trained on with one seed: the recipe's own values 3.250 after 4, trial 2 1.250 after 4"
+        "cannot tell yet whether trial 2 is better than your recipe: over 1 new seed, it has fd 1.500 and your recipe "
+        "3.500; these are too few results for an interval, after 2 epochs; trained on with one seed: your recipe 3.250 "
+        "after 4 epochs, trial 2 1.250 after 4 epochs"
     )
     assert end["verdict"] == {
         "kind": "unsure",
@@ -385,7 +386,7 @@ def test_it_is_said_what_new_seeds_are_for(data_dir, tmp_path, logged):
     assert lines[2].endswith("; lowest fd 7.500 (trial 2, one seed)")
     assert lines[3].endswith("; lowest fd 6.500 (trial 3, one seed); new seeds choose among trials 3, 2")
     assert any(line.endswith("; new seeds compare trial 3 with your recipe") for line in lines)
-    assert lines[-1].endswith("; trial 3: fd 6.500, your recipe: 9.500, 2 seeds each")
+    assert lines[-1].endswith("; trial 3: fd 6.500, your recipe: 9.500, 2 new seeds each")
 
 
 EGGS = [  # label, state, fd, epoch, lr, betas.0, betas.1, latent_dim, r1, diagnoses

@@ -57,7 +57,7 @@ def agreed(study):
     """Everything that names the winner; all of it must name the same trial."""
     loaded = optuna.load_study(study_name="gan14", storage=f"sqlite:///{(study.path / 'study.db').as_posix()}")
     summary, found = results.summary(study), findings(study)
-    numbers = {study.winner().number, summary["best"], found.best.number, loaded.best_trial.number}
+    numbers = {study.winner().number, summary["best"], found.winner, loaded.best_trial.number}
     numbers |= {trial.number for trial in study.trials() if trial.params[RATE] == pytest.approx(recommended(study))}
     assert first_line(study) == f"# {results.sentence(study)}."
     assert len(numbers) == 1, numbers
@@ -79,8 +79,8 @@ def test_a_setting_that_is_better_with_new_seeds_wins_and_everything_names_it(da
     assert agreed(study) == 3
     assert {number: len(seeds) for number, seeds in trainings(study).items()} == {0: 4, 2: 1, 3: 6, 4: 2}
     assert OWN_SEED not in study.seeds()
-    assert first_line(study).startswith("# trial 3 of 5 is better than your recipe: fd 2.5")
-    assert first_line(study).endswith("4 seeds each, after 2 epochs.")
+    assert first_line(study).startswith("# trial 3 is better than your recipe: fd is ")
+    assert first_line(study).endswith(" instead of 5.000, after 2 epochs.")
     assert [one.number for one in study.confirmed()][:2] == [3, 4]
 
 
@@ -104,7 +104,7 @@ def test_where_the_seeds_cannot_tell_the_recipe_stays_and_the_search_says_what_w
     study = searched(plan, tmp_path / "s", data_dir)
     assert study.verdict().kind == "unsure"
     assert agreed(study) == 0
-    assert first_line(study).startswith("# cannot tell yet whether trial 2 is better: fd ")
+    assert first_line(study).startswith("# cannot tell yet whether trial 2 is better than your recipe: over ")
     assert results.advice(study).startswith("--set tune.confirm.seeds=")
 
 
@@ -156,10 +156,10 @@ def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir,
     assert agreed(study) == 3, "the best of the candidates 1, 2 and 3 over new seeds"
     seeds = len(study.verdict().values)
     assert (study.verdict().kind, seeds) == ("unconfirmed", 2 if later == 1.0 else 4)
+    assert re.fullmatch(r"# your recipe has not finished; trial 3 has fd 2.50\d, after 2 epochs\.", first_line(study))
     assert re.fullmatch(
-        r"# the recipe's own values have not finished; trial 3 reached fd 2.50\d, after 2 epochs\.", first_line(study)
+        rf"trial 3: fd 2.50\d over {seeds} new seeds; your recipe failed", results.interim_summary(study)
     )
-    assert re.fullmatch(rf"trial 3: fd 2.50\d over {seeds} seeds; your recipe failed", results.interim_summary(study))
 
 
 def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
@@ -176,10 +176,10 @@ def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
     assert study.verdict().kind == "keep"
 
 
-def test_without_confirm_the_lowest_wins_and_the_search_says_that_it_proves_nothing(data_dir, tmp_path):
+def test_without_confirm_the_lowest_wins_and_the_search_says_that_this_may_be_luck(data_dir, tmp_path):
     study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, confirm=None)
     assert (agreed(study), trainings(study)) == (4, {})
-    assert "with one seed, which proves nothing: fd 1.5" in first_line(study)
+    assert "beat your recipe with one seed, which may be luck: it has fd 1.5" in first_line(study)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -306,7 +306,7 @@ def test_the_winner_and_the_recipe_go_on_to_the_full_length_from_where_they_stoo
     assert json.loads((study.path / "study.json").read_text(encoding="utf-8"))["run"] == (
         best.folder.relative_to(study.path).as_posix()
     )
-    assert "; trained on with one seed: the recipe's own values 5.167 after 6, trial 4 1.167 after 6." in first_line(
+    assert "; trained on with one seed: your recipe 5.167 after 6 epochs, trial 4 1.167 after 6 epochs." in first_line(
         study
     )
     again = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
@@ -353,7 +353,7 @@ def test_where_the_recipe_stays_only_the_recipe_goes_on(data_dir, tmp_path):
         lambda number, seed: 5.0 + number + seed / 1e8, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6
     )
     assert [one.user_attrs["of"] for one in study.finishes()] == [0]
-    assert first_line(study).endswith("; trained on with one seed: the recipe's own values 5.167 after 6.")
+    assert first_line(study).endswith("; trained on with one seed: your recipe 5.167 after 6 epochs.")
 
 
 # What a real search leaves

@@ -89,9 +89,9 @@ def test_a_search_leaves_the_best_recipe_its_images_and_a_table(searched):
     with Image.open(study / "best.png") as grid:
         assert min(grid.size) > 14 * 4
     assert results.sentence(Study(study)).startswith(
-        f"trial {best['number']} is lower than your recipe with one seed, which proves nothing: fd "
+        f"trial {best['number']} beat your recipe with one seed, which may be luck: it has fd "
         if best["number"] != "0"
-        else "no setting was lower than your recipe, so keep it: fd "
+        else "no setting beat your recipe, so keep it: with one seed, trial "
     )
     assert f"\n{results.sentence(Study(study))}\n" in done.stdout
     assert "\nrecipe: a/best.yaml   images: a/best.png\n" in done.stdout
@@ -231,7 +231,7 @@ def test_of_trials_of_version_0_1_one_that_copies_wins_only_among_its_kind(outco
     assert engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr == pytest.approx(1e-4 * value)
     assert table(study.path)[best]["diagnoses"] == " ".join(diagnoses)
     head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
-    sentence = f"the recipe's own values have not finished; trial {best} reached fd {value:.3f}, after 6 epochs"
+    sentence = f"your recipe has not finished; trial {best} has fd {value:.3f}, after 6 epochs"
     assert (head, results.sentence(study)) == (f"# {sentence}.", sentence)
 
 

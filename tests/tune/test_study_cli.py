@@ -21,7 +21,7 @@ from test_search import BETA, RATE, TINY, made, planned, run, tiny
 
 PLAN = [3.0, 1.0, 2.0]  # what the trials of `studied` come to
 SENTENCE = (
-    "trial 1 is lower than your recipe with one seed, which proves nothing: fd 1.500 against 3.500, after 2 epochs"
+    "trial 1 beat your recipe with one seed, which may be luck: it has fd 1.500 and your recipe 3.500, after 2 epochs"
 )
 TYPED = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
@@ -242,8 +242,8 @@ def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own
     study = run(chosen, inside / "s", data_dir, planned(plan))
     lines = gantool("study", "status", "s")[1].splitlines()
     assert lines[-3] == (
-        "cannot tell yet whether trial 1 is better: fd 5.927 against 6.772 over 4 seeds (95 % interval 21 % lower to "
-        "5 % higher), after 2 epochs"
+        "cannot tell yet whether trial 1 is better than your recipe: over 4 new seeds, it has fd 5.927 and your recipe "
+        "6.772; the effect lies between 21 % lower and 5 % higher (95 % interval), after 2 epochs"
     )
     assert re.fullmatch(r"this would probably decide \(about \d+s\):", lines[-2])
     command = re.fullmatch(r"  gantool (tune s --set tune\.confirm\.seeds=\d+)", lines[-1])[1]
