@@ -80,7 +80,7 @@ def test_a_setting_that_is_better_with_new_seeds_wins_and_everything_names_it(da
     assert {number: len(seeds) for number, seeds in trainings(study).items()} == {0: 4, 2: 1, 3: 6, 4: 2}
     assert OWN_SEED not in study.seeds()
     assert first_line(study).startswith("# trial 3 is better than your recipe: fd is ")
-    assert first_line(study).endswith(" instead of 5.000, after 2 epochs.")
+    assert re.search(r" % lower \(95 % interval \d+ to \d+ %\) over 4 new seeds, .*, after 2 epochs\.$", first_line(study))
     assert [one.number for one in study.confirmed()][:2] == [3, 4]
 
 
@@ -142,7 +142,7 @@ def test_of_the_recipe_alone_the_recipe_is_left(data_dir, tmp_path):
     study = searched(lambda number, seed: "diverged: at epoch 1" if number else 5.0, tmp_path / "s", data_dir)
     assert agreed(study) == 0
     assert trainings(study) == {}
-    assert first_line(study) == "# no other setting finished, so keep your recipe: fd 5.500, after 2 epochs."
+    assert first_line(study) == "# no other setting finished, so keep your recipe, which has fd 5.500, after 2 epochs."
 
 
 @pytest.mark.parametrize("later", [1.0, "diverged: at epoch 1"], ids=["sound with other seeds", "fails with all"])
