@@ -80,7 +80,9 @@ def test_a_setting_that_is_better_with_new_seeds_wins_and_everything_names_it(da
     assert {number: len(seeds) for number, seeds in trainings(study).items()} == {0: 4, 2: 1, 3: 6, 4: 2}
     assert OWN_SEED not in study.seeds()
     assert first_line(study).startswith("# trial 3 is better than your recipe: fd is ")
-    assert re.search(r" % lower \(95 % interval \d+ to \d+ %\) over 4 new seeds, .*, after 2 epochs\.$", first_line(study))
+    assert re.search(
+        r" % lower \(95 % interval \d+ to \d+ %\) over 4 new seeds, .*, after 2 epochs\.$", first_line(study)
+    )
     assert [one.number for one in study.confirmed()][:2] == [3, 4]
 
 
