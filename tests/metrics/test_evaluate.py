@@ -20,6 +20,8 @@ from gantool.metrics.evaluate import Evaluator, SampleRequest, _at_most
 from gantool.metrics.reference import SEED, ReferenceSet, learn
 from scipy.stats import binom, spearmanr
 
+from digits import digits
+
 
 def store(count=300, classes=3, shape=(1, 8, 8)):
     pick = np.random.default_rng(0)
@@ -53,21 +55,17 @@ def black(ask):
 
 
 @pytest.fixture(scope="module")
-def digits():
+def real_digits():
     """Real digits of 14x14 pixels, with their labels."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    small = torch.tensor(found.images / 16 * 2 - 1, dtype=torch.float32)[:, None]
-    images = to_uint8(torch.nn.functional.interpolate(small, (14, 14), mode="bilinear", antialias=True)).numpy()
+    images, labels = digits()
     names = tuple(map(str, range(10)))
-    return Store(Path("nowhere"), images, found.target.astype(np.int64), ImageSpec(1, 14, 14, names), {"skipped": []})
+    return Store(Path("nowhere"), images.numpy(), labels.numpy(), ImageSpec(1, 14, 14, names), {"skipped": []})
 
 
 @pytest.fixture(scope="module")
-def learned(digits, tmp_path_factory):
-    """What `auto` learns of the digits."""
-    reality = reality_of(digits)
+def learned(real_digits, tmp_path_factory):
+    """What `auto` learns of the real_digits."""
+    reality = reality_of(real_digits)
     return reality, learn(reality, "auto", tmp_path_factory.mktemp("extractors"), "digits")
 
 
@@ -77,38 +75,26 @@ def test_real_images_are_nearer_than_noise_and_noise_nearer_than_black():
     own, other, worst = (evaluate(sample).metrics["fd"] for sample in (replay(data), noise, black))
     assert own == pytest.approx(0, abs=1e-3)
     assert own < other < worst
-
-
-def test_the_same_generator_gets_the_same_numbers_every_time():
-    evaluate = evaluator(store(), 100)
-    first = evaluate(noise)
-    torch.randn(5)
-    assert evaluate(noise) == first
-    assert evaluator(store(), 100)(noise) == first
+    assert evaluate(lambda ask: torch.full((len(ask), 1, 8, 8), math.nan)) == evaluate(black)
 
 
 def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_at_once():
-    asked = []
+    asked, data = [], store()
 
     def sample(ask):
         asked.append((ask.seeds, ask.labels))
         return noise(ask)
 
-    evaluate = evaluator(store(), 600)
-    evaluate(sample)
+    evaluate = evaluator(data, 4000)
+    first = evaluate(sample)
     count = len(asked)
-    evaluate(sample)
+    torch.randn(5)
+    assert evaluate(sample) == evaluator(data, 4000)(noise) == first
     assert asked[:count] == asked[count:]
     assert max(len(seeds) for seeds, _ in asked) <= 256
-    assert [seed for some, _ in asked[:count] for seed in some] == list(range(SEED, SEED + 600))
-    assert all(len(some) == len(labels) for some, labels in asked)
-
-
-def test_labels_come_as_often_as_among_the_real_images():
-    data = store(count=1000, classes=4)
-    wanted = np.bincount(data.labels, minlength=4) / 1000
-    found = np.bincount(evaluator(data, 4000).request.labels, minlength=4) / 4000
-    np.testing.assert_allclose(found, wanted, atol=0.03)
+    assert [seed for some, _ in asked[:count] for seed in some] == list(range(SEED, SEED + 4000))
+    labels = [label for _, some in asked[:count] for label in some]
+    np.testing.assert_allclose(np.bincount(labels) / 4000, np.bincount(data.labels) / 300, atol=0.03)
 
 
 def test_generated_images_are_judged_as_the_8_bits_that_are_written():
@@ -145,24 +131,6 @@ def test_a_handful_of_real_images_can_be_compared_with(count):
     assert ("copying" in metrics) == (count == 20)
 
 
-def test_a_generator_that_is_no_longer_finite_counts_as_black():
-    evaluate = evaluator(store(), 16)
-    assert evaluate(lambda ask: torch.full((len(ask), 1, 8, 8), math.nan)) == evaluate(black)
-
-
-def test_measuring_draws_none_of_the_callers_random_numbers(digits, tmp_path):
-    before, outside, plain = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    reality = reality_of(digits)
-    reality = ReferenceSet(*(part[:300] for part in (reality.train, reality.held_out, reality.train_labels)),
-                      reality.held_out_labels[:300], reality.classes, reality.shares, 0.2)  # fmt: skip
-    evaluate = Evaluator(reality, learn(reality, "auto", tmp_path, "key"), 40, conditional=True)
-    assert set(evaluate.extractors) == {"rand", "texture", "pretext", "judge"}
-    evaluate(replay(digits))
-    assert torch.equal(before, torch.get_rng_state())
-    assert np.array_equal(outside, np.random.get_state()[1])
-    assert plain == random.getstate()
-
-
 # The floor
 
 
@@ -180,16 +148,12 @@ def test_real_images_get_1_against_other_real_images_whatever_their_number():
         assert all(one["fd_deviation"] >= evaluate.floor.deviation for one in found)
 
 
-def test_of_three_images_there_is_no_floor_and_distances_have_their_own_units():
+def test_three_images_have_no_floor_and_their_distances_have_no_unit():
     evaluate = evaluator(store(count=3, classes=1), 16)
     assert evaluate.floor.units == {"rand": 1.0}
     assert evaluate.about["floor_deviation"] is None
-    found = features_of(evaluate, noise)
+    found = evaluate.extractors["rand"](to_float(evaluate.generate(noise)))
     assert evaluate(noise).metrics["fd"] == pytest.approx(distances.frechet_distance(evaluate.real["rand"], found))
-
-
-def features_of(evaluate, sample):
-    return evaluate.extractors["rand"](to_float(evaluate.generate(sample)))
 
 
 def test_the_deviation_is_that_of_fd_over_other_draws_of_the_images():
@@ -210,17 +174,19 @@ def test_the_deviation_is_that_of_fd_over_other_draws_of_the_images():
 # Choice of extractors
 
 
-def test_auto_takes_what_the_images_allow(digits, tmp_path):
+def test_auto_chooses_by_the_number_of_images_and_classes_and_learns_once(real_digits, tmp_path, logged):
     def chosen(count, classes):
-        rows = np.flatnonzero(digits.labels < classes)[:count]
-        part = Store(Path("nowhere"), digits.images[rows], digits.labels[rows],
-                     ImageSpec(1, 14, 14, digits.spec.classes[:classes]), {"skipped": []})  # fmt: skip
+        rows = np.flatnonzero(real_digits.labels < classes)[:count]
+        spec = ImageSpec(1, 14, 14, real_digits.spec.classes[:classes])
+        part = Store(Path("nowhere"), real_digits.images[rows], real_digits.labels[rows], spec, {"skipped": []})
         return list(learn(reality_of(part), "auto", tmp_path, f"{count}-{classes}"))
 
     assert chosen(59, 10) == ["rand", "texture"]
-    assert chosen(60, 10) == ["rand", "texture", "pretext"]
-    assert chosen(300, 10) == ["rand", "texture", "pretext", "judge"]
-    assert chosen(300, 2)[-1] == "judge"
+    assert logged == []
+    for _ in range(2):
+        assert chosen(60, 10) == ["rand", "texture", "pretext"]
+    assert logged == ["learning the features of `pretext` from the images, once"]
+    assert chosen(300, 2) == ["rand", "texture", "pretext", "judge"]
     assert chosen(170, 1) == ["rand", "texture", "pretext"]
 
 
@@ -232,45 +198,44 @@ def test_a_judge_of_one_class_is_refused(tmp_path):
     )
 
 
-def test_fd_is_the_weighted_geometric_mean_of_its_parts_in_floors(digits, learned):
+def test_fd_is_the_weighted_geometric_mean_of_its_parts_in_floors(real_digits, learned):
     reality, extractors = learned
     evaluate = Evaluator(reality, extractors, 200)
-    metrics = evaluate(replay(digits)).metrics
+    metrics = evaluate(replay(real_digits)).metrics
     weighted = [("rand", 4), ("texture", 1), ("pretext", 2), ("judge", 2)]
     assert metrics["fd"] == pytest.approx(math.prod(metrics[f"fd_{name}"] ** (count / 9) for name, count in weighted))
-    only = Evaluator(reality, {"judge": extractors["judge"]}, 200)(replay(digits)).metrics
+    only = Evaluator(reality, {"judge": extractors["judge"]}, 200)(replay(real_digits)).metrics
     assert only["fd"] == pytest.approx(metrics["fd_judge"])
     units = evaluate.floor.units
     first = math.sqrt(metrics["fd_rand"] * units["rand"] * metrics["fd_pretext"] * units["pretext"])
     assert evaluate.first_version(metrics) == pytest.approx(first)
 
 
-@pytest.mark.parametrize("threads", [2, 4])
-def test_the_number_of_threads_changes_no_digit(threads, digits, learned):
+def test_neither_threads_nor_random_numbers_outside_change_a_digit_or_are_changed(real_digits, learned):
     reality, extractors = learned
+
+    def outside():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
 
     def measured():
         evaluate = Evaluator(reality, extractors, 300, conditional=True)
-        return evaluate.about, evaluate(replay(digits))
+        return evaluate.about, evaluate(replay(real_digits))
 
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         alone = measured()
-        torch.set_num_threads(threads)
+        torch.set_num_threads(4)
+        torch.randn(3)
+        before = outside()
         assert measured() == alone
-        assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 4
+        assert outside() == before
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
-def test_learned_extractors_are_told_of_once_and_kept(digits, tmp_path, logged):
-    for _ in range(2):
-        learn(reality_of(digits), ["pretext"], tmp_path, "digits")
-    assert logged == ["learning the features of `pretext` from the images, once"]
-
-
-def test_a_generator_that_is_told_the_class_is_measured_within_each(digits, learned):
+def test_a_generator_that_is_told_the_class_is_measured_within_each(real_digits, learned):
     reality, extractors = learned
     rand = {"rand": extractors["rand"]}
     told = Evaluator(reality, rand, 1000, conditional=True)
@@ -310,7 +275,7 @@ def test_copies_are_told_from_unseen_real_images(learned):
     assert few["support"] < 25 < unseen["support"]
 
 
-def test_the_judge_says_how_often_the_class_that_was_asked_for_is_shown(digits, learned):
+def test_the_judge_says_how_often_the_class_that_was_asked_for_is_shown(real_digits, learned):
     reality, extractors = learned
     evaluate = Evaluator(reality, extractors, 359, conditional=True)
     right = evaluate.measure(reality.held_out, reality.held_out_labels.tolist())
@@ -348,11 +313,7 @@ def noisy(images, degree):
     return images + 0.12 * degree * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
 
 
-def faded(images, degree):
-    return images * (1 - 0.15 * degree)
-
-
-LADDERS = {"blur": blurred, "noise": noisy, "contrast": faded}
+LADDERS = {"blur": blurred, "noise": noisy, "contrast": lambda images, degree: images * (1 - 0.15 * degree)}
 
 
 @pytest.fixture(scope="module")
@@ -364,8 +325,8 @@ def eggs():
 
 
 @pytest.mark.parametrize("ladder", [*LADDERS, "classes", "copies"])
-@pytest.mark.parametrize("source", ["digits", "eggs"])
-def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_factory):
+@pytest.mark.parametrize("source", ["real_digits", "eggs"])
+def test_fd_climbs_every_step_of_the_ladder_and_so_do_its_parts_nearly(ladder, source, request, tmp_path_factory):
     data = request.getfixturevalue(source)
     reality = reality_of(data)
     folder = tmp_path_factory.getbasetemp() / "ladders"
@@ -373,16 +334,18 @@ def test_fd_climbs_every_step_of_the_ladder(ladder, source, request, tmp_path_fa
     evaluate = Evaluator(reality, learn(reality, ["rand", "texture", "pretext"], folder, source), 120)
     new, labels = reality.held_out[:300], reality.held_out_labels[:300]
     if ladder in LADDERS:
-        steps = [to_uint8(LADDERS[ladder](to_float(new), degree)) for degree in range(1, 7)]
-        steps.insert(0, new)
+        steps = [new, *(to_uint8(LADDERS[ladder](to_float(new), degree)) for degree in range(1, 7))]
     elif ladder == "classes":
         counts = range(len(reality.classes), 0, -3) if len(reality.classes) > 2 else (2, 1)
         steps = [new[labels < kept] for kept in counts]
     else:
         steps = [new[torch.arange(len(new)) % kept] for kept in (len(new), 50, 20, 8, 3)]
-    found = [evaluate.measure(step).metrics["fd"] for step in steps]
-    assert found == sorted(found), found
-    assert spearmanr(range(len(found)), found).statistic == pytest.approx(1)
+
+    found = [evaluate.measure(step).metrics for step in steps]
+
+    assert [one["fd"] for one in found] == sorted(one["fd"] for one in found)
+    for part in ("fd_rand", "fd_pretext"):
+        assert spearmanr(range(len(found)), [one[part] for one in found]).statistic >= 0.85, part
 
 
 # Translations
@@ -420,45 +383,31 @@ def translating(data, kind, most=200, share=0.2):
 
 
 @pytest.mark.parametrize("most", [10, 1000])
-def test_held_out_sources_are_asked_for_each_beside_its_target(most):
-    data = pairs()
-    rows = rows_of(data.labels, 0.2, Paired)
-    asked = SampleRequest.translations(data, rows, Paired, most)
-    found = rows_in(data, asked.sources)
-    assert set(found) <= set(rows.held_out)
-    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
-    assert rows_in(data, asked.targets) == [row + 1 for row in found]
-    assert asked.labels == [0] * len(asked)
-
-
-@pytest.mark.parametrize("most", [10, 1000])
-def test_held_out_images_of_either_kind_are_asked_to_become_the_other(most):
-    data = two_kinds()
-    rows = rows_of(data.labels, 0.2, Unpaired)
-    asked = SampleRequest.translations(data, rows, Unpaired, most)
-    found = rows_in(data, asked.sources)
-    assert set(found) <= set(rows.held_out)
-    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
-    assert asked.labels == (1 - data.labels[found]).tolist()
-    assert abs(sum(asked.labels) - len(asked) / 2) <= 2
-    assert asked.targets is None
-
-
 @pytest.mark.parametrize("kind", [Paired, Unpaired])
-def test_where_nothing_is_held_out_the_sources_of_training_are_asked_for(kind):
-    data = two_kinds(18)
-    rows = rows_of(data.labels, 0.2, kind)
-    assert not len(rows.held_out)
-    assert set(rows_in(data, SampleRequest.translations(data, rows, kind, 100).sources)) == set(rows.train)
+def test_held_out_images_are_asked_for_as_sources(kind, most):
+    data = pairs() if kind is Paired else two_kinds()
+    rows, before = rows_of(data.labels, 0.2, kind), torch.get_rng_state()
 
+    asked, again = (SampleRequest.translations(data, rows, kind, most) for _ in (0, 1))
 
-def test_the_same_translations_are_asked_for_every_time_and_nobodys_random_numbers_are_drawn():
-    data, before = pairs(), torch.get_rng_state()
-    rows = rows_of(data.labels, 0.2, Paired)
-    one, other = (SampleRequest.translations(data, rows, Paired, 10) for _ in (0, 1))
-    assert torch.equal(one.sources, other.sources)
-    assert one.seeds == other.seeds == list(range(10))
+    found = rows_in(data, asked.sources)
+    assert set(found) <= set(rows.held_out)
+    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
+    assert asked.seeds == list(range(len(asked)))
+    assert torch.equal(asked.sources, again.sources)
     assert torch.equal(before, torch.get_rng_state())
+    if kind is Paired:
+        assert rows_in(data, asked.targets) == [row + 1 for row in found]
+        assert asked.labels == [0] * len(asked)
+    else:  # each becomes the other kind
+        assert asked.labels == (1 - data.labels[found]).tolist()
+        assert abs(sum(asked.labels) - len(asked) / 2) <= 2
+        assert asked.targets is None
+    few = two_kinds(18)
+    all_in_training = rows_of(few.labels, 0.2, kind)
+    assert set(rows_in(few, SampleRequest.translations(few, all_in_training, kind, 100).sources)) == set(
+        all_in_training.train
+    )
 
 
 def test_chosen_rows_of_a_request_keep_sources_and_targets_beside_their_seeds():
@@ -506,28 +455,18 @@ def test_translations_of_pairs_differ_from_targets_and_sources_as_closed_forms_s
     assert (idle["change"], idle["l1"]) == (0, pytest.approx(apart, rel=1e-5))
 
 
-def test_without_targets_only_the_change_is_known():
-    evaluate, asked = translating(two_kinds(), Unpaired)
-    metrics = evaluate(lambda ask: -to_float(ask.sources)).metrics
-    assert metrics["change"] == pytest.approx(2 * float(to_float(asked.sources).abs().mean()), rel=1e-5)
-    assert evaluate.change is None
-    assert metrics.keys().isdisjoint({"l1", "psnr", "ssim"})
-
-
-def test_each_direction_is_measured_by_itself_so_that_giving_back_the_source_is_no_translation():
+def test_each_direction_is_measured_by_itself_so_that_returning_the_source_is_no_translation():
     data = two_kinds()
     evaluate, asked = translating(data, Unpaired)
     assert evaluate.about["within_classes"]
-    negative = evaluate(lambda ask: -to_float(ask.sources)).metrics["fd"]
+    found = evaluate(lambda ask: -to_float(ask.sources)).metrics
+    assert evaluate.change is None
+    assert found["change"] == pytest.approx(2 * float(to_float(asked.sources).abs().mean()), rel=1e-5)
+    assert found.keys().isdisjoint({"l1", "psnr", "ssim"})
     idle = evaluate(lambda ask: to_float(ask.sources)).metrics["fd"]
-    assert idle > 20 * negative
+    assert idle > 20 * found["fd"]
     pooled = Evaluator(evaluate.reality, evaluate.extractors, asked)
     assert pooled(lambda ask: to_float(ask.sources)).metrics["fd"] < idle / 20
-    fake, labels = to_uint8(-to_float(asked.sources)), torch.tensor(asked.labels)
-    real, real_labels = evaluate.real["rand"], evaluate.reality.train_labels
-    found = evaluate.extractors["rand"](to_float(fake))
-    parts = [distances.frechet_distance(real[real_labels == one], found[labels == one]) for one in (0, 1)]
-    assert negative * evaluate.floor.units["rand"] == pytest.approx(np.mean(parts), rel=1e-4)
 
 
 def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_deviation():

@@ -77,36 +77,25 @@ def test_an_image_has_2048_features_that_torch_fidelity_gives_for_its_8_bits(ope
     assert float(wanted.std(0).mean()) > 1e-3
     torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-5)
     assert opened.identity == f"inception-{hashlib.sha256(weights).hexdigest()[:12]}"
+    grey = images[:1, :1]
+    assert torch.equal(opened(grey), opened(grey.repeat(1, 3, 1, 1)))
     monkeypatch.setattr(inception, "CHUNK", 2)
     torch.testing.assert_close(opened(images), made, rtol=1e-4, atol=1e-5)
 
 
-def test_a_grey_image_is_one_of_three_equal_colours(opened):
-    grey = pictures(1, 1)
-    assert torch.equal(opened(grey), opened(grey.repeat(1, 3, 1, 1)))
-
-
-def test_without_the_extra_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
+def test_a_missing_library_and_a_missing_or_unreadable_file_are_reported(tmp_path, monkeypatch):
+    path = tmp_path / "inception" / catalog.INCEPTION_WEIGHTS.name
+    with pytest.raises(DataError) as caught:
+        Inception.open(tmp_path)
+    assert str(caught.value) == f"{path}: no such file; download it (96 MB) with: gantool data fetch inception"
+    path.mkdir(parents=True)
+    with pytest.raises(DataError, match=r": cannot be read \((Is a directory|Permission denied)\); check its perm"):
+        Inception.open(tmp_path)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(GantoolError) as caught:
         Inception.open(tmp_path)
     assert str(caught.value) == "inception: needs torch-fidelity; install it with: pip install 'gantool[inception]'"
     assert caught.value.exit_code == 2
-
-
-def test_a_missing_file_is_told_with_its_place(tmp_path):
-    with pytest.raises(DataError) as caught:
-        Inception.open(tmp_path)
-    path = tmp_path / "inception" / "weights-inception-2015-12-05-6726825d.pth"
-    assert str(caught.value) == f"{path}: no such file; download it (96 MB) with: gantool data fetch inception"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
-    path = tmp_path / "inception" / catalog.INCEPTION_WEIGHTS.name
-    path.mkdir(parents=True)
-    with pytest.raises(DataError, match=r": cannot be read \((Is a directory|Permission denied)\); check its perm"):
-        Inception.open(tmp_path)
 
 
 class Bomb:

@@ -1,4 +1,4 @@
-"""Comparisons of images against closed forms and against torchmetrics."""
+"""Comparisons of images by their pixels, against closed forms and against torchmetrics."""
 
 from __future__ import annotations
 
@@ -28,13 +28,11 @@ def scenes(seed, count, channels, height, width):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_images_that_are_not_finite_get_the_worst_there_is(bad):
+def test_images_that_are_not_finite_get_the_worst_value(bad):
     real, fake = noise(1, 4, 1, 16, 16), noise(2, 4, 1, 16, 16)
     fake[2, 0, 3, 3] = bad
     fake[0] = real[0]
-    assert l1(fake, real) == math.inf
-    assert psnr(fake, real) == -math.inf
-    assert ssim(fake, real) == -1
+    assert (l1(fake, real), psnr(fake, real), ssim(fake, real)) == (math.inf, -math.inf, -1)
 
 
 def test_l1_is_the_mean_difference():
@@ -44,14 +42,11 @@ def test_l1_is_the_mean_difference():
     assert l1(torch.ones(1, 1, 2, 2), -torch.ones(1, 1, 2, 2)) == 2
 
 
-def test_psnr_of_known_errors():
+def test_psnr_of_known_errors_and_as_torchmetrics_gives_it():
     black = torch.full((2, 1, 4, 4), -1.0)
     assert psnr(black, black) == math.inf
     assert psnr(black, -black) == pytest.approx(0)
     assert psnr(black, black + 0.02) == pytest.approx(40, abs=1e-4)
-
-
-def test_psnr_is_the_mean_over_images_as_in_torchmetrics():
     target = noise(1, 5, 3, 12, 9)
     image = target + torch.tensor([0.01, 0.03, 0.1, 0.3, 1]).view(5, 1, 1, 1) * noise(2, 5, 3, 12, 9)
     wanted = peak_signal_noise_ratio(image, target, data_range=2.0, dim=(1, 2, 3), reduction="elementwise_mean")
@@ -62,11 +57,9 @@ def test_psnr_is_the_mean_over_images_as_in_torchmetrics():
 @pytest.mark.parametrize("strength", [0.0, 0.05, 0.5])
 def test_ssim_is_that_of_torchmetrics(shape, strength):
     target = scenes(1, *shape)
-    image = target + strength * noise(2, *shape)
-    wanted = structural_similarity_index_measure(image, target, data_range=2.0)
-    assert ssim(image, target) == pytest.approx(float(wanted), abs=1e-9)
-    wanted = structural_similarity_index_measure(-image, target, data_range=2.0)
-    assert ssim(-image, target) == pytest.approx(float(wanted), abs=1e-9)
+    for image in (target + strength * noise(2, *shape), -target - strength * noise(2, *shape)):
+        wanted = structural_similarity_index_measure(image, target, data_range=2.0)
+        assert ssim(image, target) == pytest.approx(float(wanted), abs=1e-9)
 
 
 @pytest.mark.parametrize(("size", "window"), [((1, 1), 1), ((2, 9), 1), ((3, 12), 3), ((10, 10), 9), ((8, 64), 7)])
@@ -78,19 +71,6 @@ def test_ssim_of_small_images_has_a_smaller_window(size, window, monkeypatch):
     assert ssim(image, image) == pytest.approx(1)
     assert -1 <= ssim(image, target) < 0.9
     assert seen == [window, window]
-
-
-def test_a_window_adds_up_to_one_and_is_even():
-    window = pixels._gaussian(11)
-    assert sum(window) == pytest.approx(1)
-    assert window == window[::-1]
-    assert window[4] / window[5] == pytest.approx(math.exp(-1 / (2 * 1.5**2)))
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_few_images_are_enough_not_to_fail(count):
-    image, target = noise(1, count, 3, 16, 16), noise(2, count, 3, 16, 16)
-    assert all(math.isfinite(compare(image, target)) for compare in (l1, psnr, ssim))
 
 
 @pytest.mark.parametrize("compare", [l1, psnr, ssim])
