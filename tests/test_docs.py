@@ -59,18 +59,18 @@ class Block(NamedTuple):
 
 
 def blocks(text):
-    """Give the fenced blocks of a page."""
+    """Return the fenced blocks of a page."""
     for found in re.finditer(r"^```([\w-]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         yield Block(found[1], text.count("\n", 0, found.start(2)) + 1, found[2])
 
 
 def prose(text):
-    """Give a page with its fenced blocks emptied; lines keep their numbers."""
+    """Return a page with its fenced blocks emptied; lines keep their numbers."""
     return re.sub(r"^```.*?^```$", lambda block: "\n" * block[0].count("\n"), text, flags=re.DOTALL | re.MULTILINE)
 
 
 def joined(block):
-    """Give the lines of a block with their numbers, those that end in a backslash joined with the next."""
+    """Return the lines of a block with their numbers, those that end in a backslash joined with the next."""
     start, parts = block.number, []
     for number, line in enumerate(block.text.splitlines(), block.number):
         start = start if parts else number
@@ -81,7 +81,7 @@ def joined(block):
 
 
 def commands(text):
-    """Give the command lines of a page: those of its blocks, and those that stand in a sentence."""
+    """Return the command lines of a page: those of its blocks, and those that stand in a sentence."""
     for block in blocks(text):
         lines = list(joined(block))
         prompted = any(line.startswith("$ ") for _, line in lines)
@@ -95,7 +95,7 @@ def commands(text):
 
 
 def head_commands(text):
-    """Give the command lines in the comments that a recipe begins with. Two spaces or more end a command."""
+    """Return the command lines in the comments that a recipe begins with. Two spaces or more end a command."""
     names = "|".join(TYPER.commands)
     for number, line in enumerate(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines()), 1):
         for found in re.finditer(rf"(?:(?<=^# {{3}})gantool |\bgantool (?={names})).*", line):
@@ -103,7 +103,7 @@ def head_commands(text):
 
 
 def simple(line):
-    """Give the words of each simple command of a line."""
+    """Return the words of each simple command of a line."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
     lexer.whitespace_split = True
     words = []
@@ -118,7 +118,7 @@ def simple(line):
 
 
 def wrong(line):
-    """Say what is wrong with a command line, or give None."""
+    """Return what is wrong with a command line, or give None."""
     try:
         for words in simple(line.text):
             parts = [word for word in words if not re.match(r"[A-Z_]+=", word)]  # without variables of the environment
@@ -334,7 +334,7 @@ def test_every_generated_part_stands_in_one_page():
 
 
 def anchors(text):
-    """Give the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     found = []
     for heading in re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)

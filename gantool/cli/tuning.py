@@ -23,41 +23,45 @@ class Engine(StrEnum):
     INLINE = "inline"
 
 
+Source = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STUDY", help="Try the best values of another study first."),
+]
+StudyDir = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The study. Default: the newest of this recipe in runs/, or a new one."),
+]
+EngineName = Annotated[
+    Engine | None,
+    typer.Option("--engine", metavar="ENGINE", help="ray (the default), or inline: one trial at a time, without Ray."),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="WHERE", help="Ray: local (the default), auto or HOST:PORT.")
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option("--minutes", min=0.5, metavar="N", help="Plan the search so that it takes N minutes."),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option("--trials", min=1, metavar="N", help="Number of trials in total. Extends a study with fewer."),
+]
+
+
 def tune(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path or name of a recipe, or a study to resume.")],
     changes: Changes = None,
-    trials: Annotated[
-        int | None,
-        typer.Option("--trials", min=1, metavar="N", help="Number of trials in total. Extends a study with fewer."),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option("--minutes", min=0.5, metavar="N", help="Plan the search so that it takes N minutes."),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option("--from", metavar="STUDY", help="Try the best values of another study first."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="The study. Default: the newest of this recipe in runs/, or a new one."
-        ),
-    ] = None,
+    trials: Trials = None,
+    minutes: Minutes = None,
+    source: Source = None,
+    out: StudyDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start a new study. A study at --out is moved aside.")] = False,
     deterministic: Annotated[
         bool,
         typer.Option("--deterministic", help="Run trials in batches, so that a seed always tries the same values."),
     ] = False,
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="WHERE", help="Ray: local (the default), auto or HOST:PORT.")
-    ] = None,
-    engine: Annotated[
-        Engine | None,
-        typer.Option(
-            "--engine", metavar="ENGINE", help="ray (the default), or inline: one trial at a time, without Ray."
-        ),
-    ] = None,
+    address: Address = None,
+    engine: EngineName = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="DEVICE", help="auto (the default), cpu, cuda or mps.")
     ] = None,

@@ -76,7 +76,7 @@ _LINES = [cells for _, cells in _csv(Path(__file__).with_name("sentences.csv"), 
 
 
 def _text_spec() -> TextSpec:
-    """Give every word of the sentences to learn from a number, in order of appearance."""
+    """Return every word of the sentences to learn from a number, in order of appearance."""
     learned = [_words(text) for use, _, text in _LINES if use == "learn"]
     words = dict.fromkeys(word for sentence in learned for word in sentence)
     return TextSpec(tuple(words), max(map(len, learned)), ("negative", "positive"))
