@@ -1,4 +1,4 @@
-"""A training run under way: everything that a checkpoint holds, and what moves it."""
+"""A training: everything that a checkpoint holds, and the loop over its epochs."""
 
 from __future__ import annotations
 
@@ -42,35 +42,20 @@ DISK_SPEED = 100e6  # bytes a second, until a checkpoint has been timed
 
 @dataclass
 class Progress:
-    """How far a training is. A checkpoint keeps all of it under `position`.
+    """The progress of a training. A checkpoint keeps all of it under `position`."""
 
-    Args:
-        epoch: the epoch that is under way, from 1.
-        batch: batches of this epoch that are done.
-        images: real images shown so far.
-        seconds: of the finished epochs.
-        epoch_seconds: of this epoch.
-        measured_seconds: of all measurements, part of `seconds`.
-        best: the lowest value of the run's metric.
-        best_epoch: the epoch of `best`; 0 before the first measurement.
-        tie: the cross-entropy at `best`, which decides between equal errors of classifiers.
-        sums: of this epoch, the sum and the count of each logged value by name.
-        first_gradients: norms of the generator's gradient in the first steps.
-        gradient: the newest mean norm of the generator's gradient.
-    """
-
-    epoch: int = 1
-    batch: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    measured_seconds: float = 0.0
-    best: float = math.inf
-    best_epoch: int = 0
-    tie: float = math.inf
-    sums: dict[str, list[float]] = field(default_factory=dict)
-    first_gradients: list[float] = field(default_factory=list)
-    gradient: float = math.nan
+    epoch: int = 1  # the current epoch
+    batch: int = 0  # batches of it that are done
+    images: int = 0  # real images shown so far
+    seconds: float = 0.0  # of the finished epochs
+    epoch_seconds: float = 0.0  # of this epoch
+    measured_seconds: float = 0.0  # of all measurements, part of `seconds`
+    best: float = math.inf  # the lowest value of the run's metric
+    best_epoch: int = 0  # its epoch; 0 before the first measurement
+    tie: float = math.inf  # the cross-entropy at `best`, which decides between equal errors of classifiers
+    sums: dict[str, list[float]] = field(default_factory=dict)  # sum and count of each logged value of this epoch
+    first_gradients: list[float] = field(default_factory=list)  # norms of the generator's gradient in the first steps
+    gradient: float = math.nan  # the newest mean norm of the generator's gradient
 
     @classmethod
     def of(cls, position: Mapping[str, Any]) -> Self:
@@ -78,23 +63,22 @@ class Progress:
         return cls(**{each.name: position[each.name] for each in dataclasses.fields(cls)})
 
     def next_epoch(self) -> None:
-        """Begin the next epoch."""
+        """Start the next epoch."""
         self.epoch, self.batch, self.sums, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
 
 
 class Training:
-    """A recipe's networks, their trainer and data, the health of the run, and how far it is.
+    """A recipe's networks, their trainer and data, the health of the run, and its progress.
 
     Args:
         recipe: what is trained.
         run: where.
-        store: the decoded dataset, or the table.
-        evaluator: measures the generator, or the classifier.
+        store: the data.
+        evaluator: measures the model.
         device: where it computes.
-        is_trial: a trial of a search, of which nobody wants the end: checkpoints to go on from, as often as
-            `CHECKPOINT_TIME_SHARE` of the time allows in place of the recipe's epochs; and measurements of the same
-            epochs in every trial, whatever its networks cost.
-        keep_end: whether a trial keeps a checkpoint of its last epoch, to be trained on from there.
+        is_trial: a trial of a search. It writes checkpoints as often as `CHECKPOINT_TIME_SHARE` of its time allows, and
+            measures the same epochs as every other trial, whatever its networks cost.
+        keep_end: whether a trial keeps a checkpoint of its last epoch, to be trained further.
     """
 
     def __init__(
@@ -110,8 +94,7 @@ class Training:
     ) -> None:
         self.recipe, self.settings, self.run, self.spec = recipe, recipe.train, run, store.spec
         self.device, self.is_trial, self.keep_end = device, is_trial, keep_end
-        random = devices.rng_states(device, self.settings.seed)
-        with devices.rng_scope(device, random):
+        with devices.rng_scope(device, devices.rng_states(device, self.settings.seed)):
             self.model: Model = models.build(recipe, store.spec).to(device)
         self.trainer = Trainer(self.model, self.settings, device)
         self.stream = loader_of(recipe, store, device)
@@ -119,9 +102,10 @@ class Training:
         self.health = Health()
         self.measured = frozenset(self._schedule())
         self.progress = Progress()
+        self.optimum = self.model.loss.optimum if isinstance(self.model, Generative) else None
         self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
         self.saved_at = time.perf_counter()
-        # The weights and Adam's two means of each: what it takes is only known once one is written.
+        # The weights and Adam's two means of each; once a checkpoint was written, its own time.
         self.save_cost = sum(12 * part.numel() for part in self.model.parameters()) / DISK_SPEED
 
     def epochs(self) -> Iterator[Report]:
@@ -149,68 +133,69 @@ class Training:
         self.progress.epoch_seconds += time.perf_counter() - start
 
     def _read(self, logs: list[dict[str, Tensor]]) -> None:
-        """Add what steps told to the epoch's sums, in order, so that it does not matter when they are read.
+        """Add the logs of steps to the sums of the epoch, in order, so that it does not matter when they are read.
 
         Raises:
-            TrainingError: something is not finite.
+            TrainingError: a value is not finite.
         """
-        begin = self.trainer.steps - len(logs)
+        first = self.trainer.steps - len(logs)
         wrong: list[tuple[int, str, float]] = []
-        for name in dict.fromkeys(name for one in logs for name in one):
-            at = [index for index, one in enumerate(logs) if name in one]
+        for name in dict.fromkeys(name for log in logs for name in log):
+            at = [index for index, log in enumerate(logs) if name in log]
             values = torch.stack([logs[index][name] for index in at]).double().tolist()
-            bad = [(index, name, value) for index, value in zip(at, values, strict=True) if not math.isfinite(value)]
-            wrong += bad[:1]
+            wrong += [(index, name, value) for index, value in zip(at, values, strict=True) if not math.isfinite(value)]
             total = self.progress.sums.setdefault(name, [0.0, 0])
-            for value in values:
+            for index, value in zip(at, values, strict=True):
                 total[0] += value
                 total[1] += 1
-            if name == "gradients/generator":
-                early = [value for index, value in zip(at, values, strict=True) if begin + index < REFERENCE_STEPS]
-                self.progress.first_gradients += early
+                if name == "gradients/generator" and first + index < REFERENCE_STEPS:
+                    self.progress.first_gradients.append(value)
         if wrong:
             index, name, value = min(wrong)
             raise self._failure(f"{name} became {value}", self.progress.batch - len(logs) + index + 1)
 
     def _end_epoch(self) -> Report:
         start = time.perf_counter()
-        settings, epoch = self.settings, self.progress.epoch
-        last = epoch == settings.epochs
-        keep = bool(settings.keep_every) and epoch % settings.keep_every == 0
-        own = last or epoch % settings.checkpoint_every == 0
-        save = (self.keep_end if last else self._worth_saving()) if self.is_trial else own
-        due = epoch in self.measured
-        if not math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters()))):
-            raise self._failure("the weights are no longer finite", self.progress.batch)
+        settings, epoch, progress = self.settings, self.progress.epoch, self.progress
+        if not self._is_finite():
+            raise self._failure("the weights are no longer finite", progress.batch)
+        measurement = Measurement({}, {})
         with self.trainer.ema_weights():
-            measurement = self._measure() if due else Measurement({}, {})
+            if epoch in self.measured:
+                measurement = self.monitor.measure()
+                progress.measured_seconds += time.perf_counter() - start
             image, values = self.monitor.draw()
         images.save(image, self.run.samples / f"epoch-{epoch:04d}.png")
+        news = self._diagnose(measurement._replace(values=values | measurement.values))
         metrics = measurement.metrics
-        news = self._diagnose(measurement._replace(values=values | measurement.values), measured=due)
-        score = metrics.get(self.recipe.metric, math.inf)
-        tie = metrics.get("cross_entropy", math.inf)
-        improved = (score, tie) < (self.progress.best, self.progress.tie)
+        score = metrics.get(self.recipe.metric, math.inf), metrics.get("cross_entropy", math.inf)
+        improved = score < (progress.best, progress.tie)
         if improved:
-            self.progress.best, self.progress.best_epoch, self.progress.tie = score, epoch, tie
-        self.progress.seconds += self.progress.epoch_seconds + time.perf_counter() - start
+            (progress.best, progress.tie), progress.best_epoch = score, epoch
+        save = epoch == settings.epochs or epoch % settings.checkpoint_every == 0
+        if self.is_trial:
+            save = self.keep_end if epoch == settings.epochs else self._worth_saving()
+        progress.seconds += progress.epoch_seconds + time.perf_counter() - start
         report = self._report(metrics, tuple(news), finished=True)
         self.run.log(report.entry())
-        self.progress.next_epoch()
+        progress.next_epoch()
         if improved:
             checkpoints.save(self.run.checkpoints / "best.pt", self._weights(epoch))
         if save:
             self._save()
-        if keep:
+        if settings.keep_every and epoch % settings.keep_every == 0:
             checkpoints.save(self.run.checkpoints / f"epoch-{epoch:04d}.pt", self._state())
         return report
+
+    def _is_finite(self) -> bool:
+        return math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
 
     def _worth_saving(self) -> bool:
         """Return whether a trial has trained so long that a checkpoint costs little beside it."""
         return self.is_trial and time.perf_counter() - self.saved_at > self.save_cost / CHECKPOINT_TIME_SHARE
 
     def _schedule(self) -> tuple[int, ...]:
-        """Return the epochs that end with a measurement; no clock has a say in them."""
+        """Return the epochs that end with a measurement. They do not depend on a clock."""
         settings, stream, every = self.settings, self.stream, self.settings.evaluate_every
         if every is not None:
             return schedule.measured_epochs(settings.epochs, every=every)
@@ -221,13 +206,7 @@ class Training:
         measurement = schedule.measurement_seconds(self.monitor.count, self.monitor.pixels, work)
         return schedule.measured_epochs(settings.epochs, schedule.allowed(training, measurement))
 
-    def _measure(self) -> Measurement:
-        start = time.perf_counter()
-        measurement = self.monitor.measure()
-        self.progress.measured_seconds += time.perf_counter() - start
-        return measurement
-
-    def _diagnose(self, measurement: Measurement, *, measured: bool) -> list[Diagnosis]:
+    def _diagnose(self, measurement: Measurement) -> list[Diagnosis]:
         """Judge the epoch by the logs of its steps and by what was seen of the model after it."""
         means, values = self._means(), measurement.values
         values["train_images"] = self.stream.count
@@ -236,43 +215,34 @@ class Training:
             values["gradient_left"] = self.progress.gradient / first
         if "scores/fake" in means:
             values["accuracy"] = means.get("scores/accuracy", math.nan)
-            values["fake_answer"] = math.nan if self._optimum is None else means["scores/fake"]
+            values["fake_answer"] = math.nan if self.optimum is None else means["scores/fake"]
         return self.health.observe(
             Observation(
                 epoch=self.progress.epoch,
                 step=self.trainer.steps,
-                measured=measured,
-                losses=self._losses(means),
-                drifting=self._optimum is None,
+                measured=self.progress.epoch in self.measured,
+                losses=_losses(means),
+                drifting=self.optimum is None,
                 rates={name: self.settings.optimizer_of(name).lr for name in self.trainer.names.values()},
                 lost_classes=measurement.lost_classes,
                 values=values,
             )
         )
 
-    @property
-    def _optimum(self) -> float | None:
-        return self.model.loss.optimum if isinstance(self.model, Generative) else None
-
     def _means(self) -> dict[str, float]:
-        """Return the means over this epoch of what steps told, and how far D's answers are from the optimum's 1/2."""
+        """Return the means of this epoch's logs, and the distances of D's answers from the optimum's 1/2."""
         means = {name: total / count for name, (total, count) in self.progress.sums.items()}
-        optimum = self._optimum
-        if optimum is not None:
-            for name in ("real", "fake"):
-                if f"scores/{name}" in means:
-                    means[f"scores/{name}_from_half"] = means[f"scores/{name}"] - optimum
+        if self.optimum is not None:
+            scores = [name for name in ("scores/real", "scores/fake") if name in means]
+            means |= {f"{name}_from_half": means[name] - self.optimum for name in scores}
         return means
-
-    def _losses(self, means: dict[str, float]) -> dict[str, float]:
-        return {name: value for name, value in means.items() if not name.startswith(("scores/", "gradients/"))}
 
     def _report(
         self, metrics: dict[str, float] | None = None, news: tuple[Diagnosis, ...] = (), *, finished: bool = False
     ) -> Report:
         batches = self.progress.batch or len(self.stream)
         means = self._means()
-        losses = self._losses(means)
+        losses = _losses(means)
         return Report(
             epoch=self.progress.epoch,
             finished=finished,
@@ -291,7 +261,7 @@ class Training:
         )
 
     def _failure(self, what: str, batch: int) -> TrainingError:
-        """Leave the run at its last good checkpoint, say so in its log, and give what to raise."""
+        """Rewind the run to its last good checkpoint, log the failure, and return the exception."""
         if self.saved:
             good = self.saved[0] - 1
             self.run.rewind(good)
@@ -329,7 +299,7 @@ class Training:
         }
 
     def _save(self) -> None:
-        """Write `last.pt`; the one before it becomes `previous.pt`, so that one of them is whole at any moment."""
+        """Write `last.pt`, and keep the one before as `previous.pt`, so that one of them is whole at any moment."""
         start = time.perf_counter()
         checkpoints.save(self.run.checkpoints / "next.pt", self._state())
         self._promote()
@@ -337,20 +307,19 @@ class Training:
         self.save_cost = self.saved_at - start
 
     def _promote(self) -> None:
-        """Return `next.pt` its name; a kill may come between any two lines here."""
+        """Rename `next.pt`; a kill may come between any two lines here."""
         last = self.run.checkpoints / "last.pt"
         if last.exists():
             last.replace(self.run.checkpoints / "previous.pt")
         (self.run.checkpoints / "next.pt").replace(last)
 
     def save_now(self) -> None:
-        """Write a checkpoint, if there is anything new and it is finite."""
-        finite = math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
-        if finite and self.saved != (self.progress.epoch, self.progress.batch):
+        """Write a checkpoint, if the state is new and finite."""
+        if self._is_finite() and self.saved != (self.progress.epoch, self.progress.batch):
             self._save()
 
     def restore(self) -> None:
-        """Take the newest whole checkpoint of the run, if it has any."""
+        """Load the newest whole checkpoint of the run, if it has any."""
         files = [self.run.checkpoints / f"{name}.pt" for name in ("next", "last", "previous")]
         found = [file for file in files if file.exists()]
         for index, file in enumerate(found):
@@ -360,14 +329,14 @@ class Training:
             except CheckpointError as error:
                 if index == len(found) - 1:
                     raise
-                logger.warning(f"{error}; going on from {found[index + 1].name}")
+                logger.warning(f"{error}; resuming from {found[index + 1].name}")
             else:
                 if file.stem == "next":
                     self._promote()
                 self.run.rewind(self.progress.epoch - 1)
                 if not self.is_trial:
                     batch = f", batch {self.progress.batch}" if self.progress.batch else ""
-                    logger.info(f"going on after epoch {self.progress.epoch - 1}{batch}")
+                    logger.info(f"resuming after epoch {self.progress.epoch - 1}{batch}")
                 return
         if self.run.entries():
             self.run.rewind(0)  # it was killed between its first line and its first checkpoint
@@ -386,12 +355,16 @@ class Training:
         self.health.load_state_dict(state["health"])
         self.progress = Progress.of(state["position"])
         self.saved = (self.progress.epoch, self.progress.batch)
-        # Of a checkpoint of version 0.1 the number is not known. `engine.train` restores this process's own.
+        # A checkpoint of version 0.1 lacks the number. `engine.train` restores this process's own.
         torch.set_num_threads(state.get("threads", torch.get_num_threads()))
 
 
+def _losses(means: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in means.items() if not name.startswith(("scores/", "gradients/"))}
+
+
 def loader_of(recipe: Recipe, store: Dataset, device: torch.device) -> Loader:
-    """Return the batches that training makes of its data."""
+    """Return the loader of a training."""
     data, train, kind = recipe.data, recipe.train, recipe.batch_type
     rows = store.split(data.held_out, kind).train
     return Loader(store, train.batch_size, train.seed, device, rows, kind, flip=data.flip, jitter=data.jitter)

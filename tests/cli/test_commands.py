@@ -156,7 +156,7 @@ def test_a_run_goes_on_for_more_epochs(gantool, trained, inside):
     assert code("train", "gan14", *sets(train__epochs=1), "--out", "run") == 0
     result, _, err = gantool("train", "run", "--resume", "--set", "train.epochs=2")
     assert result == 0
-    assert "going on after epoch 1" in err
+    assert "resuming after epoch 1" in err
 
     first, second = (checkpoints.load(path / "checkpoints" / "last.pt")["model"] for path in (trained, Path("run")))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -196,10 +196,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(gantool, inside):
 
     assert result == 0
     assert (
-        f"{last}: is damaged (its SHA-256 does not match); use another checkpoint of the run; going on from previous.pt"
+        f"{last}: is damaged (its SHA-256 does not match); use another checkpoint of the run; resuming from previous.pt"
         in err
     )
-    assert "going on after epoch 1" in err
+    assert "resuming after epoch 1" in err
     assert [entry["epoch"] for entry in Run(Path("run")).entries()] == [1, 2]
 
 
@@ -770,7 +770,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(gantool, inside, kind, r
     assert arguments == ["train", str(run), "--resume"]
     again, _, err = gantool(*arguments, "--set", f"train.epochs={stopped + 1}")
     assert again == 0
-    assert "going on after epoch " in err
+    assert "resuming after epoch " in err
     assert [entry["epoch"] for entry in Run(run).entries()] == list(range(1, stopped + 2))
 
 
@@ -789,7 +789,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(gantool, trained, inside)
     result, _, err = gantool("train", "run", "--resume", "--set", f"train.epochs={told[-1]['epoch'] + 3}")
 
     assert result == 0
-    assert int(re.search(r"going on after epoch (\d+)", err)[1]) >= saved
+    assert int(re.search(r"resuming after epoch (\d+)", err)[1]) >= saved
     entries = run.entries()
     assert [entry["epoch"] for entry in entries] == list(range(1, told[-1]["epoch"] + 4))
     same = ["generator/adversarial", "metrics/fd"]

@@ -118,7 +118,7 @@ def test_a_run_stopped_inside_of_an_epoch_goes_on_bit_for_bit(name, straight, tm
     position = checkpoints.load(run.checkpoints / "last.pt")["position"]
     assert (position["epoch"], position["batch"]) == (2, 2)
     train(recipe_of(name), run, data_dir)
-    assert "going on after epoch 1, batch 2" in logged
+    assert "resuming after epoch 1, batch 2" in logged
     assert_same_end(run, straight(name))
 
 
@@ -135,7 +135,7 @@ def test_a_run_stopped_at_the_end_of_an_epoch_goes_on_with_the_next(straight, tm
     run = run_in(tmp_path / "run", recipe_of("dcgan14"))
     train(recipe_of("dcgan14"), run, data_dir, stop_after=4 + 1)
     train(recipe_of("dcgan14"), run, data_dir)
-    assert "going on after epoch 1" in logged
+    assert "resuming after epoch 1" in logged
     assert_same_end(run, straight("dcgan14"))
 
 
@@ -165,7 +165,7 @@ def test_epochs_without_a_checkpoint_are_trained_again_and_logged_once(tmp_path,
         (other.checkpoints / name).write_bytes(content)
     assert [entry["epoch"] for entry in other.entries()] == [1, 2, 3, 4]
     train(recipe, other, data_dir)
-    assert "going on after epoch 3" in logged
+    assert "resuming after epoch 3" in logged
     assert [entry["epoch"] for entry in other.entries()] == [1, 2, 3, 4, 5]
     assert_same_end(one, other)
 
@@ -204,8 +204,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(stopped, strai
     last = stopped.checkpoints / "last.pt"
     assert logged[0].startswith("learning from 183 images")
     assert logged[1].startswith(f"{last}: is damaged")
-    assert logged[1].endswith("; going on from previous.pt")
-    assert logged[2] == "going on after epoch 1"
+    assert logged[1].endswith("; resuming from previous.pt")
+    assert logged[2] == "resuming after epoch 1"
     assert_same_end(stopped, straight("gan14"))
 
 
@@ -239,7 +239,7 @@ def test_a_run_killed_before_its_new_checkpoint_had_its_name_goes_on_from_it(sto
     folder = stopped.checkpoints
     (folder / "last.pt").replace(folder / "next.pt")  # as between the two renamings
     train(recipe_of("gan14"), stopped, data_dir)
-    assert "going on after epoch 2" in logged
+    assert "resuming after epoch 2" in logged
     assert_same_end(stopped, straight("gan14"))
     assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt", "previous.pt"}
 
@@ -265,8 +265,8 @@ def test_a_damaged_next_checkpoint_is_passed_over(stopped, straight, data_dir, l
     (folder / "next.pt").write_bytes((folder / "last.pt").read_bytes())
     damage(folder / "next.pt")
     train(recipe_of("gan14"), stopped, data_dir)
-    assert logged[1].endswith("; going on from last.pt")
-    assert logged[2] == "going on after epoch 2"
+    assert logged[1].endswith("; resuming from last.pt")
+    assert logged[2] == "resuming after epoch 2"
     assert_same_end(stopped, straight("gan14"))
 
 
