@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from http.client import responses
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ from gantool.files import BusyError, disk, exclusive_lock
 CHUNK = 1 << 18  # bytes read at once
 MIN_SPEED = 1024  # bytes a second; a slower server is given up
 CONNECT = 5.0  # seconds for a name look-up, and again for a connection
+TIMEOUT = 15.0  # seconds that a server may stay silent
+ATTEMPTS = 3  # at each address that answers; one that cannot be reached is tried once
+PAUSE = 1.0  # seconds before the second try; each later one waits twice as long
+WAIT = 3600.0  # seconds to wait for another process that downloads the same file
 MAX_REDIRECTS = 10
 ADVICE = "check the connection, or try again later"
 HEADERS = {"User-Agent": "gantool", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
@@ -59,28 +64,13 @@ class Remote:
     sha256: str | None = None
 
 
-def download(
-    remote: Remote,
-    folder: Path,
-    *,
-    progress: Progress | None = None,
-    timeout: float = 15.0,
-    attempts: int = 3,
-    allow_http: bool = False,
-    pause: float = 1.0,
-    wait: float = 3600.0,
-) -> Path:
+def download(remote: Remote, folder: Path, *, progress: Progress | None = None) -> Path:
     """Return `folder / remote.name`, downloaded unless it exists with the right hash.
 
     Args:
         remote: what to download.
         folder: where to; created if missing.
         progress: called with the name, the bytes so far and the total, at most ten times a second.
-        timeout: seconds that a server may stay silent.
-        attempts: tries at each address that answers; one that cannot be reached is tried once.
-        allow_http: allow http for hosts on this machine.
-        pause: seconds before the second try; each later one waits twice as long.
-        wait: seconds to wait for another process that downloads the same file.
 
     Raises:
         GantoolError: the name or an address is not a valid one.
@@ -90,17 +80,17 @@ def download(
     _check_name(remote.name)
     if not remote.urls:
         raise GantoolError(f"{remote.name}: there is no address to download it from; name at least one")
-    urls = [checked_url(url, allow_http) for url in remote.urls]
-    job = _Download(remote, folder / remote.name, progress, timeout, allow_http)
+    urls = [checked_url(url) for url in remote.urls]
+    job = _Download(remote, folder / remote.name, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if job.is_whole(job.target):
             return job.target
-        with exclusive_lock(folder / f"{remote.name}.lock", wait=wait):
+        with exclusive_lock(folder / f"{remote.name}.lock", wait=WAIT):
             if job.wanted and job.is_whole(job.part):  # the process was killed after the last byte
                 job.finish()
             elif not job.is_whole(job.target):
-                _try_all(job, urls, attempts, pause)
+                _try_all(job, urls)
     except BusyError as error:
         raise ResourceError(f"{job.target}: {error.holder} still downloads it; wait for it, or end it") from None
     except OSError as error:
@@ -114,8 +104,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def checked_url(url: str, allow_http: bool = False) -> str:
+def checked_url(url: str, *, https_only: bool = False) -> str:
     """Return `url` as it is sent: the host in ASCII, other characters quoted, no fragment.
+
+    Only an address of this machine may be of http, and none if `https_only`.
 
     Raises:
         GantoolError: this is a path, or no address.
@@ -134,7 +126,7 @@ def checked_url(url: str, allow_http: bool = False) -> str:
         host = ""
     if not host or re.search(r"[\s\\%@]", place):
         raise GantoolError(f"{_shown(url)}: {place.rpartition('@')[2]!r} is not a host; write https://HOST/PATH")
-    if scheme == "http" and not (allow_http and _is_this_machine(host)):
+    if scheme == "http" and (https_only or not _is_this_machine(host)):
         raise NetworkError(f"{_shown(url)}: http can be read and changed on the way; give an https address")
     return sent
 
@@ -154,8 +146,6 @@ class _Download:
     remote: Remote
     target: Path
     progress: Progress | None
-    timeout: float
-    allow_http: bool
 
     def __post_init__(self) -> None:
         self.part = self.target.with_name(f"{self.remote.name}.part")
@@ -177,7 +167,7 @@ class _Download:
         """Download from one address, and resume an earlier download. Raise TryError if it fails."""
         start, version = self._kept(url)
         headers = ({"Range": f"bytes={start}-"} if start else {}) | ({"If-Range": version} if start and version else {})
-        with _ask(url, headers, self.timeout, self.allow_http) as response:
+        with _ask(url, headers) as response:
             status, total, found = response.status_code, response.raw.length_remaining, _version(response)
             if status == 200:
                 start = 0
@@ -207,7 +197,7 @@ class _Download:
         """Write what arrives from byte `start` on, and check it. Return False if the kept bytes may be wrong."""
         have, total, reported = start, None if rest is None else start + rest, 0.0
         with self.part.open("ab" if start else "wb") as file:
-            for block in _blocks(url, response, self.timeout):
+            for block in _blocks(url, response):
                 file.write(block)
                 have += len(block)
                 if self.progress and time.monotonic() - reported > 0.1:
@@ -243,11 +233,11 @@ def _check_name(name: str) -> None:
         raise GantoolError(f"{name[:40]}…: this is a file name of {length} bytes; use at most 200")
 
 
-def _try_all(job: _Download, urls: list[str], attempts: int, pause: float) -> None:
+def _try_all(job: _Download, urls: list[str]) -> None:
     failures: list[TryError] = []
     for url in urls:
-        for attempt in range(max(attempts, 1)):
-            time.sleep(pause * 2 ** (attempt - 1) if attempt else 0)
+        for attempt in range(ATTEMPTS):
+            time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
             try:
                 return job.fetch(url)
             except TryError as error:
@@ -281,7 +271,7 @@ class _Adapter(HTTPAdapter):
 
 
 @contextlib.contextmanager
-def _ask(url: str, headers: dict[str, str], timeout: float, allow_http: bool) -> Iterator[Response]:
+def _ask(url: str, headers: dict[str, str]) -> Iterator[Response]:
     """Yield the response to a request, after redirects that are safe. Raise TryError if there is none.
 
     This uses an adapter, because a session of requests would follow redirects to http, read their bodies into memory
@@ -290,7 +280,7 @@ def _ask(url: str, headers: dict[str, str], timeout: float, allow_http: bool) ->
     here = url
     with contextlib.closing(_Adapter()) as adapter:
         for _ in range(MAX_REDIRECTS + 1):
-            with _respond(adapter, here, headers, timeout) as response:
+            with _respond(adapter, here, headers) as response:
                 if not response.is_redirect:
                     yield response
                     return
@@ -298,29 +288,30 @@ def _ask(url: str, headers: dict[str, str], timeout: float, allow_http: bool) ->
             with contextlib.suppress(UnicodeError):  # headers are read as Latin-1, but servers write UTF-8
                 location = location.encode("latin-1").decode("utf-8")
             try:
-                here = checked_url(urljoin(here, location), allow_http and here.startswith("http:"))
+                here = checked_url(urljoin(here, location), https_only=here.startswith("https:"))
             except (GantoolError, ValueError) as error:
                 reason = f"redirects to {_shown(location)}, which is not a safe https address"
                 raise TryError(here, reason, again=False, advice="look for another address of the file") from error
     raise TryError(url, f"redirects more than {MAX_REDIRECTS} times", again=False)
 
 
-def _respond(adapter: HTTPAdapter, url: str, headers: dict[str, str], timeout: float) -> Response:
-    host, limit = urlsplit(url).hostname or "", min(timeout, CONNECT)
-    # Each of a host's addresses gets half the time: where IPv6 leads nowhere, IPv4 still has its turn.
-    limits, whole = (limit / 2, timeout), limit + timeout
+def _respond(adapter: HTTPAdapter, url: str, headers: dict[str, str]) -> Response:
+    host, limit = urlsplit(url).hostname or "", CONNECT
     try:
         proxies = {} if _is_this_machine(host) else get_environ_proxies(url)
         if not select_proxy(url, proxies):
             _within(limit, lambda: socket.getaddrinfo(host, None))
-        limit = timeout
+        limit = TIMEOUT
+        # Each of a host's addresses gets half the time: if IPv6 leads nowhere, IPv4 still has its turn.
+        limits = (CONNECT / 2, TIMEOUT)
         request = Request("GET", url, headers=HEADERS | headers).prepare()
-        return _within(whole, lambda: adapter.send(request, stream=True, timeout=limits, proxies=proxies))
+        send = partial(adapter.send, request, stream=True, timeout=limits, proxies=proxies)
+        return _within(CONNECT + TIMEOUT, send)
     except BROKEN as error:
         raise _failure(url, error, limit) from error
 
 
-def _blocks(url: str, response: Response, timeout: float) -> Iterator[bytes]:
+def _blocks(url: str, response: Response) -> Iterator[bytes]:
     """Yield the body as it arrives. Raise TryError if it breaks off, stops or is too slow."""
     response.raw.enforce_content_length = False  # the caller compares the length
     since, count = time.monotonic(), 0
@@ -328,14 +319,14 @@ def _blocks(url: str, response: Response, timeout: float) -> Iterator[bytes]:
         try:
             block = response.raw.read1(CHUNK, decode_content=False)
         except BROKEN as error:
-            raise _failure(url, error, timeout, again=True) from error
+            raise _failure(url, error, TIMEOUT, again=True) from error
         if not block:
             return
         yield block
         count += len(block)
         seconds = time.monotonic() - since
-        if seconds > timeout:
-            if count < MIN_SPEED * timeout:
+        if seconds > TIMEOUT:
+            if count < MIN_SPEED * TIMEOUT:
                 raise TryError(url, f"sent {count} bytes in {seconds:.1f} s", again=True)
             since, count = time.monotonic(), 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import hashlib
 import io
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from gantool.batches import Labeled, Paired, TableBatch, Unpaired
 from gantool.data.archive import MARK
-from gantool.data.download import Remote, download
+from gantool.data.download import Remote
 from gantool.data.prepare import available, prepare
 from gantool.data.sources import base, eggs
 from gantool.data.sources.base import DOWNLOADS
@@ -44,7 +43,6 @@ def real_digits():
 def serve(monkeypatch):
     """A function that serves the content of a source's files on this machine instead of at their addresses."""
     site = Site()
-    monkeypatch.setattr(base, "download", functools.partial(download, allow_http=True, timeout=5.0, pause=0.001))
 
     def replace(name, *contents):
         files = [
