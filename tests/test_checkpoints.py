@@ -56,90 +56,67 @@ def file(tmp_path):
     return tmp_path / "last.pt"
 
 
-def test_what_is_saved_is_loaded(file):
-    loaded, saved = checkpoints.load(file), content()
+def test_saved_content_is_loaded_and_the_file_is_a_line_a_hash_and_the_output_of_torch(file):
+    loaded, saved, data = checkpoints.load(file), content(), file.read_bytes()
 
     weights, expected = loaded.pop("model"), saved.pop("model")
     assert loaded == saved
-    assert all(
-        torch.equal(weights[name], value) and weights[name].dtype == value.dtype for name, value in expected.items()
-    )
-    assert [path.name for path in file.parent.iterdir()] == ["last.pt"]
-
-
-def test_a_file_is_a_line_a_hash_and_what_torch_writes(file):
-    data = file.read_bytes()
+    assert all(torch.equal(weights[name], one) and weights[name].dtype == one.dtype for name, one in expected.items())
+    assert checkpoints.load(file, "meta")["model"]["weight"].device.type == "meta"
     payload = data[len(HEAD) + 65 :]
-
-    assert data.startswith(HEAD)
-    assert data[len(HEAD) :][:65] == hashlib.sha256(payload).hexdigest().encode() + b"\n"
+    assert data[: len(HEAD) + 65] == HEAD + hashlib.sha256(payload).hexdigest().encode() + b"\n"
     assert torch.load(io.BytesIO(payload), weights_only=True)["classes"] == ["Egg", "개"]
 
 
-def test_saving_takes_the_place_of_the_old_file(file):
-    checkpoints.save(file, {"epoch": 9})
-
-    assert checkpoints.load(file) == {"epoch": 9}
-
-
-def test_tensors_are_loaded_where_they_are_wanted(file):
-    assert checkpoints.load(file, torch.device("cpu"))["model"]["weight"].device.type == "cpu"
-    assert checkpoints.load(file, "meta")["model"]["weight"].device.type == "meta"
-
-
-def test_a_missing_file_is_told(tmp_path):
-    assert refusal(tmp_path / "none.pt") == "no such checkpoint"
-
-
-def test_a_folder_is_told(tmp_path):
-    assert re.fullmatch(r"cannot be read \((Is a directory|Permission denied)\)", refusal(tmp_path))
-
-
-def test_an_empty_file_is_told(file):
-    file.write_bytes(b"")
-
-    assert refusal(file) == "is empty; use another checkpoint of the run"
+DAMAGED = "is damaged (its SHA-256 does not match); use another checkpoint of the run"
+FOREIGN = "is not a gantool checkpoint; use another checkpoint of the run"
 
 
 @pytest.mark.parametrize(
-    "keep", [lambda size: size - 1, lambda size: size // 2, lambda size: 90, lambda size: 30, lambda size: 21]
+    ("change", "message"),
+    [
+        (lambda _: b"", "is empty; use another checkpoint of the run"),
+        (lambda data: data[:10], FOREIGN),
+        *((lambda data, size=size: data[:size], DAMAGED) for size in (21, 30, 90, 2000, -1)),
+        (
+            lambda data: data.replace(b"checkpoint 1", b"checkpoint 2", 1),
+            "written by a newer gantool; upgrade with: pip install -U gantool",
+        ),
+    ],
 )
-def test_a_truncated_file_is_told(file, keep):
+def test_a_damaged_or_newer_file_is_refused(file, change, message):
+    file.write_bytes(change(file.read_bytes()))
+
+    assert refusal(file) == message
+
+
+def test_a_file_that_is_missing_or_a_directory_is_reported(tmp_path):
+    assert refusal(tmp_path / "none.pt") == "no such checkpoint"
+    assert re.fullmatch(r"cannot be read \((Is a directory|Permission denied)\)", refusal(tmp_path))
+    with pytest.raises(ResourceError, match=r"last.pt: cannot be written \(No such file or directory\)"):
+        checkpoints.save(tmp_path / "gone" / "last.pt", {})
+
+
+def test_any_flipped_bit_is_detected(file):
     data = file.read_bytes()
-    file.write_bytes(data[: keep(len(data))])
-
-    assert refusal(file) == "is damaged (its SHA-256 does not match); use another checkpoint of the run"
-
-
-def test_a_file_cut_in_its_first_line_is_told(file):
-    file.write_bytes(file.read_bytes()[:10])
-
-    assert refusal(file) == "is not a gantool checkpoint; use another checkpoint of the run"
-
-
-def test_any_flipped_bit_is_told(file):
-    data = file.read_bytes()
-    chosen = random.Random(0).sample(range(len(HEAD), len(data)), 50)
-    for index in [
-        len(HEAD),
-        len(HEAD) + 63,
-        len(data) - 1,
-        data.index(torch.arange(600.0).numpy().tobytes()[:64]),
-        *chosen,
-    ]:
-        if index == len(HEAD) + 64:
-            continue  # the line's end after the hash
+    tensor = data.index(torch.arange(600.0).numpy().tobytes()[:64])
+    chosen = random.Random(0).sample(range(len(HEAD) + 65, len(data)), 50)
+    for index in (len(HEAD), len(HEAD) + 63, len(data) - 1, tensor, *chosen):
         damaged = bytearray(data)
         damaged[index] ^= 1 << (index % 8)
         file.write_bytes(damaged)
 
-        assert refusal(file) == "is damaged (its SHA-256 does not match); use another checkpoint of the run"
+        assert refusal(file) == DAMAGED
 
 
-def png():
-    stream = io.BytesIO()
-    Image.new("L", (20, 20)).save(stream, "PNG")
-    return stream.getvalue()
+def test_content_that_torch_would_refuse_to_load_keeps_the_old_file(file):
+    before = file.read_bytes()
+
+    with pytest.raises(Exception, match="pickle"):
+        checkpoints.save(file, {"a": lambda: None})
+
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["last.pt"]
 
 
 class Bomb:
@@ -158,28 +135,13 @@ def saved(value, **options):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda _: b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
-        lambda _: png(),
-        lambda canary: pickle.dumps(Bomb(canary)),
-        lambda canary: saved({"a": Bomb(canary)}),
-        lambda canary: saved({"a": Bomb(canary)}, _use_new_zipfile_serialization=False),
-        lambda _: saved(nn.Linear(2, 2)),
-        lambda _: saved({"a": torch.ones(3)}),
-        lambda _: os.urandom(1000),
-    ],
-    ids=["html", "png", "pickle", "torch", "old torch", "module", "state", "noise"],
-)
-def test_a_foreign_file_is_told_and_runs_nothing(tmp_path, make):
-    canary = tmp_path / "canary"
-    (tmp_path / "last.pt").write_bytes(make(canary))
-
-    assert refusal(tmp_path / "last.pt") == "is not a gantool checkpoint; use another checkpoint of the run"
-    assert not canary.exists()
+def png(_):
+    stream = io.BytesIO()
+    Image.new("L", (20, 20)).save(stream, "PNG")
+    return stream.getvalue()
 
 
+@pytest.mark.parametrize("head", [True, False], ids=["with a right head", "without"])
 @pytest.mark.parametrize(
     "make",
     [
@@ -189,36 +151,21 @@ def test_a_foreign_file_is_told_and_runs_nothing(tmp_path, make):
         lambda _: saved(nn.Linear(2, 2)),
         lambda _: saved({"a": Path("x")}),
         lambda _: saved({"a": torch.ones(100)})[:-200],
-        lambda _: b"",
         lambda _: b"PK\x03\x04" + bytes(100),
-        lambda _: b"<html>",
-        lambda _: png(),
+        lambda _: b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        png,
+        lambda _: os.urandom(1000),
     ],
-    ids=["bomb", "old bomb", "pickle", "module", "path", "cut", "empty", "zip", "html", "png"],
+    ids=["bomb", "old bomb", "pickle", "module", "path", "cut", "zip", "html", "png", "noise"],
 )
-def test_a_file_with_the_right_head_can_hold_no_code(tmp_path, make):
-    canary = tmp_path / "canary"
+def test_a_foreign_file_is_refused_and_runs_no_code(tmp_path, make, head):
+    canary, file = tmp_path / "canary", tmp_path / "last.pt"
     payload = make(canary)
-    (tmp_path / "last.pt").write_bytes(HEAD + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    file.write_bytes(HEAD + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload if head else payload)
 
-    assert refusal(tmp_path / "last.pt") == "holds something that is not tensors; use another checkpoint of the run"
+    wanted = "holds something that is not tensors; use another checkpoint of the run" if head else FOREIGN
+    assert refusal(file) == wanted
     assert not canary.exists()
-
-
-def test_a_file_of_a_newer_version_is_told(file):
-    file.write_bytes(file.read_bytes().replace(b"checkpoint 1", b"checkpoint 2", 1))
-
-    assert refusal(file) == "written by a newer gantool; upgrade with: pip install -U gantool"
-
-
-def test_what_torch_would_refuse_to_load_is_not_kept_when_saving_fails(file):
-    before = file.read_bytes()
-
-    with pytest.raises(Exception, match="pickle"):
-        checkpoints.save(file, {"a": lambda: None})
-
-    assert file.read_bytes() == before
-    assert [path.name for path in file.parent.iterdir()] == ["last.pt"]
 
 
 @posix
@@ -245,11 +192,6 @@ def test_a_disk_that_fills_up_keeps_the_old_checkpoint(file):
     assert done.stdout.splitlines() == [f"{file}: the disk is full; make room and start again, a run with --resume"] * 3
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["last.pt"]
-
-
-def test_a_folder_that_is_gone_is_told(tmp_path):
-    with pytest.raises(ResourceError, match=r"last.pt: cannot be written \(No such file or directory\)"):
-        checkpoints.save(tmp_path / "gone" / "last.pt", {})
 
 
 @posix

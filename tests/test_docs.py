@@ -356,9 +356,3 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
             broken.append(target)
 
     assert broken == []
-
-
-def test_anchors_are_those_of_github():
-    page = "# A `b` and c\n## What `play` means\n```sh\n# no heading\n```\n## A, b: (c)\n## A, b: (c)\n"
-
-    assert anchors(page) == ["a-b-and-c", "what-play-means", "a-b-c", "a-b-c-1"]

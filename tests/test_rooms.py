@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ SENTENCE = (
 SINGLE_FILES, *STEPS = re.split(", then |, ", SENTENCE.partition(";")[0])
 LEVELS = {room: level for level, step in enumerate(STEPS, 1) for room in step.split(" and ")}  # of single files: 0
 ENTRIES = {"", "__main__"}  # the Python interface and `python -m gantool`, which open everything else
+HEAVY = {"torch", "numpy", "PIL", "ray", "optuna", "pydantic", "plotly", "jinja2", "requests"}
 ONLY = {
     "ray": {"tune"},
     "optuna": {"tune", "report"},
@@ -25,6 +27,7 @@ ONLY = {
     "typer": {"cli"},
     "rich": {"terminal", "progress", "tune"},
     "filelock": {"files"},
+    "requests": {"data"},
 }
 
 
@@ -62,11 +65,15 @@ def imports(tree, *, for_types):
 FILES = sorted(file for file in ROOT.rglob("*.py") if "recipes" not in file.parts)
 
 
+@functools.cache
 def found(*, for_types=False):
     """Return file, line, module and name of every import."""
-    for file in FILES:
-        for (name, what), line in imports(ast.parse(file.read_text(encoding="utf-8")), for_types=for_types):
-            yield file, line, name, what
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
+    return [
+        (file, line, name, what)
+        for file, tree in trees.items()
+        for (name, what), line in imports(tree, for_types=for_types)
+    ]
 
 
 def ours(*, for_types=False):
@@ -145,13 +152,4 @@ def test_the_package_itself_imports_nothing_heavy():
         tree = ast.parse(file.read_text(encoding="utf-8"))
         top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {(node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top}
-        assert {name.partition(".")[0] for name in names} & {
-            "torch",
-            "numpy",
-            "PIL",
-            "ray",
-            "optuna",
-            "pydantic",
-            "plotly",
-            "jinja2",
-        } == set()
+        assert {room(name) for name in names}.isdisjoint(HEAVY), file

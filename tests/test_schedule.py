@@ -62,11 +62,26 @@ def test_the_first_the_last_and_fixed_shares_are_always_measured_and_no_more_tha
     assert len(found) <= max(allow, len(fixed))
 
 
-def test_the_shares_are_rounded_to_epochs():
-    assert measured_epochs(100) == (1, 2, 5, 10, 20, 35, 50, 75, 100)
-    assert measured_epochs(300) == (1, 3, 6, 15, 30, 60, 105, 150, 225, 300)
-    assert measured_epochs(10) == (1, 2, 4, 5, 8, 10)
-    assert measured_epochs(3) == (1, 2, 3)
+@pytest.mark.parametrize(
+    ("arguments", "epochs"),
+    [
+        ((100,), (1, 2, 5, 10, 20, 35, 50, 75, 100)),
+        ((300,), (1, 3, 6, 15, 30, 60, 105, 150, 225, 300)),
+        ((10,), (1, 2, 4, 5, 8, 10)),
+        ((3,), (1, 2, 3)),
+        ((30, 30), tuple(range(1, 31))),
+        ((30, 100), tuple(range(1, 31))),
+        ((20, 100, 8), (1, 8, 16, 20)),
+        ((3, 0, 10), (1, 3)),
+    ],
+)
+def test_measured_epochs_of_known_runs(arguments, epochs):
+    assert measured_epochs(*arguments) == epochs
+
+
+def test_measurements_get_a_tenth_of_the_training_and_are_at_most_a_hundred():
+    assert (allowed(100.0, 1.0), allowed(99.0, 1.0)) == (10, 9)
+    assert allowed(1e9, 1.0) == schedule.MAX_MEASUREMENTS == 100
 
 
 @pytest.mark.parametrize("allow", [20, 40, 100])
@@ -76,22 +91,6 @@ def test_epochs_between_are_evenly_spaced_and_as_many_as_are_allowed(allow):
 
     assert set(found) == set(measured_epochs(1000)) | set(range(spacing, 1001, spacing))
     assert 1000 // spacing > allow - 15
-
-
-def test_where_there_is_time_for_all_every_epoch_is_measured():
-    assert measured_epochs(30, 30) == tuple(range(1, 31))
-    assert measured_epochs(30, 100) == tuple(range(1, 31))
-
-
-def test_a_recipe_that_says_how_often_has_it_so():
-    assert measured_epochs(20, 100, every=8) == (1, 8, 16, 20)
-    assert measured_epochs(3, every=10) == (1, 3)
-
-
-def test_measurements_get_a_tenth_of_the_training_and_are_no_more_than_a_hundred():
-    assert allowed(100.0, 1.0) == 10
-    assert allowed(99.0, 1.0) == 9
-    assert allowed(1e9, 1.0) == schedule.MAX_MEASUREMENTS == 100
 
 
 def test_what_a_step_computes_is_counted_layer_by_layer():
