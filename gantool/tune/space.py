@@ -26,10 +26,10 @@ _NOTHING = object()  # what a recipe has at a key that is not its own
 
 
 class Space:
-    """What a recipe's `tune.space` searches.
+    """The keys that a recipe's `tune.space` searches, with their ranges.
 
     Args:
-        recipe: its own values are the first point of a search, which so never ends worse than it began.
+        recipe: with a `tune` block. Its own values are the first point of a search.
 
     Raises:
         RecipeError: it has no `tune` block, a key is not the recipe's or the same in all trials, a range is empty, a
@@ -43,8 +43,8 @@ class Space:
         given = recipe.tune.space
         spans = {key: Choice(choice=span) if isinstance(span, list) else span for key, span in given.items()}
         self.ranges: dict[str, Range | Choice] = _ordered(spans)
-        self.own: dict[str, Any] = {}  # the recipe's own values where they are searched
-        self.distributions: dict[str, BaseDistribution] = {}  # by the names that Optuna has for the keys
+        self.own: dict[str, Any] = {}  # the recipe's own values of the keys that are searched
+        self.distributions: dict[str, BaseDistribution] = {}  # by Optuna's name of a key
         for key, span in self.ranges.items():
             own = _own_value(recipe, key, span)
             if self.searched(key, self.own):
@@ -59,54 +59,47 @@ class Space:
 
     @property
     def own_point(self) -> dict[str, Any]:
-        """The recipe's own values, as Optuna counts them."""
+        """The recipe's own values, as a point of Optuna's."""
         return {self.parameter(key): self._complement(key, value) for key, value in self.own.items()}
 
     def parameter(self, key: str) -> str:
-        """Return Optuna's name of a key, which says what its value is: of 1 - value another one than the key's."""
-        span = self.ranges[key]
-        return f"{COMPLEMENT}{key}" if isinstance(span, Range) and span.log_complement else key
+        """Return Optuna's name of a key. If 1 - value is searched, the name says so."""
+        return f"{COMPLEMENT}{key}" if self._is_complement(key) else key
 
     def ask(self, study: optuna.Study) -> optuna.Trial:
-        """Begin a trial: the study's sampler gives each key that is searched a value, given those before it."""
+        """Start a trial: the study's sampler chooses the value of each key that is searched, one after the other."""
         trial = study.ask()
         values: dict[str, Any] = {}
         for key in self.ranges:
             if self.searched(key, values):
                 name = self.parameter(key)
-                values[key] = self._complement(key, _suggest(trial, name, self.distributions[name]))
+                values[key] = self._complement(key, trial._suggest(name, self.distributions[name]))
         return trial
 
     def changes(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the recipe's values at a point of Optuna's, in the order in which they are set.
-
-        In studies of version 0.1 1 - value stands under the key itself.
-        """
-        named = {key: next((name for name in (self.parameter(key), key) if name in point), None) for key in self.ranges}
-        return {key: self._complement(key, point[name]) for key, name in named.items() if name is not None}
+        """Return the recipe's values at a point of Optuna's, in the order in which they are set."""
+        point = self.renamed(point)
+        named = {key: self.parameter(key) for key in self.ranges}
+        return {key: self._complement(key, point[name]) for key, name in named.items() if name in point}
 
     def point(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return Optuna's point of a recipe's values, or None where one is missing or outside of its range."""
+        """Return Optuna's point of a recipe's values, or None if one is missing or outside of its range."""
         found: dict[str, Any] = {}
         for key in self.ranges:
             if not self.searched(key, values):
                 continue
             name = self.parameter(key)
-            if key not in values:
-                return None
-            value = self._complement(key, values[key])
-            span = self.distributions[name]
             try:
-                inside = span._contains(span.to_internal_repr(value))
-            except (TypeError, ValueError):
-                inside = False
-            if not inside:
+                found[name] = self._complement(key, values[key])
+                span = self.distributions[name]
+                if not span._contains(span.to_internal_repr(found[name])):
+                    return None
+            except (KeyError, TypeError, ValueError):
                 return None
-            found[name] = value
         return found
 
     def renamed(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a point of version 0.1 under the names of this one."""
+        """Return a point under this version's names. In version 0.1, 1 - value stood under the key itself."""
         return {self.parameter(name) if name in self.ranges else name: value for name, value in params.items()}
 
     def searched(self, key: str, values: Mapping[str, Any]) -> bool:
@@ -118,10 +111,10 @@ class Space:
         )
 
     def check(self, data_dir: Path) -> None:
-        """Build the recipe at both ends of every range and at every choice, so that no trial meets a bad one.
+        """Build the recipe at both ends of every range and with every choice, before any trial.
 
         Raises:
-            RecipeError, ShapeError: it cannot be built there; the message names the key and the value.
+            RecipeError, ShapeError: it cannot be built; the message names the key and the value.
         """
         for key, span in self.ranges.items():
             for value in [span.low, span.high] if isinstance(span, Range) else span.choice:
@@ -135,7 +128,7 @@ class Space:
                     raise type(error)(f"tune.space.{key}: {value} cannot be built: {message}") from None
 
     def largest(self) -> Recipe:
-        """Return the recipe at the values that take the most memory: the upper ends of its widths and batches."""
+        """Return the recipe with the values that take the most memory: the upper ends of its widths and batches."""
         upper = {
             key: span.high
             for key, span in self.ranges.items()
@@ -143,16 +136,8 @@ class Space:
         }
         return engine.change(self.recipe, upper)
 
-    def logarithmic(self) -> frozenset[str]:
-        """Name the keys whose orders of magnitude are searched."""
-        return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.log)
-
-    def complements(self) -> frozenset[str]:
-        """Name the keys of which 1 - value is searched."""
-        return frozenset(key for key, span in self.ranges.items() if isinstance(span, Range) and span.log_complement)
-
     def _check_nothing_is_dropped(self, key: str) -> None:
-        """Raise where choosing a block by its name makes another one of the recipe's own."""
+        """Raise an error if choosing a block by its name drops settings of the recipe's own block."""
         own, chosen = plain(self.recipe)[key], plain(engine.change(self.recipe, self.own))[key]
         dropped = ", ".join(f"{name} {value}" for name, value in own.items() if chosen[name] != value)
         if dropped:
@@ -168,18 +153,16 @@ class Space:
             found |= {**self._conditions(other), other: wanted[0] if isinstance(wanted, list) else wanted}
         return found
 
-    def _complement(self, key: str, value: Any) -> Any:
+    def _is_complement(self, key: str) -> bool:
         span = self.ranges[key]
-        return 1 - value if isinstance(span, Range) and span.log_complement else value
+        return isinstance(span, Range) and span.log_complement
+
+    def _complement(self, key: str, value: Any) -> Any:
+        return 1 - value if self._is_complement(key) else value
 
 
 def _ordered(spans: Mapping[str, Range | Choice]) -> dict[str, Range | Choice]:
-    """Put every key behind those that its condition names, and behind the block that it is inside of.
-
-    Raises:
-        RecipeError: a key is the same in all trials; a condition names a key that is not searched, or a value that it
-            never has, or is its own.
-    """
+    """Put every key behind those that its condition names, and behind the block that it is inside of."""
     for key, span in spans.items():
         if any(key == alike or key.startswith(f"{alike}.") for alike in ALIKE):
             raise RecipeError(f"tune.space.{key}: is the same for all trials; leave it out")
@@ -205,7 +188,7 @@ def _ordered(spans: Mapping[str, Range | Choice]) -> dict[str, Range | Choice]:
 
 
 def _never(span: Range | Choice, value: Any) -> str:
-    """Return why a key searched there never has a value, or None if it may have one."""
+    """Return why a key with this range never has a value; empty if it may have it."""
     if isinstance(span, Choice):
         return "" if value in span.choice else f"never {value}; choose from {span.choice}"
     if not (isinstance(span.low, int) and isinstance(span.high, int)):
@@ -287,17 +270,6 @@ def _stepped(place: str, span: Range, own: Any, step: float, whole: bool) -> Bas
     return found
 
 
-def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    if isinstance(distribution, FloatDistribution):
-        return trial.suggest_float(
-            key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(key, distribution.choices)
-
-
 def short(key: str) -> str:
     """Name a dotted key by its end.
 
@@ -309,20 +281,16 @@ def short(key: str) -> str:
 
 
 def names(keys: Iterable[str]) -> dict[str, str]:
-    """Name dotted keys by their ends, and by more of them where two have the same end.
+    """Name dotted keys by their ends, and by longer ends if two would have the same name.
 
     >>> names(["train.optimizer.lr", "train.generator.lr", "model.latent_dim"])
     {'train.optimizer.lr': 'optimizer.lr', 'train.generator.lr': 'generator.lr', 'model.latent_dim': 'latent_dim'}
     """
-    given = list(dict.fromkeys(keys))
-
-    def alone(end: str) -> bool:
-        return sum(f".{key}".endswith(f".{end}") for key in given) == 1
-
-    return {key: next(filter(alone, _ends(key)), key) for key in given}
-
-
-def _ends(key: str) -> list[str]:
-    """Return the ends of a dotted key, the short one first."""
-    parts = key.split(".")
-    return [".".join(parts[-count:]) for count in range(short(key).count(".") + 1, len(parts) + 1)]
+    given = dict.fromkeys(keys)
+    found = {}
+    for key in given:
+        parts, length = key.split("."), short(key).count(".") + 1
+        while length < len(parts) and sum(f".{other}".endswith("." + ".".join(parts[-length:])) for other in given) > 1:
+            length += 1
+        found[key] = ".".join(parts[-length:])
+    return found
