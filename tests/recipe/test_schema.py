@@ -88,11 +88,6 @@ def problems(values, schema=Outer):
         ({"space": {"a.b": [1, "x"]}}, "space.a.b.1", 'expected a whole number, got "x"'),
         ({"space": []}, "space", "expected a block of keys, got []"),
         ({"cuont": 5}, "cuont", "unknown key 'cuont'; did you mean 'count'?"),
-        (
-            {"a-b": 5},
-            "a-b",
-            "unknown key 'a-b'; known: count, flag, free, inner, maybe, name, rows, share, size, space, weight",
-        ),
         ({"inner": {"low": 1, "lo-g": 5}}, "inner.lo-g", "unknown key 'lo-g'; did you mean 'log'?"),
         ({"flag": 1}, "flag", "expected true or false, got 1"),
     ],
@@ -101,7 +96,7 @@ def test_a_problem_has_its_place_and_one_sentence(values, place, message):
     assert problems(values) == [(place, message)]
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     values = {"count": 0, "share": 2, "inner": {"low": "a", "x": 1}, "rows": [[0, 0]], "y": 1}
 
     assert [place for place, _ in problems(values)] == [
@@ -117,14 +112,6 @@ def test_a_key_that_looks_like_a_type_is_a_key(key):
     assert message.startswith(f"unknown key {key!r}; ")
 
 
-def test_every_missing_key_is_told():
-    class Two(Block):
-        first: int
-        second: int
-
-    assert problems({}, Two) == [("", "missing key 'first'"), ("", "missing key 'second'")]
-
-
 def test_a_place_is_followed_by_the_keys_of_the_block():
     with pytest.raises(Mismatch) as caught:
         check(Outer, {"count": 0}, ("model",))
@@ -133,15 +120,9 @@ def test_a_place_is_followed_by_the_keys_of_the_block():
     assert str(caught.value) == "expected at least 1, got 0"
 
 
-def test_what_json_allows_is_allowed():
-    block = check(Outer, {"share": 0, "weight": 3, "size": [4, 5], "rows": [[1, 2]], "maybe": 3})
-
-    assert (block.share, block.weight, block.size, block.rows, block.maybe) == (0.0, 3.0, (4, 5), [(1, 2)], 3)
-
-
-def test_plain_values_of_a_block_make_the_same_block_again():
-    block = check(Outer, {"size": [4, 5], "space": {"a.b": {"low": 1.5}, "c": [1, 2]}})
-
+def test_what_json_allows_is_allowed_and_plain_values_make_the_same_block_again():
+    block = check(Outer, {"share": 0, "weight": 3, "size": [4, 5], "rows": [[1, 2]], "space": {"a.b": {"low": 1.5}}})
+    assert (block.share, block.weight, block.size, block.rows) == (0.0, 3.0, (4, 5), [(1, 2)])
     assert check(Outer, plain(block)) == block
 
 

@@ -13,72 +13,73 @@ from gantool.recipe.load import shipped
 from gantool.recipe.strict_yaml import parse
 from gantool.training.engine import change, open_recipe
 
-from small import offline, small, spec
+from small import RECIPES, offline, small, spec
 
-NAMES = sorted(shipped())
-each = pytest.mark.parametrize("name", NAMES)
-
-
-def test_there_are_recipes_and_their_names_are_plain():
-    assert {"cgan_egg", "dcgan14", "dcgan28", "dcgan_tf28", "gan14", "gan28", "pix2pix", "cyclegan"} <= set(NAMES)
-    assert all(name.replace("_", "").isalnum() and name.islower() for name in NAMES)
+each = pytest.mark.parametrize("name", RECIPES)
 
 
 @each
-def test_it_loads_by_bare_name_and_by_path(name):
-    assert open_recipe(name) == open_recipe(str(shipped()[name]))
-    assert open_recipe(name).name == name
-
-
-@each
-def test_it_dumps_and_loads_again_equal(name):
+def test_it_loads_by_name_and_by_path_and_dumps_and_loads_again_equal(name):
     loaded = open_recipe(name)
+    assert loaded == open_recipe(str(shipped()[name]))
+    assert loaded.name == name
+    assert name.replace("_", "").isalnum()
+    assert name.islower()
     text = recipes.dump(loaded)
-
     assert recipes.parse(text, "again.yaml", KINDS) == loaded
     assert recipes.dump(recipes.parse(text, "again.yaml", KINDS)) == text
 
 
 @each
-def test_its_source_is_known(name):
-    assert open_recipe(name).data.source in SOURCES
-
-
-@each
 def test_it_begins_with_how_it_is_trained(name):
     head = [line for line in shipped()[name].read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-
     assert any(line.split()[:4] == ["#", "gantool", "train", name] for line in head)
 
 
 @each
-def test_it_trains_on_data_that_need_no_network(name, tmp_path):
-    chosen = change(open_recipe(name), offline(name))
-    found = find_source(chosen.data, tmp_path, chosen.batch_type)
-
-    assert found.exists(tmp_path)
+def test_its_source_is_known_and_it_trains_on_data_that_need_no_network(name, tmp_path):
+    loaded = open_recipe(name)
+    assert loaded.data.source in SOURCES
+    chosen = change(loaded, offline(name))
+    assert find_source(chosen.data, tmp_path, chosen.batch_type).exists(tmp_path)
 
 
 @each
-def test_both_ends_of_its_search_space_are_recipes(name):
+def test_both_ends_of_its_search_space_are_recipes_and_its_search_ends_in_trained_models(name):
     loaded = open_recipe(name)
-
     for key, searched in loaded.tune.space.items():
         ends = [searched.low, searched.high] if isinstance(searched, Range) else getattr(searched, "choice", searched)
         for end in ends:
             assert change(loaded, {key: end}) is not None
-    key_lines = parse(shipped()[name].read_text(encoding="utf-8"), name)[0]["tune"]["space"]
-    assert list(key_lines) == list(loaded.tune.space)
-
-
-@each
-def test_its_search_ends_in_trained_models(name):
-    assert open_recipe(name).tune.finish
+    written = parse(shipped()[name].read_text(encoding="utf-8"), name)[0]["tune"]["space"]
+    assert list(written) == list(loaded.tune.space)
+    assert loaded.tune.finish
 
 
 @each
 def test_its_model_can_be_built_and_plays_its_data(name):
-    model = models.build(open_recipe(name, small(name)), spec(open_recipe(name, small(name))))
-
-    assert isinstance(model.blank(2), model.consumes)
+    recipe = open_recipe(name, small(name))
+    model = models.build(recipe, spec(recipe))
+    assert isinstance(model.blank(2), recipe.batch_type)
     assert list(model.play(model.blank(2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "betas", "batch", "epochs", "loss"),
+    [
+        ("gan28", 2e-4, (0.9, 0.999), 64, 10, "non_saturating"),
+        ("gan14", 2e-4, (0.5, 0.999), 128, 30, "non_saturating"),
+        ("dcgan14", 2e-4, (0.5, 0.999), 128, 30, "non_saturating"),
+        ("dcgan28", 2e-4, (0.5, 0.999), 128, 30, "non_saturating"),
+        ("dcgan_tf28", 1e-4, (0.9, 0.999), 256, 50, "non_saturating"),
+        ("cgan_egg", 2e-4, (0.5, 0.999), 32, 500, "non_saturating"),
+        ("wgan_gp28", 1e-4, (0.0, 0.9), 64, 30, "wasserstein"),
+    ],
+)
+def test_it_trains_with_its_published_settings(name, lr, betas, batch, epochs, loss):
+    recipe = open_recipe(name)
+    for player in ("generator", "discriminator"):
+        adam = recipe.train.optimizer_of(player)
+        assert (adam.lr, adam.betas) == (lr, betas)
+    assert (recipe.train.batch_size, recipe.train.epochs, recipe.model.latent_dim) == (batch, epochs, 100)
+    assert (recipe.loss.name, recipe.loss.gradient_penalty) == (loss, 10.0 if loss == "wasserstein" else 0.0)
