@@ -8,11 +8,10 @@ import pytest
 import torch
 from gantool import devices, models
 from gantool.batches import Column, ImageSpec, RowSpec, TableBatch, TextSpec
-from gantool.data.sources import tables
 from gantool.errors import RecipeError
 from gantool.models.dense import Dense
 from gantool.recipe.blocks import Optimizer, Train
-from gantool.training import engine
+from gantool.training import engine, setup
 from gantool.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -48,7 +47,7 @@ def test_a_perceptrons_step_is_the_error_times_the_input():
 def learned(name, seed, epochs, tmp_path):
     """Train a table's recipe, and return the share of right answers about all of its rows."""
     recipe = engine.open_recipe(name, {"train.seed": seed})
-    table = tables.load(recipe.data.source, tmp_path, recipe.data.held_out)
+    table = setup.data_of(recipe, tmp_path)
     inputs, labels = torch.from_numpy(table.inputs), torch.from_numpy(table.labels)
     with devices.rng_scope(CPU, devices.rng_states(CPU, seed)):
         model = models.build(recipe, table.spec)
