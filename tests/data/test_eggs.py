@@ -40,15 +40,11 @@ def shrink(picture: np.ndarray, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
 @pytest.mark.parametrize("size", [28, 64, 128, 256])
-def test_a_image_has_the_size_asked_for_and_three_bytes_a_pixel(name, size):
+def test_an_image_has_the_size_asked_for_and_three_bytes_a_pixel(name, size):
     picture = eggs.render(name, 0, size)
     assert picture.shape == (size, size, 3)
     assert picture.dtype == np.uint8
     assert picture.flags.c_contiguous
-
-
-def test_a_image_is_64_pixels_wide_unless_said():
-    assert eggs.render("Egg", 0).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("name", eggs.CLASSES)
@@ -84,24 +80,6 @@ def test_the_body_is_where_its_factors_say(name):
         assert abs(row - true.y) < 0.06
 
 
-@pytest.mark.parametrize("name", ["Egg", "Tomato", "Lemon"])
-def test_the_body_is_as_large_as_its_factors_say(name):
-    found = regions(name)
-    ellipse = [np.pi * true.size**2 * true.aspect for true, _ in found]
-    area = [mask.mean() for _, mask in found]
-    assert np.corrcoef(ellipse, area)[0, 1] > 0.9
-    assert np.mean(area) == pytest.approx(np.mean(ellipse), rel=0.2)
-
-
-def test_the_body_is_turned_as_its_factors_say():
-    for true, mask in regions("Lemon"):
-        row, column = np.argwhere(mask).T
-        values, vectors = np.linalg.eigh(np.cov(column, row))
-        across, along = vectors[:, 1]
-        if values[1] > 1.3 * values[0]:
-            assert abs(-across * np.sin(true.angle) + along * np.cos(true.angle)) > 0.9
-
-
 def test_the_side_towards_the_lamp_is_the_brighter_one():
     for index in range(40):
         true, picture = eggs.factors("Egg", index), eggs.render("Egg", index).mean(2)
@@ -110,19 +88,6 @@ def test_the_side_towards_the_lamp_is_the_brighter_one():
             picture[tuple((64 * (np.array((true.y, true.x)) + sign * reach)).astype(int))] for sign in (1, -1)
         )
         assert true.speckled or lit > shaded
-
-
-@pytest.mark.parametrize("name", eggs.CLASSES)
-def test_every_factor_stays_in_its_range(name):
-    for index in range(eggs.COUNT):
-        true = eggs.factors(name, index)
-        assert abs(true.x - 0.5) < 0.2
-        assert abs(true.y - 0.5) < 0.2
-        assert 0.1 < true.size < 0.4
-        assert 0.8 < true.aspect < 3.2
-        assert -2.7 <= true.light_angle <= -0.4
-        assert true.speckled or true.kind != "speckled"
-        assert name == "Egg" or not true.speckled
 
 
 def test_every_kind_and_every_table_is_in_the_dataset():
@@ -147,25 +112,6 @@ def test_each_class_has_its_own_colour():
     assert (blue["Egg"] > 0.5).mean() > 0.7
 
 
-def test_a_nearest_neighbour_on_few_pixels_tells_the_classes_apart():
-    def features(indices: range) -> np.ndarray:
-        pictures = [shrink(eggs.render(name, index), 8).ravel() for name in eggs.CLASSES for index in indices]
-        return np.stack(pictures)
-
-    known, asked = features(range(60)), features(range(60, 80))
-    distance = ((asked[:, None] - known) ** 2).sum(2)
-    assert (distance.argmin(1) // 60 == np.arange(100) // 20).mean() > 0.6
-
-
-@pytest.mark.parametrize("name", eggs.CLASSES)
-def test_images_are_neither_burnt_out_nor_drowned(name):
-    pictures = np.stack([eggs.render(name, index) for index in range(20)])
-    assert (pictures == 255).all(3).mean() < 0.02
-    assert (pictures < 8).all(3).mean() < 0.02
-    assert 70 < pictures.mean() < 180
-    assert pictures.std((1, 2)).min() > 5
-
-
 @pytest.mark.parametrize("call", [eggs.render, eggs.factors])
 def test_an_unknown_class_is_named_with_the_nearest_known_one(call):
     with pytest.raises(DataError, match=r"^unknown class 'Tomatoe'; did you mean 'Tomato'\?$"):
@@ -177,13 +123,6 @@ def test_an_unknown_class_is_named_with_the_nearest_known_one(call):
 # --- kinds that are asked for -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", eggs.CLASSES)
-def test_the_own_kind_of_a_image_changes_nothing(name):
-    for index in range(5):
-        own = eggs.factors(name, index).kind
-        assert np.array_equal(eggs.render(name, index, kind=own), eggs.render(name, index))
-
-
 def test_another_kind_is_the_same_scene_with_another_egg():
     for index in (index for index in range(40) if eggs.factors("Egg", index).kind not in ("speckled", "blue")):
         true, blue = eggs.factors("Egg", index), eggs.factors("Egg", index, "blue")
@@ -191,15 +130,6 @@ def test_another_kind_is_the_same_scene_with_another_egg():
         difference = np.abs(eggs.render("Egg", index, kind="blue").astype(int) - eggs.render("Egg", index)).max(2)
         assert difference[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0] * 4  # the corners show the table
         assert difference[int(true.y * 64), int(true.x * 64)] > 5
-
-
-def test_a_kind_that_was_asked_for_has_its_colour():
-    for index in range(40):
-        middles = [
-            eggs.render("Egg", index, kind=kind)[24:40, 24:40].mean((0, 1)) for kind in ("brown", "white", "blue")
-        ]
-        warmth = [middle[0] / middle[2] for middle in middles]
-        assert warmth[0] > warmth[1] > warmth[2]
 
 
 @pytest.mark.parametrize("call", [eggs.render, eggs.factors, eggs.edges])
@@ -231,14 +161,3 @@ def test_the_outline_of_a_drawing_is_where_the_factors_say():
             column, row = true.x - reach * np.sin(true.angle), true.y + reach * np.cos(true.angle)
             around = drawing[int(row * 128) - 2 : int(row * 128) + 3, int(column * 128) - 2 : int(column * 128) + 3]
             assert around.min() < 60
-
-
-def test_speckles_are_drawn():
-    def ink(index):
-        true = eggs.factors("Egg", index)
-        row, column = int(true.y * 64), int(true.x * 64)
-        return (eggs.edges("Egg", index)[row - 6 : row + 7, column - 6 : column + 7] < 128).mean()
-
-    speckled = [ink(index) for index in range(80) if eggs.factors("Egg", index).speckled]
-    plain = [ink(index) for index in range(80) if not eggs.factors("Egg", index).speckled]
-    assert np.mean(speckled) > 0.1 > 5 * np.mean(plain)

@@ -50,18 +50,6 @@ def test_a_flat_folder_is_one_class_of_its_own_name(tmp_path):
     assert found(folder) == {"eggs": ["1.png", "2.png"]}
 
 
-def test_a_flat_working_directory_has_a_class_too(inside):
-    make(inside, "1.png")
-
-    assert Folder(locate(".", inside / "data")).classes == ("image",)
-
-
-def test_a_class_holds_the_files_of_its_own_subfolders(tmp_path):
-    folder = Folder(make(tmp_path, "cat/1.png", "cat/deep/er/2.png", "dog/deep/3.png"))
-
-    assert [len(files) for files in folder.files.values()] == [2, 1]
-
-
 def test_a_lone_wrapping_folder_is_looked_through(tmp_path):
     folder = Folder(make(tmp_path, "food/all/Egg/1.png", "food/all/Bread/1.png"))
 
@@ -74,27 +62,12 @@ def test_a_lone_flat_folder_is_one_class(tmp_path):
     assert Folder(tmp_path / "all").classes == ("Egg",)
 
 
-def test_a_folder_without_images_is_no_class(tmp_path):
-    make(tmp_path, "cat/1.png", "dog/1.png")
-    (tmp_path / "empty" / "er").mkdir(parents=True)
-
-    assert Folder(tmp_path).classes == ("cat", "dog")
-
-
 def test_what_systems_leave_is_ignored(tmp_path):
     make(tmp_path, "cat/1.png", "cat/.DS_Store", "cat/Thumbs.db", "cat/desktop.ini", "cat/._1.png", "cat/.cache/1.png")
     make(tmp_path, "cat/__MACOSX/._1.png", "__MACOSX/cat/._1.png", ".git/1.png", "Thumbs.db", ".DS_Store", ".complete")
     make(tmp_path, "dog/1.png")
 
     assert found(Folder(tmp_path)) == {name: [str(Path(name) / "1.png")] for name in ("cat", "dog")}
-
-
-def test_what_systems_leave_makes_no_flat_folder(tmp_path):
-    assert refusal(make(tmp_path, "Thumbs.db", ".DS_Store")).startswith("HERE: no files in it; ")
-
-
-def test_korean_names_are_names(tmp_path):
-    assert Folder(make(tmp_path, "달걀/하나.png", "빵/둘.png")).classes == ("달걀", "빵")
 
 
 @pytest.mark.parametrize("files", [[], ["cat/.hidden"], [".hidden/1.png"]])
@@ -126,27 +99,6 @@ def test_a_loop_of_links_ends(tmp_path):
     assert len(folder.fingerprint(None, folder.classes)) > 60
 
 
-@posix
-def test_dangling_links_and_pipes_are_listed_for_decoding_to_judge(tmp_path):
-    make(tmp_path, "cat/1.png")
-    (tmp_path / "cat" / "2.png").symlink_to("gone.png")
-    os.mkfifo(tmp_path / "cat" / "3.png")
-    folder = Folder(tmp_path)
-
-    assert [picture.name for picture in folder.items(None, ["cat"])] == ["cat/1.png", "cat/2.png", "cat/3.png"]
-    assert folder.fingerprint(None, ["cat"])
-
-
-@posix
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads all")
-def test_an_unreadable_folder_is_told(tmp_path):
-    make(tmp_path, "cat/1.png").chmod(0)
-    try:
-        assert refusal(tmp_path) == "HERE: cannot be read (Permission denied)"
-    finally:
-        tmp_path.chmod(0o700)
-
-
 # --- data.folder --------------------------------------------------------------------------------------------
 
 SPLITS = ("train/cat/1.png", "train/dog/1.png", "valid/cat/1.png", "valid/dog/2.png", "valid/dog/3.png")
@@ -157,39 +109,12 @@ def test_splits_are_no_classes_and_one_has_to_be_chosen(tmp_path):
     assert refusal(make(tmp_path / "only", "train/1.png")) == "HERE: holds train; choose one with data.folder=train"
 
 
-def test_splits_in_a_wrapping_folder_are_seen(tmp_path):
-    message = refusal(make(tmp_path, *(f"food/{name}" for name in SPLITS)))
-
-    assert message == f"{Path('HERE/food')}: holds train, valid; choose one with data.folder=valid"
-
-
-def test_a_class_may_be_called_as_a_split_is(tmp_path):
-    assert Folder(make(tmp_path, "test/1.png", "cat/1.png")).classes == ("cat", "test")
-
-
 @pytest.mark.parametrize("wrap", ["", "food/", "a/b/c/"])
 def test_a_folder_is_found_at_any_depth(tmp_path, wrap):
     folder = Folder(make(tmp_path, *(wrap + name for name in SPLITS)), "valid")
 
     assert folder.path == tmp_path / wrap / "valid"
     assert [len(files) for files in folder.files.values()] == [1, 2]
-
-
-def test_a_folder_may_be_a_path(tmp_path):
-    make(tmp_path, *SPLITS)
-
-    assert Folder(tmp_path, "valid/dog").classes == ("dog",)
-    assert Folder(tmp_path, "valid/").classes == ("cat", "dog")
-
-
-def test_a_chosen_folder_is_taken_as_it_is(tmp_path):
-    assert Folder(make(tmp_path, "valid/train/1.png"), "valid").classes == ("train",)
-
-
-def test_what_macs_leave_is_no_second_folder(tmp_path):
-    make(tmp_path, "food/valid/cat/1.png", "__MACOSX/valid/cat/._1.png", ".old/valid/cat/1.png")
-
-    assert Folder(tmp_path, "valid").path == tmp_path / "food" / "valid"
 
 
 def test_two_folders_of_one_name_need_a_longer_path(tmp_path):
@@ -316,11 +241,6 @@ def test_a_fetched_name_is_found_only_when_it_is_whole(tmp_path):
 
 
 # --- class filter -------------------------------------------------------------------------------------------
-
-
-def test_kept_classes_have_the_order_of_the_recipe():
-    assert keep("x", ("a", "b", "c"), ["c", "a"]) == ("c", "a")
-    assert keep("x", ("a", "b", "c"), None) == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(

@@ -49,29 +49,6 @@ def test_what_goes_in_comes_out(tmp_path):
     assert names(tmp_path / "deep" / "pets") == ["about.json", "images.u8", "labels.i64"]
 
 
-def test_pixels_of_any_memory_order_are_written_the_same(tmp_path):
-    images = pixels()
-    turned = [np.asfortranarray(image) for image in images]
-
-    assert np.array_equal(build_store(tmp_path / "a", items(turned), SPEC, ABOUT).images, images)
-
-
-def test_the_pixels_stay_on_disk_and_cannot_be_changed(tmp_path):
-    store = build_store(tmp_path / "a", items(pixels()), SPEC, ABOUT)
-
-    assert isinstance(store.images, np.memmap)
-    with pytest.raises(ValueError, match="read-only"):
-        store.images[0] = 0
-
-
-def test_unreadable_files_are_counted_with_their_reason(tmp_path):
-    store = build_store(tmp_path / "a", items(pixels(), bad=(1, 2)), SPEC, ABOUT)
-
-    assert len(store) == 4
-    assert store.skipped == [["1.png", "truncated"], ["2.png", "truncated"]]
-    assert open_store(tmp_path / "a").skipped == store.skipped
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -102,13 +79,6 @@ def test_a_dataset_that_would_train_to_nothing_is_refused(tmp_path, content, mes
     assert names(tmp_path) == []
 
 
-def test_a_store_of_many_classes_is_checked_quickly(tmp_path):
-    spec = ImageSpec(1, 1, 1, tuple(map(str, range(3000))))
-    one = np.zeros((1, 1, 1), np.uint8)
-
-    assert len(build_store(tmp_path / "a", (Item("", label, one) for label in range(3000)), spec, ABOUT)) == 3000
-
-
 @pytest.mark.parametrize("file", ["about.json", "images.u8", "labels.i64"])
 @pytest.mark.parametrize("harm", ["gone", "cut", "empty"])
 def test_a_damaged_store_is_none(tmp_path, file, harm):
@@ -118,14 +88,6 @@ def test_a_damaged_store_is_none(tmp_path, file, harm):
         path.unlink()
     else:
         path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-8])
-
-    assert open_store(tmp_path / "a") is None
-
-
-@pytest.mark.parametrize("text", ["[]", "5", "{}", "null", '{"images": "x"}'])
-def test_a_store_of_another_kind_is_none(tmp_path, text):
-    build_store(tmp_path / "a", items(pixels()), SPEC, ABOUT)
-    (tmp_path / "a" / "about.json").write_text(text)
 
     assert open_store(tmp_path / "a") is None
 
@@ -232,15 +194,6 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path):
     assert names(tmp_path) == [f"a.part-{process.pid}"]
     assert len(build_store(tmp_path / "a", items(pixels()), SPEC, ABOUT)) == 6
     assert names(tmp_path) == ["a"]  # and what was left is swept
-
-
-def test_what_another_process_writes_is_not_swept(tmp_path):
-    other = tmp_path / f"a.part-{os.getppid()}"
-    other.mkdir()
-
-    build_store(tmp_path / "a", items(pixels()), SPEC, ABOUT)
-
-    assert names(tmp_path) == ["a", other.name]
 
 
 def test_the_about_file_is_readable_by_people(tmp_path):
