@@ -15,44 +15,30 @@ if TYPE_CHECKING:
 
 
 class Labeled(NamedTuple):
-    """Images with the index of their class.
-
-    Shape:
-        images: [N, C, H, W], float, -1 to 1. labels: [N], int64, 0 to classes - 1.
-    """
+    """Images, [N, C, H, W], float, -1 to 1, with the index of their class, [N], int64."""
 
     images: Tensor
     labels: Tensor
 
 
 class Paired(NamedTuple):
-    """Images, each with the image that it should become.
-
-    Shape:
-        source, target: [N, C, H, W], float, -1 to 1.
-    """
+    """Images, each with the image that it should become: both [N, C, H, W], float, -1 to 1."""
 
     source: Tensor
     target: Tensor
 
 
 class Unpaired(NamedTuple):
-    """Images of two kinds; those in one row do not belong together.
-
-    Shape:
-        a, b: [N, C, H, W], float, -1 to 1.
-    """
+    """Images of two kinds, both [N, C, H, W], float, -1 to 1; those in one row do not belong together."""
 
     a: Tensor
     b: Tensor
 
 
 class TableBatch(NamedTuple):
-    """Rows of a table, or sentences, with the index of their class.
+    """Rows of a table, or sentences, with the index of their class, [N], int64.
 
-    Shape:
-        inputs: [N, D], float, the columns of each row; or [N, L], int64, the numbers of a sentence's words, then 0.
-        labels: [N], int64, 0 to classes - 1.
+    The inputs are the columns of each row, [N, D], float, or the numbers of a sentence's words, then 0, [N, L], int64.
     """
 
     inputs: Tensor
@@ -64,14 +50,9 @@ Batch = Labeled | Paired | Unpaired | TableBatch
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The shape of a dataset's images.
+    """The shape of a dataset's images, with 1 channel or 3, and the names of its classes in the order of their labels.
 
-    Args:
-        channels: 1 for grey, 3 for colour.
-        height: of every image, in pixels.
-        width: of every image, in pixels.
-        classes: the names of the classes, in the order of their labels. For pairs, the source's and the target's; for
-            two kinds without pairs, both.
+    The classes of pairs are the source's and the target's; those of two kinds without pairs are both.
     """
 
     channels: int
@@ -91,13 +72,10 @@ class ImageSpec:
 
 
 class Column(NamedTuple):
-    """A column of a table, and how its values become numbers of about unit size.
+    """A column of a table: its name, and how its values become numbers of about unit size.
 
-    Args:
-        name: as in the head of the table.
-        categories: the texts that it may hold, each encoded by its index; empty for a column of numbers.
-        mean: is subtracted.
-        deviation: is divided by, above 0.
+    A column of texts encodes each as its index in `categories`, which are empty for a column of numbers. Then the mean
+    is subtracted and the result divided by the deviation.
     """
 
     name: str
@@ -116,12 +94,9 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class TextSpec:
-    """The vocabulary of a dataset of sentences.
+    """The words of a dataset of sentences, in the order of their numbers from 2: 0 is no word, and 1 any other.
 
-    Args:
-        words: in the order of their numbers, from 2; 0 is no word, and 1 any other.
-        length: words in the longest sentence of the training data.
-        classes: the names of the classes, in the order of their labels.
+    `length` is the number of words in the longest training sentence.
     """
 
     words: tuple[str, ...]

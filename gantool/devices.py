@@ -44,11 +44,8 @@ def rng_states(device: torch.device, seed: int) -> dict[str, Tensor]:
 def rng_scope(device: torch.device, states: dict[str, Tensor]) -> Iterator[None]:
     """Run the block with torch's generators in `states`, store their new states there, and restore the old ones.
 
-    So the random numbers of the block and those of its caller do not depend on each other.
-
-    Args:
-        device: whose generator is swapped besides the CPU's.
-        states: generator states by `cpu`, `cuda` or `mps`, read at the start and written at the end.
+    So the random numbers of the block and those of its caller do not depend on each other. The states are by `cpu`,
+    `cuda` or `mps`.
     """
     outside = _states(device)
     _set_states(device, states)

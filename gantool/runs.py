@@ -27,12 +27,7 @@ class Run:
 
     @classmethod
     def create(cls, recipe: str, *, name: str, out: Path | None = None) -> Self:
-        """Create the directory of a new run.
-
-        Args:
-            recipe: the text of `recipe.yaml`.
-            name: the recipe's name; without `out` the run is called `runs/<name>-<NNN>`.
-            out: the directory itself; it must be new or empty.
+        """Create the directory of a new run for the text of a recipe: `out`, or `runs/<name>-<NNN>`.
 
         Raises:
             RunError: `out` is a file, or a directory that is not empty.

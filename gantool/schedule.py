@@ -26,12 +26,7 @@ SECONDS_OF_COUNTS = 1e-3  # for the counts of right and wrong answers
 
 @dataclass(frozen=True)
 class Work:
-    """The computation of the networks for one training image.
-
-    Args:
-        multiplications: of a number with a weight, in the forward passes of one step.
-        outputs: numbers that the layers write in them.
-    """
+    """Multiplications with weights, and numbers that layers write, in the forward passes for one training image."""
 
     multiplications: float
     outputs: float
@@ -52,10 +47,8 @@ def measured_epochs(epochs: int, allowed: int = 0, every: int | None = None) -> 
     >>> measured_epochs(20, every=8)
     (1, 8, 16, 20)
 
-    Args:
-        epochs: of the whole run.
-        allowed: measurements; the smallest spacing that needs no more is used.
-        every: `train.evaluate_every`, a spacing that replaces both the percentages and `allowed`.
+    The spacing is the smallest that needs no more measurements than `allowed`. The spacing `every`, from
+    `train.evaluate_every`, replaces both it and the percentages.
     """
     ends = {1, epochs}
     if every is not None:
@@ -89,13 +82,7 @@ def training_seconds(steps: int, images: int, work: Work) -> float:
 
 
 def measurement_seconds(images: int, pixels: tuple[int, int] | None, work: Work) -> float:
-    """Predict the seconds of one measurement.
-
-    Args:
-        images: generated images, or examples that are classified.
-        pixels: height and width of the generated images; None for a classifier.
-        work: for one training image.
-    """
+    """Predict the seconds of measuring generated images of this height and width, or a classifier if that is None."""
     seconds = images * GENERATION_SHARE * work.seconds
     if pixels is None:
         return SECONDS_OF_COUNTS + seconds

@@ -23,12 +23,9 @@ Answer = Callable[[Tensor], Tensor]
 
 
 class LabeledExamples(NamedTuple):
-    """Examples that a classifier is asked about.
+    """Examples that a classifier is asked about, their right classes, [N], and each as text, but for images.
 
-    Args:
-        inputs: images, uint8 [N, C, H, W]; rows, float [N, D]; or sentences, int64 [N, L].
-        labels: the right classes, [N].
-        texts: each example as text; empty for images.
+    The inputs are images, uint8 [N, C, H, W], rows, float [N, D], or sentences, int64 [N, L].
     """
 
     inputs: Tensor
@@ -40,11 +37,6 @@ class ClassifierEvaluator:
     """Measures classifiers: the share of right answers about examples that training never saw.
 
     If none are held out, as for a truth table, it asks about the training examples.
-
-    Args:
-        train: examples that training sees, at least one.
-        held_out: examples that it never sees, or none.
-        classes: their names, in the order of their labels.
     """
 
     def __init__(self, train: LabeledExamples, held_out: LabeledExamples, classes: Sequence[str]) -> None:

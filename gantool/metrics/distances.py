@@ -1,8 +1,8 @@
 """Comparisons of two sets of feature vectors: pure functions, on the CPU, in float64.
 
-Rows are images and columns are features. A set has at least one image. Only numbers that were measured with the same
-features and the same numbers of real and generated images are comparable. Each function has a worst value, named in
-its docstring, for a set with a number that is not finite.
+A set is [N, D]: N images, at least one, and D features. `real` and `fake` are the features of real and of generated
+images. Only numbers that were measured with the same features and the same numbers of images are comparable. Each
+function has a worst value, named in its docstring, for a set with a number that is not finite.
 
 torch-fidelity, torchmetrics and prdc compute some of these numbers; the tests compare with all three.
 """
@@ -87,10 +87,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 
     Heusel et al. 2017, arXiv:1706.08500, eq. 6: |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2). The last trace is the
     sum of the square roots of the eigenvalues of R S2 R, R = S1^(1/2). That matrix is symmetric and positive, so that
-    nothing complex appears, also with fewer samples than features.
-
-    Shape:
-        real: [N, D]. fake: [M, D]. The covariance of one image is 0.
+    nothing complex appears, also with fewer samples than features. The covariance of one image is 0.
     """
     real_covariance, fake_covariance = _covariance(real), _covariance(fake)
     root = _root(real_covariance)
@@ -104,13 +101,10 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 def frechet_terms(real: Tensor, fake: Tensor) -> FrechetTerms:
     """Compute the Fréchet distance and each image's part of its sampling error.
 
-    The distance is a smooth function of two means and two covariances. Its influence function (Hampel 1974, JASA 69)
-    is its change when one image becomes a little more frequent. Over independent images, the sum of the squared terms
-    is the variance of the distance to first order. That order vanishes near the distance of a set and itself, so the
+    The distance is a smooth function of two means and two covariances. Its influence function (Hampel 1974, JASA 69) is
+    its change when one image becomes a little more frequent. Over independent images, the sum of the squared terms is
+    the variance of the distance to first order. That order vanishes near the distance of a set and itself, so the
     deviation of the floor has to be added. All terms are 0 if a number is not finite.
-
-    Shape:
-        real: [N, D]. fake: [M, D].
     """
     distance = frechet_distance(real, fake)
     real, fake = (part.detach().cpu().double() for part in (real, fake))
@@ -124,12 +118,8 @@ def kernel_distance(real: Tensor, fake: Tensor, *, seed: int = 0) -> float:
     """Compute the squared maximum mean discrepancy of two sets, at worst infinity.
 
     Binkowski et al. 2018, arXiv:1801.01401, sec. 4 (there KID), with the kernel (x.y / D + 1)^3. The estimate has no
-    bias: its mean is 0 for two samples of one distribution, so that it is often negative.
-
-    Args:
-        real: features of real images, [N, D].
-        fake: features of generated images, [M, D].
-        seed: of the subsets that are compared if a set has more than 2000 images.
+    bias: its mean is 0 for two samples of one distribution, so that it is often negative. If a set has more than 2000
+    images, subsets drawn with `seed` are compared.
     """
     if max(len(real), len(fake)) <= MAX_EXACT_KERNEL:
         return _discrepancy(real, fake)
@@ -146,12 +136,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     """Compute improved precision and recall, at worst 0. Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2.
 
     An image is within a set's reach if it is nearer to some image of that set than that image's k-th nearest neighbour
-    in the set.
-
-    Args:
-        real: features of real images, [N, D].
-        fake: features of generated images, [M, D].
-        k: neighbours, at most all the others of a set. A set of one image reaches nothing.
+    in the set. A set of one image reaches nothing.
     """
     real_reach, fake_reach = _reach(real, k), _reach(fake, k)
     reached = torch.zeros(len(fake), dtype=torch.bool)
@@ -169,12 +154,8 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 
     A real image's neighbourhood is the ball up to its k-th nearest real image. Density is the number of neighbourhoods
     around a generated image, divided by k. Coverage is the share of neighbourhoods with a generated image. Compare
-    equal numbers of images, since many generated images always cover a few real ones (see `expected_coverage`).
-
-    Args:
-        real: features of real images, [N, D].
-        fake: features of generated images, [M, D].
-        k: neighbours, at most all the other real images. A single real image has no neighbourhood, and both are 0.
+    equal numbers of images, since many generated images always cover a few real ones (see `expected_coverage`). Both
+    are 0 for a single real image, which has no neighbourhood.
     """
     inside = covered = 0
     for rows, reach in zip(_chunks(real, fake), _chunks(_reach(real, k), fake), strict=True):
@@ -188,8 +169,8 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
 def expected_coverage(real: int, fake: int, k: int = 5) -> float:
     """Compute the coverage of N `real` images by M images of the same distribution. Naeem et al. 2020, sec. 3.
 
-    1 - prod_{i=1..k} (N - i) / (N + M - i): the probability that the k images nearest to a real one are not all real.
-    k is at most N - 1, as in `density_coverage`.
+    1 - prod_{i=1..k} (N - i) / (N + M - i): the probability that the k images nearest to a real one are not all real. k
+    is at most N - 1, as in `density_coverage`.
     """
     return 1 - math.prod((real - i) / (real + fake - i) for i in range(1, min(k, real - 1) + 1))
 
@@ -201,9 +182,6 @@ def nearest_neighbour_accuracy(real: Tensor, fake: Tensor) -> NearestNeighbour:
     Lopez-Paz and Oquab 2017, arXiv:1610.06545. It is 0.5 for sets of the same distribution, near 1 for sets that
     differ, and below 0.5 if generated images are copies of real ones, given equal numbers of both. If several
     neighbours are equally near, an image counts by the share of its own set among them.
-
-    Shape:
-        real: [N, D]. fake: [M, D].
     """
     of_real, of_fake = _own_share(real, fake), _own_share(fake, real)
     return NearestNeighbour(float(torch.cat([of_real, of_fake]).mean()), float(of_real.mean()), float(of_fake.mean()))
@@ -219,10 +197,8 @@ def data_copying(train: Tensor, held_out: Tensor, fake: Tensor) -> float:
 
     It is negative if generated images are nearer; below -3 they are copies, or all lie where training images are
     densest. It is about 0 for real images, positive for images worse than real ones, 0 if all are equally far, and
-    infinity for numbers that are not finite, since such images copy nothing.
-
-    Shape:
-        train: [N, D]. held_out: [L, D], real images that were not trained on, preferably 12 or more. fake: [M, D].
+    infinity for numbers that are not finite, since such images copy nothing. Held-out images are real images that were
+    not trained on, preferably 12 or more.
     """
     distances = torch.cat([_nearest(points, train)[:, 0] for points in (fake, held_out)])
     _, places, counts = torch.unique(distances, return_inverse=True, return_counts=True)
@@ -242,9 +218,6 @@ def copied_share(train: Tensor, fake: Tensor) -> float:
 
     Their distance from it is at most the 1 % quantile of the distances between training images and their nearest
     others. 0 for numbers that are not finite, since such images copy nothing.
-
-    Shape:
-        train: [N, D]. fake: [M, D].
     """
     return float((_nearest(fake, train)[:, 0] <= _too_near(train)).double().mean())
 
@@ -256,9 +229,6 @@ def support_size(real: Tensor, fake: Tensor) -> Support:
     equal, or nearer than the 1 % quantile of the distances between real images and their nearest others. Of n images
     drawn from S equally likely ones, n (n - 1) / 2S pairs collide on average. The size is infinite if no pair collides,
     and at worst 1, with all pairs colliding.
-
-    Shape:
-        real: [N, D]. fake: [M, D].
     """
     pairs = len(fake) * (len(fake) - 1) // 2
     collisions = _collisions(real, fake)
@@ -284,10 +254,8 @@ def inception_score(probabilities: Tensor) -> float:
     Salimans et al. 2016, arXiv:1606.03498, sec. 4: exp of the mean Kullback-Leibler divergence of p(y | x) from p(y),
     over all images at once. It is high if each image is clearly of one class and all classes are equally frequent. For
     information only: it uses no real image, one perfect image a class has the best score, and it depends more on the
-    classifier's training data than on the images (Barratt and Sharma 2018, arXiv:1801.01973).
-
-    Shape:
-        probabilities: [N, K], rows that add up to 1.
+    classifier's training data than on the images (Barratt and Sharma 2018, arXiv:1801.01973). The rows of
+    `probabilities`, [N, K], add up to 1.
     """
     of_images, of_all = torch.special.entr(probabilities).sum(1), torch.special.entr(probabilities.mean(0)).sum()
     return math.exp(float(of_all - of_images.mean()))

@@ -35,15 +35,11 @@ LIGHT = 0.9  # grey of a count of 0, -1 to 1
 def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
     """Draw the answers of a classifier of two classes over the plane of its two inputs, and the examples.
 
-    Args:
-        answer: the classifier.
-        inputs: the examples, [N, 2]: the first number points to the right, the second one up.
-        labels: their classes, [N].
-        classes: the names of the classes.
+    The first input points to the right, the second one up. The plane is twice as wide and high as the examples' range.
 
     Returns:
         320 x 330 pixels, RGB: white for undecided answers, each class's colour for certain ones, and a line where the
-        answer changes. The plane is twice as wide and high as the examples' range.
+        answer changes.
     """
     low, high = inputs.min(0).values, inputs.max(0).values
     span = (high - low).clamp_min(1e-6) * 2
@@ -63,16 +59,9 @@ def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequen
 
 
 def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw images with the class that each is taken for, and its probability.
+    """Draw images with the class that each is taken for, and its probability, as an RGB grid.
 
-    Args:
-        images: [N, C, H, W], -1 to 1.
-        probabilities: of each class, [N, classes].
-        labels: the classes that they show, [N].
-        classes: the names of the classes.
-
-    Returns:
-        a grid, RGB. Images that are taken for another class have a red border, with their own class in brackets.
+    Images that are taken for another class have a red border, with their own class in brackets.
     """
     height, width = images.shape[2:]
     scale = max(1, math.ceil(56 / max(height, width)))
@@ -90,10 +79,9 @@ def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, class
 
 
 def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw how many examples of each class, `labels` [N], are taken for each class, `answers` [N].
+    """Draw how many examples of each class are taken for each class: a row for each class, a column for each answer.
 
-    Returns:
-        a grid, RGB, with a row for each class and a column for each answer; larger shares of a row are darker.
+    The larger its share of the row, the darker is a tile.
     """
     count = len(classes)
     counts = torch.bincount(labels * count + answers, minlength=count * count)

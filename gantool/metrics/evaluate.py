@@ -32,13 +32,10 @@ EQUAL_PSNR = 99.0  # decibels, in place of the infinite ratio of equal images, w
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Images that a generator is asked for.
+    """Images that a generator is asked for, with a seed and the label of a class for each.
 
-    Args:
-        seeds: one for each image.
-        labels: the classes that they should show.
-        sources: the images that they are made from, uint8 [N, C, H, W]; None if they are made from noise.
-        targets: the images that they should become, uint8 [N, C, H, W], if known.
+    `sources` are the images that they are made from, uint8 [N, C, H, W], or None if they are made from noise. `targets`
+    are the images that they should become, if known.
     """
 
     seeds: list[int]
@@ -56,13 +53,9 @@ class SampleRequest:
 
     @classmethod
     def translations(cls, store: Dataset, rows: Split, kind: type[Batch], most: int) -> SampleRequest:
-        """Ask for translations of held-out images, or of training images if none are held out.
+        """Ask for at most so many translations of held-out images, or of training images if none are held out.
 
-        Args:
-            store: the images.
-            rows: see `loader.rows_of`.
-            kind: Paired, or Unpaired, where each kind is translated to the other.
-            most: images.
+        If `kind` is Unpaired, each kind of images is translated to the other. For `rows` see `loader.rows_of`.
         """
         chosen = rows.held_out if len(rows.held_out) else rows.train
         generator = torch.Generator().manual_seed(SEED)
@@ -91,10 +84,9 @@ def prompt_of(model: Generative, ask: SampleRequest) -> GeneratorInput:
 class Floor(NamedTuple):
     """The distances between real images and as many other real images. Only copies can be nearer.
 
-    Args:
-        units: the Fréchet distance on each extractor's features, by name. `fd` and its parts are multiples of them, so
-            that their floor is 1. With fewer than 4 real images no floor exists, and the units are 1.
-        deviation: standard deviation of `fd` between sets of real images; nan if no floor exists.
+    `units` are the Fréchet distances by extractor. `fd` and its parts are multiples of them, so that their floor is 1.
+    `deviation` is the standard deviation of `fd` between sets of real images. With fewer than 4 real images no floor
+    exists: the units are 1, and the deviation is nan.
     """
 
     units: dict[str, float]
@@ -198,12 +190,7 @@ class Evaluator:
         return torch.cat([to_uint8(sample(self.request.rows(part.tolist()))) for part in parts])
 
     def measure(self, fake: Tensor, labels: Sequence[int] | None = None) -> Measured:
-        """Measure generated images.
-
-        Args:
-            fake: uint8 [N, C, H, W].
-            labels: the classes that they should show, if the generator received them.
-        """
+        """Measure generated images, uint8 [N, C, H, W], and the labels that the generator received, if any."""
         found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
         request = torch.tensor(self.request.labels if labels is None else labels)
         apart = {

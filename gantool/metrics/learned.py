@@ -66,12 +66,8 @@ class Learned:
     data themselves rank generators better than those of ImageNet if the images are not photographs (Liu et al. 2018,
     arXiv:1803.07474).
 
-    Args:
-        network: the trained network.
-        mean: of each feature over the training images, [64].
-        deviation: the divisor of each feature, [64].
-        accuracy: share of right answers about held-out images, 0 to 1, the mean over classes or views; nan without any.
-        chance: the accuracy of guessing.
+    The mean and deviation, [64], are those of each feature over the training images. The accuracy is the share of right
+    answers about held-out images, the mean over classes or views, or nan without any; guessing reaches `chance`.
     """
 
     name: ClassVar[str] = "pretext"
@@ -115,13 +111,7 @@ class Judge(Learned):
 
 @one_thread()
 def learn_views(train: Tensor, held_out: Tensor, *, seed: int = 0) -> Learned:
-    """Learn features from images alone; equal on the same machine for equal images and seed.
-
-    Args:
-        train: images to learn from, uint8 [N, C, H, W], at least one.
-        held_out: images to measure the accuracy on, uint8 [M, C, H, W]; M may be 0.
-        seed: of the initial weights, the order and the noise.
-    """
+    """Learn features from images alone, uint8 [N, C, H, W]; equal on the same machine for equal images and seed."""
     views = len(_views(train[:1]))
     network = _trained(train, _view_task(train), views, BATCH // views, seed)
     accuracy = _accuracy(network, _view_task(held_out), len(held_out))
@@ -142,11 +132,6 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
     """Return the extractor in `folder / f"{key}.pt"`; learn it if that file is missing, damaged or of another version.
 
     If several processes ask at once, one learns it and the others wait.
-
-    Args:
-        folder: created if missing.
-        key: names the images, the seed and the kind of extractor.
-        make: learns it.
 
     Raises:
         RunError: another process still learns it after half an hour; the message names the process.

@@ -36,16 +36,10 @@ the deviation of the others."""
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """The real images that a generator is measured against, as uint8 tensors [N, C, H, W].
+    """The real images that a generator is measured against, uint8 [N, C, H, W] in random order, and their labels, [N].
 
-    Args:
-        train: images that training sees, in random order, at most `MAX_REAL`.
-        held_out: images that it never sees, at most `MAX_HELD_OUT`.
-        train_labels: of `train`, [N].
-        held_out_labels: of `held_out`, [N].
-        classes: their names.
-        shares: of each class in all that training sees.
-        split: share of all images that is held out, see `loader.split`.
+    Training sees the images in `train` and never those in `held_out`. `shares` are those of each class in the whole
+    training data, and `split` is the share of all images that is held out, see `loader.split`.
     """
 
     train: Tensor
@@ -58,13 +52,7 @@ class ReferenceSet:
 
     @classmethod
     def of(cls, store: Dataset, rows: Split, kind: type[Batch] = Labeled) -> ReferenceSet:
-        """Take the images of a dataset; for pairs, the targets.
-
-        Args:
-            store: the decoded dataset.
-            rows: see `loader.rows_of`.
-            kind: of the batches that training makes of it.
-        """
+        """Take at most `MAX_REAL` and `MAX_HELD_OUT` images of a dataset; if `kind` is Paired, the targets."""
         labels, classes = store.labels, store.spec.classes
         if kind is Paired:
             rows, labels, classes = Split(rows.train + 1, rows.held_out + 1), np.zeros_like(labels), classes[1:]
@@ -89,17 +77,10 @@ class ReferenceSet:
 def learn(
     reality: ReferenceSet, wanted: Literal["auto"] | Sequence[str], folder: Path, key: str
 ) -> dict[str, Extractor]:
-    """Return the extractors for these images, by name.
+    """Return the extractors for these images, by name; learned ones are kept in `folder`, where `key` names the images.
 
-    Args:
-        reality: the images that they are fitted to.
-        wanted: their names. `auto` is `rand` and `texture`, from 60 images on `pretext` if it can tell the views apart,
-            and from 250 images of two classes on a `judge`.
-        folder: the directory of learned extractors.
-        key: names the images and their split in that directory.
-
-    Raises:
-        RecipeError: a judge is wanted for a single class.
+    `auto` is `rand` and `texture`, from 60 images on `pretext` if it can tell the views apart, and from 250 images of
+    two classes on a `judge`. A RecipeError is raised if a judge is wanted for a single class.
     """
     count, several = len(reality.train) + len(reality.held_out), len(reality.classes) > 1
     if wanted != "auto" and "judge" in wanted and not several:
