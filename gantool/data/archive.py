@@ -21,13 +21,16 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from gantool.errors import DataError, ResourceError
 from gantool.files import BusyError, disk, exclusive_lock
 
+MAX_BYTES = 20 * 2**30  # in all files together
+MAX_FILES = 500_000  # files and folders together
+MAX_RATIO = 100.0  # bytes in all files for each byte of the archive, above `ANY_RATIO` bytes
+ANY_RATIO = 100 * 2**20
 MARK = ".complete"  # the file in an unpacked folder that says it is whole
 HEADER = 1 << 24  # bytes; no header of a tar file has more, and tarfile reads a header at once
 WAIT = 3600.0  # seconds to wait for another process that unpacks the same folder
@@ -41,30 +44,12 @@ DAMAGE = (
 )
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much an archive may hold.
-
-    Args:
-        bytes: in all files together.
-        files: files and folders together.
-        ratio: bytes in all files for each byte of the archive, checked above `floor`.
-        floor: bytes up to which any ratio passes.
-    """
-
-    bytes: int = 20 * 2**30
-    files: int = 500_000
-    ratio: float = 100.0
-    floor: int = 100 * 2**20
-
-
-def unpack(archive: Path, folder: Path, *, limits: Limits = Limits()) -> Path:
+def unpack(archive: Path, folder: Path) -> Path:
     """Unpack a zip or tar (plain, gz, bz2, xz) to `folder` and return it. A complete folder is left unchanged.
 
     Args:
         archive: the file; its contents decide what it is, not its name.
         folder: does not exist yet, or was unpacked completely before.
-        limits: how much the archive may hold.
 
     Raises:
         DataError: the archive is damaged, unsafe or too large, or `folder` is something else.
@@ -83,7 +68,7 @@ def unpack(archive: Path, folder: Path, *, limits: Limits = Limits()) -> Path:
             try:
                 shutil.rmtree(aside, ignore_errors=True)  # from a process that was killed
                 aside.mkdir()
-                _extract(archive, aside, limits)
+                _extract(archive, aside)
                 aside.rename(folder)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
@@ -103,17 +88,17 @@ def complete(folder: Path) -> bool:
     return isinstance(mark, dict) and isinstance(mark.get("files"), int) and isinstance(mark.get("bytes"), int)
 
 
-def _extract(archive: Path, root: Path, limits: Limits) -> None:
+def _extract(archive: Path, root: Path) -> None:
+    if not archive.exists():
+        raise DataError(f"{archive}: no such file; check the path")
+    if not archive.is_file():  # a pipe would block
+        raise DataError(f"{archive}: cannot be read (it is not a file); give the path of an archive")
     try:
-        if not stat.S_ISREG(archive.stat().st_mode):  # a pipe would block
-            raise DataError(f"{archive}: cannot be read (it is not a file); give the path of an archive")
         with archive.open("rb") as file:
             head = file.read(6)
-    except FileNotFoundError as error:
-        raise DataError(f"{archive}: no such file; check the path") from error
     except OSError as error:
         raise DataError(f"{archive}: cannot be read ({error.strerror}); give the path of an archive") from error
-    members = _Members(archive, limits)
+    members = _Members(archive)
     if head.startswith(b"PK"):
         _extract_zip(archive, root, members)
     else:
@@ -126,8 +111,8 @@ def _extract(archive: Path, root: Path, limits: Limits) -> None:
 class _Members:
     """Checks names, kinds and sizes of members before they are extracted."""
 
-    def __init__(self, archive: Path, limits: Limits) -> None:
-        self.archive, self.limits, self.size = archive, limits, archive.stat().st_size
+    def __init__(self, archive: Path) -> None:
+        self.archive, self.size = archive, archive.stat().st_size
         self.files = self.folders = self.bytes = 0
         # The path and whether it is a folder, by what a system that ignores case compares.
         self.known = {MARK: (MARK, False)}
@@ -142,13 +127,12 @@ class _Members:
             advice = "do not use it, or unpack it yourself and give the folder"
             raise DataError(f"{self.archive}: {name!r} {fault}; {advice}")
         self.bytes += size
-        limits = self.limits
-        if self.files + self.folders > limits.files:
-            fault = f"holds more than {limits.files:,} files and folders"
-        elif self.bytes > limits.bytes:
-            fault = f"unpacks to more than {limits.bytes:,} bytes"
-        elif self.bytes > max(limits.floor, limits.ratio * self.size):
-            fault = f"unpacks to more than {limits.ratio:g} times its {self.size:,} bytes"
+        if self.files + self.folders > MAX_FILES:
+            fault = f"holds more than {MAX_FILES:,} files and folders"
+        elif self.bytes > MAX_BYTES:
+            fault = f"unpacks to more than {MAX_BYTES:,} bytes"
+        elif self.bytes > max(ANY_RATIO, MAX_RATIO * self.size):
+            fault = f"unpacks to more than {MAX_RATIO:g} times its {self.size:,} bytes"
         if fault:
             raise DataError(f"{self.archive}: {fault}; download it again, or unpack it yourself and give the folder")
         return "/".join(parts)
@@ -198,15 +182,14 @@ def _same_case(part: str) -> str:
 
 def _fault(name: str, parts: list[str]) -> str:
     """Return what is wrong with a member's name, or nothing."""
+    sizes = [len(part.encode("utf-8", "replace")) for part in (*parts, name)]
     faults = {
         "has a NUL in its name": "\0" in name,
         "has an absolute path": name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name),
         # Windows drops dots and spaces at the end: `.. ` is `..`.
         "leads out of the folder": any(not part.rstrip(". ") for part in parts),
-        "has a part of more than 255 bytes in its name": any(
-            len(part.encode("utf-8", "replace")) > 255 for part in parts
-        ),
-        "has a name of more than 1000 bytes": len(name.encode("utf-8", "replace")) > 1000,
+        "has a part of more than 255 bytes in its name": max(sizes[:-1], default=0) > 255,
+        "has a name of more than 1000 bytes": sizes[-1] > 1000,
         "has a name that Windows keeps for a device": any(RESERVED.fullmatch(part) for part in parts),
         f"has one of {FORBIDDEN} in its name, which Windows does not allow": any(sign in name for sign in FORBIDDEN),
         "has no name": not parts,
@@ -242,9 +225,9 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _zip_fault(info: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link" if kind == stat.S_IFLNK else "is a device or pipe"
-    return "is encrypted" if info.flag_bits & 0x1 else ""
+    if kind in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is encrypted" if info.flag_bits & 0x1 else ""
+    return "is a link" if kind == stat.S_IFLNK else "is a device or pipe"
 
 
 class _Forward:
@@ -272,7 +255,7 @@ def _extract_tar(archive: Path, head: bytes, root: Path, members: _Members) -> N
     decompress = next((opener for mark, opener in DECOMPRESSORS.items() if head.startswith(mark)), open)
     with _readable(archive), decompress(archive, "rb") as source:
         # Every member has headers and padding besides its bytes.
-        forward: Any = _Forward(source, members.limits.bytes + 4096 * members.limits.files)
+        forward: Any = _Forward(source, MAX_BYTES + 4096 * MAX_FILES)
         with tarfile.open(fileobj=forward, mode="r:") as tar:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # half a million of them take much memory

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from gantool.data import archive as module
-from gantool.data.archive import Limits, complete, unpack
+from gantool.data.archive import complete, unpack
 from gantool.errors import DataError, ResourceError
 
 from archives import changed, in_directory, make, make_tar, make_zip, tar_block
@@ -39,12 +39,12 @@ def found(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def refused(archive, message, **options):
+def refused(archive, message):
     """Unpack, expect a DataError that matches, and that nothing is left or written anywhere."""
     out = archive.parent / "out"
     before = seen(archive.parent) | {out}
     with pytest.raises(DataError, match=message) as caught:
-        unpack(archive, out / "data", **options)
+        unpack(archive, out / "data")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 3
     assert seen(archive.parent) | {out} == before
@@ -223,7 +223,7 @@ def test_no_damage_of_one_byte_brings_anything_but_whole_folders_or_a_refusal(tm
         archive.write_bytes(data[:place] + bytes([data[place] ^ 0x41]) + data[place + 1 :])
         folder = tmp_path / "out" / str(place)
         try:
-            unpack(archive, folder, limits=Limits(bytes=10**6, files=100))
+            unpack(archive, folder)
         except DataError:
             assert not folder.exists()
         else:
@@ -294,28 +294,34 @@ ADVICE = "download it again, or unpack it yourself and give the folder$"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_too_many_bytes_are_refused(tmp_path, kind):
+def test_too_many_bytes_are_refused(tmp_path, monkeypatch, kind):
     archive = make(tmp_path / f"a.{kind}", [("a", bytes(600_000)), ("b", bytes(600_000))])
-    refused(archive, f"unpacks to more than 1,000,000 bytes; {ADVICE}", limits=Limits(bytes=1_000_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MAX_BYTES", 1_000_000)
+        refused(archive, f"unpacks to more than 1,000,000 bytes; {ADVICE}")
     if kind != "tar":
-        message = f"unpacks to more than 100 times its {archive.stat().st_size:,} bytes; {ADVICE}"
-        refused(archive, message, limits=Limits(floor=1000))
-    assert unpack(archive, tmp_path / "data", limits=Limits(bytes=1_200_000, floor=1_200_000))
+        monkeypatch.setattr(module, "ANY_RATIO", 1000)
+        refused(archive, f"unpacks to more than 100 times its {archive.stat().st_size:,} bytes; {ADVICE}")
+        monkeypatch.setattr(module, "ANY_RATIO", 1_200_000)
+    monkeypatch.setattr(module, "MAX_BYTES", 1_200_000)
+    assert unpack(archive, tmp_path / "data")
 
 
 @pytest.mark.parametrize("names", [["1", "2", "3", "4"], ["1/2/3/4"], ["1/", "2/", "3/", "4/"]])
-def test_too_many_files_and_folders_are_refused(tmp_path, names):
+def test_too_many_files_and_folders_are_refused(tmp_path, monkeypatch, names):
+    monkeypatch.setattr(module, "MAX_FILES", 3)
     archive = make_zip(tmp_path / "a.zip", [(name, b"") for name in names])
-    refused(archive, f"holds more than 3 files and folders; {ADVICE}", limits=Limits(files=3))
+    refused(archive, f"holds more than 3 files and folders; {ADVICE}")
 
 
-def test_skipped_files_of_a_tar_and_zeros_behind_its_end_are_counted_too(tmp_path):
-    limits = Limits(bytes=1_000_000, files=10)
+def test_skipped_files_of_a_tar_and_zeros_behind_its_end_are_counted_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(module, "MAX_FILES", 10)
     archive = make_tar(tmp_path / "a.tar.gz", [(".DS_Store", bytes(3_000_000)), ("x", b"1")], "w:gz")
-    refused(archive, "a header leads out of the archive", limits=limits)
+    refused(archive, "a header leads out of the archive")
     archive = make_tar(tmp_path / "b.tar", [("x", b"1")])
     archive.write_bytes(gzip.compress(archive.read_bytes() + bytes(3_000_000)))
-    refused(archive, "a header asks for too much", limits=limits)
+    refused(archive, "a header asks for too much")
 
 
 # --- disk and other processes ---

@@ -307,7 +307,7 @@ def test_a_seed_and_an_epoch_decide_how_images_are_moved_and_a_resumed_epoch_giv
 def table(rows, seed=0, size=4):
     """Batches of a table of 30 rows, each of which holds its number."""
     numbers = np.arange(30)
-    found = Table("numbers", None, numbers[:, None].astype(np.float32), numbers % 3, np.asarray(rows), np.arange(0), ())
+    found = Table(None, numbers[:, None].astype(np.float32), numbers % 3, np.asarray(rows), np.arange(0), ())
     return Loader(found, size, seed, CPU, found.split(0.2, TableBatch).train, TableBatch)
 
 

@@ -1,4 +1,4 @@
-"""Pairs of one's own, from two folders or side by side, and the sets of pairs and of two kinds that have a name."""
+"""Pairs of the user's own, from two folders or side by side: what is a pair, and what is left out with a reason."""
 
 from __future__ import annotations
 
@@ -12,36 +12,43 @@ from gantool.data.sources.pairs import Pairs
 from gantool.errors import DataError
 from PIL import Image
 
+SIDE_BY_SIDE = "a file has to be two images side by side, or there have to be two folders with the same names"
+KEEP = "data.classes names the ones to keep, null keeps all"
 
-def picture(path, left=(9, 0, 0), right=None, size=(8, 8), **options):
+
+def draw(path, left=(9, 0, 0), right=None, size=(8, 8)):
     """Write an image of one colour, or of two halves of one colour each; `size` is width and height of the whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, left)
     if right:
         image.paste(right, (size[0] // 2, 0, size[0], size[1]))
-    image.save(path, **options)
-    return path
+    image.save(path)
 
 
 def folders(root, *files):
     for index, file in enumerate(files):
-        picture(root / file, (index, 0, 0))
+        draw(root / file, (index, 0, 0))
     return root
 
 
-def beside(root, *files, size=(16, 8)):
+def beside(root, *files):
     """Write images whose left half is red by their index and whose right half is blue by it."""
     for index, file in enumerate(files):
-        picture(root / file, (index, 0, 0), (0, 0, 100 + index), size=size)
+        draw(root / file, (index, 0, 0), (0, 0, 100 + index), size=(16, 8))
     return root
 
 
-def listed(pairs, classes=None):
-    twice = (name for name in pairs.names for _ in "AB")
-    rows = list(zip(twice, pairs.items(None, classes or pairs.classes), strict=True))
-    # An image's own name is for messages: its file's, where each has one.
-    assert all(name in unicodedata.normalize("NFC", Path(picture.name).as_posix()) for name, picture in rows)
-    return [(name, picture.class_name) for name, picture in rows]
+def listed(pairs):
+    """Return the names of pairs, whose images have to come one after the other in the order of the classes."""
+    items = list(pairs.items(None, pairs.classes))
+    assert [item.class_name for item in items] == list(pairs.classes) * len(pairs.names)
+    for item, name in zip(items, np.repeat(pairs.names, 2), strict=True):
+        assert name in unicodedata.normalize("NFC", Path(item.name).as_posix())
+    return pairs.names
+
+
+def problems(pairs):
+    return [(Path(name).as_posix(), reason) for name, reason in pairs.problems]
 
 
 def refusal(*arguments):
@@ -58,12 +65,8 @@ def refusal(*arguments):
 def test_images_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
     pairs = Pairs(folders(tmp_path, "A/2.png", "A/1.png", "B/1.jpg", "B/2.png"))
 
-    assert pairs.path == tmp_path
-    assert pairs.classes == ("A", "B")
-    assert pairs.problems == []
-    assert [
-        (name, kind, file.relative_to(tmp_path).as_posix()) for name, kind, file in pairs.items(None, ("A", "B"))
-    ] == [
+    assert (pairs.path, pairs.classes, pairs.problems) == (tmp_path, ("A", "B"), [])
+    assert [(name, kind, file.relative_to(tmp_path).as_posix()) for name, kind, file in pairs.items(None, "AB")] == [
         (str(Path("A/1.png")), "A", "A/1.png"),
         (str(Path("B/1.jpg")), "B", "B/1.jpg"),
         (str(Path("A/2.png")), "A", "A/2.png"),
@@ -71,32 +74,24 @@ def test_images_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
     ]
 
 
-def test_the_recipes_order_says_which_is_the_source(tmp_path):
-    root = folders(tmp_path, "photo/1.png", "drawing/1.png")
+def test_the_recipe_chooses_two_folders_and_their_order(tmp_path):
+    root = folders(tmp_path, "photo/1.png", "drawing/1.png", "test/2.png")
 
-    assert Pairs(root).classes == ("drawing", "photo")
-    turned = Pairs(root, classes=["photo", "drawing"])
-    assert listed(turned) == [("1", "photo"), ("1", "drawing")]
-
-
-def test_two_of_more_folders_are_chosen_by_name(tmp_path):
-    root = folders(tmp_path, "trainA/1.png", "trainB/1.png", "testA/2.png", "testB/2.png")
-
-    assert listed(Pairs(root, None, ["trainA", "trainB"])) == [("1", "trainA"), ("1", "trainB")]
+    turned = Pairs(root, None, ["photo", "drawing"])
+    assert (turned.classes, listed(turned)) == (("photo", "drawing"), ["1"])
     assert refusal(root) == (
-        "HERE: holds 4 folders, testA, testB, trainA, trainB; "
-        "say which is the source and which the target with data.classes=[testA, testB]"
+        "HERE: holds 3 folders, drawing, photo, test; "
+        "say which is the source and which the target with data.classes=[drawing, photo]"
     )
+    folders(tmp_path, *(f"{index:02d}/1.png" for index in range(20)))
+    assert ", 19 and 3 more; say which " in refusal(root)
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["A", "C"], "HERE: unknown class 'C'; known: A, B; data.classes names the ones to keep, null keeps all"),
-        (
-            ["phoot", "edgse"],
-            "HERE: unknown class 'phoot'; known: A, B; data.classes names the ones to keep, null keeps all",
-        ),
+        (["A", "C"], f"HERE: unknown class 'C'; known: A, B; {KEEP}"),
+        (["phoot", "edgse"], f"HERE: unknown class 'phoot'; known: A, B; {KEEP}"),
         (["A", "A"], "HERE: data.classes names a class twice: A, A"),
         (
             ["B"],
@@ -104,67 +99,46 @@ def test_two_of_more_folders_are_chosen_by_name(tmp_path):
         ),
     ],
 )
-def test_classes_that_are_not_two_of_those_that_are_there_are_told(tmp_path, classes, message):
+def test_classes_that_are_not_two_of_the_folders_are_refused(tmp_path, classes, message):
     assert refusal(folders(tmp_path, "A/1.png", "B/1.png"), None, classes) == message
 
 
-def test_subfolders_of_a_class_are_part_of_the_name(tmp_path):
-    pairs = Pairs(folders(tmp_path, "A/x/1.png", "A/y/1.png", "B/x/1.png", "B/y/1.png", "B/z/1.png"))
+def test_subfolders_are_part_of_the_name_and_names_that_look_the_same_are_the_same(tmp_path):
+    one, other = (unicodedata.normalize(form, "달걀é") for form in ("NFC", "NFD"))
+    files = ("A/x/1.png", "A/y/1.5.png", "B/x/1.png", "B/y/1.5.jpg", "B/z/1.png", f"A/{one}.png", f"B/{other}.png")
+    pairs = Pairs(folders(tmp_path, *files))
 
-    assert listed(pairs) == [("x/1", "A"), ("x/1", "B"), ("y/1", "A"), ("y/1", "B")]
-    assert pairs.problems == [(str(Path("B/z/1.png")), "no partner in A")]
-
-
-def test_names_that_look_the_same_are_the_same(tmp_path):
-    names = [unicodedata.normalize(form, "달걀é") for form in ("NFC", "NFD")]
-    pairs = Pairs(folders(tmp_path, f"A/{names[0]}.png", f"B/{names[1]}.png"))
-
-    assert names[0] != names[1]
-    assert listed(pairs) == [(names[0], "A"), (names[0], "B")]
+    assert one != other
+    assert listed(pairs) == ["x/1", "y/1.5", one]
+    assert problems(pairs) == [("B/z/1.png", "no partner in A")]
 
 
-def test_orphans_are_listed_and_left_out(tmp_path):
-    pairs = Pairs(folders(tmp_path, "A/1.png", "A/2.png", "A/Egg.png", "B/1.png", "B/3.png", "B/EGG.png"))
+def test_files_that_make_no_pair_are_left_out_with_a_reason(tmp_path):
+    folders(tmp_path, "A/1.jpg", "A/1.png", "A/2.png", "A/3.png", "A/Egg.png", "A/5.png")
+    folders(tmp_path, "B/1.png", "B/4.png", "B/EGG.png", "B/3.png", "B/6.png")
+    (tmp_path / "B" / "5.png").write_text("text")
+    (tmp_path / "A" / "6.png").write_bytes(b"")
+    pairs = Pairs(tmp_path)
 
-    assert listed(pairs) == [("1", "A"), ("1", "B")]
-    assert pairs.problems == [
-        (str(Path("A/2.png")), "no partner in B"),
-        (str(Path("A/Egg.png")), "no partner in B, where 'EGG' differs in case"),
-        (str(Path("B/3.png")), "no partner in A"),
-        (str(Path("B/EGG.png")), "no partner in A, where 'Egg' differs in case"),
-    ]
-
-
-def test_two_files_of_one_name_in_one_folder_are_listed_and_left_out(tmp_path):
-    pairs = Pairs(folders(tmp_path, "A/1.jpg", "A/1.png", "A/1.webp", "A/2.png", "B/1.png", "B/2.png"))
-
-    assert listed(pairs) == [("2", "A"), ("2", "B")]
-    assert pairs.problems == [
-        (str(Path("A/1.png")), f"has the name of {Path('A/1.jpg')}"),
-        (str(Path("A/1.webp")), f"has the name of {Path('A/1.jpg')}"),
+    assert listed(pairs) == ["3"]
+    assert problems(pairs) == [
+        ("A/1.png", "has the name of A/1.jpg".replace("A/1.jpg", str(Path("A/1.jpg")))),
+        ("A/2.png", "no partner in B"),
+        ("A/Egg.png", "no partner in B, where 'EGG' differs in case"),
+        ("B/4.png", "no partner in A"),
+        ("B/EGG.png", "no partner in A, where 'Egg' differs in case"),
+        ("B/5.png", "not an image"),
+        ("A/6.png", "empty file"),
     ]
 
 
 def test_a_pair_of_unequal_sizes_is_listed_and_stays(tmp_path):
     folders(tmp_path, "A/1.png", "B/1.png", "A/2.png")
-    picture(tmp_path / "B" / "2.png", size=(4, 6))
+    draw(tmp_path / "B" / "2.png", size=(4, 6))
     pairs = Pairs(tmp_path)
 
-    assert listed(pairs) == [("1", "A"), ("1", "B"), ("2", "A"), ("2", "B")]
+    assert listed(pairs) == ["1", "2"]
     assert pairs.problems == [("2", "8x8 in A, 4x6 in B")]
-
-
-def test_a_file_that_is_no_image_is_listed_and_its_pair_left_out(tmp_path):
-    folders(tmp_path, "A/1.png", "B/1.png", "A/2.png", "B/3.png")
-    (tmp_path / "B" / "2.png").write_text("text")
-    (tmp_path / "A" / "3.png").write_bytes(b"")
-    pairs = Pairs(tmp_path)
-
-    assert listed(pairs) == [("1", "A"), ("1", "B")]
-    assert pairs.problems == [
-        (str(Path("B/2.png")), "not an image"),
-        (str(Path("A/3.png")), "empty file"),
-    ]
 
 
 def test_when_no_pair_is_left_the_first_offenders_are_named(tmp_path):
@@ -183,54 +157,53 @@ def test_when_no_pair_is_left_the_first_offenders_are_named(tmp_path):
 def test_the_left_half_is_a_and_the_right_half_is_b(tmp_path):
     pairs = Pairs(beside(tmp_path, "1.png", "2.png"))
 
-    assert pairs.classes == ("A", "B")
-    assert listed(pairs) == [("1", "A"), ("1", "B"), ("2", "A"), ("2", "B")]
+    assert (pairs.classes, listed(pairs)) == (("A", "B"), ["1", "2"])
     contents = [content for _, _, content in pairs.items(None, ("A", "B"))]
     assert {(content.shape, content.dtype.name) for content in contents} == {((8, 8, 3), "uint8")}
-    assert [content.reshape(-1, 3).tolist() for content in contents] == [
-        [colour] * 64 for colour in ([0, 0, 0], [0, 0, 100], [1, 0, 0], [0, 0, 101])
+    colours = [content.reshape(-1, 3).tolist() for content in contents]
+    assert colours == [[colour] * 64 for colour in ([0, 0, 0], [0, 0, 100], [1, 0, 0], [0, 0, 101])]
+    turned = Pairs(tmp_path, None, ["B", "A"])
+    assert [content[0, 0].tolist() for _, _, content in turned.items(None, turned.classes)][:2] == [
+        [0, 0, 100],
+        [0] * 3,
     ]
+    assert refusal(tmp_path, None, ["photos", "edges"]) == f"HERE: unknown class 'photos'; known: A, B; {KEEP}"
 
 
 @pytest.mark.parametrize(("wrap", "name"), [("", "1"), ("food/", "food/1"), ("a/b/", "b/1")])
 def test_a_lone_wrapping_folder_is_looked_through(tmp_path, wrap, name):
-    assert listed(Pairs(beside(tmp_path / "one", f"{wrap}1.png"))) == [(name, "A"), (name, "B")]
-    assert listed(Pairs(folders(tmp_path / "two", f"{wrap}A/1.png", f"{wrap}B/1.png"))) == [("1", "A"), ("1", "B")]
+    assert listed(Pairs(beside(tmp_path / "one", f"{wrap}1.png"))) == [name]
+    assert listed(Pairs(folders(tmp_path / "two", f"{wrap}A/1.png", f"{wrap}B/1.png"))) == ["1"]
 
 
 def test_a_split_has_to_be_chosen(tmp_path):
     beside(tmp_path, "facades/train/1.png", "facades/val/2.png", "facades/val/3.png")
 
     assert refusal(tmp_path) == f"{Path('HERE/facades')}: holds train, val; choose one with data.folder=val"
-    assert listed(Pairs(tmp_path, "train")) == [("1", "A"), ("1", "B")]
-    assert len(listed(Pairs(tmp_path, "val"))) == 4
+    assert [listed(Pairs(tmp_path, name)) for name in ("train", "val")] == [["1"], ["2", "3"]]
 
 
-def test_files_that_are_not_two_halves_are_listed_and_left_out(tmp_path):
+def test_files_that_are_not_two_halves_are_left_out_with_a_reason(tmp_path):
     beside(tmp_path, "1.png", "6.jpg", "6.png")
-    picture(tmp_path / "2.png", size=(15, 8))
-    picture(tmp_path / "3.png", size=(8, 8))
-    picture(tmp_path / "4.png", size=(8, 9))
+    draw(tmp_path / "2.png", size=(15, 8))
+    draw(tmp_path / "3.png", size=(8, 8))
     (tmp_path / "5.txt").write_text("text")
     pairs = Pairs(tmp_path)
 
-    assert listed(pairs) == [("1", "A"), ("1", "B")]
+    assert listed(pairs) == ["1"]
     assert pairs.problems == [
         ("6.png", "has the name of 6.jpg"),
         ("2.png", "15 pixels wide, which is odd, so that its halves differ"),
         ("3.png", "8x8, but two images side by side are wider than high"),
-        ("4.png", "8x9, but two images side by side are wider than high"),
         ("5.txt", "not an image"),
     ]
 
 
 @pytest.mark.parametrize("classes", [None, ["edges", "egg"]])
-def test_a_flat_folder_of_single_images_is_told_whatever_classes_are_asked_for(classes, tmp_path):
-    assert refusal(folders(tmp_path, "1.png", "2.png"), None, classes) == (
-        "HERE: no pair in it: 1.png (8x8, but two images side by side are wider than high), "
-        "2.png (8x8, but two images side by side are wider than high); "
-        "a file has to be two images side by side, or there have to be two folders with the same names"
-    )
+def test_a_flat_folder_of_single_images_is_refused_whatever_the_classes(classes, tmp_path):
+    reason = "8x8, but two images side by side are wider than high"
+    message = f"HERE: no pair in it: 1.png ({reason}), 2.png ({reason}); {SIDE_BY_SIDE}"
+    assert refusal(folders(tmp_path, "1.png", "2.png"), None, classes) == message
 
 
 def test_a_file_that_breaks_off_is_left_to_its_next_reader_in_both_places(tmp_path):
@@ -238,27 +211,16 @@ def test_a_file_that_breaks_off_is_left_to_its_next_reader_in_both_places(tmp_pa
     Image.fromarray(noise).save(tmp_path / "1.png")
     whole = (tmp_path / "1.png").read_bytes()
     (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
-    beside(tmp_path, "2.png")
 
-    assert [type(content) for _, _, content in Pairs(tmp_path).items(None, ("A", "B"))][:2] == [type(tmp_path)] * 2
-    assert len(listed(Pairs(tmp_path))) == 4
-
-
-# --- both ---------------------------------------------------------------------------------------------------
+    assert [content for _, _, content in Pairs(tmp_path).items(None, ("A", "B"))] == [tmp_path / "1.png"] * 2
 
 
 @pytest.mark.parametrize("layout", ["folders", "beside"])
 def test_a_fingerprint_changes_with_any_file_of_a_pair(tmp_path, layout):
-    names = ("A/1.png", "B/1.png", "A/2.png") if layout == "folders" else ("1.png", "2.png")
+    names = ("A/1.png", "B/1.png") if layout == "folders" else ("1.png", "2.png")
     {"folders": folders, "beside": beside}[layout](tmp_path, *names)
-    marks = [Pairs(tmp_path).fingerprint(None, ("A", "B"))]
-    assert marks[0].startswith(f"pairs-{layout}-")
-    assert Pairs(tmp_path).fingerprint(None, ("A", "B")) == marks[0]
-
+    marks = [Pairs(tmp_path).fingerprint(None, ("A", "B")) for _ in range(2)]
     os.utime(tmp_path / names[1], ns=(1, 1))
-    marks.append(Pairs(tmp_path).fingerprint(None, ("A", "B")))
-    (tmp_path / names[0]).rename(tmp_path / names[0].replace("1", "3"))
-    if layout == "folders":
-        (tmp_path / names[1]).rename(tmp_path / "B" / "3.png")
-    marks.append(Pairs(tmp_path).fingerprint(None, ("A", "B")))
-    assert len(set(marks)) == 3
+
+    assert marks[0] == marks[1] != Pairs(tmp_path).fingerprint(None, ("A", "B"))
+    assert marks[0].startswith(f"pairs-{layout}-")

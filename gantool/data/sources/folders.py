@@ -84,10 +84,10 @@ def explore(path: Path, inside: str | None) -> tuple[Path, dict[str, list[Path]]
     """Return the folder that holds the classes of `path`, and the files of each class; see `Folder`."""
     at = _inside(path, inside) if inside else path
     found = _by_class(at)
-    while not inside and len(found) == 1 and not _is_flat(at):
+    while not inside and len(found) == 1:
         only = at / next(iter(found))
-        deeper = _by_class(only)
-        if _is_flat(only) or not deeper:
+        deeper = _by_class(only) if only.is_dir() else {}
+        if not deeper or _is_flat(only):
             break
         at, found = only, deeper
     if not found:

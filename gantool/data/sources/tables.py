@@ -34,6 +34,9 @@ from gantool.data.tables import (
 from gantool.errors import DataError
 from gantool.recipe.blocks import Data
 
+_HERE = Path(__file__).parent
+_REINSTALL = "install gantool again"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableSource(NamedSource):
@@ -72,7 +75,7 @@ def _truth(labels: Sequence[int]) -> Table:
 
 # The sentences to learn from come in pairs that differ only in the words that decide, so that no other word carries
 # information. Those that are held out combine the same words anew.
-_LINES = [cells for _, cells in _csv(Path(__file__).with_name("sentences.csv"), "install gantool again")]
+_LINES = [cells for _, cells in _csv(_HERE / "sentences.csv", _REINSTALL)]
 
 
 def _text_spec() -> TextSpec:
@@ -95,44 +98,19 @@ def _sentences(_: Path, __: float) -> Table:
 
 # --- incomes --------------------------------------------------------------------------------------------------
 
-_SCHOOLS = "Preschool 1st-4th 5th-6th 7th-8th 9th 10th 11th 12th HS-grad Some-college Assoc-voc Assoc-acdm"
-_COUNTRIES = (
-    "United-States Canada Outlying-US(Guam-USVI-etc) Puerto-Rico Mexico Cuba Dominican-Republic Haiti Jamaica "
-    "Trinadad&Tobago Guatemala El-Salvador Honduras Nicaragua Columbia Ecuador Peru England Scotland Ireland France "
-    "Germany Holand-Netherlands Portugal Italy Greece Hungary Poland Yugoslavia Iran India China Hong Taiwan Japan "
-    "South Philippines Vietnam Cambodia Laos Thailand"
-)
-_PEOPLE = RowSpec(  # Adult's names, its spelling mistakes included; `?` is what nobody knows
-    tuple(
-        Column(name, tuple(categories.split()))
-        for name, categories in (
-            ("age", ""),
-            ("workclass", "Never-worked Without-pay Private Self-emp-not-inc Self-emp-inc Local-gov State-gov "
-             "Federal-gov ?"),
-            ("fnlwgt", ""),
-            ("education", f"{_SCHOOLS} Bachelors Masters Prof-school Doctorate"),
-            ("education-num", ""),
-            ("marital-status", "Never-married Divorced Separated Widowed Married-spouse-absent Married-AF-spouse "
-             "Married-civ-spouse"),
-            ("occupation", "Priv-house-serv Other-service Handlers-cleaners Farming-fishing Machine-op-inspct "
-             "Transport-moving Craft-repair Armed-Forces Adm-clerical Protective-serv Sales Tech-support "
-             "Prof-specialty Exec-managerial ?"),
-            ("relationship", "Own-child Other-relative Unmarried Not-in-family Wife Husband"),
-            ("race", "White Asian-Pac-Islander Amer-Indian-Eskimo Other Black"),
-            ("sex", "Female Male"),
-            ("capital-gain", ""),
-            ("capital-loss", ""),
-            ("hours-per-week", ""),
-            ("native-country", f"{_COUNTRIES} ?"),
-        )
-    ),
-    ("<=50K", ">50K"),
-)  # fmt: skip
-_CLASS = Column("income", _PEOPLE.classes)
+
+def _people_columns() -> list[Column]:
+    """Return the columns of Adult, with its spelling mistakes; the last is the class, and `?` is an unknown value."""
+    lines = _csv(_HERE / "people.csv", _REINSTALL)
+    return [Column(name, tuple(categories.split())) for _, (name, categories) in lines]
+
+
+*_COLUMNS, _CLASS = _people_columns()
+_PEOPLE = RowSpec(tuple(_COLUMNS), _CLASS.categories)
 
 
 def _income(_: Path, share: float) -> Table:
-    rows = _ordered((*_PEOPLE.columns, _CLASS), Path(__file__).with_name("income.csv"))
+    rows = _ordered((*_PEOPLE.columns, _CLASS), _HERE / "income.csv")
     labels = np.array([_PEOPLE.classes.index(cells[-1]) for _, cells in rows])
     return _people(rows, _every_few(labels, share))
 
