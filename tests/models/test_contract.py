@@ -147,37 +147,6 @@ def test_every_name_of_a_step_is_one_that_is_in_use():
 
 # Every recipe
 
-COUNTS = {  # parameters of each player
-    "gan28": (1_486_352, 1_460_225),
-    "gan14": (38_212, 50_689),
-    "dcgan14": (1_259_265, 19_521),
-    "dcgan28": (2_308_609, 52_737),
-    "dcgan_tf28": (2_305_472, 212_865),
-    "cgan_egg": (6_495_716, 12_760_065),
-    "cdcgan28": (822_693, 44_993),
-    "cdcgan64": (195_861, 104_897),
-    "wgan_gp28": (759_873, 36_513),
-    "folder64": (152_515, 84_161),
-    "pix2pix": (1_043_299, 43_633),
-    "pix2pix_facades": (54_413_955, 2_768_705),  # as published
-    "cyclegan": (397_318, 85_730),
-    "cyclegan_horse2zebra": (2 * 11_378_179, 2 * 2_764_737),  # as published, for each direction
-    "perceptron_and": (3,),
-    "mlp_xor": (17,),
-    "lstm_sentiment": (357,),
-    "cnn_fashion16": (15_626,),
-    "dnn_income": (10_306,),
-}
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_player_has_exactly_the_known_number_of_parameters(name):
-    recipe = engine.open_recipe(name)
-    with torch.device("meta"):
-        model = models.build(recipe, spec(recipe))
-    counts = (sum(weight.numel() for weight in child.parameters()) for child in model.children())
-    assert tuple(filter(None, counts)) == COUNTS[name]
-
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_player_gets_a_turn_and_only_the_player_moves(name):

@@ -118,6 +118,7 @@ def test_the_printed_table_is_the_golden_one(name, tmp_path, monkeypatch, capsys
     if os.environ.get("GANTOOL_UPDATE_GOLDEN") == "1":
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(printed, encoding="utf-8", newline="\n")
+    assert golden.is_file(), "a new recipe: set GANTOOL_UPDATE_GOLDEN=1 to write its table"
     assert printed == golden.read_text(encoding="utf-8")
 
 
