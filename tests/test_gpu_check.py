@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from gantool.training.trainer import Trainer
-from torch.nn import functional
 
 import gpu
 import gpu_checks
@@ -88,7 +88,7 @@ def test_a_difference_fails_the_check_and_is_told_above_the_table(
     assert "1 FAILED" in text.splitlines()[0]
 
 
-def test_an_error_fails_one_check_and_the_others_go_on(capsys, monkeypatch):
+def test_an_error_or_a_lack_of_time_fails_one_check_and_the_others_continue(capsys, monkeypatch):
     def fail(*_):
         raise RuntimeError("no kernel\nof this kind")
 
@@ -100,17 +100,11 @@ def test_an_error_fails_one_check_and_the_others_go_on(capsys, monkeypatch):
     assert "FAILED: lstm_sentiment, speed: no kernel" in text
     assert "RuntimeError: no kernel" in told
 
-
-def test_numbers_that_are_not_finite_fail(capsys, monkeypatch):
     step = Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda *given: {key: value * torch.nan for key, value in step(*given).items()})
     status, text, _ = checked(capsys, "steps", "--recipes", "lstm_sentiment")
     assert status == 1
-    assert "FAILED: lstm_sentiment, steps: " in text
-    assert "became nan" in text
-
-
-def test_what_no_time_was_left_for_has_failed(capsys):
+    assert re.search("FAILED: lstm_sentiment, steps: .* became nan", text)
     status, text, _ = checked(capsys, "steps", "--recipes", "lstm_sentiment", "--minutes", "-1")
     assert status == 1
     assert "FAILED: lstm_sentiment, steps: no time was left" in text
@@ -132,37 +126,9 @@ def test_random_numbers_are_drawn_on_the_cpu_for_every_device():
         assert torch.equal(after, torch.rand(1))
 
 
-def test_dropout_is_drawn_on_the_cpu_too():
-    ones = torch.ones(4000, dtype=torch.float64)
-    with torch.random.fork_rng(devices=[]), gpu_checks.DrawnOnCPU():
-        torch.manual_seed(0)
-        found = torch.nn.Dropout(0.25)(ones)
-        torch.manual_seed(0)
-        again = functional.dropout(ones, 0.25)
-        assert functional.dropout(ones, 0.25, training=False) is ones
-    assert torch.equal(found, again)
-    assert set(found.tolist()) == {0.0, 1 / 0.75}
-    assert float((found == 0).double().mean()) == pytest.approx(0.25, abs=0.03)
-
-
 def test_a_difference_is_a_share_of_the_largest_weight_and_never_hides_what_is_no_number():
     wanted = {"weight": torch.tensor([4.0, 1.0]), "bias": torch.tensor([0.0]), "variance": torch.tensor([100.0])}
     same = {name: part.clone() for name, part in wanted.items()}
     assert gpu_checks.difference(same, wanted) == 0
     assert gpu_checks.difference({**same, "bias": torch.tensor([1.0])}, wanted) == pytest.approx(0.01)
     assert not gpu_checks.difference({**same, "bias": torch.tensor([torch.nan])}, wanted) <= gpu_checks.TOLERANCE
-
-
-def test_digits_are_drawn_without_a_download_each_class_its_own(tmp_path):
-    gpu_checks.digits(tmp_path / "digits")
-    folders = sorted(path.name for path in (tmp_path / "digits").iterdir())
-    assert folders == list("0123456789")
-    assert all(len(list((tmp_path / "digits" / name).iterdir())) == gpu_checks.DIGITS for name in folders)
-
-
-def test_wheels_that_are_not_there_are_refused(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--wheels", str(tmp_path / "none")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr == f"--wheels {tmp_path / 'none'}: no such folder\n"

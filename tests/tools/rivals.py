@@ -1,13 +1,14 @@
 """The course notes' networks and training loops, as a person writes them in torch: what the bench races against.
 
 Nothing here is gantool's. The layers are torch's own, the discriminators end in Sigmoid where the notes' do, Adam is
-torch's default, the discriminator sees real and fake images in passes of their own, and both losses are read in each
-step. The loops measure nothing and write nothing.
+torch's default, the discriminator sees real and fake images in separate passes, and both losses are read in each step.
+The loops measure nothing and write nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ LATENT = 100
 
 
 class Rival(NamedTuple):
-    """Both networks, and the loop that trains them."""
+    """Both networks, and the settings of the loop that trains them."""
 
     generator: nn.Module
     discriminator: nn.Module
@@ -35,130 +36,81 @@ class Rival(NamedTuple):
         return generator, discriminator
 
 
+def dense(*widths: int, activation: type[nn.Module] | None = None, slope: float = 0.2) -> list[nn.Module]:
+    """Return linear layers of these widths, each with an activation, LeakyReLU by default."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), activation() if activation else nn.LeakyReLU(slope)]
+    return layers
+
+
+def up(inputs: int, outputs: int, *shape: int) -> list[nn.Module]:
+    """Return a transposed convolution with BatchNorm and ReLU."""
+    return [nn.ConvTranspose2d(inputs, outputs, *shape), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def down(inputs: int, outputs: int, *shape: int, normed: bool = True) -> list[nn.Module]:
+    """Return a convolution with LeakyReLU and dropout."""
+    norm = [nn.BatchNorm2d(outputs)] if normed else []
+    return [nn.Conv2d(inputs, outputs, *shape), *norm, nn.LeakyReLU(0.2), nn.Dropout(0.25)]
+
+
+def image(side: int) -> list[nn.Module]:
+    return [nn.Tanh(), nn.Unflatten(1, (1, side, side))]
+
+
 def gan28() -> Rival:
-    generator = nn.Sequential(
-        nn.Linear(LATENT, 256),
-        nn.ReLU(),
-        nn.Linear(256, 512),
-        nn.ReLU(),
-        nn.Linear(512, 1024),
-        nn.ReLU(),
-        nn.Linear(1024, 28 * 28),
-        nn.Tanh(),
-        nn.Unflatten(1, (1, 28, 28)),
-    )
-    discriminator = nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(28 * 28, 1024),
-        nn.LeakyReLU(0.2),
-        nn.Linear(1024, 512),
-        nn.LeakyReLU(0.2),
-        nn.Linear(512, 256),
-        nn.LeakyReLU(0.2),
-        nn.Linear(256, 1),
-        nn.Sigmoid(),
-    )
+    hidden = dense(LATENT, 256, 512, 1024, activation=nn.ReLU)
+    generator = nn.Sequential(*hidden, nn.Linear(1024, 28 * 28), *image(28))
+    discriminator = nn.Sequential(nn.Flatten(), *dense(28 * 28, 1024, 512, 256), nn.Linear(256, 1), nn.Sigmoid())
     return Rival(generator, discriminator, 2e-4, (0.9, 0.999), 64)
 
 
 def gan14() -> Rival:
-    generator = nn.Sequential(
-        nn.Linear(LATENT, 128),
-        nn.LeakyReLU(0.2),
-        nn.Linear(128, 14 * 14),
-        nn.Tanh(),
-        nn.Unflatten(1, (1, 14, 14)),
-    )
-    discriminator = nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(14 * 14, 256),
-        nn.LeakyReLU(0.2),
-        nn.Dropout(0.3),
-        nn.Linear(256, 1),
-        nn.Sigmoid(),
-    )
+    generator = nn.Sequential(*dense(LATENT, 128), nn.Linear(128, 14 * 14), *image(14))
+    hidden = dense(14 * 14, 256)
+    discriminator = nn.Sequential(nn.Flatten(), *hidden, nn.Dropout(0.3), nn.Linear(256, 1), nn.Sigmoid())
     return Rival(generator, discriminator, 2e-4, (0.5, 0.999), 128)
 
 
 def dcgan14() -> Rival:
-    generator = nn.Sequential(
-        nn.Unflatten(1, (LATENT, 1, 1)),
-        nn.ConvTranspose2d(LATENT, 256, 7, 1, 0),
-        nn.BatchNorm2d(256),
-        nn.ReLU(),
-        nn.ConvTranspose2d(256, 1, 4, 2, 1),
-        nn.Tanh(),
-    )
-    discriminator = nn.Sequential(
-        nn.Conv2d(1, 32, 3, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Dropout(0.25),
-        nn.Conv2d(32, 64, 3, 2, 1),
-        nn.BatchNorm2d(64),
-        nn.LeakyReLU(0.2),
-        nn.Dropout(0.25),
-        nn.Conv2d(64, 1, 3, 2, 0),
-        nn.Flatten(),
-        nn.Sigmoid(),
-    )
+    start = [nn.Unflatten(1, (LATENT, 1, 1)), *up(LATENT, 256, 7, 1, 0)]
+    generator = nn.Sequential(*start, nn.ConvTranspose2d(256, 1, 4, 2, 1), nn.Tanh())
+    hidden = [*down(1, 32, 3, 2, 1, normed=False), *down(32, 64, 3, 2, 1)]
+    discriminator = nn.Sequential(*hidden, nn.Conv2d(64, 1, 3, 2, 0), nn.Flatten(), nn.Sigmoid())
     return Rival(generator, discriminator, 2e-4, (0.5, 0.999), 128)
 
 
 def dcgan28() -> Rival:
-    generator = nn.Sequential(
-        nn.Unflatten(1, (LATENT, 1, 1)),
-        nn.ConvTranspose2d(LATENT, 256, 7, 1, 0),
-        nn.BatchNorm2d(256),
-        nn.ReLU(),
-        nn.ConvTranspose2d(256, 256, 4, 2, 1),
-        nn.BatchNorm2d(256),
-        nn.ReLU(),
-        nn.ConvTranspose2d(256, 1, 4, 2, 1),
-        nn.Tanh(),
-    )
-    discriminator = nn.Sequential(
-        nn.Conv2d(1, 32, 3, 2, 1),
-        nn.LeakyReLU(0.2),
-        nn.Dropout(0.25),
-        nn.Conv2d(32, 64, 5, 2, 0),
-        nn.BatchNorm2d(64),
-        nn.LeakyReLU(0.2),
-        nn.Dropout(0.25),
-        nn.Conv2d(64, 1, 4, 2, 0),
-        nn.Flatten(),
-        nn.Sigmoid(),
-    )
+    start = [nn.Unflatten(1, (LATENT, 1, 1)), *up(LATENT, 256, 7, 1, 0), *up(256, 256, 4, 2, 1)]
+    generator = nn.Sequential(*start, nn.ConvTranspose2d(256, 1, 4, 2, 1), nn.Tanh())
+    hidden = [*down(1, 32, 3, 2, 1, normed=False), *down(32, 64, 5, 2, 0)]
+    discriminator = nn.Sequential(*hidden, nn.Conv2d(64, 1, 4, 2, 0), nn.Flatten(), nn.Sigmoid())
     return Rival(generator, discriminator, 2e-4, (0.5, 0.999), 128)
 
 
 def dcgan_tf28() -> Rival:
-    """The TensorFlow tutorial's, with Keras' defaults but for the padding, which is torch's own: alike on both sides.
+    """The TensorFlow tutorial's, with Keras' defaults but for the padding, which is torch's own on both sides.
 
     Keras pads 1 before and 2 after. A port with padding 2 has the same sizes, parameters and number of products.
     """
+
+    def grown(inputs: int, outputs: int, stride: int) -> nn.Module:
+        return nn.ConvTranspose2d(inputs, outputs, 5, stride, padding=2, output_padding=stride - 1, bias=False)
+
+    def normed(norm: nn.Module) -> list[nn.Module]:
+        norm.eps, norm.momentum = 1e-3, 0.01
+        return [norm, nn.LeakyReLU(0.3)]
+
     generator = nn.Sequential(
-        nn.Linear(LATENT, 7 * 7 * 256, bias=False),
-        nn.BatchNorm1d(7 * 7 * 256, eps=1e-3, momentum=0.01),
-        nn.LeakyReLU(0.3),
-        nn.Unflatten(1, (256, 7, 7)),
-        nn.ConvTranspose2d(256, 128, 5, 1, padding=2, bias=False),
-        nn.BatchNorm2d(128, eps=1e-3, momentum=0.01),
-        nn.LeakyReLU(0.3),
-        nn.ConvTranspose2d(128, 64, 5, 2, padding=2, output_padding=1, bias=False),
-        nn.BatchNorm2d(64, eps=1e-3, momentum=0.01),
-        nn.LeakyReLU(0.3),
-        nn.ConvTranspose2d(64, 1, 5, 2, padding=2, output_padding=1, bias=False),
-        nn.Tanh(),
+        *(nn.Linear(LATENT, 7 * 7 * 256, bias=False), *normed(nn.BatchNorm1d(7 * 7 * 256))),
+        *(nn.Unflatten(1, (256, 7, 7)), grown(256, 128, 1), *normed(nn.BatchNorm2d(128))),
+        *(grown(128, 64, 2), *normed(nn.BatchNorm2d(64)), grown(64, 1, 2), nn.Tanh()),
     )
     discriminator = nn.Sequential(
-        nn.Conv2d(1, 64, 5, 2, padding=2),
-        nn.LeakyReLU(0.3),
-        nn.Dropout(0.3),
-        nn.Conv2d(64, 128, 5, 2, padding=2),
-        nn.LeakyReLU(0.3),
-        nn.Dropout(0.3),
-        nn.Flatten(),
-        nn.Linear(7 * 7 * 128, 1),
+        *(nn.Conv2d(1, 64, 5, 2, padding=2), nn.LeakyReLU(0.3), nn.Dropout(0.3)),
+        *(nn.Conv2d(64, 128, 5, 2, padding=2), nn.LeakyReLU(0.3), nn.Dropout(0.3)),
+        *(nn.Flatten(), nn.Linear(7 * 7 * 128, 1)),
     )
     return Rival(generator, discriminator, 1e-4, (0.9, 0.999), 256)
 
@@ -170,16 +122,10 @@ class ConditionalGenerator(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(classes, LATENT)
         self.layers = nn.Sequential(
-            nn.Linear(2 * LATENT, 128),
-            nn.ReLU(),
-            nn.Linear(128, 256),
-            nn.BatchNorm1d(256),
-            nn.ReLU(),
-            nn.Linear(256, 512),
-            nn.BatchNorm1d(512),
-            nn.ReLU(),
-            nn.Linear(512, 3 * size * size),
-            nn.Tanh(),
+            *(nn.Linear(2 * LATENT, 128), nn.ReLU()),
+            *(nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU()),
+            *(nn.Linear(256, 512), nn.BatchNorm1d(512), nn.ReLU()),
+            *(nn.Linear(512, 3 * size * size), nn.Tanh()),
         )
         self.shape = (3, size, size)
 
@@ -194,16 +140,7 @@ class ConditionalDiscriminator(nn.Module):
         super().__init__()
         pixels = 3 * size * size
         self.embedding = nn.Embedding(classes, pixels)
-        self.layers = nn.Sequential(
-            nn.Linear(2 * pixels, 512),
-            nn.LeakyReLU(0.2),
-            nn.Linear(512, 256),
-            nn.LeakyReLU(0.2),
-            nn.Linear(256, 128),
-            nn.LeakyReLU(0.2),
-            nn.Linear(128, 1),
-            nn.Sigmoid(),
-        )
+        self.layers = nn.Sequential(*dense(2 * pixels, 512, 256, 128), nn.Linear(128, 1), nn.Sigmoid())
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.layers(torch.cat((self.embedding(labels), images.flatten(1)), 1))
@@ -213,34 +150,11 @@ def cgan_egg(classes: int = 1, size: int = 64) -> Rival:
     return Rival(ConditionalGenerator(classes, size), ConditionalDiscriminator(classes, size), 2e-4, (0.5, 0.999), 32)
 
 
-def alternating(rival: Rival, loader: Batches) -> Iterator[int]:
-    """Train epoch after epoch: real pass, fake pass, then the generator. Yields the images of each step."""
-    generator, discriminator = rival.generator, rival.discriminator
-    criterion = nn.BCELoss()
-    g_optimizer, d_optimizer = rival.optimizers()
-    while True:
-        for images, _ in loader:
-            count = len(images)
-            real_labels, fake_labels = torch.ones(count, 1), torch.zeros(count, 1)
-            fake_images = generator(torch.randn(count, LATENT))
+def alternating(rival: Rival, loader: Batches, *, conditional: bool = False) -> Iterator[int]:
+    """Train epoch after epoch: real pass, fake pass, then the generator. Yields the images of each step.
 
-            d_optimizer.zero_grad()
-            d_loss_real = criterion(discriminator(images), real_labels)
-            d_loss_fake = criterion(discriminator(fake_images.detach()), fake_labels)
-            d_loss = d_loss_real + d_loss_fake
-            d_loss.backward()
-            d_optimizer.step()
-
-            g_optimizer.zero_grad()
-            g_loss = criterion(discriminator(fake_images), real_labels)
-            g_loss.backward()
-            g_optimizer.step()
-            d_loss.item(), g_loss.item()
-            yield count
-
-
-def conditional(rival: Rival, loader: Batches, classes: int = 1) -> Iterator[int]:
-    """The same with a class beside each image, real or made."""
+    A conditional rival has a class, the only one, beside each image.
+    """
     generator, discriminator = rival.generator, rival.discriminator
     criterion = nn.BCELoss()
     g_optimizer, d_optimizer = rival.optimizers()
@@ -248,22 +162,27 @@ def conditional(rival: Rival, loader: Batches, classes: int = 1) -> Iterator[int
         for images, labels in loader:
             count = len(images)
             valid, fake = torch.ones(count, 1), torch.zeros(count, 1)
-            made_labels = torch.randint(classes, (count,))
-            made_images = generator(torch.randn(count, LATENT), made_labels)
+            real_classes = (labels,) if conditional else ()
+            made_classes = (torch.randint(1, (count,)),) if conditional else ()
+            made_images = generator(torch.randn(count, LATENT), *made_classes)
 
             d_optimizer.zero_grad()
-            d_loss_real = criterion(discriminator(images, labels), valid)
-            d_loss_fake = criterion(discriminator(made_images.detach(), made_labels), fake)
+            d_loss_real = criterion(discriminator(images, *real_classes), valid)
+            d_loss_fake = criterion(discriminator(made_images.detach(), *made_classes), fake)
             d_loss = d_loss_real + d_loss_fake
             d_loss.backward()
             d_optimizer.step()
 
             g_optimizer.zero_grad()
-            g_loss = criterion(discriminator(made_images, made_labels), valid)
+            g_loss = criterion(discriminator(made_images, *made_classes), valid)
             g_loss.backward()
             g_optimizer.step()
             d_loss.item(), g_loss.item()
             yield count
+
+
+def conditional(rival: Rival, loader: Batches) -> Iterator[int]:
+    return alternating(rival, loader, conditional=True)
 
 
 def simultaneous(rival: Rival, loader: Batches) -> Iterator[int]:
@@ -291,13 +210,6 @@ def simultaneous(rival: Rival, loader: Batches) -> Iterator[int]:
             yield len(images)
 
 
-NETWORKS = {
-    "gan14": gan14,
-    "gan28": gan28,
-    "cgan_egg": cgan_egg,
-    "dcgan14": dcgan14,
-    "dcgan28": dcgan28,
-    "dcgan_tf28": dcgan_tf28,
-}
+NETWORKS = {network.__name__: network for network in (gan14, gan28, cgan_egg, dcgan14, dcgan28, dcgan_tf28)}
 LOOPS = {"cgan_egg": conditional, "dcgan_tf28": simultaneous}
-"""The loop of each recipe; `alternating` of the others."""
+"""The loop of each recipe; `alternating` for the others."""
