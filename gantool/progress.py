@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from gantool import terminal
-from gantool.terminal import duration, hint, number, spread, table
+from gantool.terminal import duration, hint, number, spread
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -104,7 +104,7 @@ class TrainingProgress:
                 message = messages[-1 if code in self.active else 0].removeprefix(f"{code}: ")
                 state = "at the end too" if code in self.active else "over"
                 rows.append((code, state, message.removesuffix(f"; gantool explain {code}")))
-            terminal.out.print(table("diagnoses", ("code", "state", "what was seen, and what to try"), rows))
+            terminal.table(("code", "state", "what was seen, and what to try"), rows, "diagnoses")
             hint("explain", next(iter(self.seen)))
 
     def _live(self, report: Report) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import typer
+from typer import Option
 
 from gantool.cli import data, generating, measuring, studies, training, tuning
 from gantool.cli.commands import ClickException, Command, Group, usage_error
@@ -101,7 +102,7 @@ def _fail(message: str, code: int) -> NoReturn:
 @app.callback(invoke_without_command=True)
 def version(
     context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    show_version: Annotated[bool, Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     """Train, search, sample and understand generative adversarial networks."""
     context.with_resource(_logged())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from gantool.cli.commands import Command, Group
 from gantool.cli.options import AsJson, Changes, DataDir, OutputFile, Overwrite, check_overwrite
@@ -14,6 +15,9 @@ from gantool.runs import data_root
 
 if TYPE_CHECKING:
     from gantool.batches import Batch
+    from gantool.data.loader import Dataset
+
+SHOWN_ROWS = 8  # of each class of a table
 
 data_app = typer.Typer(cls=Group, help="Fetch, list and look at datasets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,12 +26,12 @@ data_app = typer.Typer(cls=Group, help="Fetch, list and look at datasets.", no_a
 def fetch(
     what: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="WHAT", help="A dataset, a recipe, the https address of a zip or tar of images, or inception."
         ),
     ],
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The name that data.source will use for an address.")
+        str | None, Option("--name", metavar="NAME", help="The name that data.source will use for an address.")
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -38,9 +42,9 @@ def fetch(
     from gantool.progress import Downloads
 
     with Downloads() as progress:
-        source = get(_source_of(what), name, data_root(data_dir), progress=progress)
+        source = get(_data_of(what)[0]["source"], name, data_root(data_dir), progress=progress)
     if as_json:
-        terminal.as_json({"source": source, "data_dir": str(data_root(data_dir))})
+        terminal.as_json({"source": source, "data_dir": data_root(data_dir)})
     elif source == "inception":
         terminal.result(f"inception is downloaded; use it with: {command_line('score', '--metrics', 'fid')}")
     else:
@@ -54,21 +58,22 @@ def list_sources(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     from gantool.data.prepare import available
 
     root = data_root(data_dir)
+    found = available(root)
     if as_json:
-        terminal.as_json([{"name": name, "here": here, "summary": summary} for name, here, summary in available(root)])
-        return
-    rows = [(name, "here" if here else "", summary) for name, here, summary in available(root)]
-    terminal.out.print(terminal.table("", ("name", "", "contents"), rows))
-    terminal.out.print(f"data directory: {root}")
+        terminal.as_json([{"name": name, "here": here, "summary": summary} for name, here, summary in found])
+    else:
+        terminal.table(("name", "", "contents"), [(name, "here" if here else "", text) for name, here, text in found])
+        terminal.result(f"data directory: {root}")
 
 
 @data_app.command("show", cls=Command)
 def show_source(
     source: Annotated[
-        str, typer.Argument(metavar="WHAT", help="A dataset, a recipe, or the path of a folder or an archive.")
+        str, Argument(metavar="WHAT", help="A dataset, a recipe, or the path of a folder or an archive.")
     ],
     output: OutputFile = None,
     changes: Changes = None,
+    as_json: AsJson = False,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -86,59 +91,59 @@ def show_source(
     from gantool.recipe.load import parse_changes
     from gantool.recipe.schema import Mismatch, check
 
-    root = data_root(data_dir)
-    path = output or Path("sheet.png")
     wanted = {key.removeprefix("data."): value for key, value in parse_changes(changes or []).items()}
-    block, kind = _data_block(source), _kind(source)
-    block = block or {"source": source, **({} if kind is TableBatch else {"size": 64})}
+    block, kind = _data_of(source)
     try:
         data = check(Data, {**block, **wanted}, ("data",))
     except Mismatch as error:
         rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
         raise RecipeError("\n".join(rows)) from None
-    store = prepare(data, root, kind)
+    found = prepare(data, data_root(data_dir), kind)
+    about: dict[str, Any] = {"source": data.source, "examples": len(found), "classes": found.spec.classes}
     if kind is TableBatch:
-        terminal.examples(data.source, store)
-        return
-    check_overwrite(path, overwrite)
-    if kind is Paired:
-        pair_sheet(store, path)
-        count = len(store) // 2
-        terminal.result(f"{path}: {min(MAX_PAIRS, count)} of {terminal.several(count, 'pair')}")
-        return
-    rendered = data.source in SOURCES and SOURCES[data.source].rendered
-    contact_sheet(store, path, rendered=rendered)
-    images, classes = terminal.several(len(store), "image"), terminal.several(len(store.spec.classes), "class")
-    terminal.result(f"{path}: {images} in {classes}")
+        if not as_json:
+            _print_rows(data.source, found)
+    else:
+        path = about["file"] = output or Path("sheet.png")
+        check_overwrite(path, overwrite)
+        if kind is Paired:
+            pair_sheet(found, path)
+            count = about["examples"] = len(found) // 2
+            text = f"{min(MAX_PAIRS, count)} of {terminal.several(count, 'pair')}"
+        else:
+            contact_sheet(found, path, rendered=data.source in SOURCES and SOURCES[data.source].rendered)
+            classes = terminal.several(len(found.spec.classes), "class")
+            text = f"{terminal.several(len(found), 'image')} in {classes}"
+        if not as_json:
+            terminal.result(f"{path}: {text}")
+    if as_json:
+        terminal.as_json(about)
 
 
-def _kind(what: str) -> type[Batch]:
-    """Return the type of batch of a source, or of the model of a recipe."""
-    from gantool.batches import Labeled
-    from gantool.data.sources.catalog import SOURCES
+def _print_rows(name: str, found: Dataset) -> None:
+    """Print some rows of a table, or sentences, of every class."""
+    from gantool import terminal
+    from gantool.batches import TableBatch
 
-    if what in SOURCES:
-        return SOURCES[what].kind
-    if _data_block(what) is None:
-        return Labeled
-    from gantool.training.engine import open_recipe
-
-    return open_recipe(what).batch_type
-
-
-def _source_of(what: str) -> str:
-    block = _data_block(what)
-    return block["source"] if block else what
+    train, held_out = found.split(0, TableBatch)  # a table has its own split
+    rows: list[tuple[str, str, str]] = []
+    for label, class_name in enumerate(found.spec.classes):
+        own = [row for row in range(len(found)) if found.labels[row] == label][:SHOWN_ROWS]
+        rows += [(found.texts[row], class_name, "held out" if row in held_out else "") for row in own]
+    terminal.table((name, "class", ""), rows)
+    terminal.result(f"{len(train):,} rows to learn from, {len(held_out):,} held out")
 
 
-def _data_block(what: str) -> dict[str, Any] | None:
-    """Return the data block of a recipe's name or path; None for anything else."""
+def _data_of(what: str) -> tuple[dict[str, Any], type[Batch]]:
+    """Return the `data` block of a recipe and the batches of its model; for anything else those of a source."""
+    from gantool.batches import Labeled, TableBatch
     from gantool.data.sources.catalog import SOURCES
     from gantool.recipe.load import shipped
-
-    if what in SOURCES or (what not in shipped() and not what.endswith((".yaml", ".yml"))):
-        return None
     from gantool.recipe.schema import plain
     from gantool.training.engine import open_recipe
 
-    return plain(open_recipe(what).data)
+    if what not in SOURCES and (what in shipped() or what.endswith((".yaml", ".yml"))):
+        recipe = open_recipe(what)
+        return plain(recipe.data), recipe.batch_type
+    kind = SOURCES[what].kind if what in SOURCES else Labeled
+    return {"source": what, **({} if kind is TableBatch else {"size": 64})}, kind

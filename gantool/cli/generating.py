@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from gantool.cli.options import (
     AsJson,
@@ -18,14 +19,15 @@ from gantool.cli.options import (
     Overwrite,
     RunName,
     check_overwrite,
-    find_run,
+    output_file,
     read_seeds,
 )
 from gantool.errors import DataError, GantoolError, command_line
+from gantool.runs import Run
 
 if TYPE_CHECKING:
+    from gantool.inference.inputs import Prediction
     from gantool.inference.sampling import TrainedModel
-    from gantool.runs import Run
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,10 @@ logger = logging.getLogger(__name__)
 def sample(
     run: RunName = None,
     given: Annotated[
-        Path | None,
-        typer.Option("--input", metavar="PATH", help="A file or folder to translate, or to classify."),
+        Path | None, Option("--input", metavar="PATH", help="A file or folder to translate, or to classify.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12. Default: 0-15.")
+        str | None, Option("--seeds", metavar="SEEDS", help="Such as 7, 0-15 or 1,5,9-12. Default: 0-15.")
     ] = None,
     class_name: ClassName = None,
     output: OutputFile = None,
@@ -53,14 +54,14 @@ def sample(
     """
     from gantool import load, terminal
 
-    found = find_run(run)
+    found = Run.open(run)
     trained = load(found.path, checkpoint, device)
     _warn_of_early_best(found, trained, checkpoint)
     if trained.answers:
         for option, value in (("--class", class_name), ("--seeds", seeds)):
             if value is not None:
                 raise GantoolError(
-                    f"{option} {value}: {trained.name} is a classifier and makes no images; leave it out"
+                    f"{option} {value}: {trained.name} is a classifier; it makes no images; leave it out"
                 )
         made = _predict(trained, given, output, overwrite, as_json)
     elif given is not None:
@@ -108,7 +109,7 @@ def _generate(
     else:
         images.save_each(samples, path, names)
     place = path if path.suffix else f"{path}{os.sep}"
-    return {"text": f"{place}: {several(len(numbers), 'image')} of epoch {trained.epoch}", "files": _texts(files)}
+    return {"text": f"{place}: {several(len(numbers), 'image')} of epoch {trained.epoch}", "files": files}
 
 
 def _show_examples(run: Run, trained: TrainedModel, output: Path | None, overwrite: bool) -> dict[str, Any]:
@@ -119,11 +120,10 @@ def _show_examples(run: Run, trained: TrainedModel, output: Path | None, overwri
 
     shown = trained.shown
     assert shown is not None
-    path = output or run.path / "sample.png"
-    check_overwrite(path, overwrite or output is None)
+    path = output_file(output, run.path / "sample.png", overwrite)
     images.save(sheet(shown, trained.images(shown), trained.data.classes), path)
     text = f"{path}: {several(len(shown), 'example')} of epoch {trained.epoch}; --input translates your own images"
-    return {"text": text, "files": [str(path)]}
+    return {"text": text, "files": [path]}
 
 
 def _translate(
@@ -152,7 +152,7 @@ def _translate(
     way = f" into {class_name or trained.data.classes[-1]}" if trained.generator.conditional else ""
     return {
         "text": f"{place}: {several(made, 'image')}, translated{way} in epoch {trained.epoch}",
-        "files": _texts([target for _, _, target in files if target.is_file()]),
+        "files": [target for _, _, target in files if target.is_file()],
         "skipped": [{"file": name, "reason": reason} for name, reason in skipped],
     }
 
@@ -171,25 +171,30 @@ def _predict(
         check_overwrite(output, overwrite)
         write_predictions(rows, output)
         text = f"{output}: {terminal.several(len(rows), 'answer')} of epoch {trained.epoch}"
-        return {"text": text, "files": [str(output)]}
+        return {"text": text, "files": [output]}
     if not as_json:
-        terminal.predictions(rows)
-    keys = ("input", "answer", "probability", "right")
-    return {"answers": [dict(zip(keys, row, strict=True)) for row in rows]}
+        _print_answers(rows)
+    return {"answers": [row._asdict() for row in rows]}
 
 
-def _texts(files: list[Path]) -> list[str]:
-    return [str(file) for file in files]
+def _print_answers(rows: Sequence[Prediction]) -> None:
+    """Print answers, with the right ones where they are known."""
+    from gantool import terminal
+
+    headings = ("asked", "answer", "probability", "right")[: 4 if any(row.right for row in rows) else 3]
+    lines = []
+    for asked, answer, probability, right in rows:
+        wrong = " (wrong)" if right and right != answer else ""
+        lines.append((asked, answer, f"{probability:.2f}", f"{right}{wrong}")[: len(headings)])
+    terminal.table(headings, lines)
 
 
 def animate(
     run: RunName = None,
-    walk: Annotated[
-        bool, typer.Option("--walk", help="Animate a walk through latent space and not the training.")
-    ] = False,
-    seeds: Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="The latents of a walk.")] = "0-5",
+    walk: Annotated[bool, Option("--walk", help="Animate a walk through latent space and not the training.")] = False,
+    seeds: Annotated[str, Option("--seeds", metavar="SEEDS", help="The latents of a walk.")] = "0-5",
     frames: Annotated[
-        int, typer.Option("--frames", min=2, max=1000, help="Frames of a walk from seed to seed, 2 to 1000.")
+        int, Option("--frames", min=2, max=1000, help="Frames of a walk from seed to seed, 2 to 1000.")
     ] = 20,
     class_name: ClassName = None,
     output: OutputFile = None,
@@ -201,15 +206,13 @@ def animate(
     from gantool import terminal
     from gantool.inference.animate import animate_training, animate_walk
 
-    found = find_run(run)
-    path = output or found.path / ("walk.gif" if walk else "training.gif")
-    if output:
-        check_overwrite(path, overwrite)
+    found = Run.open(run)
+    path = output_file(output, found.path / ("walk.gif" if walk else "training.gif"), overwrite)
     if walk:
         count = animate_walk(found, path, read_seeds(seeds), frames, class_name, checkpoint)
     else:
         count = animate_training(found, path)
     if as_json:
-        terminal.as_json({"file": str(path), "frames": count})
+        terminal.as_json({"file": path, "frames": count})
     else:
         terminal.result(f"{path}: {terminal.several(count, 'frame')}")

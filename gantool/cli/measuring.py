@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from gantool.cli.options import (
-    AsJson,
-    Checkpoint,
-    DataDir,
-    Device,
-    Images,
-    OutputFile,
-    Overwrite,
-    RunName,
-    check_overwrite,
-    find_run,
-)
+from gantool.cli.options import AsJson, Checkpoint, DataDir, Device, Images, OutputFile, Overwrite, RunName, output_file
 from gantool.errors import GantoolError, RunError
-from gantool.runs import data_root
+from gantool.runs import Run, data_root
+
+if TYPE_CHECKING:
+    from gantool.inference.compare import Row
+    from gantool.inference.scoring import Score
 
 
 def score(
-    what: Annotated[str | None, typer.Argument(metavar="RUN", help="A run, or a folder of images.")] = None,
+    what: Annotated[str | None, Argument(metavar="RUN", help="A run, or a folder of images.")] = None,
     against: Annotated[
         Path | None,
-        typer.Option("--against", metavar="FOLDER", help="Real images. Default: those that the run was trained on."),
+        Option("--against", metavar="FOLDER", help="Real images. Default: those that the run was trained on."),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option("--metrics", metavar="NAMES", help="Such as fd,kd,coverage. Default: all.")
+        str | None, Option("--metrics", metavar="NAMES", help="Such as fd,kd,coverage. Default: all.")
     ] = None,
     count: Images = None,
     checkpoint: Checkpoint = "best",
-    details: Annotated[
-        bool, typer.Option("--all", help="Also print the seed and the identity of the features.")
-    ] = False,
+    details: Annotated[bool, Option("--all", help="Also print the seed and the identity of the features.")] = False,
     as_json: AsJson = False,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -46,36 +38,68 @@ def score(
     from gantool.inference import scoring, verdicts
 
     names = scoring.chosen(metrics)
-    if what is not None and against is not None and _holds_images(what):
+    if what is not None and against is not None and Path(what).is_dir() and not (Path(what) / "recipe.yaml").is_file():
         if count is not None:
             raise GantoolError(f"--images {count}: a folder is measured with all of its images; leave it out")
         found = scoring.score_folder(Path(what), against, names, data_dir=data_root(data_dir))
     else:
-        run = find_run(what)
+        run = Run.open(what)
+        root = data_root(data_dir, run.data_dir)
         found = scoring.score_run(
-            run,
-            names,
-            against=against,
-            count=count,
-            checkpoint=checkpoint,
-            device=device,
-            data_dir=data_root(data_dir, run.data_dir),
+            run, names, against=against, count=count, checkpoint=checkpoint, device=device, data_dir=root
         )
     verdict = verdicts.of_score(found)
     if as_json:
         terminal.as_json({"verdict": verdict, **found.entry()})
+        return
+    if verdict:
+        terminal.result(verdict)
+    _print_score(found, scoring.METRICS | scoring.PARTS)
+    if details and "fake" in found.about:
+        terminal.result(f"seed {found.about['seed']}; extractors {', '.join(found.about['extractors'])}")
+
+
+def _print_score(found: Score, meanings: Mapping[str, str]) -> None:
+    """Print each metric with its meaning, and what was measured."""
+    from gantool import terminal
+
+    about = found.about
+    against = f" against {about['against']}" if "against" in about else ""
+    rows = []
+    for name, value, perfect, deviation in found.values:
+        best = "" if perfect is None else terminal.number(perfect)
+        rows.append((name, _measured(name, value, deviation), best, meanings.get(name, "")))
+    terminal.table(("metric", "value", "real images get", "meaning"), rows, f"{found.what}{against}")
+    if "fake" in about:
+        terminal.result(
+            f"{about['fake']:,} generated against {about['real']:,} real images of {about['size']}, "
+            f"{about['held_out']:,} more held out"
+        )
+        if about["floor_deviation"] is not None and "fd" in {row.name for row in found.values}:
+            terminal.result(
+                "± is a standard deviation over other draws of images; smaller differences than two are noise"
+            )
+    elif about["held_out"]:
+        terminal.result(
+            f"measured on {about['held_out']:,} examples that training never saw; it learned from {about['train']:,}"
+        )
     else:
-        terminal.score(found, verdict, scoring.METRICS | scoring.PARTS, details=details)
+        terminal.result(f"measured on the {about['train']:,} examples that it learned from; none are held out")
+    if found.missing:
+        terminal.result(f"not measured, because classes or images are too few: {', '.join(found.missing)}")
 
 
-def _holds_images(place: str) -> bool:
-    """Return whether the argument is a folder of images and not a run."""
-    path = Path(place)
-    return path.is_dir() and not (path / "recipe.yaml").is_file()
+def _measured(name: str, value: float, deviation: float | None = None) -> str:
+    """Write a metric; a support without any collision is only known to be large."""
+    from gantool.terminal import spread
+
+    if name == "support":
+        return "many" if value > 100_000 else f"{value:,.0f}"
+    return f"{value:+.1f}" if name == "copying" else spread(value, deviation)
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.")],
+    runs: Annotated[list[str], Argument(metavar="RUN RUN...", help="Two or more runs.")],
     output: OutputFile = None,
     count: Images = None,
     as_json: AsJson = False,
@@ -90,18 +114,36 @@ def compare(
 
     if len(runs) < 2:
         raise RunError(f"compare: {len(runs)} run given; name two or more")
-    path = output or Path("compare.png")
-    if output:
-        check_overwrite(path, overwrite)
-    found = [find_run(name) for name in runs]
+    path = output_file(output, Path("compare.png"), overwrite)
+    found = [Run.open(name) for name in runs]
     root = data_root(data_dir, found[0].data_dir)
     rows = comparison.compare(found, path, count=count, device=device, data_dir=root)
     verdict = verdicts.of_comparison(rows)
     if as_json:
-        terminal.as_json({"verdict": verdict, "runs": [row._asdict() for row in rows], "file": str(path)})
-    else:
-        terminal.comparison(rows, verdict)
-        terminal.result(f"{path}: images of the same 8 seeds or sources, one row for each run")
+        terminal.as_json({"verdict": verdict, "runs": [row._asdict() for row in rows], "file": path})
+        return
+    terminal.result(verdict)
+    _print_comparison(rows)
+    terminal.result(f"{path}: images of the same 8 seeds or sources, one row for each run")
+
+
+def _print_comparison(rows: Sequence[Row]) -> None:
+    """Print a row for each run, the best first, and what the rows leave open."""
+    from gantool import terminal
+
+    lines = []
+    for row in rows:
+        values = row.values
+        fd = terminal.spread(values["fd"], values["fd_deviation"]) + ("" if row.same else " *")
+        shares = [f"{values[name]:.2f}" for name in ("coverage", "nearest_neighbour")]
+        counts = [_measured(name, values[name]) if name in values else "" for name in ("copying", "support")]
+        lines.append((row.name, row.model, str(row.epoch), fd, *shares, *counts))
+    terminal.table(("run", "model", "epoch", "fd", "coverage", "1-NN", "C_T", "support"), lines)
+    counts = [f"{count:,}" for count in sorted({row.fakes for row in rows})]
+    terminal.result(f"{' and '.join(counts)} generated images of each run; real images get an fd of 1")
+    terminal.result(*(f"{row.name} ended with: {', '.join(row.diagnoses)}" for row in rows if row.diagnoses))
+    if not all(row.same for row in rows):
+        terminal.result("* measured on other images, or in another way, than the run named first; not comparable")
 
 
 def nearest(
@@ -118,16 +160,13 @@ def nearest(
     from gantool.inference import compare as comparison
     from gantool.inference import verdicts
 
-    found = find_run(run)
-    path = output or found.path / "nearest.png"
-    if output:
-        check_overwrite(path, overwrite)
+    found = Run.open(run)
+    path = output_file(output, found.path / "nearest.png", overwrite)
     root = data_root(data_dir, found.data_dir)
     numbers = comparison.nearest(found, path, checkpoint=checkpoint, device=device, data_dir=root)
     sentences = verdicts.of_copying(numbers)
     if as_json:
-        terminal.as_json({"verdict": sentences[0], **numbers, "file": str(path)})
-        return
-    for sentence in sentences:
-        terminal.result(sentence)
-    terminal.result(f"{path}: generated images on the left; the nearest training images, with their distances, beside")
+        terminal.as_json({"verdict": sentences[0], **numbers, "file": path})
+    else:
+        drawn = "generated images on the left; the nearest training images, with their distances, beside"
+        terminal.result(*sentences, f"{path}: {drawn}")

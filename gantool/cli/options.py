@@ -8,44 +8,34 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from gantool.errors import GantoolError
 
-if TYPE_CHECKING:
-    from gantool.runs import Run
-
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a shipped one.")]
-RunName = Annotated[
-    str | None, typer.Argument(metavar="RUN", help="Directory or name of a run. Default: the newest one.")
-]
+RecipeName = Annotated[str, Argument(metavar="RECIPE", help="Path of a recipe, or name of a shipped one.")]
+RunName = Annotated[str | None, Argument(metavar="RUN", help="Directory or name of a run. Default: the newest one.")]
 Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe. Can be repeated."),
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe. Can be repeated.")
 ]
-Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The new directory. Default: runs/<recipe>-<NNN>.")
-]
-Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
+Out = Annotated[Path | None, Option("--out", metavar="DIR", help="The new directory. Default: runs/<recipe>-<NNN>.")]
+Device = Annotated[str, Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--data-dir",
         metavar="DIR",
         envvar="GANTOOL_DATA",
         help="Directory of downloaded and decoded data. A run remembers its own.",
     ),
 ]
-ClassName = Annotated[str | None, typer.Option("--class", metavar="NAME", help="Only images of this class.")]
-Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", metavar="WHICH", help="best, last, or the number of an epoch.")
-]
-OutputFile = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="The file to write.")]
+ClassName = Annotated[str | None, Option("--class", metavar="NAME", help="Only images of this class.")]
+Checkpoint = Annotated[str, Option("--checkpoint", metavar="WHICH", help="best, last, or the number of an epoch.")]
+OutputFile = Annotated[Path | None, Option("-o", "--output", metavar="FILE", help="The file to write.")]
 Images = Annotated[
     int | None,
-    typer.Option(
+    Option(
         "--images",
         min=16,
         max=50_000,
@@ -53,8 +43,8 @@ Images = Annotated[
         help="Number of generated images, 16 to 50,000. Default: the recipe's evaluate_images.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing file.")]
+AsJson = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
 
 @contextlib.contextmanager
@@ -86,13 +76,6 @@ def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
             signal.signal(kind, old)
 
 
-def find_run(name: str | None) -> Run:
-    """Return the run of this name or path, or the newest one for None."""
-    from gantool.runs import Run
-
-    return Run.open(name)
-
-
 def read_seeds(text: str) -> list[int]:
     """Read `7`, `0-15` or `1,5,9-12`."""
     numbers: list[int] = []
@@ -112,3 +95,10 @@ def check_overwrite(path: Path, overwrite: bool) -> None:
     """Raise an error if a file exists that must not be replaced."""
     if path.is_file() and not overwrite:
         raise GantoolError(f"{path}: already exists; name another file, or add --overwrite")
+
+
+def output_file(given: Path | None, default: Path, overwrite: bool) -> Path:
+    """Return the file to write. One that the user names is replaced only with --overwrite."""
+    if given is not None:
+        check_overwrite(given, overwrite)
+    return given or default

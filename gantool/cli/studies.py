@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from gantool.cli.commands import Command, Group
 from gantool.cli.options import AsJson, Changes, DataDir, Device, Out, Overwrite, check_overwrite
 from gantool.cli.training import follow
 from gantool.errors import GantoolError, RunError, command_line
-from gantool.runs import data_root
+from gantool.files import is_file, is_locked, write
+from gantool.runs import STUDY, Run, data_root, find_directory
 
 if TYPE_CHECKING:
+    from gantool.recipe.blocks import Recipe
     from gantool.tune.study import Study
 
 study_app = typer.Typer(
@@ -22,7 +26,7 @@ study_app = typer.Typer(
 )
 
 StudyName = Annotated[
-    str | None, typer.Argument(metavar="STUDY", help="Directory or name of a study. Default: the newest one.")
+    str | None, Argument(metavar="STUDY", help="Directory or name of a study. Default: the newest one.")
 ]
 
 
@@ -53,7 +57,6 @@ def status(
 ) -> None:
     """Show the state of a search, during or after it."""
     from gantool import terminal
-    from gantool.files import is_locked
     from gantool.tune import results
     from gantool.tune.board import Board
 
@@ -76,9 +79,7 @@ def status(
 @study_app.command(cls=Command)
 def report(
     study: StudyName = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="The folder of index.html.")
-    ] = None,
+    output: Annotated[Path | None, Option("-o", "--output", metavar="FOLDER", help="The folder of index.html.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain what a search found, and write a page with charts and all trials."""
@@ -96,18 +97,16 @@ def report(
     write_page(found, weights, sentences, (output or opened.path / "report") / "index.html")
     page = (opened.shown / "report" if output is None else output) / "index.html"
     if as_json:
-        terminal.as_json({"sentences": sentences, "page": str(page)})
-        return
-    for sentence in sentences:
-        terminal.result(sentence)
-    terminal.result(f"{page}: a page with all charts, for any browser")
+        terminal.as_json({"sentences": sentences, "page": page})
+    else:
+        terminal.result(*sentences, f"{page}: a page with all charts, for any browser")
 
 
 @study_app.command(cls=Command)
 def promote(
     study: StudyName = None,
     trial: Annotated[
-        int | None, typer.Option("--trial", metavar="NUMBER", min=0, help="Train this trial and not the winner.")
+        int | None, Option("--trial", metavar="NUMBER", min=0, help="Train this trial and not the winner.")
     ] = None,
     changes: Changes = None,
     out: Out = None,
@@ -118,17 +117,13 @@ def promote(
     """Train the winner for the recipe's full number of epochs, as a new run."""
     from gantool.recipe import load as recipes
     from gantool.recipe.load import parse_changes
-    from gantool.runs import Run
     from gantool.training import engine
     from gantool.tune import results
 
     found = open_study(study)
-    winner = found.winner()
     if trial is not None and trial >= len(found.trials()):
         raise RunError(f"{found.shown}: has no trial {trial}; its {len(found.trials())} trials count from 0")
-    if winner is None and trial is None:
-        raise RunError(f"{found.shown}: no trial has finished yet; continue with: {command_line('tune', found.shown)}")
-    number = trial if trial is not None else (winner.number if winner else 0)
+    number = _winner_of(found) if trial is None else trial
     chosen = engine.change(results.recipe_of(found, number), parse_changes(changes or []))
     root = data_root(data_dir, found.data_dir)
     run = Run.create(recipes.dump(chosen), name=chosen.name, out=out)
@@ -140,41 +135,44 @@ def export(
     study: StudyName = None,
     output: Annotated[
         Path,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="FILE.csv or FILE.json: all trials. FILE.yaml: the best recipe."
-        ),
+        Option("-o", "--output", metavar="FILE", help="FILE.csv or FILE.json: all trials. FILE.yaml: the best recipe."),
     ] = Path("trials.csv"),
+    as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write all trials as a table, or the best recipe."""
     from gantool import terminal
-    from gantool.files import write
     from gantool.recipe import load as recipes
     from gantool.tune import results
 
     found = open_study(study)
     check_overwrite(output, overwrite)
+    kind = "the best recipe" if output.suffix in {".yaml", ".yml"} else "all trials"
     if output.suffix == ".csv":
         write(output, results.table(found))
     elif output.suffix == ".json":
         write(output, json.dumps(results.summary(found), indent=2, ensure_ascii=False) + "\n")
-    elif output.suffix in {".yaml", ".yml"}:
-        winner = found.winner()
-        if winner is None:
-            raise RunError(
-                f"{found.shown}: no trial has finished yet; continue with: {command_line('tune', found.shown)}"
-            )
-        write(output, recipes.dump(results.recipe_of(found, winner.number)))
+    elif kind == "the best recipe":
+        write(output, recipes.dump(results.recipe_of(found, _winner_of(found))))
     else:
         raise GantoolError(f"{output}: expected a name that ends in .csv, .json or .yaml")
-    terminal.result(
-        f"{output}: {'the best recipe' if output.suffix in {'.yaml', '.yml'} else 'all trials'} of {found.shown}"
-    )
+    if as_json:
+        terminal.as_json({"file": output, "contents": kind})
+    else:
+        terminal.result(f"{output}: {kind} of {found.shown}")
+
+
+def _winner_of(study: Study) -> int:
+    """Return the number of the winner."""
+    winner = study.winner()
+    if winner is None:
+        raise RunError(f"{study.shown}: no trial has finished yet; continue with: {command_line('tune', study.shown)}")
+    return winner.number
 
 
 @study_app.command(cls=Command)
 def compare(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY STUDY...", help="Two or more studies.")],
+    studies: Annotated[list[str], Argument(metavar="STUDY STUDY...", help="Two or more studies.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare searches: the lowest metric over time, and the verdicts."""
@@ -187,20 +185,41 @@ def compare(
     if as_json:
         terminal.as_json(rows)
     else:
-        terminal.searches(rows)
+        _print_comparison(rows)
+
+
+def _print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what several searches found, a row for each."""
+    from gantool import terminal
+
+    quarters = [f"lowest {rows[0]['metric']} at 1/4", "1/2", "3/4", "end"]
+    numbers = [terminal.Column(heading, right=True) for heading in ("trials", "time", *quarters)]
+    seed = terminal.Column("seed", right=True)
+    lines = []
+    for row in rows:
+        lowest = ["" if value is None else terminal.number(value) for value in row["lowest"]]
+        verdict = "" if row["verdict"] is None else f"{row['verdict']} (trial {row['winner']})"
+        times = [str(row["trials"]), terminal.duration(row["seconds"]), *lowest]
+        lines.append((row["study"], *times, row["sampler"], row["pruner"], str(row["seed"]), verdict))
+    terminal.table(("study", *numbers, "sampler", "pruner", seed, "verdict"), lines)
+    for row in rows:
+        if row["same_points"]:
+            other, count = row["same_points"]
+            points = terminal.several(count, "point")
+            terminal.result(f"{row['study']} tried {points} that {other} tried: they are not independent")
+        if row["sentence"]:
+            terminal.result(f"{row['study']}: {row['sentence']}")
 
 
 @study_app.command(cls=Command)
 def simulate(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Path or name of a recipe with the model of the table.")
-    ],
-    table: Annotated[Path, typer.Option("--table", metavar="FILE", help="Learning curves, made by nox -s gan-table.")],
+    recipe: Annotated[str, Argument(metavar="RECIPE", help="Path or name of a recipe with the model of the table.")],
+    table: Annotated[Path, Option("--table", metavar="FILE", help="Learning curves, made by nox -s gan-table.")],
     changes: Changes = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=10, metavar="N", help="Number of searches to replay.")] = 200,
+    repeats: Annotated[int, Option("--repeats", min=10, metavar="N", help="Number of searches to replay.")] = 200,
     rival_trials: Annotated[
         int | None,
-        typer.Option("--rival-trials", min=1, metavar="N", help="Also compare with a random search of N full trials."),
+        Option("--rival-trials", min=1, metavar="N", help="Also compare with a random search of N full trials."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -217,13 +236,50 @@ def simulate(
     if as_json:
         terminal.as_json(found)
     else:
-        terminal.simulation(chosen, found)
+        _print_simulation(chosen, found)
+
+
+def _print_simulation(recipe: Recipe, found: Mapping[str, Any]) -> None:
+    """Print what replayed searches have in common."""
+    from gantool import terminal
+
+    tune, metric, told = recipe.tune, recipe.metric, found["table"]
+    assert tune is not None
+    searches = f"{tune.sampler}, {tune.pruner}, {terminal.several(tune.trials, 'trial')}"
+    terminal.result(
+        f"{told['configurations']:,} configurations, {terminal.several(told['seeds'], 'seed')} each; "
+        f"{found['replays']:,} replays",
+        f"{searches} of {tune.epochs or recipe.train.epochs} epochs",
+    )
+    headings = ("share of the time", f"{metric} of the pick: best tenth", "median", "worst tenth")
+    bands = [(f"{float(share):.0%}", *map(terminal.number, values)) for share, values in found["best_found"].items()]
+    terminal.table([terminal.Column(heading, right=True) for heading in headings], bands)
+    for label, key in (
+        ("at least as good as random search in equal time", "better_than_random_at_equal_seconds"),
+        ("at least as good as the longer random search", "better_than_random_with_more_trials"),
+        ("best configuration stopped early", "best_stopped_early"),
+    ):
+        share = found.get(key)
+        if share is not None:
+            low, high = share["interval"]
+            terminal.result(f"{label}: {share['share']:.1%} of replays (95 % interval {low:.1%} to {high:.1%})")
+    median, most = found["rank_of_the_pick"]
+    terminal.result(
+        f"epochs saved: {found['epochs_saved']:.0%}; seconds of training: {found['seconds']:.0f}",
+        f"the pick is within the best {median:.1%} of the table in half of the replays, {most:.1%} in nine of ten",
+    )
+    if told["statistics"]:
+        near, all_over = told["noise"]["best twentieth"], told["noise"]["all"]
+        terminal.result(f"seeds differ by {near:.1%} near the best, {all_over:.1%} elsewhere (log deviation)")
+        for label, agreement in {
+            **told["statistics"],
+            **{f"{n} epochs": v for n, v in told["lengths"].items()},
+        }.items():
+            terminal.result(f"  {label}: rank correlation with other seeds at the end {agreement:.3f}")
 
 
 def open_study(name: str | None) -> Study:
     """Return the study of this name or path, or the newest one for None."""
-    from gantool.files import is_file
-    from gantool.runs import STUDY, find_directory
     from gantool.tune.study import Study
 
     for path in (Path(name), Path("runs") / name) if name else ():

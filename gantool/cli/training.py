@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from gantool.cli.options import AsJson, Changes, DataDir, Device, Out, RecipeName, stopping
 from gantool.errors import GantoolError, TrainingError, command_line
-from gantool.runs import data_root
+from gantool.runs import Run, data_root
 
 if TYPE_CHECKING:
     from gantool.recipe.blocks import Recipe
-    from gantool.runs import Run
-    from gantool.training.report import Report
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +27,11 @@ SAVING = "stopping: the run is being saved; Ctrl-C again exits at once"
 
 def train(
     recipe: Annotated[
-        str | None,
-        typer.Argument(metavar="RECIPE", help="Path or name of a recipe. With --resume also of a run."),
+        str | None, Argument(metavar="RECIPE", help="Path or name of a recipe. With --resume also of a run.")
     ] = None,
     changes: Changes = None,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Resume a run that was stopped.")] = False,
     as_json: AsJson = False,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -70,14 +68,15 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path, 
             if stopped:
                 break
     done = report is None or (report.finished and report.epoch == chosen.train.epochs)
+    found = _summary(chosen, run, done)
     if as_json:
-        terminal.as_json(_summary(chosen, run, done))
+        terminal.as_json(found)
     elif report is None:
         terminal.result(f"{run.path} already has its {chosen.train.epochs} epochs; to train it longer:")
         _print_longer(chosen, run)
     elif done:
         line.summary()
-        _print_result(chosen, run, report)
+        _print_result(chosen, run, found)
     else:
         terminal.result(f"stopped in epoch {report.epoch}; to resume:")
         terminal.hint("train", run.path, "--resume")
@@ -93,19 +92,38 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path, 
         terminal.hint("animate", run.path)
 
 
-def _print_result(chosen: Recipe, run: Run, report: Report) -> None:
+def _summary(chosen: Recipe, run: Run, done: bool) -> dict[str, Any]:
+    """Return the result of a training as plain values."""
+    entries, key = run.entries(), f"metrics/{chosen.metric}"
+    measured = [entry for entry in entries if math.isfinite(entry.get(key, math.nan))]
+    best = min(measured, key=lambda entry: entry[key], default={})
+    last = entries[-1] if entries else {}
+    return {
+        "run": run.path,
+        "finished": done,
+        "epoch": last.get("epoch", 0),
+        "seconds": last.get("seconds", 0.0),
+        "metric": chosen.metric,
+        "best": best.get(key),
+        "best_deviation": best.get(f"{key}_deviation"),
+        "best_epoch": best.get("epoch"),
+        "diagnoses": last.get("diagnoses", []),
+    }
+
+
+def _print_result(chosen: Recipe, run: Run, found: dict[str, Any]) -> None:
     """Print the best value, and how to train longer if the best checkpoint is among the last ones."""
     from gantool import terminal
 
-    key = f"metrics/{chosen.metric}"
-    best = next((entry for entry in run.entries() if entry.get(key) == report.best), {})
-    accuracy = f" (accuracy {terminal.number(1 - report.best)})" if chosen.metric == "error" else ""
-    value = terminal.spread(report.best, best.get(f"{key}_deviation"))
-    epoch = f" in epoch {best['epoch']}" if best else ""
-    terminal.result(f"{run.path}: best {chosen.metric} {value}{accuracy}{epoch}, {terminal.duration(report.seconds)}")
-    falling = best and 3 * best["epoch"] > 2 * chosen.train.epochs and chosen.metric != "error"
+    metric, best = chosen.metric, found["best"]
+    value = "none measured"
+    if best is not None:
+        accuracy = f" (accuracy {terminal.number(1 - best)})" if metric == "error" else ""
+        value = f"{terminal.spread(best, found['best_deviation'])}{accuracy} in epoch {found['best_epoch']}"
+    terminal.result(f"{run.path}: best {metric} {value}, {terminal.duration(found['seconds'])}")
+    falling = best is not None and 3 * found["best_epoch"] > 2 * chosen.train.epochs and metric != "error"
     if falling and not terminal.quiet:
-        terminal.result(f"{chosen.metric} still fell in the last third of the epochs; to train longer:")
+        terminal.result(f"{metric} still fell in the last third of the epochs; to train longer:")
         _print_longer(chosen, run)
 
 
@@ -113,24 +131,6 @@ def _print_longer(chosen: Recipe, run: Run) -> None:
     from gantool import terminal
 
     terminal.hint("train", run.path, "--resume", "--set", f"train.epochs={2 * chosen.train.epochs}")
-
-
-def _summary(chosen: Recipe, run: Run, done: bool) -> dict[str, Any]:
-    """Return the result of a training as plain values."""
-    entries = run.entries()
-    measured = [entry for entry in entries if math.isfinite(entry.get(f"metrics/{chosen.metric}", math.nan))]
-    best = min(measured, key=lambda entry: entry[f"metrics/{chosen.metric}"], default=None)
-    last = entries[-1] if entries else {}
-    return {
-        "run": str(run.path),
-        "finished": done,
-        "epoch": last.get("epoch", 0),
-        "seconds": last.get("seconds", 0.0),
-        "metric": chosen.metric,
-        "best": best and best[f"metrics/{chosen.metric}"],
-        "best_epoch": best and best["epoch"],
-        "diagnoses": last.get("diagnoses", []),
-    }
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def _removed_on_failure(run: Run, *, new: bool) -> Iterator[None]:
 
 def explain(
     code: Annotated[
-        str | None, typer.Argument(metavar="CODE", help="A diagnosis, such as mode-collapse. Default: list them.")
+        str | None, Argument(metavar="CODE", help="A diagnosis, such as mode-collapse. Default: list them.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -159,7 +159,7 @@ def explain(
     if code is None and as_json:
         terminal.as_json(dict(diagnoses.SUMMARIES))
     elif code is None:
-        terminal.out.print(terminal.table("", ("code", "meaning"), diagnoses.SUMMARIES.items()))
+        terminal.table(("code", "meaning"), diagnoses.SUMMARIES.items())
     elif as_json:
         terminal.as_json({"code": code, "text": diagnoses.explain(code)})
     else:
@@ -178,5 +178,15 @@ def shapes(recipe: RecipeName, changes: Changes = None, as_json: AsJson = False,
     layers = trace(open_recipe(recipe, parse_changes(changes or [])), data_root(data_dir))
     if as_json:
         terminal.as_json([asdict(layer) for layer in layers])
-    else:
-        terminal.layers(layers)
+        return
+    numbers = [terminal.Column(heading, right=True) for heading in ("input", "output", "parameters")]
+    columns = (terminal.Column("layer"), terminal.Column("kind"), *numbers, terminal.Column("formula", wraps=True))
+    for network in dict.fromkeys(layer.network for layer in layers):
+        own = [layer for layer in layers if layer.network == network]
+        rows = []
+        for layer in own:
+            sizes = ["x".join(map(str, size)) or "1" for size in (layer.input, layer.output)]
+            count = f"{layer.parameters:,}" if layer.parameters else ""
+            rows.append((layer.layer, layer.kind, *sizes, count, layer.formula))
+        terminal.table(columns, rows, network)
+        terminal.result(f"{sum(layer.parameters for layer in own):,} parameters in {network}", "")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from gantool.cli.options import Changes, DataDir, stopping
 
@@ -23,50 +24,44 @@ class Engine(StrEnum):
     INLINE = "inline"
 
 
-Source = Annotated[
-    str | None,
-    typer.Option("--from", metavar="STUDY", help="Try the best values of another study first."),
-]
+Source = Annotated[str | None, Option("--from", metavar="STUDY", help="Try the best values of another study first.")]
 StudyDir = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="The study. Default: the newest of this recipe in runs/, or a new one."),
+    Option("--out", metavar="DIR", help="The study. Default: the newest of this recipe in runs/, or a new one."),
 ]
 EngineName = Annotated[
     Engine | None,
-    typer.Option("--engine", metavar="ENGINE", help="ray (the default), or inline: one trial at a time, without Ray."),
+    Option("--engine", metavar="ENGINE", help="ray (the default), or inline: one trial at a time, without Ray."),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", metavar="WHERE", help="Ray: local (the default), auto or HOST:PORT.")
+    str | None, Option("--address", metavar="WHERE", help="Ray: local (the default), auto or HOST:PORT.")
 ]
 Minutes = Annotated[
-    float | None,
-    typer.Option("--minutes", min=0.5, metavar="N", help="Plan the search so that it takes N minutes."),
+    float | None, Option("--minutes", min=0.5, metavar="N", help="Plan the search so that it takes N minutes.")
 ]
 Trials = Annotated[
-    int | None,
-    typer.Option("--trials", min=1, metavar="N", help="Number of trials in total. Extends a study with fewer."),
+    int | None, Option("--trials", min=1, metavar="N", help="Number of trials in total. Extends a study with fewer.")
 ]
 
 
 def tune(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Path or name of a recipe, or a study to resume.")],
+    recipe: Annotated[str, Argument(metavar="RECIPE", help="Path or name of a recipe, or a study to resume.")],
     changes: Changes = None,
     trials: Trials = None,
     minutes: Minutes = None,
     source: Source = None,
     out: StudyDir = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new study. A study at --out is moved aside.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Start a new study. A study at --out is moved aside.")] = False,
     deterministic: Annotated[
-        bool,
-        typer.Option("--deterministic", help="Run trials in batches, so that a seed always tries the same values."),
+        bool, Option("--deterministic", help="Run trials in batches, so that a seed always tries the same values.")
     ] = False,
     address: Address = None,
     engine: EngineName = None,
     device: Annotated[
-        str | None, typer.Option("--device", metavar="DEVICE", help="auto (the default), cpu, cuda or mps.")
+        str | None, Option("--device", metavar="DEVICE", help="auto (the default), cpu, cuda or mps.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each event.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show the messages of Ray and Optuna.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print a JSON object for each event.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Show the messages of Ray and Optuna.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Search for better settings with Ray and Optuna. After Ctrl-C the same command resumes the search."""

@@ -139,7 +139,7 @@ def test_json_is_all_that_is_printed(data_dir, tmp_path, monkeypatch, capsys):
         ["train", "gan14", *sets(), "--out", "run"],
         *(["sample", "run"], ["animate", "run"], ["score", "run", "--metrics", "fd"], ["nearest", "run"]),
         *(["compare", "run", "run"], ["explain"], ["explain", "diverged"], ["shapes", "gan14"], ["data", "list"]),
-        ["data", "fetch", "digits"],
+        *(["data", "fetch", "digits"], ["data", "show", "digits", "--set", "size=8"]),
     ):
         assert code(*command, "--json") == 0
         found[command[0]] = json.loads(capsys.readouterr().out)
