@@ -13,11 +13,11 @@ from gantool.inference import animation
 from gantool.inference.sampling import TrainedModel, _by_epoch
 from gantool.runs import Run
 
-MAX_FRAMES = 200  # of an animation of training, at the most; long runs are thinned out evenly
+MAX_FRAMES = 200  # of an animation of training; long runs are thinned out evenly
 
 
 def animate_training(run: Run, path: Path) -> int:
-    """Animate the grids that a run saved, each with its epoch; gives the number of frames.
+    """Animate the grids of a run, each with its epoch. Return the number of frames.
 
     Raises:
         RunError: the run has no grids yet.
@@ -29,7 +29,7 @@ def animate_training(run: Run, path: Path) -> int:
     files = files if len(files) <= MAX_FRAMES else chosen
 
     def frames() -> Iterator[Image.Image]:
-        for file in [*files, *files[-1:] * (len(files) // 5)]:  # the end stands still for a moment
+        for file in [*files, *files[-1:] * (len(files) // 5)]:  # the last frame stays for a moment
             with Image.open(file) as grid:
                 yield images.caption(grid.convert(grid.mode), f"epoch {int(file.stem[6:])}")
 
@@ -40,7 +40,7 @@ def animate_training(run: Run, path: Path) -> int:
 def animate_walk(
     run: Run, path: Path, seeds: Sequence[int], frames: int, class_name: str | None, checkpoint: str
 ) -> int:
-    """Animate a walk through latent space from seed to seed, captioned with the epoch; gives the number of frames."""
+    """Animate a walk through latent space from seed to seed. Return the number of frames."""
     trained = TrainedModel(run, checkpoint)
     scale = max(1, round(256 / trained.generator.data.width))
     text = f"epoch {trained.epoch}" + (f", {class_name}" if class_name else "")

@@ -29,49 +29,32 @@ ROWS, NEIGHBOURS = 8, 4  # of the sheet of nearest images: generated images, and
 
 
 class Row(NamedTuple):
-    """A run in a comparison.
+    """A run in a comparison."""
 
-    Args:
-        run: its directory.
-        name: the last part of it.
-        model: its model's name.
-        epoch: of the checkpoint.
-        values: its numbers by metric.
-        fakes: generated images.
-        diagnoses: what was wrong when it ended.
-        same: whether it was measured against the same images, and with as many, as the first run.
-    """
-
-    run: str
-    name: str
+    run: str  # its directory
+    name: str  # the last part of it
     model: str
-    epoch: int
-    values: dict[str, float]
-    fakes: int
-    diagnoses: list[str]
-    same: bool
+    epoch: int  # of the checkpoint
+    values: dict[str, float]  # by metric
+    fakes: int  # generated images
+    diagnoses: list[str]  # at the end of the run
+    same: bool  # whether it was measured on the same images, and with as many, as the first run
 
 
 def compare(
-    runs: Sequence[Run],
-    path: Path,
-    *,
-    device: str,
-    data_dir: Path,
-    count: int | None = None,
-    columns: int = 8,
+    runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, count: int | None = None, columns: int = 8
 ) -> list[Row]:
-    """Measure several runs alike, and draw what each makes of the same seeds, a row a run, translations below sources.
+    """Measure runs in the same way, and draw images of the same seeds. Return the runs, the best one first.
 
     Args:
         runs: two or more.
-        path: the image to write.
+        path: the image to write, see `side_by_side`.
         device: see `devices.choose`.
-        data_dir: where fetched and decoded data are.
-        count: generated images of each, in place of each recipe's `train.evaluate_images`.
+        data_dir: where downloaded and prepared data are.
+        count: generated images of each, instead of each recipe's `train.evaluate_images`.
         columns: images of each run.
     """
-    rows, lines = [], []
+    found: list[tuple[Row, TrainedModel]] = []
     first: Evaluator | None = None
     for run in runs:
         trained = TrainedModel(run, "best", device)
@@ -79,43 +62,40 @@ def compare(
         first = first or evaluator
         alike = all(evaluator.about[name] == first.about[name] for name in ("extractors", "fake", "within_classes"))
         same = alike and torch.equal(evaluator.reality.train, first.reality.train)
-        found = evaluator(trained.images).metrics
-        last = [entry.get("diagnoses", []) for entry in run.entries()][-1:]
-        name, fakes = trained.name, len(evaluator.request)
-        rows.append(Row(str(run.path), run.title, name, trained.epoch, found, fakes, last[0] if last else [], same))
-        lines.append(_line(run.title, trained, columns))
-    # The best first, in the table and on the sheet; what cannot be compared last.
-    order = sorted(range(len(rows)), key=lambda index: (not rows[index].same, rows[index].values["fd"]))
-    images.save(_sheet([lines[index] for index in order], columns), path)
-    return [rows[index] for index in order]
+        values, fakes = evaluator(trained.images).metrics, len(evaluator.request)
+        diagnoses = (run.entries() or [{}])[-1].get("diagnoses", [])
+        row = Row(str(run.path), run.title, trained.name, trained.epoch, values, fakes, diagnoses, same)
+        found.append((row, trained))
+    found.sort(key=lambda each: (not each[0].same, each[0].values["fd"]))  # runs that cannot be compared come last
+    images.save(_sheet([(row.name, trained) for row, trained in found], columns), path)
+    return [row for row, _ in found]
 
 
 def side_by_side(named: Mapping[str, TrainedModel], columns: int = 8, width: int = 120) -> Image.Image:
-    """Draw what several models make of the same seeds, a row a model, translations below their sources.
+    """Draw images of the same seeds, a row for each model; translations stand below their sources.
 
     Args:
         named: the models, by the caption of their row.
         columns: images of each.
         width: pixels to which small images are enlarged, at least.
     """
-    lines = [_line(name, trained, columns) for name, trained in named.items()]
-    return _sheet(lines, columns, max(1, math.ceil(width / lines[0][1].shape[-1])))
+    return _sheet(list(named.items()), columns, width)
 
 
-def _line(name: str, trained: TrainedModel, columns: int) -> tuple[str, Tensor, Tensor | None]:
-    request = trained.request(range(columns))
-    sources = None if request is None or request.sources is None else to_float(request.sources)
-    return name, trained.sample(range(columns)), sources
-
-
-def _sheet(runs: Sequence[tuple[str, Tensor, Tensor | None]], columns: int, scale: int | None = None) -> Image.Image:
-    lines = _lines(runs)
+def _sheet(named: Sequence[tuple[str, TrainedModel]], columns: int, width: int | None = None) -> Image.Image:
+    made = []
+    for name, trained in named:
+        request = trained.request(range(columns))
+        sources = None if request is None or request.sources is None else to_float(request.sources)
+        made.append((name, trained.sample(range(columns)), sources))
+    lines = _lines(made)
+    scale = None if width is None else max(1, math.ceil(width / made[0][1].shape[-1]))
     captions = [text for name, _ in lines for text in (name, *[""] * (columns - 1))]
     return images.grid(torch.cat(_alike([line for _, line in lines])), columns=columns, captions=captions, scale=scale)
 
 
 def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:
-    """Put each run's images below their sources, where it has any, once for neighbours that share them."""
+    """Put the images of each run below their sources, once for neighbours that share them."""
     found = []
     above: Tensor | None = None
     for name, made, sources in runs:
@@ -127,11 +107,7 @@ def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str,
 
 
 def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Path) -> dict[str, float]:
-    """Draw generated images, each beside the training images that are nearest to it.
-
-    Returns:
-        `copying`, where images were held out, and `copied`; see `Evaluator`.
-    """
+    """Draw generated images beside the training images nearest to them. Return `copied`, and `copying` if known."""
     trained = TrainedModel(run, checkpoint, device)
     evaluator = evaluator_of(trained, None, None, data_dir)
     store = setup.data_of(trained.recipe, data_dir)
@@ -155,7 +131,7 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
 
 
 def _alike(sheets: Sequence[Tensor]) -> list[Tensor]:
-    """Enlarge images to the largest size, and make grey ones colour where any is: for one sheet."""
+    """Enlarge images to the largest size, and make grey ones colour if any image is."""
     height, width = (max(sheet.shape[axis] for sheet in sheets) for axis in (2, 3))
     channels = max(sheet.shape[1] for sheet in sheets)
     return [interpolate(sheet, (height, width)).expand(-1, channels, -1, -1) for sheet in sheets]

@@ -1,4 +1,4 @@
-"""What a finished run makes of files that a person gives it: images translated, and questions answered."""
+"""Translate and classify files with a trained model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gantool.inference.sampling import TrainedModel
 from gantool.metrics.evaluate import SampleRequest
 from gantool.models.base import GeneratorInput, Translator
 
-MIN_SIDE = 8  # pixels on a side below which the padding inside of a network has nothing to mirror
+MIN_SIDE = 8  # pixels on a side; the padding in a network needs as many to mirror
 
 
 class Target(NamedTuple):
@@ -36,7 +36,7 @@ class Target(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What a classifier says: what it was asked, its answer, how probable it holds it, and what is right if known."""
+    """A classifier's input, its answer with its probability, and the right answer if it is known."""
 
     asked: str
     answer: str
@@ -45,18 +45,18 @@ class Prediction(NamedTuple):
 
 
 def targets(trained: TrainedModel, given: Path, output: Path, seeds: Sequence[int], *, single: bool) -> list[Target]:
-    """List what is to be translated, and into which files.
+    """List the images to translate, and the files to write.
 
     Args:
         trained: the run's model.
         given: an image, or a folder of images.
         output: a folder, or with `single` the one file to write if it has an ending.
-        seeds: one translation of each image for each.
-        single: whether the person named `output`.
+        seeds: of the translations of each image.
+        single: whether the user named `output`.
 
     Raises:
         RunError: the model does not translate images.
-        DataError: there is nothing at `given`.
+        DataError: `given` does not exist or is empty.
     """
     if not isinstance(trained.model, Translator):
         raise RunError(f"--input {given}: {trained.name} makes images from noise; leave it out")
@@ -80,13 +80,13 @@ def targets(trained: TrainedModel, given: Path, output: Path, seeds: Sequence[in
 def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str | None) -> Iterator[tuple[str, str]]:
     """Translate images of any size, and write each in the size and mode of its source.
 
-    Grey stays grey, unless the run learned to colour grey images; what is transparent stays so. Files that are no
-    images are left out.
+    Grey images stay grey, unless the run learned to colour them, and transparency is kept. Files that are no images are
+    left out.
 
     Args:
         trained: the run's model.
-        wanted: what to translate.
-        class_name: what the images shall show, of a model that translates both ways; the second class without it.
+        wanted: the images to translate.
+        class_name: the class to translate into, if the model translates both ways; without it the second class.
 
     Yields:
         name and reason of each file that could not be read.
@@ -114,11 +114,11 @@ def predictions(trained: TrainedModel, given: Path | None) -> list[Prediction]:
 
     Args:
         trained: the run's model.
-        given: a table (CSV with a head), a text with a sentence a line, an image or a folder of images, as the model
-            learned from; without it, the examples that the run keeps.
+        given: a table (CSV with a head), a text with one sentence in each line, an image or a folder of images; without
+            it, the examples that the run keeps.
 
     Raises:
-        DataError: the file does not hold what the model learned from.
+        DataError: the file is of another kind than the data that the model learned from.
     """
     right: list[str] = []
     if given is None:
@@ -164,7 +164,7 @@ def _images(given: Path) -> list[Path]:
 
 
 def _translated(trained: TrainedModel, pixels: NDArray[np.uint8], label: int, seed: int) -> Image.Image:
-    """Translate an image of any size: padded by its mirror image to what the network takes, and cropped back."""
+    """Translate an image of any size: pad it by its mirror image, translate, and crop."""
     model = trained.generator
     height, width = pixels.shape[:2]
     array = decode.convert(Image.fromarray(pixels), channels=model.data.channels, height=height, width=width)
@@ -178,14 +178,14 @@ def _translated(trained: TrainedModel, pixels: NDArray[np.uint8], label: int, se
 
 
 def _margins(side: int, stride: int) -> tuple[int, int]:
-    """Return how many pixels to add before and after a side, so that the network takes it."""
+    """Return how many pixels to add before and after a side, so that the network accepts it."""
     wanted = max(MIN_SIDE, side)
     missing = -(-wanted // stride) * stride - side
     return missing // 2, missing - missing // 2
 
 
 def _colours(shown: SampleRequest | None, label: int) -> bool:
-    """Return whether a run learned to make coloured images from grey ones, by the examples that it keeps."""
+    """Return whether a run learned to colour grey images, by the examples that it keeps."""
     if shown is None or shown.sources is None:
         return False
     others = [row for row, own in enumerate(shown.labels) if own != label]

@@ -1,4 +1,4 @@
-"""What a finished run makes: images by seed and class, translations, answers, and walks through latent space."""
+"""A trained model: images by seed and class, translations, answers, and walks through latent space."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BATCH = 64
 class TrainedModel:
     """A trained model.
 
-    One that makes images from noise computes in double precision: so a seed gives the same image in any batch and
-    on any device, after rounding. Translations are made one by one, in whole float32.
+    A generator of images from noise computes in double precision. So a seed gives the same image in any batch and on
+    any device, after rounding. Translations are made one by one, in float32.
 
     Args:
         run: the run.
@@ -42,7 +42,7 @@ class TrainedModel:
         self.data = spec_of(state)
         self.epoch = int(state["epoch"])
         self.examples: Mapping[str, Any] | None = state.get("examples")
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        with torch.random.fork_rng(devices=[]):  # keeps the caller's random numbers
             model = models.build(self.recipe, self.data)
         load_weights(model, state["model"], self.file)
         exact = isinstance(model, LatentModel)
@@ -58,12 +58,12 @@ class TrainedModel:
 
     @property
     def answers(self) -> bool:
-        """Whether the model answers, and makes no images."""
+        """Whether the model is a classifier."""
         return isinstance(self.model, Classifier)
 
     @property
     def generator(self) -> Generative:
-        """The model, which makes images.
+        """The model, if it makes images.
 
         Raises:
             RunError: it does not.
@@ -74,17 +74,17 @@ class TrainedModel:
 
     @property
     def shown(self) -> SampleRequest | None:
-        """The translations that the run shows, with their sources; None where images are made from noise."""
+        """The example translations of the run, with their sources; None if images are made from noise."""
         if self.examples is None or not isinstance(self.model, Generative):
             return None
         return SampleRequest(**self.examples)
 
     def sample(self, seeds: Sequence[int], class_name: str | None = None) -> Tensor:
-        """Make one image of each seed.
+        """Make one image for each seed.
 
         Args:
-            seeds: whole numbers, 0 or more. Of a model that translates, they number the examples that the run shows.
-            class_name: all images are of this class; without it the classes take turns.
+            seeds: whole numbers, 0 or more. For a translator they number the examples of the run.
+            class_name: the class of all images; without it the classes take turns.
 
         Returns:
             [N, C, H, W], float32, -1 to 1, on the CPU.
@@ -99,7 +99,7 @@ class TrainedModel:
         return self.render(model.prompt(seeds, None if class_name is None else [self.label(class_name)] * len(seeds)))
 
     def request(self, seeds: Sequence[int], class_name: str | None = None) -> SampleRequest | None:
-        """Return the translations that seeds stand for, with their sources; None where images are made from noise."""
+        """Return the example translations with these numbers; None if images are made from noise."""
         shown = self.shown
         if shown is None:
             return None
@@ -107,9 +107,9 @@ class TrainedModel:
         rows = [row for row, own in enumerate(shown.labels) if label in (None, own)]
         return shown.rows([rows[seed % len(rows)] for seed in seeds])
 
-    def images(self, ask: SampleRequest) -> Tensor:
-        """Make the images that are asked for: [N, C, H, W], float32, -1 to 1, on the CPU."""
-        return self.render(prompt_of(self.generator, ask))
+    def images(self, request: SampleRequest) -> Tensor:
+        """Make the requested images: [N, C, H, W], float32, -1 to 1, on the CPU."""
+        return self.render(prompt_of(self.generator, request))
 
     def label(self, class_name: str) -> int:
         """Return the index of a class by its name."""
@@ -125,13 +125,13 @@ class TrainedModel:
     def walk(self, seeds: Sequence[int], frames: int, class_name: str | None = None) -> Iterator[Tensor]:
         """Walk through latent space from seed to seed and back to the first, so that it loops.
 
-        Between two latents the way is a great circle (spherical interpolation; White 2016, arXiv:1609.04468): the
-        straight line leads through short latents, which the generator has never seen.
+        The way between two latents is a great circle (spherical interpolation; White 2016, arXiv:1609.04468). A
+        straight line would pass short latents, which the generator has never seen.
 
         Args:
-            seeds: where the walk comes by.
+            seeds: the latents that the walk passes.
             frames: images from one seed to the next.
-            class_name: of all images; without it the first class.
+            class_name: the class of all images; without it the first one.
 
         Yields:
             one image at a time, [1, C, H, W], -1 to 1.
@@ -152,7 +152,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def render(self, prompt: GeneratorInput) -> Tensor:
-        """Make one image of each row of a prompt: [N, C, H, W], float32, -1 to 1, on the CPU."""
+        """Make one image for each row of a prompt: [N, C, H, W], float32, -1 to 1, on the CPU."""
         source, labels, seeds = (part.to(self.device) for part in prompt)
         count = BATCH if isinstance(self.model, LatentModel) else 1
         chunks = (slice(start, start + count) for start in range(0, len(source), count))

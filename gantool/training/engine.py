@@ -1,4 +1,4 @@
-"""Training, put together: an iterator of reports. Whoever loops over it decides when to stop."""
+"""Training as an iterator of reports. The caller decides when to stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gantool.training.loop import Training
 from gantool.training.report import Report
 from gantool.training.setup import TrainingSetup, prepare_training
 
-PAIRS_FILE = "pairs.png"  # in a run's directory: the first pairs that it learns from
+PAIRS_FILE = "pairs.png"  # in a run's directory: the first training pairs
 
 
 def open_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -70,20 +70,20 @@ def train(
     keep_end: bool = False,
     wait: float = 0.0,
 ) -> Generator[Report, None, None]:
-    """Train a recipe in a run's directory, and go on where its last checkpoint stands if it has one.
+    """Train a recipe in a run's directory, from its last checkpoint if it has one.
 
-    Close the iterator (`contextlib.closing`) to stop: the state is saved where it stands, even inside of an epoch, and
-    training goes on from there bit for bit.
+    Close the iterator (`contextlib.closing`) to stop. The state is saved, even within an epoch, and training resumes
+    from it bit for bit.
 
     Args:
         recipe: what to train.
         run: where.
-        data_dir: where fetched and decoded data are.
+        data_dir: where downloaded and prepared data are.
         device: see `devices.choose`.
-        materials: the decoded data and what measures, where the caller has them; found in `data_dir` without.
-        is_trial: a trial of a search, which keeps fewer checkpoints to go on from; see `Training`.
-        keep_end: whether such a trial keeps a checkpoint of its last epoch.
-        wait: seconds to wait for another process that still works in the run's directory.
+        materials: the data and the evaluator, if the caller has them.
+        is_trial: whether it is a trial of a search, see `Training`.
+        keep_end: see `Training`.
+        wait: seconds to wait for another process that works in the run's directory.
 
     Yields:
         a report at least every half second or step, and one at the end of each epoch.
@@ -114,7 +114,7 @@ def train(
 
 @contextlib.contextmanager
 def _memory(place: torch.device, batch_size: int) -> Iterator[None]:
-    """Name a remedy if the block runs out of memory."""
+    """Raise ResourceError with a remedy if the block runs out of memory."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What training needs besides a recipe: the prepared data, and what measures models of them."""
+"""Prepare a training: its data, and the evaluator of its models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingSetup(NamedTuple):
-    """What training needs besides a recipe: the prepared data, and what measures models of them."""
+    """The data of a training, and the evaluator of its models."""
 
     store: Dataset
     evaluator: Evaluator | ClassifierEvaluator
@@ -45,7 +45,7 @@ def data_of(recipe: Recipe, data_dir: Path) -> Dataset:
 
 
 def evaluator_of(recipe: Recipe, store: Dataset, data_dir: Path) -> Evaluator | ClassifierEvaluator:
-    """Return what measures a recipe's models; extractors that are learned from the images are learned once."""
+    """Return the evaluator of a recipe's models. Extractors are learned from the images once."""
     model, share = recipe.model.target, recipe.data.held_out
     rows = store.split(share, recipe.batch_type)
     if not issubclass(model, Generative):
@@ -60,7 +60,7 @@ def evaluator_of(recipe: Recipe, store: Dataset, data_dir: Path) -> Evaluator | 
 
 
 def describe_split(recipe: Recipe, store: Dataset) -> str:
-    """Return how many examples training has, and what it means if they are few."""
+    """Return how many examples training has, with a remark if they are few."""
     train, held_out = map(len, store.split(recipe.data.held_out, recipe.batch_type))
     thing = {Paired: "pair", TableBatch: "row"}.get(recipe.batch_type, "image")
     kept = f"{held_out:,} more are held out" if held_out else "none are held out"

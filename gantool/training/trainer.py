@@ -1,4 +1,4 @@
-"""One step of a game, and the exact state to go on from. Knows no model by name."""
+"""One training step, and the exact state to resume from. Knows no model by name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gantool.batches import Batch
 from gantool.models.base import Model, Turn
 from gantool.recipe.blocks import Optimizer, Train
 
-GRAD_NORM_EVERY = 10  # steps between looks at the gradients: each one reads all of them once more
+GRAD_NORM_EVERY = 10  # steps from one logged gradient norm to the next
 
 
 class Trainer:
-    """Applies the turns of a game: an optimizer for each player, on the players' own weights only.
+    """Applies the turns of a model: an optimizer for each player, on the player's own weights only.
 
     Args:
         model: already on its device.
@@ -34,7 +34,7 @@ class Trainer:
         self.names: dict[nn.Module, str] = {}
         self.optimizers: dict[nn.Module, torch.optim.Optimizer] = {}
         self.rates: dict[nn.Module, float] = {}
-        self.stateful_children: dict[str, nn.Module] = {}  # children that nobody moves
+        self.stateful_children: dict[str, nn.Module] = {}  # children without weights
         for name, child in model.named_children():
             if any(True for _ in child.parameters()):
                 own = settings.optimizer_of(name)
@@ -49,16 +49,15 @@ class Trainer:
         self.steps = 0
 
     def step(self, batch: Batch, epochs: float = 0.0) -> dict[str, Tensor]:
-        """Play one step of the game and apply it.
+        """Play one step and apply it.
 
         Args:
             batch: as the model consumes it.
-            epochs: trained before this step, which decide the learning rate that is left.
+            epochs: trained before this step, which decide the learning rate.
 
         Returns:
             scalars on the device, detached: `<player>/<loss>`, `scores/<name>`, and in every tenth step the norm of a
-            player's whole gradient as `gradients/<player>`. Of a player that moves more than once in a step, the last
-            turn's.
+            player's whole gradient as `gradients/<player>`; the last turn's if a player moves more than once.
         """
         logs: dict[str, Tensor] = {}
         log_norms = self.steps % GRAD_NORM_EVERY == 0
@@ -82,7 +81,7 @@ class Trainer:
 
     def _gradients(self, turn: Turn, *, keep_graph: bool) -> None:
         self.optimizers[turn.player].zero_grad(set_to_none=True)
-        # `inputs` keeps a player off the other's weights, and skips the work of the other's weight gradients.
+        # `inputs` spares the other player's weights, and the work of their gradients.
         torch.autograd.backward(
             torch.stack(list(turn.losses.values())).sum(),
             inputs=list(turn.player.parameters()),
@@ -97,7 +96,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_ema(self, ema_generator: nn.Module) -> None:
-        """Move the running means towards the weights; the first steps, which are far off, count less."""
+        """Move the running means towards the weights; the first steps count less."""
         generator = self.model.get_submodule("generator")
         kept = min(self.settings.ema or 0.0, self.steps / (self.steps + 9))
         torch._foreach_lerp_(list(ema_generator.parameters()), list(generator.parameters()), 1 - kept)
@@ -106,7 +105,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def ema_weights(self) -> Iterator[None]:
-        """Put the running means of the generator's weights in its place, where the recipe asks for them."""
+        """Use the running means of the generator's weights, if the recipe asks for them."""
         if self.ema_generator is None:
             yield
             return
@@ -118,7 +117,7 @@ class Trainer:
             self.model.generator = generator
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next step depends on besides the batch: tensors and plain values only."""
+        """Return everything that the next step depends on besides the batch: tensors and plain values only."""
         return {
             "model": self.model.state_dict(),
             "optimizers": {self.names[player]: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
@@ -129,7 +128,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state that `state_dict` gave."""
+        """Take the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.steps = state["steps"]
         for player, optimizer in self.optimizers.items():

@@ -12,7 +12,6 @@ from gantool.cli import app
 from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.training import engine, loop, setup
-from gantool.training.trainer import Trainer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -116,15 +115,3 @@ def test_the_mean_of_a_generators_weights_makes_the_images_and_is_not_trained(da
         assert torch.equal(shown[f"generator.{key}"], value)
     assert any(not torch.equal(moved[key], shown[key]) for key in moved if key.startswith("generator."))
     assert all(torch.equal(moved[key], shown[key]) for key in moved if key.startswith("discriminator."))
-
-
-def test_learning_rates_stay_and_then_fall_evenly_to_nothing(data_dir):
-    recipe = quick("gan14", data_dir, **{"train.epochs": 4, "train.decay_after": 2})
-    store = setup.data_of(recipe, data_dir)
-    trainer = Trainer(engine.models.build(recipe, store.spec), recipe.train, torch.device("cpu"))
-    batch = next(iter(loop.loader_of(recipe, store, torch.device("cpu")).epoch(1)))
-    found = []
-    for epochs in (0.0, 1.9, 2.0, 3.0, 3.5, 4.0):
-        trainer.step(batch, epochs)
-        found += {group["lr"] / 2e-4 for optimizer in trainer.optimizers.values() for group in optimizer.param_groups}
-    assert found == pytest.approx([1, 1, 1, 0.5, 0.25, 0])
