@@ -12,7 +12,7 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,17 +33,12 @@ def save(path: Path, content: dict[str, Any]) -> None:
     Raises:
         DiskError: the file cannot be written.
     """
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    payload = stream.getbuffer()
     with atomic_write(path) as aside, aside.open("wb") as file:
-        writer = _Hashing(file)
-        file.write(_MAGIC + b"0" * 64 + b"\n")
-        try:
-            torch.save(content, cast(IO[bytes], writer))
-        except RuntimeError:  # torch's own error for a full disk
-            if writer.failure is None:
-                raise
-            raise writer.failure from None
-        file.seek(len(_MAGIC))
-        file.write(writer.hash.hexdigest().encode())
+        file.write(_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
+        file.write(payload)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -99,26 +94,3 @@ def load_weights(model: torch.nn.Module, state: Mapping[str, Tensor], file: Path
 def spec_of(state: Mapping[str, Any]) -> Spec:
     """Return the spec of the data that a checkpoint was trained on."""
     return batches.spec_of(state["spec"], tuple(state["classes"]))
-
-
-class _Hashing(io.RawIOBase):
-    """A file that is hashed while it is written; torch.save writes in order and never goes back."""
-
-    def __init__(self, file: io.BufferedWriter) -> None:
-        self.file = file
-        self.hash = hashlib.sha256()
-        self.failure: OSError | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.hash.update(data)
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.failure = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
