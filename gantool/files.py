@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,25 +131,3 @@ def _holder(path: Path) -> str:
         return f"process {held['pid']} on {held['host']}"
     except (OSError, ValueError, KeyError, TypeError):  # it is being written or removed
         return "another process"
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process with this number runs on this machine."""
-    if pid <= 0:
-        return False
-    if sys.platform == "win32":  # where os.kill(pid, 0) would end it
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
-        if not handle:
-            return bool(ctypes.windll.kernel32.GetLastError() == 5)  # access denied: it belongs to another user
-        ended = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
-        ctypes.windll.kernel32.CloseHandle(handle)
-        return not ended
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it belongs to another user
-        return True
-    return True

@@ -1,8 +1,7 @@
-"""A dataset on disk: one file of uint8 pixels, one of labels, decoded once and memory-mapped for ever."""
+"""A decoded dataset on disk: one file of uint8 pixels, one of labels, and `about.json`; memory-mapped."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -16,17 +15,19 @@ from numpy.typing import NDArray
 
 from gantool.batches import Batch, ImageSpec
 from gantool.data.loader import Split, rows_of
-from gantool.errors import DataError
-from gantool.files import alive, disk, write
+from gantool.errors import DataError, ResourceError
+from gantool.files import BusyError, disk, exclusive_lock, write
+
+WAIT = 3600.0  # seconds to wait for another process that decodes the same images
 
 
 class Item(NamedTuple):
-    """A decoded image, or why there is none.
+    """A decoded image, or the reason why it could not be read.
 
     Args:
         name: the file's path inside its source, or its index; for messages.
         label: index of its class.
-        image: uint8 [C, H, W], or the reason why the file gave no image.
+        image: uint8 [C, H, W], or the reason.
     """
 
     name: str
@@ -36,14 +37,14 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """A decoded dataset.
+    """A decoded dataset; see `Dataset`.
 
     Args:
         path: its directory.
-        images: uint8 [N, C, H, W], memory-mapped: it may be larger than memory.
+        images: uint8 [N, C, H, W], memory-mapped, because they may be larger than memory.
         labels: int64 [N].
         spec: channels, size and classes.
-        about: what `about.json` holds: where the images come from, and which files were skipped, and why.
+        about: content of `about.json`: the source, and the files that were skipped, each with the reason.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Store:
     labels: NDArray[np.int64]
     spec: ImageSpec
     about: dict[str, Any]
+    texts = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,18 +63,9 @@ class Store:
         return self.images
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        """None: images show themselves."""
-        return ()
-
-    @property
     def key(self) -> str:
         """The directory's name, which changes with the content."""
         return self.path.name
-
-    def split(self, share: float, kind: type[Batch]) -> Split:
-        """Hold out a share of the images; see `loader.rows_of`."""
-        return rows_of(self.labels, share, kind)
 
     @property
     def skipped(self) -> list[list[str]]:
@@ -80,9 +73,13 @@ class Store:
         rows: list[list[str]] = self.about["skipped"]
         return rows
 
+    def split(self, share: float, kind: type[Batch]) -> Split:
+        """Hold out a share of the images; see `loader.rows_of`."""
+        return rows_of(self.labels, share, kind)
+
 
 def open_store(path: Path) -> Store | None:
-    """Return the store in a directory, or None where there is no whole one."""
+    """Return the store in a directory, or None if it is missing or damaged."""
     try:
         about = json.loads((path / "about.json").read_text(encoding="utf-8"))
         shape = (about["images"], about["channels"], about["height"], about["width"])
@@ -95,47 +92,49 @@ def open_store(path: Path) -> Store | None:
 
 
 def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any]) -> Store:
-    """Write a store from images as they come; it appears at `path` whole or not at all.
+    """Return the store of these images, written unless another process has just done so; it is whole or absent.
 
     Args:
         path: the new directory.
         items: the images, decoded to the shape that `spec` names.
         spec: channels, size and classes.
-        about: what else `about.json` shall say.
+        about: further contents of `about.json`.
 
     Raises:
         DataError: no image could be read, or a class has none, or most could not be read.
-        ResourceError: the disk is full, or the folder cannot be written.
+        ResourceError: the disk is full, or the folder cannot be written, or another process takes too long.
     """
-    aside = path.with_name(f"{path.name}.part-{os.getpid()}")
+    aside = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        labels, skipped = _write(aside / "images.u8", items)
-        _refuse(about["source"], spec, labels, skipped)
-        np.array(labels, np.int64).tofile(aside / "labels.i64")
-        channels, height, width = spec.shape
-        numbers = {"images": len(labels), "channels": channels, "height": height, "width": width}
-        content = {**about, **numbers, "classes": list(spec.classes), "skipped": skipped}
-        write(aside / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        with contextlib.suppress(OSError):  # another process built the same store first: take that one
-            aside.rename(path)
+        with exclusive_lock(path.with_name(f"{path.name}.lock"), wait=WAIT):
+            store = open_store(path)
+            if store is not None:
+                return store
+            if path.exists():
+                raise DataError(
+                    f"{path}: the decoded dataset is damaged; delete this directory and run the command again"
+                )
+            try:
+                shutil.rmtree(aside, ignore_errors=True)  # from a process that was killed
+                aside.mkdir()
+                _write(aside, items, spec, about)
+                aside.rename(path)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    except BusyError as error:
+        raise ResourceError(f"{path}: {error.holder} still decodes it; wait for it, or end it") from None
     except OSError as error:
         raise disk(path, error) from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     store = open_store(path)
-    if store is None:
-        raise DataError(f"{path}: the decoded dataset is damaged; delete this directory and run the command again")
+    assert store is not None
     return store
 
 
-def _write(path: Path, items: Iterable[Item]) -> tuple[list[int], list[list[str]]]:
+def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any]) -> None:
     labels: list[int] = []
     skipped: list[list[str]] = []
-    with path.open("wb") as file:
+    with (folder / "images.u8").open("wb") as file:
         for name, label, image in items:
             if isinstance(image, str):
                 skipped.append([name, image])
@@ -144,27 +143,21 @@ def _write(path: Path, items: Iterable[Item]) -> tuple[list[int], list[list[str]
                 labels.append(label)
         file.flush()
         os.fsync(file.fileno())
-    return labels, skipped
+    _check_content(about["source"], spec, labels, skipped)
+    np.array(labels, np.int64).tofile(folder / "labels.i64")
+    numbers = {"images": len(labels), "channels": spec.channels, "height": spec.height, "width": spec.width}
+    content = {**about, **numbers, "classes": list(spec.classes), "skipped": skipped}
+    write(folder / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _refuse(source: str, spec: ImageSpec, labels: list[int], skipped: list[list[str]]) -> None:
-    """Refuse a dataset that would train to nothing."""
+def _check_content(source: str, spec: ImageSpec, labels: list[int], skipped: list[list[str]]) -> None:
+    """Raise DataError for a dataset that would train to nothing."""
     first = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
     if len(skipped) > len(labels):
-        raise DataError(
-            f"{source}: {len(skipped)} of {len(skipped) + len(labels)} files cannot be read as images{first}; "
-            "mend or remove them"
-        )
+        count = f"{len(skipped)} of {len(skipped) + len(labels)} files"
+        raise DataError(f"{source}: {count} cannot be read as images{first}; mend or remove them")
     if not labels:
         raise DataError(f"{source}: no images in it; a source is a folder of images, or of folders of images")
     empty = [spec.classes[index] for index in sorted(set(range(len(spec.classes))) - set(labels))]
     if empty:
         raise DataError(f"{source}: no readable image of class {empty[0]!r}{first}; choose others with data.classes")
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a killed process left aside."""
-    for left in path.parent.glob(f"{path.name}.part-*"):
-        pid = left.name.rpartition("-")[2]
-        if pid.isdecimal() and not alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)

@@ -233,7 +233,7 @@ def test_damaged_files_of_mnist_are_refused(tmp_path, kind):
     assert message.startswith(f"{tmp_path / 'MNIST' / 'raw'}: not MNIST's file format (")
     assert message.endswith("); delete the files and run: gantool data fetch mnist")
     assert "\n" not in message
-    assert not list((tmp_path / "stores").glob("*"))
+    assert not list((tmp_path / "stores").glob("[!.]*"))
 
 
 def test_damaged_cifar10_is_refused_after_its_archive_was_unpacked_once(tmp_path, serve):
