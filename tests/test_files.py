@@ -16,7 +16,7 @@ from pathlib import Path
 import gantool
 import pytest
 from gantool.errors import DiskError, RunError
-from gantool.files import BusyError, atomic_write, exclusive_lock, is_locked, write
+from gantool.files import BusyError, atomic_write, exclusive_lock, is_file, is_locked, write
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 OLD = "the old text\n" * 100
@@ -238,4 +238,4 @@ def test_a_disk_that_fills_up_keeps_the_old_file_and_leaves_nothing(tmp_path):
 
 
 def test_a_name_that_no_system_takes_is_no_file(tmp_path):
-    assert not any(map(files.is_file, (tmp_path / ("x" * 5000), tmp_path, Path("a\0b"))))
+    assert not any(map(is_file, (tmp_path / ("x" * 5000), tmp_path, Path("a\0b"))))

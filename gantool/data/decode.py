@@ -129,9 +129,7 @@ def halves(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     Raises:
         Unreadable: as `decode`, and "one pixel wide".
     """
-    with _opened(file) as image:
-        plain = _plain(_turned(image))
-        pixels: npt.NDArray[np.uint8] = np.asarray(plain.convert("L" if plain.mode in ("1", "L") else "RGB"))
+    pixels, _ = whole(file)
     half = pixels.shape[1] // 2
     if not half:
         raise Unreadable("one pixel wide")

@@ -1,7 +1,8 @@
-"""A contact sheet: what a dataset looks like, at a glance."""
+"""Contact sheets of datasets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,35 +17,27 @@ MAX_PAIRS = 8
 
 
 def contact_sheet(store: Dataset, path: Path, *, rendered: bool) -> None:
-    """Draw a row of images of each class, with its name and how many it has.
-
-    Args:
-        store: the dataset.
-        path: the image to write.
-        rendered: whether the images were drawn by a program, which the captions then say.
-    """
+    """Draw a row of images of each class, with its name and its number of images; `rendered` is said in the captions."""
     rows: list[int] = []
     captions: list[str] = []
     for label, name in enumerate(store.spec.classes[:MAX_CLASSES]):
         own = np.flatnonzero(store.labels == label)
-        chosen = own[np.linspace(0, len(own) - 1, min(COLUMNS, len(own))).round().astype(int)].tolist()
-        kind = "rendered" if rendered else "images"
-        rows += (chosen * COLUMNS)[:COLUMNS]
-        captions += [name, f"{len(own):,} {kind}"] + [""] * (COLUMNS - 2)
-    samples = torch.from_numpy(store.inputs[rows].astype(np.float32)) / 127.5 - 1
-    images.save(images.grid(samples, columns=COLUMNS, captions=captions), path)
+        rows += (_spread(own, COLUMNS).tolist() * COLUMNS)[:COLUMNS]
+        captions += [name, f"{len(own):,} {'rendered' if rendered else 'images'}"] + [""] * (COLUMNS - 2)
+    _save(store, rows, captions, path)
 
 
 def pair_sheet(store: Dataset, path: Path) -> None:
-    """Draw eight pairs, or all where there are fewer: each target beside its source, under both their classes' names.
+    """Draw up to eight pairs, each target beside its source, above the names of their classes."""
+    chosen = 2 * _spread(np.arange(len(store) // 2), MAX_PAIRS)
+    rows = np.stack((chosen, chosen + 1), 1).ravel().tolist()
+    _save(store, rows, [store.spec.classes[label] for label in store.labels[rows]], path)
 
-    Args:
-        store: the dataset; row 2i is the source of pair i, and row 2i + 1 its target.
-        path: the image to write.
-    """
-    count = len(store) // 2
-    chosen = np.linspace(0, count - 1, min(MAX_PAIRS, count)).round().astype(int)
-    rows = np.stack((2 * chosen, 2 * chosen + 1), 1).ravel()
-    captions = [store.spec.classes[label] for label in store.labels[rows]]
-    samples = torch.from_numpy(store.inputs[rows].astype(np.float32)) / 127.5 - 1
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
+
+
+def _save(store: Dataset, rows: Sequence[int], captions: Sequence[str], path: Path) -> None:
+    samples = images.to_float(torch.from_numpy(store.inputs[rows]))
     images.save(images.grid(samples, columns=COLUMNS, captions=captions), path)

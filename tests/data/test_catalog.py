@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from gantool.batches import Labeled, Paired, TableBatch, Unpaired
+from gantool.batches import Paired, TableBatch, Unpaired
 from gantool.data.archive import MARK
 from gantool.data.download import Remote
 from gantool.data.prepare import available, prepare
@@ -305,18 +305,6 @@ def test_egg_colours_are_different_eggs_of_two_kinds(tmp_path):
     assert np.mean(warmth[300:] < 0) > 0.95
 
 
-def test_grass_and_gravel_are_crops_of_two_photographs(tmp_path):
-    from skimage import data
-
-    crops = list(IMAGES["grass_gravel"].items(tmp_path, ("gravel", "grass")))
-
-    assert [crop.class_name for crop in crops] == ["gravel"] * 225 + ["grass"] * 225
-    assert {crop.content.shape for crop in crops} == {(64, 64)}
-    assert np.array_equal(crops[0].content, data.gravel()[:64, :64])
-    assert (crops[226].name, crops[-1].name) == ("grass/0-32", "grass/448-448")
-    assert np.array_equal(crops[-1].content, data.grass()[448:, 448:])
-
-
 def test_photo_colours_are_crops_in_grey_and_in_colour(tmp_path):
     from skimage import data
 
@@ -368,14 +356,3 @@ def test_a_fetched_set_without_its_folder_is_refused(tmp_path, name, folder):
     assert str(caught.value) == (
         f"{unpacked / name / folder}: no images in it; delete {unpacked} and run: gantool data fetch {name}"
     )
-
-
-def test_the_files_of_adult_are_downloaded_to_where_they_are_read(tmp_path, serve):
-    source, site = serve("adult", b"data", b"test")
-    source.fetch(tmp_path)
-    source.fetch(tmp_path)
-
-    assert (source.exists(tmp_path), len(site.asked)) == (True, 2)
-    assert (tmp_path / "adult" / "adult.test").read_bytes() == b"test"
-    assert source.kind is TableBatch
-    assert SOURCES["digits"].kind is Labeled

@@ -15,7 +15,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from gantool.data import download as module
 from gantool.data.download import Remote, checked_url, download
 from gantool.errors import GantoolError, NetworkError, ResourceError
 
-from loopback import FILE, TAG, Site, certificate, ranged, raw, send, short, status, stuck, whole
+from loopback import FILE, TAG, Site, certificate, ranged, raw, short, status, stuck, whole
 
 NEW = FILE[::-1] + b"more"
 HASH, NEW_HASH = hashlib.sha256(FILE).hexdigest(), hashlib.sha256(NEW).hexdigest()
@@ -372,32 +371,3 @@ def test_a_process_that_downloads_is_named_and_when_killed_the_next_one_resumes(
     kept = part.stat().st_size
     assert download(Remote("a.zip", (url,), HASH), tmp_path).read_bytes() == FILE
     assert (site.ranges(), names(tmp_path)) == ([None, f"bytes={kept}-"], ["a.zip"])
-
-
-def test_processes_and_threads_fetch_one_file_once(site, tmp_path):
-    both_there = threading.Event()
-
-    def slow(request):
-        send(request, FILE[:1000], length=len(FILE))
-        both_there.wait(10)
-        request.wfile.write(FILE[1000:])
-
-    url = site.on("/a.zip", slow)
-    with child("print('ready', flush=True)\n" + FETCH, url, tmp_path, HASH) as process:
-        assert process.stdout.readline() == "ready\n"
-        results, remote = [], Remote("a.zip", (url,), HASH)
-        work = [threading.Thread(target=lambda: results.append(download(remote, tmp_path))) for _ in range(4)]
-        for thread in work:
-            thread.start()
-        both_there.set()
-        for thread in work:
-            thread.join()
-        assert process.communicate(timeout=60)[0] == f"{tmp_path / 'a.zip'}\n"
-    assert results == [tmp_path / "a.zip"] * 4
-    assert (len(site.asked), names(tmp_path)) == (1, ["a.zip"])
-
-
-def test_the_lock_is_released_whatever_happens(site, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        download(Remote("a.zip", (site.on("/a.zip", whole()),)), tmp_path, progress=fails(KeyboardInterrupt))
-    assert {"a.zip", "a.zip.lock"}.isdisjoint(names(tmp_path))

@@ -90,15 +90,6 @@ def test_the_side_towards_the_lamp_is_the_brighter_one():
         assert true.speckled or lit > shaded
 
 
-def test_every_kind_and_every_table_is_in_the_dataset():
-    kinds = {(name, eggs.factors(name, index).kind) for name in eggs.CLASSES for index in range(eggs.COUNT)}
-    assert {kind for name, kind in kinds if name == "Egg"} == {"white", "brown", "blue", "green", "speckled"}
-    assert {kind for name, kind in kinds if name == "Onion"} == {"brown", "red", "white"}
-    for name in eggs.CLASSES:
-        tables = {eggs.factors(name, index).background for index in range(eggs.COUNT)}
-        assert tables == {"wood", "linen", "slate"}
-
-
 def test_each_class_has_its_own_colour():
     colour = {name: np.array([body_colour(name, index) for index in range(40)]) for name in eggs.CLASSES}
     green, blue = ({name: c[:, k] / c[:, 0] for name, c in colour.items()} for k in (1, 2))

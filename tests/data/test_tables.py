@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from gantool.batches import Column, RowSpec, TableBatch, TextSpec
 from gantool.data.prepare import prepare
-from gantool.data.sources import tables
 from gantool.data.sources.tables import TABLES
 from gantool.data.tables import encode
 from gantool.errors import DataError
@@ -149,12 +148,6 @@ def chance(values):
     return 1 / (1 + np.exp(-score))
 
 
-def test_incomes_say_that_they_are_made_up():
-    assert "made-up" in TABLES["income"].summary
-    assert "no census" in TABLES["income"].summary
-    assert "made up, not a census" in tables.__doc__
-
-
 def test_a_quarter_earn_more_and_the_best_possible_accuracy_is_as_documented(income):
     chances = chance(original(income))
     best = np.maximum(chances, 1 - chances).mean()
@@ -210,15 +203,6 @@ def test_adult_learns_from_one_file_and_holds_out_the_other(adult):
     assert [workclass.categories[int(value)] for value in values[:3, 1]] == ["State-gov", "Private", "?"]
 
 
-def test_a_column_of_adult_that_never_changes_becomes_zero(adult):
-    same = DATA.splitlines()[0]
-    (adult / "adult" / "adult.data").write_text(f"{same}\n{same.replace('<=50K', '>50K')}\n")
-    table = TABLES["adult"].read(adult, 0)
-
-    assert (table.inputs[:2] == 0).all()
-    assert {column.deviation for column in table.spec.columns} == {1.0}
-
-
 @pytest.mark.parametrize(
     ("line", "change", "found"),
     [
@@ -263,12 +247,6 @@ def test_rows_of_a_table_are_encoded_as_in_the_table_whatever_the_order_of_colum
     assert inputs.dtype == np.float32
     assert np.array_equal(inputs, income.inputs[:300])
     assert texts == list(income.texts[:300])
-
-
-def test_rows_of_a_truth_table_are_encoded(tmp_path):
-    inputs, texts = encode(TABLES["and"].spec, written(tmp_path, "b,a\n1,0\n0.5,-1\n"))
-
-    assert (inputs.tolist(), texts) == ([[0, 1], [-1, 0.5]], ["0 1", "-1 0.5"])
 
 
 @pytest.mark.parametrize(
