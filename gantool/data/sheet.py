@@ -17,7 +17,7 @@ MAX_PAIRS = 8
 
 
 def contact_sheet(store: Dataset, path: Path, *, rendered: bool) -> None:
-    """Draw a row of images of each class, with its name and its number of images; `rendered` is said in the captions."""
+    """Draw a row of images of each class, above its name and its number of images, which may be `rendered` ones."""
     rows: list[int] = []
     captions: list[str] = []
     for label, name in enumerate(store.spec.classes[:MAX_CLASSES]):
