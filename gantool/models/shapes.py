@@ -1,7 +1,7 @@
-"""Layer by layer: what goes in, what comes out, and the arithmetic in between.
+"""The layers of a model: the shapes of their inputs and outputs, and the arithmetic between them.
 
-One step of the game is played on torch's meta device, where tensors have shapes and no numbers, with a hook on every
-layer. There is no second description of any network.
+One step of the game is played on torch's meta device, where tensors have shapes and no values, with a hook on every
+layer. torchinfo shows no formulas and does not play a game of several networks.
 """
 
 from __future__ import annotations
@@ -28,16 +28,9 @@ MAX_SIDE = 128  # pixels on a side of the largest image that `remedy` tries
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a network, as the first pass through it saw it.
+    """One layer of a network in its first pass; shapes are without the batch, `parameters` counts trainable numbers.
 
-    Args:
-        network: the player that it belongs to.
-        layer: its name inside of the network.
-        kind: its class, such as Conv2d.
-        input: shape of its input, without the batch.
-        output: shape of its output, without the batch.
-        parameters: trainable numbers in it.
-        formula: how the output's size, or the number of parameters, comes about, with the numbers.
+    `formula` shows how the output's size, or the number of parameters, is computed.
     """
 
     network: str
@@ -50,20 +43,20 @@ class Layer:
 
 
 def trace(make: Callable[[], Model], device: str = "meta", images: int = 2) -> list[Layer]:
-    """Play one step of a model's game and list the layers in the order in which they were first passed.
+    """Play one step of a model's game and list the layers in the order of their first pass.
 
     Args:
         make: makes the model.
-        device: where; on the meta device weights take no memory.
+        device: on the meta device weights take no memory.
         images: in the batch.
 
     Raises:
-        ShapeError: the networks do not fit; says which layer wanted what, and got what.
-        RecipeError: one image alone is not enough for a layer.
+        ShapeError: the networks do not fit; names the layer, the input that it expected and its actual input.
+        RecipeError: a layer needs more than one image.
     """
     layers: list[Layer] = []
     current: list[tuple[str, nn.Module, tuple[int, ...]]] = []
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not change
         with torch.device(device):
             model = make()
             batch = model.blank(images)
@@ -71,8 +64,6 @@ def trace(make: Callable[[], Model], device: str = "meta", images: int = 2) -> l
             try:
                 for _ in model.play(batch):
                     pass
-            except ShapeError:
-                raise
             except (RuntimeError, ValueError) as error:
                 if not current:
                     raise
@@ -86,12 +77,7 @@ def trace(make: Callable[[], Model], device: str = "meta", images: int = 2) -> l
 
 
 def work(make: Callable[[], Model], images: int = 2) -> Work:
-    """Count what a model's networks compute for one image in a step of its game, the same on every machine.
-
-    Args:
-        make: makes the model.
-        images: in the batch that is counted.
-    """
+    """Count what a model's networks compute for one image in a step of its game, the same on every machine."""
     multiplications = outputs = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -100,7 +86,7 @@ def work(make: Callable[[], Model], images: int = 2) -> Work:
         outputs += output.numel()
         multiplications += _multiplications(module, inputs[0], output)
 
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not change
         model = make()
         for module in model.modules():
             if not list(module.children()):
@@ -172,8 +158,8 @@ def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module
             current.append((name, module, tuple(inputs[0].shape)[1:]))
 
         def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Any, name: str = name) -> None:
-            output = output[0] if isinstance(output, tuple) else output  # an LSTM gives its memory too
-            if not output.numel():  # the CPU lets such pass where other devices do not
+            output = output[0] if isinstance(output, tuple) else output  # an LSTM returns its state too
+            if not output.numel():  # the CPU accepts this, other devices do not
                 raise RuntimeError("nothing is left of it")
             current.pop()
             if name not in seen:
@@ -201,20 +187,14 @@ def _kind(module: nn.Module) -> str:
 
 
 def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...], count: int) -> str:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        return _sides([_size(module, axis, inputs[1 + axis]) for axis in (0, 1)])
-    if isinstance(module, nn.MaxPool2d):
-        return _sides([_convolution(module, axis, inputs[1 + axis]) for axis in (0, 1)])
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d):
+        return _sides(*(_size(module, axis, inputs[1 + axis]) for axis in (0, 1)))
     if isinstance(module, nn.AdaptiveMaxPool2d):
         return f"the largest number of each of {outputs[1]}*{outputs[2]} parts"
     if isinstance(module, nn.ZeroPad2d | nn.ReflectionPad2d):
         left, right, top, bottom = module.padding
-        return _sides(
-            [
-                f"{inputs[1]} {top:+d} {bottom:+d} = {outputs[1]}",
-                f"{inputs[2]} {left:+d} {right:+d} = {outputs[2]}",
-            ]
-        )
+        height = f"{inputs[1]} {top:+d} {bottom:+d} = {outputs[1]}"
+        return _sides(height, f"{inputs[2]} {left:+d} {right:+d} = {outputs[2]}")
     if isinstance(module, nn.Flatten):
         return f"{'*'.join(map(str, inputs))} = {math.prod(inputs)}"
     if isinstance(module, nn.Unflatten):
@@ -237,34 +217,27 @@ def _parameters(module: nn.Module, count: int) -> str:
     return ""
 
 
-def _sides(formulas: list[str]) -> str:
-    """Join the formulas of height and width, where they differ."""
-    height, width = formulas
+def _sides(height: str, width: str) -> str:
+    """Join the formulas of height and width, if they differ."""
     return height if height == width else f"height {height}, width {width}"
 
 
-def _size(module: nn.Conv2d | nn.ConvTranspose2d, axis: int, size: int) -> str:
-    return _convolution(module, axis, size) if isinstance(module, nn.Conv2d) else _transposed(module, axis, size)
+def _size(module: nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d, axis: int, size: int) -> str:
+    """Return the formula of one side's size; dilation widens the kernel.
 
-
-def _convolution(module: nn.Conv2d | nn.MaxPool2d, axis: int, size: int) -> str:
-    """(input - kernel + 2*padding)/stride + 1, exact and then rounded; dilation widens the kernel."""
+    Transposed: (input - 1)*stride - 2*padding + kernel + output_padding. Others, exact and then rounded:
+    (input - kernel + 2*padding)/stride + 1.
+    """
     kernel, stride, padding, dilation = _numbers(module, axis)
     spread = dilation * (kernel - 1) + 1
+    if isinstance(module, nn.ConvTranspose2d):
+        extra = module.output_padding[axis]
+        result = (size - 1) * stride - 2 * padding + spread + extra
+        return f"({size} - 1)*{stride} - 2*{padding} + {spread}{f' + {extra}' if extra else ''} = {result}"
     exact = (size - spread + 2 * padding) / stride + 1
     whole = math.ceil(exact) if getattr(module, "ceil_mode", False) else math.floor(exact)
     rounded = f" -> {whole}" if exact != whole else ""
     return f"({size} - {spread} + 2*{padding:g})/{stride} + 1 = {round(exact, 4):.12g}{rounded}"
-
-
-def _transposed(module: nn.ConvTranspose2d, axis: int, size: int) -> str:
-    """(input - 1)*stride - 2*padding + kernel + output_padding; dilation widens the kernel."""
-    kernel, stride, padding, dilation = _numbers(module, axis)
-    spread = dilation * (kernel - 1) + 1
-    extra = module.output_padding[axis]
-    more = f" + {extra}" if extra else ""
-    result = (size - 1) * stride - 2 * padding + spread + extra
-    return f"({size} - 1)*{stride} - 2*{padding} + {spread}{more} = {result}"
 
 
 def _numbers(module: Any, axis: int) -> tuple[int, int, float, int]:
@@ -287,7 +260,7 @@ def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Lay
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         if got and got[0] != module.in_channels:
             return f"{place}: wants {module.in_channels} channels, got {got[0]} (of {shape}){source}"
-        formula = _sides([_size(module, axis, got[1 + axis]) for axis in (0, 1)])
+        formula = _sides(*(_size(module, axis, got[1 + axis]) for axis in (0, 1)))
         wants = "more pixels than it cuts"
         if isinstance(module, nn.Conv2d):
             numbers = [_numbers(module, axis) for axis in (0, 1)]

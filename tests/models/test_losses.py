@@ -14,8 +14,7 @@ from gantool.models.losses import gradient_penalty, r1_penalty
 from gantool.recipe.schema import Mismatch, check, signature
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-NAMES = ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein")  # losses of real and fake apart
-ALL = (*NAMES, "relativistic")
+ALL = ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic")
 CROSS_ENTROPY = ("non_saturating", "minimax")
 
 
@@ -43,23 +42,6 @@ def random_logits(seed, spread=3.0):
 def nats(*values):
     """Return the mean of log(1 + exp(value))."""
     return sum(math.log1p(math.exp(value)) for value in values) / len(values)
-
-
-@pytest.mark.parametrize(
-    ("name", "discriminator", "generator"),
-    [
-        ("non_saturating", 2 * math.log(2), math.log(2)),
-        ("minimax", 2 * math.log(2), -math.log(2)),
-        ("least_squares", 0.5, 0.5),
-        ("hinge", 2.0, 0.0),
-        ("wasserstein", 0.0, 0.0),
-        ("relativistic", math.log(2), math.log(2)),
-    ],
-)
-def test_an_undecided_discriminator_gives_the_known_values(name, discriminator, generator):
-    zero = torch.zeros(8, 1, dtype=torch.float64)
-    assert number(loss(name).function(real=zero, fake=zero)) == pytest.approx(discriminator, abs=1e-15)
-    assert number(generator_loss(name, zero, zero)) == pytest.approx(generator, abs=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +107,6 @@ def test_a_generator_against_a_certain_discriminator_learns_unless_its_loss_satu
 
 def test_a_margin_that_is_kept_costs_nothing():
     assert number(loss("hinge").function(real=logits(1, 5), fake=logits(-1, -7))) == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_loss_does_not_depend_on_the_number_or_order_of_images(name):
-    real, fake = random_logits(6), random_logits(7)
-    once = number(loss(name).function(real=real, fake=fake))
-    again = loss(name).function(real=real.repeat(3, 1).flip(0), fake=fake.flip(0))
-    assert number(again) == pytest.approx(once, abs=1e-13)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -252,14 +252,6 @@ def test_blocks_that_do_not_fit_each_other_are_refused(text, message):
     assert line.startswith(f"r.yaml:{message}")
 
 
-def test_all_blocks_that_do_not_fit_each_other_are_reported_at_once():
-    assert refusal(ONE_PLAYER, "train.optimizer.momentum=0.9", "train.ema=0.9", "loss=hinge", "data.size=") == [
-        "--set loss: cnn has one player and no adversary; leave the block out",
-        "--set data.size: missing key 'size'",
-        "--set train.optimizer.momentum: is sgd's; adam has betas",
-    ]
-
-
 def test_changes_do_not_touch_the_recipe_that_they_change():
     recipe = read()
     assert change(recipe, {"train.epochs": 9, "model.generator.0": 5}).train.epochs == 9
