@@ -28,7 +28,7 @@ def find_model(name: str) -> type[Model]:
     """Return the model class that the file `name` defines.
 
     Raises:
-        RecipeError: there is no such file.
+        RecipeError: no such file exists.
     """
     if name not in names():
         raise RecipeError(unknown("model", name, names()))

@@ -1,4 +1,4 @@
-"""The blocks of a recipe: what each key means, its type, its range and its default."""
+"""The blocks of a recipe: the meaning, type, range and default of each key."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Train(Block):
         return self.optimizer.model_copy(update={name: value for name, value in own if value is not None})
 
     def rate(self, epochs: float) -> float:
-        """Return what share of the learning rate is left after so many epochs, 0 to 1."""
+        """Return the share of the learning rate that is left after this many epochs, 0 to 1."""
         if self.decay_after is None or epochs <= self.decay_after:
             return 1.0
         return max(0.0, (self.epochs - epochs) / (self.epochs - self.decay_after))
@@ -147,7 +147,7 @@ Conditions = dict[str, Scalar | Annotated[list[Scalar], MinLen(1)]]
 
 
 class Range(Block):
-    """Where a number is searched: from `low` to `high`, both included; whole numbers when both are whole.
+    """The range of a searched number: from `low` to `high`, both included; whole numbers if both are whole.
 
     Args:
         low: the smallest value.
@@ -187,7 +187,7 @@ class Choice(Block):
 
 
 def _form(searched: Any) -> str | None:
-    """Return the form of a searched key, so that errors are those of this form only."""
+    """Return the form of a searched key; errors are then about this form only."""
     if isinstance(searched, Block):
         return type(searched).__name__
     if isinstance(searched, dict):
@@ -261,7 +261,7 @@ class Tune(Block):
 
 
 class Recipe(Block):
-    """Everything that decides a run."""
+    """All settings of a run; `model` and `loss` are checked against the constructors that they name."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     model: NamedBlock
@@ -278,5 +278,5 @@ class Recipe(Block):
 
     @property
     def metric(self) -> str:
-        """What decides which of two models is the better one; lower is better."""
+        """The metric that compares two models; lower is better."""
         return (self.tune and self.tune.metric) or ("error" if self.loss is None else "fd")

@@ -1,8 +1,8 @@
-"""YAML without its traps: what a recipe says is what gantool reads, or an error with the line.
+"""YAML as people read it, or an error with its line.
 
-PyYAML follows YAML 1.1, where `2e-4` is text, `no` is false, `010` is eight, `1:30` is ninety, a key given twice
-silently wins, and an alias can blow a file up. Here `2e-4` is a number, only `true` and `false` are booleans, and
-the rest are errors.
+PyYAML follows YAML 1.1: `2e-4` is text, `no` is false, `010` is eight, `1:30` is ninety, the second of two equal keys
+replaces the first, and an alias can stand for gigabytes. Here `2e-4` is a number, only `true` and `false` are booleans,
+and repeated keys and aliases are errors. No dependency of gantool reads YAML in this way.
 """
 
 from __future__ import annotations
