@@ -71,35 +71,21 @@ BY_ITSELF = tuple(name for name in METRICS if name not in ("fid", "fd_v1", *PAIR
 
 
 class Value(NamedTuple):
-    """One number of a score.
-
-    Args:
-        name: the metric.
-        value: its value; NaN if the images are too few.
-        perfect: the value of real images, if it is known.
-        deviation: standard deviation over other draws of the images, if it is known.
-    """
+    """One number of a score."""
 
     name: str
-    value: float
-    perfect: float | None = None
-    deviation: float | None = None
+    value: float  # NaN if the images are too few
+    perfect: float | None = None  # the value of real images, if it is known
+    deviation: float | None = None  # standard deviation over other draws of the images, if it is known
 
 
 class Score(NamedTuple):
-    """The result of a measurement.
+    """The result of a measurement."""
 
-    Args:
-        what: the run or folder.
-        values: the numbers.
-        about: counts, extractors, size, split and seed.
-        missing: metrics that were asked for by name and that these images cannot give.
-    """
-
-    what: str
+    what: str  # the run or folder
     values: list[Value]
-    about: dict[str, Any]
-    missing: tuple[str, ...] = ()
+    about: dict[str, Any]  # counts, extractors, size, split and seed
+    missing: tuple[str, ...] = ()  # metrics that were asked for by name and that these images cannot give
 
     def entry(self) -> dict[str, Any]:
         """Return it as plain values; a value that is not finite is null."""

@@ -13,28 +13,20 @@ FORMED_FD_SHARE = 0.2  # of the first fd, below which images have formed
 class Observation:
     """The state of a run after an epoch.
 
-    Args:
-        epoch: the epoch that has ended, from 1.
-        step: training steps so far.
-        measured: whether the epoch ended with a measurement. Without one, `values` holds less.
-        losses: means over the epoch, by the log's names.
-        drifting: whether a healthy loss may be large because its optimum is not known, as that of `wasserstein`.
-        rates: learning rates by player, for the advice.
-        lost_classes: classes that appear less than a tenth as often as they should.
-        values: metrics by name, see `metrics.evaluate`, and these: `train_images` and `held_out_images`, their numbers;
-            `accuracy`, the share of images that D classifies correctly; `fake_answer`, the mean D(G(z)), 0 to 1;
-            `gradient_left`, the norm of the generator's gradient over its largest in the first steps;
-            `real_train_score`, `real_held_out_score` and `fake_score`, mean logits of D; `real_saturated` and
-            `real_change`, the values of real images for `saturated` and `change`; and `floor_deviation`.
+    `values` holds metrics by name, see `metrics.evaluate`, and these: `train_images` and `held_out_images`, their
+    numbers; `accuracy`, the share of images that D classifies correctly; `fake_answer`, the mean D(G(z)), 0 to 1;
+    `gradient_left`, the norm of the generator's gradient over its largest in the first steps; `real_train_score`,
+    `real_held_out_score` and `fake_score`, mean logits of D; `real_saturated` and `real_change`, the values of real
+    images for `saturated` and `change`; and `floor_deviation`.
     """
 
-    epoch: int
-    step: int
-    measured: bool = True
-    losses: Mapping[str, float] = field(default_factory=dict)
-    drifting: bool = False
-    rates: Mapping[str, float] = field(default_factory=dict)
-    lost_classes: tuple[str, ...] = ()
+    epoch: int  # that has ended, from 1
+    step: int  # training steps so far
+    measured: bool = True  # whether the epoch ended with a measurement; without one, `values` holds less
+    losses: Mapping[str, float] = field(default_factory=dict)  # means over the epoch, by the log's names
+    drifting: bool = False  # whether a healthy loss may be large, as that of `wasserstein`
+    rates: Mapping[str, float] = field(default_factory=dict)  # learning rates by player, for the advice
+    lost_classes: tuple[str, ...] = ()  # classes that appear less than a tenth as often as they should
     values: Mapping[str, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
@@ -55,19 +47,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A problem that began or ended.
+    """A problem that began or ended."""
 
-    Args:
-        code: one of `diagnoses.CODES`.
-        began: whether it began; else it ended.
-        epoch: of the observation that decided it.
-        message: one line for a person.
-    """
-
-    code: str
-    began: bool
-    epoch: int
-    message: str
+    code: str  # one of `diagnoses.CODES`
+    began: bool  # else it ended
+    epoch: int  # of the observation that decided it
+    message: str  # one line for a person
 
 
 class Rule:

@@ -14,7 +14,7 @@ from gantool.errors import CheckpointError, GantoolError, RunError
 from gantool.images import to_pixels
 from gantool.inference.animate import animate_training, animate_walk
 from gantool.inference.sampling import TrainedModel, slerp
-from gantool.models.base import GeneratorInput, LatentModel
+from gantool.models.base import LatentModel
 from gantool.recipe.load import dump, shipped
 from gantool.runs import Run
 from gantool.training import engine
@@ -58,28 +58,21 @@ def foods(tmp_path_factory):
 def test_a_seed_is_the_same_image_alone_and_in_any_company(name, tmp_path):
     trained = TrainedModel(untrained(tmp_path / "run", name), device="cpu")
     single = trained.data.classes[0] if trained.model.conditional else None
-    alone = to_pixels(trained.sample([7], single))
+    images = trained.sample([7], single)
+    assert (images.dtype, images.device, images.requires_grad) == (torch.float32, CPU, False)
+    assert bool((images.abs() <= 1).all())
+    alone = to_pixels(images)
     assert alone.shape == (1, trained.data.height, trained.data.width, trained.data.channels)
-    for seeds in (range(10), [7, 7, 3], range(70), [*range(90, 20, -1), 7]):
-        many = to_pixels(trained.sample(seeds, single))
-        assert np.array_equal(many[list(seeds).index(7)], alone[0])
+    for seeds in (range(10), [7, 7, 3], [*range(70, 0, -1)]):
+        many = trained.sample(seeds, single)
+        assert np.array_equal(to_pixels(many)[list(seeds).index(7)], alone[0])
+        assert len({image.numpy().tobytes() for image in many}) == len(set(seeds))
 
 
-@pytest.mark.parametrize("name", FROM_NOISE)
-def test_images_are_single_precision_from_minus_one_to_one(name, tmp_path):
-    pictures = TrainedModel(untrained(tmp_path / "run", name), device="cpu").sample(range(3))
-    assert pictures.dtype == torch.float32
-    assert pictures.device == CPU
-    assert not pictures.requires_grad
-    assert bool((pictures.abs() <= 1).all())
-    assert len({picture.numpy().tobytes() for picture in pictures}) == 3
-
-
-def test_the_same_image_comes_whatever_the_threads_and_the_callers_random_numbers(tmp_path):
+def test_an_image_depends_neither_on_threads_nor_on_the_callers_random_numbers(tmp_path):
     run = untrained(tmp_path / "run", "dcgan14")
     first = to_pixels(load(run.path, device="cpu").sample([3]))
-    threads = torch.get_num_threads()
-    before = torch.get_rng_state()
+    threads, before = torch.get_num_threads(), torch.get_rng_state()
     try:
         torch.set_num_threads(1)
         assert np.array_equal(first, to_pixels(load(run.path, device="cpu").sample([3])))
@@ -88,65 +81,49 @@ def test_the_same_image_comes_whatever_the_threads_and_the_callers_random_number
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_what_is_loaded_knows_its_recipe_its_data_and_its_epoch(foods):
+def test_a_loaded_model_knows_its_recipe_its_data_and_its_epoch(foods):
     trained = load(foods.path, device="cpu")
-    assert trained.name == "cgan"
+    assert trained.recipe.model.name == "cgan"
     assert trained.data == ImageSpec(3, 8, 8, ("Egg", "Rice", "Soup"))
-    assert trained.epoch == 7
-    assert trained.file.name == "best.pt"
+    assert (trained.epoch, trained.file.name) == (7, "best.pt")
 
 
-def test_a_class_is_asked_for_by_its_name(foods):
+def test_a_class_is_asked_for_by_its_name_and_without_one_they_take_turns(foods):
     trained = load(foods.path, device="cpu")
     rice = trained.sample([4, 5], class_name="Rice")
-    by_label = trained.render(trained.model.prompt([4, 5], [1, 1]))
-    assert torch.equal(rice, by_label)
-    assert not torch.equal(rice, trained.sample([4, 5], class_name="Egg"))
-
-
-def test_without_a_class_they_take_turns(foods):
-    trained = load(foods.path, device="cpu")
+    assert torch.equal(rice, trained.render(trained.model.prompt([4, 5], [1, 1])))
     mixed = trained.sample(range(6))
-    for index, name in enumerate(["Egg", "Rice", "Soup", "Egg", "Rice", "Soup"]):
+    for index, name in enumerate(["Egg", "Rice", "Soup"] * 2):
         assert np.array_equal(to_pixels(mixed[index : index + 1]), to_pixels(trained.sample([index], name)))
-
-
-def test_a_class_that_there_is_not_is_refused_with_the_nearest(foods):
     with pytest.raises(RunError, match=r"^--class Rise: unknown class 'Rise'; did you mean 'Rice'\?$"):
-        load(foods.path, device="cpu").sample([0], class_name="Rise")
+        trained.sample([0], class_name="Rise")
 
 
-def test_kept_epochs_are_sampled_by_number_and_missing_ones_name_those_that_are_there(tmp_path):
-    run = untrained(tmp_path / "run", "gan14", checkpoint="epoch-0015")
-    assert load(run.path, "15", "cpu").epoch == 7
+@pytest.mark.parametrize(
+    ("there", "wanted", "message"),
+    [
+        ("epoch-0015", "16", "no checkpoint '16'; there are: 15; train.keep_every keeps more"),
+        ("epoch-0015", "best", "no checkpoint 'best'; there are: 15"),
+        ("last", "best", "no checkpoint 'best'; there are: last; --checkpoint last, or train it further: gantool train "
+         "{run} --resume"),
+        (None, "best", "no checkpoint 'best'; there is none"),
+    ],
+)  # fmt: skip
+def test_a_missing_checkpoint_names_those_that_exist(there, wanted, message, tmp_path):
+    run = untrained(tmp_path / "run", "gan14", checkpoint=there or "best")
+    if there is None:
+        (run.checkpoints / "best.pt").unlink()
     with pytest.raises(CheckpointError) as error:
-        load(run.path, "16", "cpu")
-    assert str(error.value) == f"{run.path}: no checkpoint '16'; there are: 15; train.keep_every keeps more"
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'best'; there are: 15$"):
-        load(run.path, device="cpu")
+        load(run.path, wanted, "cpu")
+    assert str(error.value) == f"{run.path}: {message.format(run=run.path)}"
+
+
+def test_kept_epochs_are_sampled_by_number_and_the_previous_checkpoint_stands_in_for_the_last(tmp_path):
+    assert load(untrained(tmp_path / "run", "gan14", checkpoint="epoch-0015").path, "15", "cpu").epoch == 7
+    run = untrained(tmp_path / "other", "gan14", checkpoint="previous")  # a kill between two renamings
+    assert load(run.path, "last", "cpu").file.name == "previous.pt"
     with pytest.raises(RunError, match=r"^--checkpoint newest: expected best, last or the number of an epoch$"):
         load(run.path, "newest", "cpu")
-
-
-def test_a_run_stopped_in_its_first_epoch_has_no_best_checkpoint_and_says_what_to_do(tmp_path):
-    run = untrained(tmp_path / "run", "gan14", checkpoint="last")
-    with pytest.raises(CheckpointError) as error:
-        load(run.path, device="cpu")
-    assert str(error.value) == (
-        f"{run.path}: no checkpoint 'best'; there are: last; "
-        f"--checkpoint last, or train it further: gantool train {run.path} --resume"
-    )
-
-
-def test_a_run_without_checkpoints_says_so(tmp_path):
-    run = Run.create(dump(engine.open_recipe("gan14")), name="gan14", out=tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'best'; there is none$"):
-        load(run.path, device="cpu")
-
-
-def test_the_last_checkpoint_is_the_previous_one_where_a_kill_took_its_name(tmp_path):
-    run = untrained(tmp_path / "run", "gan14", checkpoint="previous")
-    assert load(run.path, "last", "cpu").file.name == "previous.pt"
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -198,19 +175,6 @@ def test_a_walk_comes_by_its_seeds_and_loops(foods):
         assert np.array_equal(frames[5 * index], to_pixels(trained.sample([seed], "Soup")))
     apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, [*frames[1:], frames[0]], strict=True)]
     assert max(apart) < 4 * np.median(apart) + 2  # no jump, at the end neither
-
-
-def test_a_walk_without_a_class_is_of_the_first(foods):
-    trained = load(foods.path, device="cpu")
-    (first, *_) = trained.walk([3], 2)
-    assert np.array_equal(to_pixels(first), to_pixels(trained.sample([3], "Egg")))
-
-
-def test_a_prompt_of_your_own_is_rendered(foods):
-    trained = load(foods.path, device="cpu")
-    prompt = trained.model.prompt([3], [2])
-    by_hand = trained.render(GeneratorInput(prompt.source.float(), torch.tensor([2]), torch.tensor([0])))
-    assert torch.equal(by_hand, trained.sample([3], "Soup"))
 
 
 # Animations
