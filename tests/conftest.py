@@ -39,6 +39,24 @@ def inside(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def command(capsys, data_dir, monkeypatch):
+    """Run the command line in this process, and return the exit code, standard output and standard error."""
+    from gantool.cli import main
+
+    monkeypatch.setenv("GANTOOL_DATA", str(data_dir))
+
+    def call(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, arguments)))
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return stop.value.code or 0, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
 def logged():
     """The messages that gantool logs."""
     found = []
