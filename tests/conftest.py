@@ -13,7 +13,7 @@ os.environ.pop("GANTOOL_DATA", None)
 
 import pytest
 
-USES_RAY = ("test_clusters.py", "test_interrupts.py", "test_searches.py")
+USES_RAY = ("test_clusters.py", "test_interrupts.py")
 RAY = "tests that start Ray"  # they run one after another, since each takes all cores
 
 

@@ -171,9 +171,9 @@ class Trials:
         """Whether no training runs and none will follow."""
         if self.live:
             return False
-        return self.stopping or not (
-            any(self.waiting.values()) or self._left() or self._missing_seeds() or self._to_finish()
-        )
+        with self.study.cached_trials():
+            waiting = any(self.waiting.values()) or self._left() or self._missing_seeds() or self._to_finish()
+        return self.stopping or not waiting
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
         try:
@@ -243,7 +243,8 @@ class Trials:
             for run in study.runs()
             if study.epochs_of_run(run) == study.confirm_epochs
         }
-        return [pair for pair in study.race().pending if pair not in started]
+        with study.cached_trials():
+            return [pair for pair in study.race().pending if pair not in started]
 
     def _longer_trainings(self) -> list[optuna.Trial]:
         return [
@@ -260,7 +261,8 @@ class Trials:
             study.full_epochs = self.plan.full_epochs(self._epoch_seconds())
         running = [run for run in study.finishes() if run.state == TrialState.RUNNING]
         started = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in running}
-        return [pair for pair in study.to_finish() if pair not in started]
+        with study.cached_trials():
+            return [pair for pair in study.to_finish() if pair not in started]
 
     def _params(self, number: int) -> dict[str, Any]:
         return self.study.trials()[number].params
@@ -401,6 +403,10 @@ class Trials:
 
         A trial of the search counts with the mean epochs of those that ended, because many are stopped early.
         """
+        with self.study.cached_trials():
+            return self._todo_epochs()
+
+    def _todo_epochs(self) -> float:
         study, ended = self.study, self.study.spent()
         live = [one.study for one in self.live.values()]
         usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else study.epochs

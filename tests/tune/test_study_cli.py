@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from gantool.cli import main
 from gantool.recipe.load import parse_changes
 from gantool.runs import Run
 from gantool.training import engine
@@ -18,7 +17,7 @@ from gantool.tune import results
 from gantool.tune.study import Study
 from PIL import Image
 
-from searches import BETA, RATE, TYPED, gantool, made, planned, run, tiny
+from searches import BETA, RATE, TYPED, gantool, made, planned, rows, run, tiny
 
 PLAN = [3.0, 1.0, 2.0]  # the metric of the trials of `studied`
 SENTENCE = (
@@ -130,8 +129,8 @@ def test_export_refuses_what_it_cannot_write_and_keeps_what_is_there(studied, co
 
 def test_a_study_without_a_finished_trial_says_what_to_do(inside, command):
     made(inside / "s", tune__trials=4)
-    for command in (["export", "s", "-o", "best.yaml"], ["promote", "s"]):
-        code, _, err = command("study", *command)
+    for words in (["export", "s", "-o", "best.yaml"], ["promote", "s"]):
+        code, _, err = command("study", *words)
         assert (code, err) == (2, "error: s: no trial has finished yet; continue with: gantool tune s\n")
     assert not (inside / "best.yaml").exists()
     assert command("study", "export", "s", "-o", "all.csv")[0] == 0
@@ -139,35 +138,32 @@ def test_a_study_without_a_finished_trial_says_what_to_do(inside, command):
     assert (code, err) == (2, "error: s: no trial has ended yet; wait for the first one\n")
 
 
-def test_promote_trains_the_winner_for_its_full_length(studied, command, tmp_path):
+def test_promote_trains_the_winner_or_another_trial_for_the_full_length(studied, command, tmp_path):
     assert command("study", "promote", "--out", tmp_path / "run")[0] == 0
-    run = Run.open(str(tmp_path / "run"))
-    recipe = engine.open_recipe(str(run.path / "recipe.yaml"))
+    promoted = Run.open(str(tmp_path / "run"))
+    recipe = engine.open_recipe(str(promoted.path / "recipe.yaml"))
     assert recipe.train.optimizer.lr == studied.trials()[1].params[RATE]
-    assert [entry["epoch"] for entry in run.entries()] == [1, 2]
-    assert (run.checkpoints / "best.pt").exists()
-
-
-def test_promote_takes_another_trial_and_changes_and_refuses_one_that_is_not_there(studied, command, tmp_path):
-    more = ("--trial", 3, "--set", "train.epochs=1", "--set", f"{RATE}=1e-4", "--out", tmp_path / "run")
+    assert [entry["epoch"] for entry in promoted.entries()] == [1, 2]
+    assert (promoted.checkpoints / "best.pt").exists()
+    more = ("--trial", 3, "--set", "train.epochs=1", "--set", f"{RATE}=1e-4", "--out", tmp_path / "other")
     assert command("study", "promote", "gan14-001", *more)[0] == 0
-    recipe = engine.open_recipe(str(tmp_path / "run" / "recipe.yaml"))
+    recipe = engine.open_recipe(str(tmp_path / "other" / "recipe.yaml"))
     assert (recipe.train.optimizer.lr, recipe.train.epochs) == (1e-4, 1)
     assert recipe.train.optimizer.betas[0] == studied.trials()[3].params[BETA]
-    code, _, err = command("study", "promote", "--trial", 4)
-    assert (code, err) == (2, "error: runs/gan14-001: has no trial 4; its 4 trials count from 0\n")
-    code, _, err = command("study", "promote", "--set", "train.epoch=1")
-    assert code == 2
-    assert "did you mean 'epochs'?" in err
-    code, _, err = command("study", "promote", "--out", tmp_path / "run")
-    assert code == 2
-    assert "already holds something" in err
+    for arguments, message in (
+        (("--trial", 4), "runs/gan14-001: has no trial 4; its 4 trials count from 0"),
+        (("--set", "train.epoch=1"), "did you mean 'epochs'?"),
+        (("--out", tmp_path / "run"), "already holds something"),
+    ):
+        code, _, err = command("study", "promote", *arguments)
+        assert code == 2
+        assert message in err
 
 
 def test_a_run_is_not_taken_for_a_study(studied, command, tmp_path):
     Run.create("a: 1\n", name="gan14", out=tmp_path / "run")
-    for command in ("status", "report", "promote", "export"):
-        code, _, err = command("study", command, tmp_path / "run")
+    for name in ("status", "report", "promote", "export"):
+        code, _, err = command("study", name, tmp_path / "run")
         assert code == 2
         assert err == f"error: {tmp_path / 'run'}: is a run, not a study; a search makes a study: gantool tune RECIPE\n"
     code, _, err = command("study", "status", "gan14-002")
@@ -211,13 +207,21 @@ def test_a_study_is_searched_on_by_its_path_or_its_name(studied, command):
     assert not (studied.path.parent / "gan14-002").exists()
 
 
-def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own(data_dir, inside, command):
+def test_a_report_is_one_page(studied, command, tmp_path):
+    code, out, err = command("study", "report", "-o", tmp_path / "report")
+    assert code == 0, err
+    assert f"{tmp_path / 'report' / 'index.html'}: a page with all charts" in out
+    assert "fd 1.500" in out
+    assert "<html" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_if_the_seeds_cannot_decide_the_command_that_would_is_printed(data_dir, inside, command):
     values = {0: [6.0, 6.5, 6.0, 6.2, 6.4], 1: [5.0, 5.0, 6.3, 5.5, 5.0]}
     seeds = []
 
     def plan(number, seed):
         seeds.append(seed)
-        return [values[number][len(set(seeds)) - 1]]
+        return values[number][len(set(seeds)) - 1]
 
     chosen = tiny(tune__trials=2, tune__epochs=2, tune__pruner="none", tune__confirm={"top": 1, "seeds": 4})
     study = run(chosen, inside / "s", data_dir, planned(plan))
@@ -227,16 +231,141 @@ def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own
         "6.772; the effect lies between 21 % lower and 5 % higher (95 % interval), after 2 epochs"
     )
     assert re.fullmatch(r"this would probably decide \(about \d+s\):", lines[-2])
-    command = re.fullmatch(r"  gantool (tune s --set tune\.confirm\.seeds=\d+)", lines[-1])[1]
-    assert engine.open_recipe("s", parse_changes([command.rpartition(" ")[2]])).tune.confirm.seeds > 4
+    printed = re.fullmatch(r"  gantool tune s --set (tune\.confirm\.seeds=\d+)", lines[-1])[1]
+    assert engine.open_recipe("s", parse_changes([printed])).tune.confirm.seeds > 4
     assert study.verdict().kind == "unsure"
 
 
-def test_a_report_is_one_page(studied, command, tmp_path):
-    code, out, err = command("study", "report", "-o", tmp_path / "report")
+def test_searches_are_compared_and_said_to_share_points(data_dir, tmp_path, command):
+    settings = {"tune__sampler": "random", "tune__trials": 4, "tune__epochs": 2}
+    first = run(tiny(**settings), tmp_path / "a", data_dir)
+    run(tiny(**settings), tmp_path / "b", data_dir)
+    run(tiny(**settings, tune__seed=1), tmp_path / "c", data_dir)
+    code, out, err = command("study", "compare", *(tmp_path / name for name in "abc"))
     assert code == 0, err
-    assert f"{tmp_path / 'report' / 'index.html'}: a page with all charts" in out
-    assert "fd 1.500" in out
-    assert "<html" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    a, b, c = (Study(tmp_path / name).shown for name in "abc")
+    assert f"{b} tried 4 points that {a} tried: they are not independent" in out
+    assert f"{c} tried" not in out
+    assert f"{a}: {results.sentence(first)}" in out
+    code, out, _ = command("study", "compare", tmp_path / "a", tmp_path / "c", "--json")
+    told = json.loads(out)
+    assert [(row["trials"], row["seed"], row["same_points"]) for row in told] == [(4, 0, None), (4, 1, None)]
+    lowest = [value for value in told[0]["lowest"] if value is not None]
+    assert lowest == sorted(lowest, reverse=True)
+    assert lowest[-1] == min(trial.value for trial in first.finished())
+    code, _, err = command("study", "compare", tmp_path / "a")
+    assert (code, err) == (2, "error: study compare: 1 study given; name two or more\n")
 
 
+# A real search, without Ray
+
+SEARCH = ("tune", "gan14", *TYPED, "--set", "tune.epochs=1", "--trials", "2", "--engine", "inline")
+
+
+@pytest.fixture(scope="module")
+def real(data_dir, tmp_path_factory):
+    """A directory with a study whose name must be quoted, and what its search printed and loaded."""
+    folder = tmp_path_factory.mktemp("real")
+    searched = (*SEARCH, "--out", "my study", "--data-dir", data_dir)
+    done = gantool(*searched, folder=folder, variables={"PYTHONWARNINGS": "error", "PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done
+
+
+def test_an_inline_search_loads_no_ray_and_leaves_the_winner_its_images_and_a_table(real):
+    folder, done = real
+    loaded = set(re.findall(r"^import time:.*\| +(\w+)", done.stderr, re.MULTILINE))
+    assert {"torch", "optuna"} <= loaded
+    assert "ray" not in loaded
+    study = Study(folder / "my study")
+    assert {path.name for path in study.path.iterdir() if path.name[0] != "."} == {
+        *("artifacts", "best.yaml", "best.png", "comparison.png", "recipe.yaml", "study.db", "study.json"),
+        *("trials.csv", "trials"),
+    }
+    assert sorted(path.name for path in (study.path / "trials").iterdir()) == ["0000", "0001"]
+    for trial in study.trials():
+        entries = Run(study.folder(trial.number)).entries()
+        assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
+        assert (study.folder(trial.number) / "checkpoints" / "best.pt").exists(), "both are in comparison.png"
+    best = min(study.finished(), key=lambda trial: trial.value)
+    assert engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr == best.params[RATE]
+    assert f"\n{results.sentence(study)}\n" in done.stdout
+    assert done.stdout.endswith(
+        "recipe: my study/best.yaml   images: my study/best.png\n"
+        "beside your recipe's own values: my study/comparison.png\n"
+        "  gantool sample 'my study'\n  gantool study report 'my study'\n"
+    )
+
+
+def test_every_printed_command_works_where_it_was_printed(real, tmp_path, monkeypatch, command):
+    folder, done = real
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("GANTOOL_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    printed = [*re.findall(r"^  gantool (.*)", done.stdout, re.MULTILINE), "tune 'my study' --trials 3"]
+    for line in printed:
+        code, _, err = command(*shlex.split(line))
+        assert (code, "decoding" in err) == (0, False), err
+    assert len(Study(folder / "my study").trials()) == 3
+    assert not list(tmp_path.iterdir()), "the study remembers its data, and that it needs no Ray"
+    assert "ray" not in sys.modules or "starting workers" not in err
+
+
+def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winner(real, monkeypatch, command):
+    folder, _ = real
+    monkeypatch.chdir(folder)
+    assert command(*SEARCH, "--set", "tune.seed=7", "--out", "b")[0] == 0
+    place = Path("b") / "trials" / f"{Study(folder / 'b').winner().number:04d}"
+    assert command("sample", "b") == (0, f"{place / 'sample-0-15.png'}: 16 images of epoch 1\n", "")
+    assert command("animate", "b")[1] == f"{place / 'training.gif'}: 1 frame\n"
+    assert f"\n{place}\n" in command("score", "b", "--metrics", "fd", "--images", 64)[1]
+    code, out, err = command("compare", "my study", "b", "--images", 64)
+    assert code == 0, err
+    winners = {f"{name}/{Study(folder / name).winner().number:04d}" for name in ("my study", "b")}
+    assert all(winner in out for winner in winners)
+
+
+def test_a_trial_that_diverges_fails_at_once_with_the_reason(data_dir, inside, command):
+    changes = [
+        "tune.space={train.optimizer.lr: [2e-4, 0.3]}",
+        "tune.seed=1",
+        "tune.epochs=10",
+        "train.evaluate_every=1",
+    ]
+    sets = [part for change in [*changes, "train.batch_size=32", "data.size=14"] for part in ("--set", change)]
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 4, "--engine", "inline", "--out", "s")
+    assert code == 0, err
+    wild = [row for row in rows(inside / "s") if row[RATE] == "0.3"]
+    assert wild
+    assert all(row["state"] == "fail" and row["why"].startswith("diverged: ") for row in wild)
+    assert len(Run(inside / "s" / "trials" / f"{int(wild[0]['number']):04d}").entries()) < 10
+    assert engine.open_recipe(str(inside / "s" / "best.yaml")).train.optimizer.lr == 2e-4
+
+
+def test_if_all_trials_overflow_the_exit_code_is_4_and_the_table_has_the_reasons(data_dir, inside, command):
+    deep = f"model.discriminator={[16] * 13}"  # at this rate its scores overflow in the first steps
+    wild = [deep, "data.size=14", "train.optimizer.lr=1000.0", "tune.space={train.optimizer.lr: [999.0, 1000.0]}"]
+    sets = [part for change in wild for part in ("--set", change)]
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 2, "--engine", "inline", "--out", "s")
+    assert code == 4
+    assert "no trial finished; most often: " in err
+    assert [row["state"] for row in rows(inside / "s")] == ["fail", "fail"]
+    assert all("became" in row["why"] for row in rows(inside / "s")), "one attempt each, with the reason"
+
+
+def test_too_few_images_to_tell_settings_apart_are_refused_and_few_are_noted(inside, command):
+    for name, count in (("ten", 10), ("thirty", 30)):
+        (inside / name).mkdir()
+        for index in range(count):
+            Image.new("L", (14, 14), 8 * index).save(inside / name / f"{index}.png")
+    sets = ("--set", "data.source=ten", "--set", "data.size=14")
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--engine", "inline", "--out", "a")
+    assert (code, err.splitlines()[-1]) == (
+        3,
+        f"error: {inside / 'ten'}: has 10 images, too few to tell settings apart; give it 16 or more, or use "
+        "gantool train",
+    )
+    sets = ("--set", "data.source=thirty", "--set", "data.size=14", "--set", "tune.epochs=1")
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 1, "--engine", "inline", "--out", "b")
+    assert code == 0, err
+    assert "learning from 18 images; 12 more are held out; with fewer than 60 images fd ranks" in err
