@@ -18,7 +18,7 @@ from rich.text import Text
 from gantool import terminal
 from gantool.recipe.blocks import Recipe
 from gantool.tune import results
-from gantool.tune.events import Event, SearchEnded, SearchStarted, Standing, TrialEvent, TrialStatus, WorkersStarting
+from gantool.tune.events import Event, SearchEnded, SearchStarted, Standing, TrialEvent, TrialStatus
 from gantool.tune.space import names
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": 
 _WORDS = {"complete": "finished", "pruned": "stopped early", "fail": "failed", "running": "running"}
 
 
-def as_object(event: Event, metric: str) -> dict[str, Any] | None:
-    """Return an event as plain values for programs; None for an event that they need not know."""
+def as_object(event: Event, metric: str) -> dict[str, Any]:
+    """Return an event as plain values, for programs."""
     if isinstance(event, SearchStarted):
         standing = event.standing
         total = max(standing.wanted, standing.done)
@@ -48,8 +48,6 @@ def as_object(event: Event, metric: str) -> dict[str, Any] | None:
             "sentence": results.sentence(event.study),
             "verdict": results.summary(event.study)["verdict"],
         }
-    if isinstance(event, WorkersStarting):
-        return None
     trial = event.trial
     told: dict[str, Any] = {"event": event.kind, "trial": trial.label}
     if event.kind == "started":
@@ -76,10 +74,9 @@ class Board:
         self.keys = list(recipe.tune.space) if recipe.tune else []
         self.start = time.monotonic()
         self.rows: dict[str, TrialStatus] = {}
-        self.search: SearchStarted | None = None
         self.standing = Standing(0, 0, 0, "", (), None, None)
         self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended in this search
-        self.workers_start: float | None = None
+        self.search_start = self.start
         self.live = Live(get_renderable=self._live_view, console=terminal.err, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -90,32 +87,28 @@ class Board:
 
     def show(self, event: Event) -> None:
         """Show one event."""
-        if isinstance(event, WorkersStarting):
-            self.workers_start = time.monotonic()
-        elif isinstance(event, SearchStarted):
+        if isinstance(event, SearchStarted):
             self._start(event)
         elif isinstance(event, TrialEvent):
             self._update(event)
         if self.as_json:
-            found = as_object(event, self.metric)
-            if found is not None:
-                terminal.event(found)
+            terminal.event(as_object(event, self.metric))
         if isinstance(event, SearchEnded):
             self._end(event)
 
     def _start(self, event: SearchStarted) -> None:
-        self.search, self.standing = event, event.standing
+        self.standing, self.search_start = event.standing, time.monotonic()
         self.rows = {trial.label: trial for trial in event.trials}
         done, resumed = event.standing.done, event.interrupted
         line = f"study {event.study.shown}"
         if done or resumed:
             line += f": {done} of {max(event.standing.wanted, done)} trials done"
         logger.info(line + (f"; {terminal.several(resumed, 'interrupted training')} resumed" if resumed else ""))
-        if event.slots and terminal.is_live() and not self.as_json:
-            self.live.start()
 
     def _update(self, event: TrialEvent) -> None:
         trial, self.standing = event.trial, event.standing
+        if terminal.is_live() and not self.as_json:
+            self.live.start()
         if event.kind == "interrupted":
             self.rows.pop(trial.label)
             return
@@ -140,8 +133,9 @@ class Board:
         if event.budget:
             logger.info(f"{event.budget} is spent; with more of it, the same command resumes the search")
         trained = sum(seconds for seconds, _ in self.spent)
-        took = time.monotonic() - self.workers_start if self.workers_start else 0.0
-        if trained and INLINE_GAIN * trained < took and not (event.interrupted or event.budget):
+        took = time.monotonic() - self.search_start
+        too_long = event.study.settings.get("engine") == "ray" and trained and INLINE_GAIN * trained < took
+        if too_long and not (event.interrupted or event.budget):
             logger.info(
                 f"the search was too short for workers: it took {terminal.duration(took)}, and would have taken about "
                 f"{terminal.duration(trained)} with --engine inline"
@@ -165,14 +159,14 @@ class Board:
         states = [row.state for row in self.rows.values() if not row.is_further]
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         trials = counts or "0"
-        if self.search is not None and not self.search.planned:
+        if not self.standing.planned:
             trials += f" of {self.standing.wanted}"
         if self.standing.reseeded or any(" seed " in label for label in self.rows):
             trials += f"; {terminal.several(self.standing.reseeded, 'training')} with new seeds done"
         parts = [f"{terminal.duration(time.monotonic() - self.start)} so far{self._left()}"]
-        if self.search is not None and self.search.gpus:
+        if self.standing.gpus:
             running = sum(time.monotonic() - row.start for row in self.rows.values() if row.state == "running")
-            parts.append(f"{(self.standing.gpu_seconds + running * self.search.gpus) / 3600:.2f} GPU hours")
+            parts.append(f"{(self.standing.gpu_seconds + running * self.standing.gpus) / 3600:.2f} GPU hours")
         if self.standing.summary:
             parts.append(self.standing.summary)
         return trials, "; ".join(parts)
@@ -180,12 +174,12 @@ class Board:
     def _left(self) -> str:
         """Estimate the time left: the epochs to come on all slots, times the mean seconds of an epoch so far."""
         trained = sum(epochs for _, epochs in self.spent)
-        if not trained or self.search is None:
+        if not trained:
             return ""
         running = [max(0, row.epochs - row.reached()) for row in self.rows.values() if row.state == "running"]
-        epochs = max((self.standing.todo + sum(running)) / self.search.slots, *running, 0)
+        epochs = max((self.standing.todo + sum(running)) / self.standing.slots, *running, 0)
         left = epochs * sum(seconds for seconds, _ in self.spent) / trained
-        allowed = max(0.0, self.search.deadline - time.monotonic())
+        allowed = max(0.0, self.standing.deadline - time.monotonic())
         return f", about {terminal.duration(min(left, allowed))} left"
 
     def table(self, rows: list[TrialStatus] | None = None) -> Table:

@@ -19,34 +19,19 @@ from gantool.tune.study import Study, lowest
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """A trial at one moment, or a further training of it.
+    """A trial at one moment, or a further training of it."""
 
-    Args:
-        label: the trial's number; a further training adds `seed 7` or `to the end`.
-        values: of the keys that are searched.
-        state: `running`, `complete`, `pruned` or `fail`.
-        best: the lowest metric so far.
-        epoch: the last one that was measured.
-        scores: the metric at each measurement.
-        why: why it failed or was stopped.
-        diagnoses: the codes of its last measurement.
-        folder: the directory of its run.
-        epochs: the epochs that it is to have.
-        first_epoch: the epochs that it had when it started.
-        start: when it started, on the monotonic clock.
-    """
-
-    label: str
-    values: dict[str, Any]
-    state: str = "running"
+    label: str  # the trial's number; of a further training with `seed 7` or `to the end`
+    values: dict[str, Any]  # of the keys that are searched
+    state: str = "running"  # or complete, pruned, fail
     best: float = math.inf
-    epoch: int = 0
+    epoch: int = 0  # the last one that was measured
     scores: tuple[float, ...] = ()
-    why: str = ""
+    why: str = ""  # it failed or was stopped
     diagnoses: tuple[str, ...] = ()
     folder: Path | None = None
-    epochs: int = 0
-    first_epoch: int = 0
+    epochs: int = 0  # at its end
+    first_epoch: int = 0  # at its start
     start: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -84,33 +69,25 @@ class TrialStatus:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a search stands.
+    """How a search stands."""
 
-    Args:
-        wanted: the number of trials in all.
-        done: the trials that have ended.
-        reseeded: the trainings with new seeds that have ended.
-        summary: the result so far, in a few words.
-        confirmed: the means over new seeds, in their order.
-        winner: the trial that the search would recommend now.
-        own: the trial with the recipe's own values.
-        todo: epochs of trainings that have not started.
-        gpu_seconds: seconds of GPUs that ended trainings took.
-    """
-
-    wanted: int
-    done: int
-    reseeded: int
-    summary: str
-    confirmed: tuple[Confirmed, ...]
-    winner: int | None
-    own: int | None
-    todo: float = 0.0
-    gpu_seconds: float = 0.0
+    wanted: int  # trials in all
+    done: int  # trials that have ended
+    reseeded: int  # trainings with new seeds that have ended
+    summary: str  # the result so far, in a few words
+    confirmed: tuple[Confirmed, ...]  # means over new seeds
+    winner: int | None  # the trial that the search would recommend now
+    own: int | None  # the trial with the recipe's own values
+    todo: float = 0.0  # epochs of trainings that have not started
+    slots: int = 1  # trials at once
+    gpus: float = 0.0  # of each trial
+    gpu_seconds: float = 0.0  # of trainings that ended
+    planned: bool = False  # whether the number of trials depends on the time
+    deadline: float = math.inf  # of the budgets of time, on the monotonic clock
 
     @classmethod
-    def of(cls, study: Study, todo: float = 0.0, gpu_seconds: float = 0.0) -> Standing:
-        """Read how a study stands."""
+    def of(cls, study: Study, **more: Any) -> Standing:
+        """Read how a study stands; `more` are the fields with a default."""
         with study.cached_trials():
             winner, own = study.winner(), study.own()
             return cls(
@@ -121,44 +98,31 @@ class Standing:
                 tuple(study.confirmed()),
                 None if winner is None else winner.number,
                 None if own is None else own.number,
-                todo,
-                gpu_seconds,
+                **more,
             )
 
 
 @dataclass(frozen=True)
-class WorkersStarting:
-    """Ray is being started or joined. From here on, a search must be stopped and not cut off."""
-
-
-@dataclass(frozen=True)
 class SearchStarted:
-    """A search has started, or a study is shown.
+    """A search has started; it must be stopped and not cut off. Or a study is shown.
 
     Args:
         study: the study.
-        trials: the trials that it has.
+        trials: the trials that have ended.
         standing: how it stands.
-        interrupted: the number of trainings that resume.
-        slots: how many trials run at once; 0 if none will run.
-        gpus: of each trial.
-        planned: whether the number of trials depends on the time.
-        deadline: when the time is over, on the monotonic clock.
+        interrupted: the number of trainings that will resume.
     """
 
     study: Study
     trials: tuple[TrialStatus, ...]
     standing: Standing
     interrupted: int = 0
-    slots: int = 0
-    gpus: float = 0.0
-    planned: bool = False
-    deadline: float = math.inf
 
     @classmethod
-    def of(cls, study: Study) -> SearchStarted:
-        """Return the event of a study of which no trial will run."""
-        return cls(study, tuple(TrialStatus.of(study, trial) for trial in study.trials()), Standing.of(study))
+    def of(cls, study: Study, *, resumes: bool = False) -> SearchStarted:
+        """Return the event; if the study is only shown, its trials include those that have not ended."""
+        trials = tuple(TrialStatus.of(study, trial) for trial in (study.spent() if resumes else study.trials()))
+        return cls(study, trials, Standing.of(study), len(study.unended()) if resumes else 0)
 
 
 @dataclass(frozen=True)
@@ -172,17 +136,11 @@ class TrialEvent:
 
 @dataclass(frozen=True)
 class SearchEnded:
-    """A search has ended.
-
-    Args:
-        study: the study.
-        interrupted: whether it was stopped.
-        budget: the budget that is spent although trials are left, else empty.
-    """
+    """A search has ended: of its own, because it was `interrupted`, or because a `budget` is spent."""
 
     study: Study
     interrupted: bool = False
     budget: str = ""
 
 
-Event = WorkersStarting | SearchStarted | TrialEvent | SearchEnded
+Event = SearchStarted | TrialEvent | SearchEnded

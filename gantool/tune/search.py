@@ -22,7 +22,7 @@ from gantool.training.setup import TrainingSetup, prepare_training
 from gantool.tune import inline, results
 from gantool.tune.cluster import connect
 from gantool.tune.earlier import begin_with, take_over
-from gantool.tune.events import Event, SearchEnded, SearchStarted, WorkersStarting
+from gantool.tune.events import Event, SearchEnded, SearchStarted
 from gantool.tune.find import earlier_study, find_study
 from gantool.tune.plan import Plan, epoch_seconds
 from gantool.tune.samplers import sampler
@@ -81,24 +81,14 @@ class SearchBackend:
 
 @dataclass(frozen=True)
 class _Search:
-    """A search whose study is open.
-
-    Args:
-        study: the study.
-        data_dir: the data directory.
-        backend: what runs the trials, resolved.
-        stopped: the search stops as soon as this list is not empty.
-        objective: what runs one trial.
-        seconds: that the whole search may take; None without a limit.
-        start: when it started, on the monotonic clock.
-    """
+    """A search whose study is open, with the arguments of `search`; `start` is on the monotonic clock."""
 
     study: Study
     data_dir: Path
     backend: SearchBackend
     stopped: list[int]
     objective: Objective
-    seconds: float | None
+    minutes: float | None
     start: float
 
     def prepare(self, other: Study | None, *, points: bool) -> TrainingSetup:
@@ -129,7 +119,6 @@ class _Search:
         environment = TrialEnvironment(self.data_dir, store, self.backend.device)
         if self.backend.engine == "inline":
             trials = self._trials(environment, materials)
-            yield trials.started()
             yield from inline.run_trials(trials, self.objective)
         else:
             trials = yield from self._run_on_ray(environment, materials)
@@ -144,7 +133,6 @@ class _Search:
         from gantool.tune.cluster import nodes
 
         address = self.backend.address
-        yield WorkersStarting()
         logger.info("starting workers" if address == "local" else f"joining the cluster at {address}")
         with connect.connected(address, verbose=self.backend.verbose) as found:
             from gantool.tune.cluster import pool
@@ -156,17 +144,16 @@ class _Search:
             environment = replace(environment, device=device, gpus=slots.gpus, slots=slots.count)
             logger.info(slots.sentence())
             trials = self._trials(environment, materials)
-            yield trials.started()
             yield from pool.run_trials(trials, slots, self.objective)
         return trials
 
     def _trials(self, environment: TrialEnvironment, materials: TrainingSetup) -> Trials:
         """Return the trials; if the time is limited, plan how many trials, seeds and epochs fit into it."""
         plan = None
-        if self.seconds is not None:
+        if self.minutes is not None:
             device = "cuda" if environment.device in {"cuda", "auto"} and environment.gpus else "cpu"
             epoch = epoch_seconds(self.study.recipe, materials, device, self.study.tune.cpus_per_trial)
-            left = self.seconds - (time.monotonic() - self.start)
+            left = 60 * self.minutes - (time.monotonic() - self.start)
             plan = Plan.of(self.study.recipe, left, epoch, environment.slots)
             assert plan.recipe.tune is not None
             self.study.replan(confirm=plan.recipe.tune.confirm)
@@ -223,9 +210,9 @@ def search(
         if old and study.is_done() and minutes is None:
             yield SearchStarted.of(study)
         else:
-            seconds = None if minutes is None else 60 * minutes
-            run = _Search(study, root, resolved, stopped, objective, seconds, start)
+            run = _Search(study, root, resolved, stopped, objective, minutes, start)
             materials = run.prepare(None if old else other, points=source is not None)
+            yield SearchStarted.of(study, resumes=True)
             budget = yield from run.run(materials)
         results.write(study)
         done = study.is_done()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
 from gantool.recipe.blocks import Recipe
-from gantool.tune.race import SELECTION_SEEDS, Confirmed, Outcome, Race, race
+from gantool.tune.race import SELECTION_SEEDS, Confirmed, Outcome, Race, most, race
 from gantool.tune.record import TAKEN, StudyRecord
 from gantool.tune.samplers import derived, sampler
 from gantool.tune.verdict import Verdict
@@ -259,6 +260,32 @@ class Study(StudyRecord):
         """Return whether nothing is left to train."""
         return len(self.spent()) >= self.wanted and self.race().over and not self.to_finish()
 
+    def todo_epochs(self, live: Sequence[optuna.Study], finishing: Set[int]) -> float:
+        """Return the epochs of the trainings that have not started yet, at most.
+
+        A trial of the search counts with the mean epochs of those that ended, because many are stopped early.
+
+        Args:
+            live: the study of each running training.
+            finishing: the trials that are being trained to the full length.
+        """
+        ended = self.spent()
+        usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else self.epochs
+        search = max(0, self.wanted - len(ended) - live.count(self.search))
+        searching = bool(search or live.count(self.search))
+        race, found = self.race(), search * usual
+        if not searching and race.over:
+            runs = [self.best_run(number) for number, _ in self.to_finish() if number not in finishing]
+            return found + sum(self.full_epochs - best.epochs for best in runs if best is not None)
+        if self.tune.confirm is not None:
+            candidates = min(self.tune.confirm.top, self.wanted - 1) if searching else len(self.candidates())
+            done = sum(run.state in ENDED for run in self.runs())
+            count = max(len(race.pending), most(candidates, len(self.seeds())) - done)
+            found += max(0, count - live.count(self.confirmation)) * self.confirm_epochs
+        if self.tune.finish is not None:
+            found += 2 * max(0, self.full_epochs - (self.confirm_epochs if self.tune.confirm else self.epochs))
+        return found
+
     # For optuna-dashboard
 
     def agree(self) -> None:
@@ -283,7 +310,7 @@ class Study(StudyRecord):
             self._describe()
 
     def _describe(self) -> None:
-        """Write the metric's name and the verdict as the dashboard's note."""
+        """Write the metric's name, the versions and the verdict where the dashboard shows them."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.search.set_metric_names([self.recipe.metric])

@@ -23,7 +23,6 @@ from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.training import diagnoses, engine, setup
-from gantool.training.report import Report
 from gantool.training.setup import TrainingSetup
 
 NEW_LATENTS = 1_000_000  # added to the seeds of a measurement's latents, for latents that chose nothing
@@ -136,7 +135,9 @@ def _train(
                     last = report.epoch - 1
                     yield from _before(recipe, run, last)
                 if report.metrics:
-                    yield _with_value(config, recipe, run, materials, _measurement(recipe, report, last))
+                    yield _with_value(
+                        config, recipe, run, materials, _measurement(recipe, report.entry(), report.best, last)
+                    )
             except GeneratorExit:  # dropped: the state is not saved
                 with contextlib.suppress(TrainingError):
                     training.throw(TrainingError("dropped"))
@@ -149,8 +150,8 @@ def _train(
                 yield TrialResult(state="interrupted")
                 return
     if last is None:  # its process died after the last epoch, before it reported it
-        *before, end = _before(recipe, run, recipe.train.epochs)
-        yield from [*before, _with_value(config, recipe, run, materials, replace(end, state="finished"))]
+        for result in _before(recipe, run, recipe.train.epochs):
+            yield _with_value(config, recipe, run, materials, result)
 
 
 def _run(recipe: Recipe, config: TrialConfig) -> Run:
@@ -192,30 +193,24 @@ def _before(recipe: Recipe, run: Run, last: int) -> Iterator[TrialResult]:
     best = math.inf
     for entry in run.entries():
         score = entry.get(f"metrics/{recipe.metric}")
-        if score is None or entry["epoch"] > last:
-            continue
-        best = min(best, score)
-        codes = tuple(entry["diagnoses"])
-        yield TrialResult(score, best, entry["epoch"], entry["seconds"], codes, _copies(entry), last)
+        if score is not None and entry["epoch"] <= last:
+            best = min(best, score)
+            yield _measurement(recipe, entry, best, last)
 
 
-def _measurement(recipe: Recipe, report: Report, resumed: int) -> TrialResult:
-    copies = diagnoses.copies(report.metrics, report.measured_with.get("held_out", 0))
-    return TrialResult(
-        report.metrics[recipe.metric],
-        report.best,
-        report.epoch,
-        round(report.seconds, 3),
-        tuple(report.diagnoses),
-        copies,
-        resumed,
-        "finished" if report.epoch == recipe.train.epochs else "running",
-    )
-
-
-def _copies(entry: Mapping[str, Any]) -> bool:
+def _measurement(recipe: Recipe, entry: Mapping[str, Any], best: float, resumed: int) -> TrialResult:
+    """Return the measurement in a line of a run's log."""
     metrics = {name.removeprefix("metrics/"): value for name, value in entry.items() if name.startswith("metrics/")}
-    return diagnoses.copies(metrics, entry.get("measured_with", {}).get("held_out", 0))
+    return TrialResult(
+        metrics[recipe.metric],
+        best,
+        entry["epoch"],
+        entry["seconds"],
+        tuple(entry["diagnoses"]),
+        diagnoses.copies(metrics, entry.get("measured_with", {}).get("held_out", 0)),
+        resumed,
+        "finished" if entry["epoch"] == recipe.train.epochs else "running",
+    )
 
 
 def _with_value(

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from gantool import terminal
 from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
 from gantool.training import engine
 from gantool.tune import results
-from gantool.tune.events import Event, SearchStarted, Standing, TrialEvent, TrialStatus
+from gantool.tune.events import Event, Standing, TrialEvent, TrialStatus
 from gantool.tune.plan import Plan
-from gantool.tune.race import most
 from gantool.tune.samplers import Blind
 from gantool.tune.study import ENDED, Study, best_epoch_of
 from gantool.tune.trial import TrialConfig, TrialResult
@@ -95,19 +94,6 @@ class Trials:
         if study.tune.deterministic:
             study.search.pruner = Blind(study.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
         self.standing = self._look()
-
-    def started(self) -> SearchStarted:
-        """Return the event of the search's start."""
-        return SearchStarted(
-            self.study,
-            tuple(TrialStatus.of(self.study, trial) for trial in self.study.spent()),
-            self.standing,
-            sum(map(len, self.waiting.values())),
-            self.environment.slots,
-            self.environment.gpus,
-            self.plan is not None,
-            time.monotonic() + self.allowed_seconds(),
-        )
 
     def pending_events(self) -> Iterator[Event]:
         """Yield the events that are in the queue."""
@@ -297,7 +283,7 @@ class Trials:
             folder=study.folder(number, seed), epochs=epochs, first_epoch=first_epoch,
         )  # fmt: skip
         self.live[key] = RunningTrial(trial, phase, status, set(before))
-        self.standing = replace(self.standing, todo=self.todo_epochs())
+        self.standing = replace(self.standing, todo=self._todo_epochs())
         self._emit("started", status)
         return TrialConfig(
             label=label,
@@ -375,9 +361,10 @@ class Trials:
             return TrialState.COMPLETE, result.best if result.value is None else result.value, ""
         own, epoch = live.trial.number, max(live.seen, default=0)
         others = [
-            (min(scores), trial.number)
+            (score, trial.number)
             for trial in self.study.trials()
-            if trial.number != own and (scores := _scores_by(trial, epoch))
+            for at, score in trial.intermediate_values.items()
+            if trial.number != own and at <= epoch
         ]
         if not others:
             return TrialState.PRUNED, None, "stopped by the pruner"
@@ -396,36 +383,18 @@ class Trials:
         self.events.put(TrialEvent(kind, status, self.standing))
 
     def _look(self) -> Standing:
-        return Standing.of(self.study, self.todo_epochs(), self.gpu_seconds)
-
-    def todo_epochs(self) -> float:
-        """Return the epochs of the trainings that have not started yet, at most.
-
-        A trial of the search counts with the mean epochs of those that ended, because many are stopped early.
-        """
-        with self.study.cached_trials():
-            return self._todo_epochs()
+        return Standing.of(
+            self.study,
+            todo=self._todo_epochs(),
+            slots=self.environment.slots,
+            gpus=self.environment.gpus,
+            gpu_seconds=self.gpu_seconds,
+            planned=self.plan is not None,
+            deadline=time.monotonic() + self.allowed_seconds(),
+        )
 
     def _todo_epochs(self) -> float:
-        study, ended = self.study, self.study.spent()
         live = [one.study for one in self.live.values()]
-        usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else study.epochs
-        search = max(0, study.wanted - len(ended) - live.count(study.search))
-        searching = bool(search or live.count(study.search))
-        race, found = study.race(), search * usual
-        if not searching and race.over:
-            started = {one.trial.user_attrs["of"] for one in self.live.values() if one.study is study.finishing}
-            runs = [study.best_run(number) for number, _ in study.to_finish() if number not in started]
-            return found + sum(study.full_epochs - best.epochs for best in runs if best is not None)
-        if study.tune.confirm is not None:
-            candidates = min(study.tune.confirm.top, study.wanted - 1) if searching else len(study.candidates())
-            done = sum(run.state in ENDED for run in study.runs())
-            count = max(len(race.pending), most(candidates, len(study.seeds())) - done)
-            found += max(0, count - live.count(study.confirmation)) * study.confirm_epochs
-        if study.tune.finish is not None:
-            found += 2 * max(0, study.full_epochs - (study.confirm_epochs if study.tune.confirm else study.epochs))
-        return found
-
-
-def _scores_by(trial: FrozenTrial, epoch: int) -> list[float]:
-    return [score for at, score in trial.intermediate_values.items() if at <= epoch]
+        finishing = {one.trial.user_attrs["of"] for one in self.live.values() if one.study is self.study.finishing}
+        with self.study.cached_trials():
+            return self.study.todo_epochs(live, finishing)

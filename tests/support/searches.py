@@ -19,6 +19,7 @@ from gantool.recipe import load as recipes
 from gantool.schedule import measured_epochs
 from gantool.training import engine
 from gantool.tune.board import Board
+from gantool.tune.events import SearchStarted
 from gantool.tune.search import SearchBackend, search
 from gantool.tune.study import Study
 from gantool.tune.trial import TrialResult
@@ -113,7 +114,7 @@ class Backend:
         self.board = Board(study.recipe, as_json=as_json)
         environment = TrialEnvironment(data_dir, "", "cpu", gpus=gpus, slots=slots)
         self.trials = Trials(study, environment, self.stopped)
-        self.board.show(self.trials.started())
+        self.board.show(SearchStarted.of(study, resumes=True))
 
     def _show(self, found):
         for event in self.trials.pending_events():

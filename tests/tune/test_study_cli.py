@@ -179,7 +179,7 @@ def test_a_run_is_not_taken_for_a_study(studied, command, tmp_path):
         (
             {"run": "trials/0003"},
             True,
-            f"{Path('s/trials/0003')}: is missing, but the study stands for it; name another one of its trials",
+            f"{Path('s/trials/0003')}: is missing, but the study stands for it; name another of its trials",
         ),
     ],
 )
