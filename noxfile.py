@@ -38,7 +38,7 @@ QUICK = (
     *("training/test_trainer", "training/test_resume", "metrics/test_pixels", "metrics/test_distances"),
     *("report/test_charts", "tune/test_board", "tune/test_samplers", "tune/test_space", "tune/test_study"),
 )
-ONE_SEARCH = "tests/tune/test_searches.py::test_the_first_trial_is_the_recipe_itself_and_runs_to_the_end"
+ONE_SEARCH = "tests/tune/test_clusters.py::test_a_search_on_a_ray_of_its_own"
 
 
 def workshop(session: nox.Session) -> str:

@@ -13,7 +13,7 @@ os.environ.pop("GANTOOL_DATA", None)
 
 import pytest
 
-USES_RAY = ("test_clusters.py", "test_interrupts.py", "test_searches.py")
+USES_RAY = ("test_clusters.py", "test_interrupts.py")
 RAY = "tests that start Ray"  # they run one after another, since each takes all cores
 
 
@@ -36,6 +36,24 @@ def inside(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def command(capsys, data_dir, monkeypatch):
+    """Run the command line in this process, and return the exit code, standard output and standard error."""
+    from gantool.cli import main
+
+    monkeypatch.setenv("GANTOOL_DATA", str(data_dir))
+
+    def call(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, arguments)))
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return stop.value.code or 0, printed.out, printed.err
+
+    return call
 
 
 @pytest.fixture

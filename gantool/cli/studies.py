@@ -59,14 +59,15 @@ def status(
     from gantool import terminal
     from gantool.tune import results
     from gantool.tune.board import Board
+    from gantool.tune.events import SearchEnded, SearchStarted
 
     found = open_study(study)
     if as_json:
         terminal.as_json(results.summary(found))
         return
     board = Board(found.recipe)
-    board.begin(found)
-    board.finish(interrupted=False, over="")
+    for event in (SearchStarted.of(found), SearchEnded(found)):
+        board.show(event)
     if not is_locked(found.path / "lock") and not found.is_done():
         labels = found.unended()
         what = f"interrupted: trial {', '.join(labels)}" if labels else "not finished"

@@ -70,6 +70,7 @@ def tune(
     from gantool.recipe.load import parse_changes
     from gantool.training.engine import open_recipe
     from gantool.tune.board import Board
+    from gantool.tune.events import SearchEnded
     from gantool.tune.search import SearchBackend, search
 
     out, recipe = _study_of(out, recipe)
@@ -77,9 +78,23 @@ def tune(
     wanted |= {"tune.deterministic": True} if deterministic else {}
     chosen = open_recipe(recipe, wanted)
     other = open_study(source).path if source else None
-    way = SearchBackend(engine.value if engine else "", address or "", device or "", verbose, minutes, other)
-    with Board(chosen, as_json=as_json) as board, stopping(lambda: board.study is not None, SAVING) as stopped:
-        study = search(chosen, out=out, fresh=fresh, data_dir=data_dir, board=board, stopped=stopped, way=way)
+    backend = SearchBackend(engine.value if engine else "", address or "", device or "", verbose)
+    event = None
+    with Board(chosen, as_json=as_json) as board, stopping(lambda: event is not None, SAVING) as stopped:
+        events = search(
+            chosen,
+            out=out,
+            fresh=fresh,
+            data_dir=data_dir,
+            backend=backend,
+            minutes=minutes,
+            source=other,
+            stopped=stopped,
+        )
+        for event in events:
+            board.show(event)
+    assert isinstance(event, SearchEnded)
+    study = event.study
     if not as_json:
         if stopped:
             terminal.result("stopped; to resume:")

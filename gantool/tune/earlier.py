@@ -14,7 +14,8 @@ from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
 from gantool.runs import environment
 from gantool.training import engine
-from gantool.tune.study import DATA, FIRST_POINTS, TAKEN, Study
+from gantool.tune.record import DATA, TAKEN
+from gantool.tune.study import FIRST_POINTS, Study
 
 MAX_FIRST_POINTS = 3  # of an earlier study that are tried first
 

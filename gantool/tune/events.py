@@ -1,29 +1,146 @@
-"""What a search tells while it runs."""
+"""The events of a search, which `search` yields: all that a table, a log or another program needs to show it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+import math
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial
+
+from gantool.tune import results
+from gantool.tune.race import Confirmed
+from gantool.tune.study import Study, lowest
 
 
-class Listener(Protocol):
-    """Is told of every event of a search's trials."""
+@dataclass(frozen=True)
+class TrialStatus:
+    """A trial at one moment, or a further training of it."""
 
-    def started(
-        self, label: str, values: dict[str, Any], folder: Path, scores: Sequence[float], epochs: int, begun: int
-    ) -> None:
-        """A trial has started, or goes on after these measurements and epochs."""
+    label: str  # the trial's number; of a further training with `seed 7` or `to the end`
+    values: dict[str, Any]  # of the keys that are searched
+    state: str = "running"  # or complete, pruned, fail
+    best: float = math.inf
+    epoch: int = 0  # the last one that was measured
+    scores: tuple[float, ...] = ()
+    why: str = ""  # it failed or was stopped
+    diagnoses: tuple[str, ...] = ()
+    folder: Path | None = None
+    epochs: int = 0  # at its end
+    first_epoch: int = 0  # at its start
+    start: float = field(default_factory=time.monotonic)
 
-    def measured(self, label: str, result: dict[str, Any]) -> None:
-        """A trial has been measured."""
+    @classmethod
+    def of(cls, study: Study, trial: FrozenTrial) -> TrialStatus:
+        """Return the status of a trial of the search as the database has it."""
+        best = lowest(trial)
+        return cls(
+            str(trial.number),
+            study.space.changes(trial.params),
+            trial.state.name.lower(),
+            math.inf if best is None else best,
+            trial.last_step or 0,
+            tuple(trial.intermediate_values.values()),
+            str(trial.user_attrs.get("why", "")),
+            tuple(trial.user_attrs.get("diagnoses", ())),
+            study.folder(trial.number),
+            study.epochs,
+        )
 
-    def interrupted(self, label: str) -> None:
-        """A trial has saved where it stands."""
+    @property
+    def is_further(self) -> bool:
+        """Whether it is a further training of a trial: with a new seed, or to the recipe's full length."""
+        return " " in self.label
 
-    def ended(
-        self, label: str, state: TrialState, value: float | None, why: str | None, diagnoses: Sequence[str]
-    ) -> None:
-        """A trial has ended."""
+    def reached(self) -> int:
+        """Return the last epoch that a running trial has trained, by its log, which has also unmeasured epochs."""
+        if self.folder is None or self.state != "running":
+            return self.epoch
+        with contextlib.suppress(OSError, ValueError, KeyError), (self.folder / "log.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            return max(self.epoch, int(json.loads(file.read().splitlines()[-1])["epoch"]))
+        return self.epoch
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a search stands."""
+
+    wanted: int  # trials in all
+    done: int  # trials that have ended
+    reseeded: int  # trainings with new seeds that have ended
+    summary: str  # the result so far, in a few words
+    confirmed: tuple[Confirmed, ...]  # means over new seeds
+    winner: int | None  # the trial that the search would recommend now
+    own: int | None  # the trial with the recipe's own values
+    todo: float = 0.0  # epochs of trainings that have not started
+    slots: int = 1  # trials at once
+    gpus: float = 0.0  # of each trial
+    gpu_seconds: float = 0.0  # of trainings that ended
+    planned: bool = False  # whether the number of trials depends on the time
+    deadline: float = math.inf  # of the budgets of time, on the monotonic clock
+
+    @classmethod
+    def of(cls, study: Study, **more: Any) -> Standing:
+        """Read how a study stands; `more` are the fields with a default."""
+        with study.cached_trials():
+            winner, own = study.winner(), study.own()
+            return cls(
+                study.wanted,
+                len(study.spent()),
+                sum(run.state.is_finished() for run in study.runs()),
+                results.interim_summary(study),
+                tuple(study.confirmed()),
+                None if winner is None else winner.number,
+                None if own is None else own.number,
+                **more,
+            )
+
+
+@dataclass(frozen=True)
+class SearchStarted:
+    """A search has started; it must be stopped and not cut off. Or a study is shown.
+
+    Args:
+        study: the study.
+        trials: the trials that have ended.
+        standing: how it stands.
+        interrupted: the number of trainings that will resume.
+    """
+
+    study: Study
+    trials: tuple[TrialStatus, ...]
+    standing: Standing
+    interrupted: int = 0
+
+    @classmethod
+    def of(cls, study: Study, *, resumes: bool = False) -> SearchStarted:
+        """Return the event; if the study is only shown, its trials include those that have not ended."""
+        trials = tuple(TrialStatus.of(study, trial) for trial in (study.spent() if resumes else study.trials()))
+        return cls(study, trials, Standing.of(study), len(study.unended()) if resumes else 0)
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """A trial has started or resumed, was measured, was saved before its end, or has ended."""
+
+    kind: Literal["started", "measured", "interrupted", "ended"]
+    trial: TrialStatus
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class SearchEnded:
+    """A search has ended: of its own, because it was `interrupted`, or because a `budget` is spent."""
+
+    study: Study
+    interrupted: bool = False
+    budget: str = ""
+
+
+Event = SearchStarted | TrialEvent | SearchEnded

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Iterator
 
+from gantool.tune.events import Event
+from gantool.tune.trial import Objective
 from gantool.tune.trials import Trials
 
-Objective = Callable[[dict[str, Any], Callable[[], bool]], Generator[dict[str, Any], None, None]]
 
-
-def run_trials(trials: Trials, objective: Objective) -> None:
-    """Run all trials that are left."""
-    for count in itertools.count():
-        config = trials.next(str(count))
+def run_trials(trials: Trials, objective: Objective) -> Iterator[Event]:
+    """Run all trials that are left, and yield their events."""
+    for key in map(str, itertools.count()):
+        config = trials.next(key)
+        yield from trials.pending_events()
         if config is None:
             return
-        with contextlib.closing(objective(config, lambda: trials.stopping)) as results:
-            for result in results:
-                if trials.measured(str(count), result):
+        with contextlib.closing(objective(config, lambda: trials.stopping)) as found:
+            for result in found:
+                stop = trials.measured(key, result)
+                yield from trials.pending_events()
+                if stop:
                     break
-        trials.ended(str(count), died=False)
+        trials.ended(key, died=False)
+        yield from trials.pending_events()

@@ -15,7 +15,7 @@ from gantool.training.monitor import Monitor
 from gantool.training.setup import TrainingSetup
 from gantool.training.trainer import Trainer
 from gantool.tune.race import SEEDS_PER_LOOK, SELECTION_SEEDS
-from gantool.tune.study import finish_epochs
+from gantool.tune.record import finish_epochs
 from gantool.tune.verdict import MIN_SEEDS
 
 TRAINED_SHARE = 0.6  # of a search's epochs that are trained; the others are saved by stopping trials early

@@ -24,7 +24,8 @@ from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.terminal import duration, number, several
 from gantool.training import engine
-from gantool.tune.study import ENDED, MADE_WITH, Study, epochs_of, lowest
+from gantool.tune.record import MADE_WITH
+from gantool.tune.study import ENDED, Study, epochs_of, lowest
 from gantool.tune.verdict import Verdict, shown
 
 COMPARISON = "comparison.png"

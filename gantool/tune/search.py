@@ -1,4 +1,4 @@
-"""A search from its recipe to its winner: the same call starts, goes on and extends."""
+"""A search from its recipe to its winner: the same call starts, resumes and extends it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,228 +18,223 @@ from gantool.files import exclusive_lock
 from gantool.recipe.blocks import Recipe
 from gantool.runs import data_root
 from gantool.terminal import several
-from gantool.training import setup
-from gantool.training.setup import TrainingSetup
+from gantool.training.setup import TrainingSetup, prepare_training
 from gantool.tune import inline, results
-from gantool.tune.board import Board
 from gantool.tune.cluster import connect
 from gantool.tune.earlier import begin_with, take_over
-from gantool.tune.inline import Objective
+from gantool.tune.events import Event, SearchEnded, SearchStarted
+from gantool.tune.find import earlier_study, find_study
 from gantool.tune.plan import Plan, epoch_seconds
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
-from gantool.tune.study import Study, earlier_study, find_study, settings_of
-from gantool.tune.trial import run_trial
+from gantool.tune.study import Study
+from gantool.tune.trial import Objective, run_trial
 from gantool.tune.trials import TrialEnvironment, Trials
 
 logger = logging.getLogger(__name__)
 
-MIN_IMAGES = 16  # images without which a search cannot tell settings apart
+MIN_IMAGES = 16  # with fewer, a search cannot tell settings apart
 
 
 @dataclass(frozen=True)
 class SearchBackend:
-    """How a search runs.
+    """What runs the trials. An empty setting means the one that the study remembers, or the default.
 
     Args:
-        engine: `ray`, or `inline` for one trial at a time in this process. Empty: as the study remembers, or `ray`.
-        address: of the Ray cluster; see `connect.connected`. Empty: as the study remembers, or `local`.
-        device: see `devices.choose`. Empty: as the study remembers, or `auto`.
+        engine: `ray` (the default), or `inline` for one trial at a time in this process.
+        address: of the Ray cluster; see `connect.connected`. Default: `local`.
+        device: see `devices.choose`. Default: `auto`.
         verbose: whether to show the messages of Ray.
-        minutes: time limit of the whole search. Trials, seeds and epochs are planned so that they fit.
-        source: directory of another study, whose best values a new study tries first.
     """
 
     engine: str = ""
     address: str = ""
     device: str = ""
     verbose: bool = False
-    minutes: float | None = None
-    source: Path | None = None
 
     def resolved(self, remembered: Mapping[str, str]) -> SearchBackend:
-        """Return it with the settings that a study remembers, or the defaults, in place of empty ones."""
-        return replace(
+        """Return it with remembered settings or the defaults in place of empty ones.
+
+        Raises:
+            GantoolError: a setting is unknown, does not fit the others, or no cluster has the address.
+        """
+        found = replace(
             self,
             engine=self.engine or remembered.get("engine", "ray"),
             address=self.address or remembered.get("address", "local"),
             device=self.device or remembered.get("device", "auto"),
         )
+        if found.engine == "inline" and found.address != "local":
+            raise GantoolError(
+                f"--address {found.address}: --engine inline runs in this process; leave one of them out"
+            )
+        if found.engine == "ray" and found.device not in {"auto", "cpu", "cuda"}:
+            raise GantoolError(
+                f"--device {found.device}: workers know auto, cpu and cuda; use --engine inline for others"
+            )
+        if found.address == "local":
+            devices.choose(found.device)
+        else:
+            connect.check_address(found.address)
+        return found
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search whose study is open, with the arguments of `search`; `start` is on the monotonic clock."""
+
+    study: Study
+    data_dir: Path
+    backend: SearchBackend
+    stopped: list[int]
+    objective: Objective
+    minutes: float | None
+    start: float
+
+    def prepare(self, other: Study | None, *, points: bool) -> TrainingSetup:
+        """Prepare the data before trials need them, and start a new study with the results of an earlier one."""
+        study = self.study
+        study.space.check(self.data_dir)
+        made = prepare_training(study.recipe, self.data_dir)
+        if made.store.path and len(made.store) < MIN_IMAGES:
+            raise DataError(
+                f"{study.recipe.data.source}: has {len(made.store)} images, too few to tell settings apart; give it "
+                f"{MIN_IMAGES} or more, or use gantool train"
+            )
+        study.learn_from(made.store.key)
+        if other is not None:
+            taken = take_over(study, other)
+            if taken:
+                verb = "are" if taken > 1 else "is"
+                logger.info(f"{several(taken, 'finished trial')} of {other.shown} {verb} taken over")
+            if points:
+                logger.info(f"{begin_with(study, other)} of the best values of {other.shown} come first")
+        return made
+
+    def run(self, materials: TrainingSetup) -> Generator[Event, None, str]:
+        """Run the trials; return the budget that is spent, if one is."""
+        study, path = self.study, materials.store.path
+        searched = any(key.startswith("data.") for key in study.space.ranges)
+        store = "" if searched or path is None else str(path)
+        environment = TrialEnvironment(self.data_dir, store, self.backend.device)
+        if self.backend.engine == "inline":
+            trials = self._trials(environment, materials)
+            yield from inline.run_trials(trials, self.objective)
+        else:
+            trials = yield from self._run_on_ray(environment, materials)
+        if trials.failure is not None:
+            raise trials.failure
+        with study.database_errors():
+            trials.save_time()
+            study.search.set_user_attr("slots", trials.environment.slots)
+        return trials.over()
+
+    def _run_on_ray(self, environment: TrialEnvironment, materials: TrainingSetup) -> Generator[Event, None, Trials]:
+        from gantool.tune.cluster import nodes
+
+        address = self.backend.address
+        logger.info("starting workers" if address == "local" else f"joining the cluster at {address}")
+        with connect.connected(address, verbose=self.backend.verbose) as found:
+            from gantool.tune.cluster import pool
+
+            environment = nodes.check_nodes(found, self.study, environment)
+            need = nodes.memory(found, self.study, environment)
+            slots = connect.share(found, self.study.tune, environment.device, need)
+            device = "cuda" if slots.gpus else "cpu"
+            environment = replace(environment, device=device, gpus=slots.gpus, slots=slots.count)
+            logger.info(slots.sentence())
+            trials = self._trials(environment, materials)
+            yield from pool.run_trials(trials, slots, self.objective)
+        return trials
+
+    def _trials(self, environment: TrialEnvironment, materials: TrainingSetup) -> Trials:
+        """Return the trials; if the time is limited, plan how many trials, seeds and epochs fit into it."""
+        plan = None
+        if self.minutes is not None:
+            device = "cuda" if environment.device in {"cuda", "auto"} and environment.gpus else "cpu"
+            epoch = epoch_seconds(self.study.recipe, materials, device, self.study.tune.cpus_per_trial)
+            left = 60 * self.minutes - (time.monotonic() - self.start)
+            plan = Plan.of(self.study.recipe, left, epoch, environment.slots)
+            assert plan.recipe.tune is not None
+            self.study.replan(confirm=plan.recipe.tune.confirm)
+            logger.info(plan.sentence())
+        return Trials(self.study, environment, self.stopped, plan)
 
 
 def search(
     recipe: Recipe,
     *,
-    out: Path | None,
-    fresh: bool,
-    data_dir: Path | None,
-    board: Board,
-    stopped: list[int],
-    way: SearchBackend = SearchBackend(),
+    out: Path | None = None,
+    fresh: bool = False,
+    data_dir: Path | None = None,
+    backend: SearchBackend = SearchBackend(),
+    minutes: float | None = None,
+    source: Path | None = None,
+    stopped: list[int] | None = None,
     objective: Objective = run_trial,
-) -> Study:
+) -> Iterator[Event]:
     """Search the space of a recipe, decide with new seeds whether a setting beats it, and train the two to the end.
+
+    Close the iterator to stop: running trials are saved, and the same call resumes the search.
 
     Args:
         recipe: with a `tune` block.
-        out: directory of the study; without it the newest study of this recipe goes on, or a new one begins.
-        fresh: begin anew.
-        data_dir: the data directory; None is what the study remembers, or the default.
-        board: shows how the search stands.
-        stopped: the search ends well as soon as this list is not empty.
-        way: how it runs.
+        out: directory of the study; by default the newest study of this recipe, or a new one.
+        fresh: start a new study.
+        data_dir: the data directory; None is the one that the study remembers, or the default.
+        backend: what runs the trials.
+        minutes: time limit of the whole search. Trials, seeds and epochs are planned so that they fit.
+        source: directory of another study, whose best values a new study tries first.
+        stopped: the search stops as soon as this list is not empty; a signal handler may fill it.
         objective: what runs one trial.
+
+    Yields:
+        events, of which the last one is `SearchEnded`.
 
     Raises:
         TrainingError: no trial finished; with the commonest reason.
     """
-    space = Space(recipe)
+    start, stopped = time.monotonic(), [] if stopped is None else stopped
+    Space(recipe)
     assert recipe.tune is not None
-    _check(way.resolved({}))
-    sampler(recipe.tune, 0)  # says what is not installed, before there is a directory
-    other = Study(way.source) if way.source else None
+    backend.resolved({})
+    sampler(recipe.tune, 0)  # fails for a missing package before a directory is made
+    other = Study(source) if source else None
     if other is None and not out and not fresh:
         other = earlier_study(recipe)
     path, old = find_study(out, recipe, fresh=fresh)
-    with _taken_back(path, new=not old), exclusive_lock(path / "lock"):
+    with _removed_on_failure(path, new=not old), exclusive_lock(path / "lock"):
         study = Study.resume(path, recipe) if old else Study.create(path, recipe)
-        trials, data_dir = None, data_root(data_dir, study.data_dir)
-        way = way.resolved(settings_of(path))
-        _check(way)
-        study.remember(data_dir=str(data_dir), engine=way.engine, address=way.address, device=way.device)
-        if old and study.is_done() and way.minutes is None:
-            board.begin(study)
+        root, resolved, budget = data_root(data_dir, study.data_dir), backend.resolved(study.settings), ""
+        study.remember(data_dir=str(root), engine=resolved.engine, address=resolved.address, device=resolved.device)
+        if old and study.is_done() and minutes is None:
+            yield SearchStarted.of(study)
         else:
-            space.check(data_dir)
-            trials = _search(study, None if old else other, data_dir, board, stopped, way, objective)
+            run = _Search(study, root, resolved, stopped, objective, minutes, start)
+            materials = run.prepare(None if old else other, points=source is not None)
+            yield SearchStarted.of(study, resumes=True)
+            budget = yield from run.run(materials)
         results.write(study)
         done = study.is_done()
         if done and study.finished():
             results.settle(study)
-        board.finish(interrupted=bool(stopped), over=trials.over() if trials and not done else "")
+        yield SearchEnded(study, bool(stopped), "" if done else budget)
         if done and not study.finished():
             reasons = [
                 trial.user_attrs.get("why", "") if trial.state == TrialState.FAIL else "stopped early"
                 for trial in study.spent()
             ]
             raise TrainingError(f"{study.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
-    return study
-
-
-def _check(way: SearchBackend) -> None:
-    """Refuse a place that is not there, before anything is prepared for it."""
-    if way.engine == "inline":
-        if way.address != "local":
-            raise GantoolError(f"--address {way.address}: --engine inline runs in this process; leave one of them out")
-        devices.choose(way.device)
-        return
-    if way.device not in {"auto", "cpu", "cuda"}:
-        raise GantoolError(f"--device {way.device}: workers know auto, cpu and cuda; use --engine inline for others")
-    if way.address == "local":
-        devices.choose(way.device)
-    connect.reach(way.address)
-
-
-def _search(
-    study: Study,
-    other: Study | None,
-    data_dir: Path,
-    board: Board,
-    stopped: list[int],
-    way: SearchBackend,
-    objective: Objective,
-) -> Trials:
-    recipe = study.recipe
-    materials = setup.prepare_training(recipe, data_dir)  # what is made once, before all trials need it
-    data = materials.store
-    if data.path and len(data) < MIN_IMAGES:
-        raise DataError(
-            f"{recipe.data.source}: has {len(data)} images, too few to tell settings apart; give it "
-            f"{MIN_IMAGES} or more, or use gantool train"
-        )
-    study.learn_from(data.key)
-    if other is not None:
-        _learn_from(study, other, board, points=way.source is not None)
-    searched = any(key.startswith("data.") for key in study.space.ranges)
-    store = "" if searched or data.path is None else str(data.path)
-    place = TrialEnvironment(data_dir, store, way.device)
-    start = time.monotonic()
-    if way.engine == "inline":
-        trials = Trials(study, board, place, stopped, _planned(study, materials, place, board, way))
-        board.begin(study, trials)
-        inline.run_trials(trials, objective)
-    else:
-        trials = _on_ray(study, materials, place, board, stopped, way, objective)
-    if trials.failure is not None:
-        raise trials.failure
-    with study.database_errors():
-        trials.save_time()
-        study.search.set_user_attr("slots", trials.place.slots)
-    if way.engine == "ray" and not trials.stopping:
-        board.log_if_quicker_inline(time.monotonic() - start)
-    return trials
-
-
-def _learn_from(study: Study, other: Study, board: Board, *, points: bool) -> None:
-    """Begin a new study with what an earlier one has: trials that are the same here, and perhaps its best values."""
-    taken = take_over(study, other)
-    if taken:
-        logger.info(f"{several(taken, 'finished trial')} of {other.shown} {'are' if taken > 1 else 'is'} taken over")
-    if points:
-        logger.info(f"{begin_with(study, other)} of the best values of {other.shown} come first")
-
-
-def _planned(
-    study: Study, materials: TrainingSetup, place: TrialEnvironment, board: Board, way: SearchBackend
-) -> Plan | None:
-    """Plan trials, seeds and epochs into the time, where it is limited; and say so."""
-    if way.minutes is None:
-        return None
-    device = "cuda" if place.device in {"cuda", "auto"} and place.gpus else "cpu"
-    epoch = epoch_seconds(study.recipe, materials, device, study.tune.cpus_per_trial)
-    plan = Plan.of(study.recipe, 60 * way.minutes - (time.monotonic() - board.start), epoch, place.slots)
-    assert plan.recipe.tune is not None
-    study.replan(plan.recipe.tune)
-    logger.info(plan.sentence())
-    return plan
-
-
-def _on_ray(
-    study: Study,
-    materials: TrainingSetup,
-    place: TrialEnvironment,
-    board: Board,
-    stopped: list[int],
-    way: SearchBackend,
-    objective: Objective,
-) -> Trials:
-    from gantool.tune.cluster import nodes
-
-    board.study = study  # from here on a signal is heard, not obeyed at once: Ray does not like to be cut off
-    logger.info("starting workers" if way.address == "local" else f"joining the cluster at {way.address}")
-    with connect.connected(way.address, verbose=way.verbose) as found:
-        from gantool.tune.cluster import pool
-
-        place = nodes.agreed(found, study, place)
-        need = nodes.memory(found, study, place)
-        slots = connect.share(found, study.tune, place.device, need)
-        device = "cuda" if slots.gpus else "cpu"
-        place = TrialEnvironment(place.data_dir, place.store, device, slots.gpus, slots.count)
-        logger.info(slots.sentence())
-        trials = Trials(study, board, place, stopped, _planned(study, materials, place, board, way))
-        board.begin(study, trials)
-        pool.run_trials(trials, slots, objective)
-    return trials
 
 
 @contextlib.contextmanager
-def _taken_back(path: Path, *, new: bool) -> Iterator[None]:
-    """Remove the directory of a new study that fails before its first trial, such as for want of its data."""
+def _removed_on_failure(path: Path, *, new: bool) -> Iterator[None]:
+    """Remove the directory of a new study that fails before its first trial, for example because data are missing."""
     try:
         yield
     except TrainingError:
         raise
-    except (GantoolError, KeyboardInterrupt, SystemExit):
+    except (GantoolError, KeyboardInterrupt, SystemExit, GeneratorExit):
         if new and not any((path / "trials").glob("*")):
             shutil.rmtree(path, ignore_errors=True)
         raise

@@ -1,58 +1,30 @@
-"""A study on disk: what was searched, what came of each trial, and what a search goes on with. Optuna remembers."""
+"""A study: what a search tries next, and what its trials say so far."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import itertools
-import json
-import logging
 import math
-import re
-import sqlite3
-import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import QueuePool, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import text
 
-from gantool.errors import CheckpointError, GantoolError, RecipeError, ResourceError, RunError
-from gantool.files import write
-from gantool.recipe import load as recipes
-from gantool.recipe.blocks import Recipe, Tune
-from gantool.recipe.schema import plain
-from gantool.runs import STUDY, environment, make_directory
-from gantool.training import engine
-from gantool.tune.race import SELECTION_SEEDS, Confirmed, Outcome, Race, race
-from gantool.tune.samplers import derived, pruner, sampler
-from gantool.tune.space import Space
+from gantool.recipe.blocks import Recipe
+from gantool.tune.race import SELECTION_SEEDS, Confirmed, Outcome, Race, most, race
+from gantool.tune.record import TAKEN, StudyRecord
+from gantool.tune.samplers import derived, sampler
 from gantool.tune.verdict import Verdict
 
-logger = logging.getLogger(__name__)
-
-DATABASE = "study.db"
-SETTINGS = "settings"  # in study.json: what a search was started with, besides its recipe
-PACKAGES = {"MySQLdb": "mysqlclient", "psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
 CONSTRAINTS = "constraints"  # Optuna's name of what makes a trial infeasible
 FIRST_POINTS = "first_points"  # attribute of Optuna's study: what is tried after the recipe's own values
-MADE_WITH = "environment"  # attribute of Optuna's study: versions and machine
-DATA = "data"  # attribute of Optuna's study: what identifies the content of its data
-EARLIER = "an earlier study"  # what chose those points, as a trial's attribute `sampler` says
-TAKEN = "taken_over"  # attribute of Optuna's study: finished trials of an earlier study, and how many that one had
-LOCK_TIMEOUT = 20.0  # seconds to wait for another process that writes to a study's file
-SEED_LIMIT = 1_000_000  # new seeds lie below, so that people can type them
+EARLIER = "an earlier study"  # the attribute `sampler` of the trials with these values
+SEED_LIMIT = 1_000_000  # new seeds are smaller, so that people can type them
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-FREE = {
-    *("trials", "hours", "gpu_hours", "parallel", "cpus_per_trial", "trials_per_gpu"),
-    *("confirm", "finish", "sampler", "pruner", "deterministic"),
-}  # what may change when a study goes on: no trial that it has becomes wrong
 
 
 class BestRun(NamedTuple):
@@ -60,7 +32,7 @@ class BestRun(NamedTuple):
 
     Args:
         folder: its run's directory.
-        epochs: that it was trained for.
+        epochs: its number of epochs.
         value: the metric that it reached.
         epoch: of its best checkpoint.
         seed: the new seed; None for the search's own.
@@ -73,135 +45,56 @@ class BestRun(NamedTuple):
     seed: int | None
 
 
-class Study:
-    """The directory of a search.
-
-    `study.json` (which database and study it is), `recipe.yaml` (with every default), `study.db` (Optuna's, in SQLite),
-    `trials/<number>/`, which are runs, and what `results` writes. `ray/` is Ray's own, and may be deleted.
-
-    Args:
-        path: the directory of a study that is there; `create` makes one.
-        recipe: what is searched; without it, what its `recipe.yaml` says.
-        new: whether its database is still to be made.
-
-    Raises:
-        CheckpointError: the study's database is damaged.
-        ResourceError: the database that `tune.storage` names cannot be reached.
-    """
-
-    def __init__(self, path: Path, recipe: Recipe | None = None, *, new: bool = False) -> None:
-        self.path = path.absolute()
-        self.recipe = recipe or engine.open_recipe(str(self.path / "recipe.yaml"))
-        self.space = Space(self.recipe)
-        assert self.recipe.tune is not None  # Space has refused that
-        self.tune: Tune = self.recipe.tune
-        self.epochs = self.tune.epochs or self.recipe.train.epochs
-        self.full_epochs = finish_epochs(self.recipe)  # to which the winner goes on; fewer where the time is limited
-        self._still: tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]] | None = None
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        name = _name(self.path / STUDY)
-        with self.database_errors():
-            if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
-                raise CheckpointError(
-                    f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
-                )
-            storage = _storage(self.tune.storage) if self.tune.storage else _file_storage(self.path / DATABASE)
-            self._storage = storage
-            self.search = _open(storage, name, pruner(self.tune, self.epochs))
-            if new:
-                self.search.set_user_attr(MADE_WITH, environment())
-                self._describe()
-            self.confirmation = _open(storage, f"{name}-confirm", optuna.pruners.NopPruner())
-            self.finishing = _open(storage, f"{name}-finish", optuna.pruners.NopPruner())
+class Study(StudyRecord):
+    """A study, with what follows from its trials."""
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Self:
         """Make a study in a new or empty directory."""
-        (path / "trials").mkdir(exist_ok=True)
-        write(path / "recipe.yaml", recipes.dump(recipe))
-        assert recipe.tune is not None
-        # In a database that people share, a name has to be one of a kind.
-        name = f"{path.name}-{uuid.uuid4().hex[:8]}" if recipe.tune.storage else recipe.name
-        write(path / STUDY, json.dumps({"study": name}) + "\n")
-        return cls(path, recipe, new=True)
+        study = super().create(path, recipe)
+        with study.database_errors():
+            study._describe()
+        return study
 
-    @classmethod
-    def resume(cls, path: Path, recipe: Recipe) -> Self:
-        """Open a study to go on with.
+    # What is tried next
 
-        Raises:
-            RunError: it is the study of another recipe.
+    def ask(self, **attributes: Any) -> optuna.Trial:
+        """Start a new trial, whose values depend on the trials so far and the recipe's seed alone.
+
+        Its values are drawn in memory: on disk a trial appears with all of them at once, or not at all.
         """
-        different = differs(path, recipe)
-        if different:
-            shown = _shown(path)
-            raise RunError(
-                f"{shown}: is the study of another recipe ({different} differs); search in a new directory, or move "
-                "this one aside with --fresh"
-            )
-        write(path / "recipe.yaml", recipes.dump(recipe))
-        return cls(path, recipe)
+        trials = self.search.get_trials(deepcopy=False)
+        attributes |= {"sampler": self.tune.sampler, "pruner": self.tune.pruner, "tune_seed": self.tune.seed}
+        if not any(trial.user_attrs.get("own") for trial in trials):
+            return self.begin(self.search, self.space.own_point, own=True, **attributes)
+        given = self.search.user_attrs.get(FIRST_POINTS, [])
+        taken, earlier_trials = self.search.user_attrs.get(TAKEN, (0, 0))
+        tried = sum(trial.user_attrs.get("sampler") == EARLIER for trial in trials[taken:])
+        if tried < len(given):
+            return self.begin(self.search, given[tried], **attributes | {"sampler": EARLIER})
+        # The random numbers of trials that were taken over are not used again.
+        memory = optuna.create_study(sampler=sampler(self.tune, len(trials) - taken + earlier_trials))
+        memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
+        drawn = self.space.ask(memory)
+        # CMA-ES keeps its state there.
+        kept = memory.get_trials(deepcopy=False)[-1].system_attrs
+        return self.begin(self.search, drawn.params, kept, **attributes)
 
-    @property
-    def made_with(self) -> str:
-        """The versions and the machine that the study began with, in a line; nothing in studies of version 0.1."""
-        known = self.search.user_attrs.get(MADE_WITH)
-        if not known:
-            return ""
-        packages = ", ".join(
-            f"{name} {known['packages'][name]}"
-            for name in ("gantool", "torch", "ray", "optuna")
-            if name in known["packages"]
-        )
-        return f"{packages}; Python {known['python']}, {known['system']}, {known['cores']} cores"
+    def _for_sampler(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+        """Return a trial with this version's names, without constraints, and with the worst value if it copies."""
+        seen = copy.copy(trial)
+        seen.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINTS}
+        seen.params, seen.distributions = map(self.space.renamed, (trial.params, trial.distributions))
+        if trial.state == TrialState.COMPLETE and disqualified(trial):
+            seen.value = max(_value(one) for one in trials if one.state == TrialState.COMPLETE)
+        return seen
 
-    @property
-    def shown(self) -> Path:
-        """The directory as a person standing here would type it."""
-        return _shown(self.path)
-
-    @contextmanager
-    def cached_trials(self) -> Iterator[None]:
-        """Read the trials once while the block runs, in which nothing changes."""
-        if self._still:  # a block inside of another
-            yield
-            return
-        self._still = (self.trials(), self.runs(), self.finishes())
-        try:
-            yield
-        finally:
-            self._still = None
-
-    def trials(self) -> list[FrozenTrial]:
-        """Return all trials of the search."""
-        if self._still:
-            return self._still[0]
-        with self.database_errors():
-            return self.search.get_trials(deepcopy=False)
-
-    def runs(self) -> list[FrozenTrial]:
-        """Return the candidates' trainings with other seeds; the attributes `of` and `seed` say which."""
-        if self._still:
-            return self._still[1]
-        with self.database_errors():
-            return self.confirmation.get_trials(deepcopy=False)
-
-    def finishes(self) -> list[FrozenTrial]:
-        """Return the trainings that go on to the recipe's full length; `of` and `seed` say which."""
-        if self._still:
-            return self._still[2]
-        with self.database_errors():
-            return self.finishing.get_trials(deepcopy=False)
+    # The trials of the search
 
     @property
     def wanted(self) -> int:
         """The trials in all: those of the recipe, and those that were taken over from an earlier study."""
         return self.tune.trials + self.taken
-
-    @property
-    def taken(self) -> int:
-        """How many trials were taken over from an earlier study."""
-        return int(self.search.user_attrs.get(TAKEN, (0, 0))[0])
 
     def spent(self) -> list[FrozenTrial]:
         """Return the trials that count: finished, stopped early or failed."""
@@ -211,13 +104,15 @@ class Study:
         """Return the trials that ran to their end, the best first; disqualified ones come last."""
         found = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
         own = self.own()
-        # Where even the recipe's own values copy, copying tells no setting from another.
+        # If the recipe's own values copy too, copying does not tell settings apart.
         all_copy = own is not None and disqualified(own)
         return sorted(found, key=lambda trial: (disqualified(trial) and not all_copy, _value(trial), trial.number))
 
     def own(self) -> FrozenTrial | None:
-        """Return the trial with the recipe's own values, once it has begun."""
+        """Return the trial with the recipe's own values, once it has started."""
         return next((trial for trial in self.trials() if trial.user_attrs.get("own")), None)
+
+    # Trainings with new seeds
 
     def candidates(self) -> list[FrozenTrial]:
         """Return the trials that are trained with new seeds, the best first: without the recipe's own values."""
@@ -235,20 +130,20 @@ class Study:
     def seeds(self) -> list[int]:
         """Return the new seeds: those that choose the contender, then those that decide.
 
-        None of them is the search's own, which chose the candidates and would flatter them.
+        The search's own seed is none of them. It chose the candidates, and would flatter them.
         """
         wanted = SELECTION_SEEDS + self.tune.confirm.seeds if self.tune.confirm else 0
-        found: dict[int, None] = {}
-        for index in itertools.count():
-            if len(found) == wanted:
-                return list(found)
+        found: list[int] = []
+        index = 0
+        while len(found) < wanted:
             seed = derived(self.tune.seed, "confirm", index) % SEED_LIMIT
-            if seed != self.recipe.train.seed:
-                found[seed] = None
-        return []
+            if seed not in (*found, self.recipe.train.seed):
+                found.append(seed)
+            index += 1
+        return found
 
     def race(self) -> Race:
-        """Return how far the trainings with new seeds are, and what they tell."""
+        """Return how far the trainings with new seeds are, and what they show."""
         own, candidates = self.own(), self.candidates()
         if own is None or not candidates:
             return Race(())
@@ -256,27 +151,47 @@ class Study:
         return race(self.recipe.metric, own.number, numbers, self._outcomes(), self.seeds(), self.confirm_epochs)
 
     def _outcomes(self) -> dict[tuple[int, int], Outcome]:
-        """Return the trainings with new seeds that ended and have the epochs that are asked for now."""
+        """Return the trainings with new seeds that ended and have as many epochs as are wanted now."""
         return {
             (run.user_attrs["of"], run.user_attrs["seed"]): Outcome(_value(run), disqualified(run))
             for run in self.runs()
-            if run.state in ENDED and run.user_attrs.get("epochs", self.epochs) == self.confirm_epochs
+            if run.state in ENDED and self.epochs_of_run(run) == self.confirm_epochs
         }
+
+    def epochs_of_run(self, run: FrozenTrial | optuna.Trial) -> int:
+        """Return the epochs that a training with a new seed is to have."""
+        return int(run.user_attrs.get("epochs", self.epochs))
+
+    def adopt_runs(self) -> None:
+        """End the race with the decision seeds that the contender and the recipe's own values both have.
+
+        If there are none, the search ends unconfirmed.
+        """
+        race, confirm, own = self.race(), self.tune.confirm, self.own()
+        if race.over or confirm is None:
+            return
+        ended, seeds = self._outcomes(), self.seeds()[SELECTION_SEEDS:]
+        pairs = 0
+        if race.contender is not None and own is not None:
+            while pairs < len(seeds) and all((one, seeds[pairs]) in ended for one in (race.contender, own.number)):
+                pairs += 1
+        self.replan(confirm=confirm.model_copy(update={"seeds": pairs}) if pairs else None)
 
     def confirmed(self) -> list[Confirmed]:
         """Return the means over new seeds of each trial's longest trainings, the winner and then the lowest first."""
-        found: dict[int, dict[int, list[FrozenTrial]]] = {}
+        lengths: dict[int, dict[int, list[FrozenTrial]]] = {}
         for run in self.runs():
             if run.state in ENDED:
-                epochs = run.user_attrs.get("epochs", self.epochs)
-                found.setdefault(run.user_attrs["of"], {}).setdefault(epochs, []).append(run)
+                lengths.setdefault(run.user_attrs["of"], {}).setdefault(self.epochs_of_run(run), []).append(run)
         means = []
-        for number, lengths in found.items():
-            epochs, runs = max(lengths.items())
+        for number, found in lengths.items():
+            epochs, runs = max(found.items())
             means.append(Confirmed(number, tuple(map(_value, runs)), any(map(disqualified, runs)), epochs))
         winner = self.winner()
         first = None if winner is None else winner.number
         return sorted(means, key=lambda one: (one.number != first, one.mean, one.number))
+
+    # The result
 
     def verdict(self) -> Verdict | None:
         """Return what the search can say so far about its best setting; None before a trial has finished."""
@@ -284,21 +199,19 @@ class Study:
         if not finished:
             return None
         found, own, metric = self.race().verdict, self.own(), self.recipe.metric
-        if found is not None and (own is None or own.state != TrialState.COMPLETE):
-            # The recipe fails with the seed that it has, so that nobody can keep it, however it does with other seeds.
-            return replace(found, kind="unconfirmed", own=(), effect=None, copies=False)
+        own_finished = own is not None and own.state == TrialState.COMPLETE
         if found is not None:
-            return found
-        others = [trial for trial in finished if not trial.user_attrs.get("own")]
-        best = others[0] if others else None
+            # A recipe that fails with its own seed cannot be kept, whatever it does with other seeds.
+            return found if own_finished else replace(found, kind="unconfirmed", own=(), effect=None, copies=False)
+        best = next((trial for trial in finished if not trial.user_attrs.get("own")), None)
         values = () if best is None else (_value(best),)
-        own_values = (_value(own),) if own is not None and own.state == TrialState.COMPLETE else ()
+        own_values = (_value(own),) if own is not None and own_finished else ()
         number = None if best is None else best.number
         copies = best is not None and bool(own_values) and best != finished[0] and disqualified(best)
         return Verdict("unconfirmed", number, metric, values, own_values, epochs=self.epochs, copies=copies)
 
     def winner(self) -> FrozenTrial | None:
-        """Return the trial that the search recommends: never one that its evidence puts behind the recipe's own values.
+        """Return the trial that the search recommends: never one that is worse than the recipe on the evidence.
 
         Before there are trainings with new seeds it is the trial with the lowest metric. Then it is the recipe itself,
         unless another setting is better, or every training with it was better than every one with the recipe.
@@ -311,72 +224,6 @@ class Study:
             return self.trials()[verdict.number] if verdict.number is not None else own
         return own
 
-    def folder(self, number: int, seed: int | None = None) -> Path:
-        """Return the directory of a trial, or of its training with another seed."""
-        return self.path / "trials" / (f"{number:04d}" if seed is None else f"{number:04d}-seed-{seed}")
-
-    def to_finish(self) -> list[tuple[int, int | None]]:
-        """Return the trials and seeds whose trainings go on to the recipe's full length, once the verdict is there.
-
-        They are the recipe's own values and, unless it is worse, the best other setting.
-        """
-        verdict, own = self.verdict(), self.own()
-        if self.tune.finish is None or verdict is None or not self.race().over:
-            return []
-        numbers = [] if own is None else [own.number]
-        behind = verdict.kind == "keep" or (verdict.kind == "unconfirmed" and self.winner() is own)
-        if verdict.number is not None and not behind:
-            numbers.append(verdict.number)
-        found = [(number, self.best_run(number)) for number in numbers]
-        full = self.full_epochs
-        failed = {
-            (run.user_attrs["of"], run.user_attrs["seed"])
-            for run in self.finishes()
-            if run.state in (TrialState.FAIL, TrialState.PRUNED)
-        }
-        wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < full]
-        return [pair for pair in wanted if pair not in failed]
-
-    def replan(self, tune: Tune) -> None:
-        """Change what may change while a study goes on, on disk too."""
-        self.tune, self.recipe = tune, self.recipe.model_copy(update={"tune": tune})
-        write(self.path / "recipe.yaml", recipes.dump(self.recipe))
-
-    def adopt_runs(self) -> None:
-        """End the race with the decision seeds that the contender and the recipe's own values both have.
-
-        Without any, the search ends unconfirmed.
-        """
-        race, confirm, own = self.race(), self.tune.confirm, self.own()
-        if race.over or confirm is None:
-            return
-        ended, seeds = self._outcomes(), self.seeds()[SELECTION_SEEDS:]
-        pairs = 0
-        if race.contender is not None and own is not None:
-            while pairs < len(seeds) and all((one, seeds[pairs]) in ended for one in (race.contender, own.number)):
-                pairs += 1
-        self.replan(
-            self.tune.model_copy(update={"confirm": confirm.model_copy(update={"seeds": pairs}) if pairs else None})
-        )
-
-    def is_done(self) -> bool:
-        """Return whether nothing is left to train."""
-        return len(self.spent()) >= self.wanted and self.race().over and not self.to_finish()
-
-    def folder_of(self, trial: FrozenTrial) -> Path:
-        """Return the directory of a trial of the search, or of a training with a new seed."""
-        return self.folder(trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed"))
-
-    def unended(self) -> list[str]:
-        """Return what people call the trainings that started and have not ended: of 3, `3 seed 7`, `3 to the end`."""
-        found = [str(trial.number) for trial in self.trials() if trial.state == TrialState.RUNNING]
-        for runs, end in ((self.runs(), ""), (self.finishes(), " to the end")):
-            for run in runs:
-                if run.state == TrialState.RUNNING:
-                    seed = run.user_attrs["seed"]
-                    found.append(f"{run.user_attrs['of']}{'' if seed is None else f' seed {seed}'}{end}")
-        return found
-
     def best_run(self, number: int) -> BestRun | None:
         """Return the best of the longest finished trainings of a trial, with any seed."""
         found = [trial for trial in self.trials() if trial.number == number]
@@ -388,33 +235,82 @@ class Study:
         ]
         return min(known, key=lambda one: (-one.epochs, one.value), default=None)
 
-    def agree(self) -> None:
-        """Make the winner the `best_trial` of Optuna's study, as its dashboard shows it.
+    def to_finish(self) -> list[tuple[int, int | None]]:
+        """Return the trials and seeds whose trainings continue to the recipe's full length, once a verdict is reached.
 
-        Optuna goes by the values, which are of one seed. So every trial whose value is lower than the winner's gets a
-        violated constraint. Optuna itself lets nobody change a finished trial, and its table is written to directly.
+        They are the recipe's own values and, unless it is worse, the best other setting.
+        """
+        verdict, own = self.verdict(), self.own()
+        if self.tune.finish is None or verdict is None or not self.race().over:
+            return []
+        numbers = [] if own is None else [own.number]
+        behind = verdict.kind == "keep" or (verdict.kind == "unconfirmed" and self.winner() is own)
+        if verdict.number is not None and not behind:
+            numbers.append(verdict.number)
+        failed = {
+            (run.user_attrs["of"], run.user_attrs["seed"])
+            for run in self.finishes()
+            if run.state in (TrialState.FAIL, TrialState.PRUNED)
+        }
+        found = [(number, self.best_run(number)) for number in numbers]
+        wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < self.full_epochs]
+        return [pair for pair in wanted if pair not in failed]
+
+    def is_done(self) -> bool:
+        """Return whether nothing is left to train."""
+        return len(self.spent()) >= self.wanted and self.race().over and not self.to_finish()
+
+    def todo_epochs(self, live: Sequence[optuna.Study], finishing: Set[int]) -> float:
+        """Return the epochs of the trainings that have not started yet, at most.
+
+        A trial of the search counts with the mean epochs of those that ended, because many are stopped early.
+
+        Args:
+            live: the study of each running training.
+            finishing: the trials that are being trained to the full length.
+        """
+        ended = self.spent()
+        usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else self.epochs
+        search = max(0, self.wanted - len(ended) - live.count(self.search))
+        searching = bool(search or live.count(self.search))
+        race, found = self.race(), search * usual
+        if not searching and race.over:
+            runs = [self.best_run(number) for number, _ in self.to_finish() if number not in finishing]
+            return found + sum(self.full_epochs - best.epochs for best in runs if best is not None)
+        if self.tune.confirm is not None:
+            candidates = min(self.tune.confirm.top, self.wanted - 1) if searching else len(self.candidates())
+            done = sum(run.state in ENDED for run in self.runs())
+            count = max(len(race.pending), most(candidates, len(self.seeds())) - done)
+            found += max(0, count - live.count(self.confirmation)) * self.confirm_epochs
+        if self.tune.finish is not None:
+            found += 2 * max(0, self.full_epochs - (self.confirm_epochs if self.tune.confirm else self.epochs))
+        return found
+
+    # For optuna-dashboard
+
+    def agree(self) -> None:
+        """Make the winner the `best_trial` of Optuna's study.
+
+        Optuna compares the values, which are of one seed. So every trial whose value is lower than the winner's gets a
+        violated constraint. Optuna changes no finished trial, so this is written to its table directly.
         """
         winner, trials = self.winner(), self.trials()
         if winner is None:
             return
         rank = (_value(winner), winner.number)
-        lower = [
-            trial._trial_id
-            for trial in trials
-            if trial.state == TrialState.COMPLETE and (_value(trial), trial.number) < rank
-        ]
         drop = text("DELETE FROM trial_system_attributes WHERE key = :key AND trial_id = :trial")
         add = text("INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (:trial, :key, '[1.0]')")
         with self.database_errors(), self._storage.engine.begin() as connection:
             for trial in trials:
-                connection.execute(drop, {"key": CONSTRAINTS, "trial": trial._trial_id})
-            for number in lower:
-                connection.execute(add, {"key": CONSTRAINTS, "trial": number})
+                row = {"key": CONSTRAINTS, "trial": trial._trial_id}
+                connection.execute(drop, row)
+                if trial.state == TrialState.COMPLETE and (_value(trial), trial.number) < rank:
+                    connection.execute(add, row)
         with self.database_errors():
             self._describe()
 
     def _describe(self) -> None:
-        """Write the metric's name and the verdict where optuna-dashboard shows them."""
+        """Write the metric's name, the versions and the verdict where the dashboard shows them."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.search.set_metric_names([self.recipe.metric])
@@ -429,132 +325,6 @@ class Study:
         for name, value in (("dashboard:note_str:0", note[:2045]), ("dashboard:note_ver", version + 1)):
             storage.set_study_system_attr(key, name, value)
 
-    def keep_image(self, trial: optuna.Trial, image: Path) -> None:
-        """Keep an image as an artifact of a running trial, which `optuna-dashboard --artifact-dir` shows."""
-        folder = self.path / "artifacts"
-        folder.mkdir(exist_ok=True)
-        store = optuna.artifacts.FileSystemArtifactStore(str(folder))
-        optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(image), study_or_trial=trial)
-
-    def point_to(self, folder: Path) -> bool:
-        """Write down which training a study stands for, and return whether it is another one than before."""
-        return self._note("run", folder.relative_to(self.path).as_posix())
-
-    def remember(self, **settings: str) -> None:
-        """Write down the settings of a search that are not in its recipe, so that it resumes with them."""
-        self._note(SETTINGS, settings)
-
-    @property
-    def data_dir(self) -> Path | None:
-        """The data directory that the search was started with, if it is known and still exists."""
-        path = Path(settings_of(self.path).get("data_dir", ""))
-        return path if path.is_absolute() and path.is_dir() else None
-
-    def _note(self, key: str, value: Any) -> bool:
-        file = self.path / STUDY
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before.get(key) == value:
-            return False
-        write(file, json.dumps({**before, key: value}) + "\n")
-        return True
-
-    def ask(self, **attributes: Any) -> optuna.Trial:
-        """Begin a new trial, whose values depend on the trials so far and the recipe's seed alone.
-
-        Its values are drawn in memory: on disk a trial appears with all of them at once, or not at all.
-        """
-        trials = self.search.get_trials(deepcopy=False)
-        attributes |= {"sampler": self.tune.sampler, "pruner": self.tune.pruner, "tune_seed": self.tune.seed}
-        if not any(trial.user_attrs.get("own") for trial in trials):
-            return self.begin(self.search, self.space.own_point, own=True, **attributes)
-        given = self.search.user_attrs.get(FIRST_POINTS, [])
-        taken, of = self.search.user_attrs.get(TAKEN, (0, 0))
-        tried = sum(trial.user_attrs.get("sampler") == EARLIER for trial in trials[taken:])
-        if tried < len(given):
-            return self.begin(self.search, given[tried], **attributes | {"sampler": EARLIER})
-        # Where trials were taken over, the numbers that the earlier study drew with are not used again.
-        memory = optuna.create_study(sampler=sampler(self.tune, len(trials) - taken + of))
-        memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
-        drawn = self.space.ask(memory)
-        # CMA-ES keeps there what it has learned.
-        kept = memory.get_trials(deepcopy=False)[-1].system_attrs
-        return self.begin(self.search, drawn.params, kept, **attributes)
-
-    def learn_from(self, data: str) -> None:
-        """Write down what identifies the content of the data, once."""
-        if DATA not in self.search.user_attrs:
-            self.search.set_user_attr(DATA, data)
-
-    def _for_sampler(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
-        """Return a trial as a sampler should see it.
-
-        Its parameters have this version's names, it has no constraint of `agree`, and where its images are copies, its
-        value is the worst of all, so that nothing is drawn to it.
-        """
-        seen = copy.copy(trial)
-        seen.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINTS}
-        seen.params, seen.distributions = map(self.space.renamed, (trial.params, trial.distributions))
-        if trial.state == TrialState.COMPLETE and disqualified(trial):
-            seen.value = max(_value(one) for one in trials if one.state == TrialState.COMPLETE)
-        return seen
-
-    def begin(
-        self,
-        study: optuna.Study,
-        params: dict[str, Any],
-        system_attrs: dict[str, Any] | None = None,
-        **attributes: Any,
-    ) -> optuna.Trial:
-        """Begin a trial of one of the three studies with these values, perhaps those of an older version's trial."""
-        params = self.space.renamed(params)
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=params,
-                distributions={key: self.space.distributions[key] for key in params},
-                user_attrs=attributes,
-                system_attrs=system_attrs,
-            )
-        )
-        return optuna.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
-
-    @contextmanager
-    def database_errors(self) -> Iterator[None]:
-        """Raise a one-line RunError if the database fails in the block."""
-        try:
-            yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise self._failure(error) from None
-
-    def _failure(self, error: Exception) -> CheckpointError | ResourceError:
-        said = str(error.__cause__ or error)
-        if any(words in said for words in ("disk is full", "disk I/O", "readonly", "unable to open")):
-            return ResourceError(
-                f"{self.path}: the study cannot be written ({said.splitlines()[0]}); make room, or check the folder's "
-                "permissions; then run the same command"
-            )
-        if self.tune.storage:
-            return ResourceError(f"tune.storage: {_clean(said)}; check the address, and that its server runs")
-        return CheckpointError(
-            f"{self.path / DATABASE}: not a study, or damaged; it is left as it is: restore a copy, or search in a new "
-            "directory"
-        )
-
-
-def settings_of(path: Path) -> dict[str, str]:
-    """Return the settings that a study remembers: `data_dir`, `engine`, `address`, `device`; older ones have none."""
-    try:
-        known = json.loads((path / STUDY).read_text(encoding="utf-8")).get(SETTINGS, {})
-        return {key: value for key, value in known.items() if isinstance(value, str)}
-    except (OSError, ValueError, AttributeError):  # `Study` says that the file is damaged
-        return {}
-
-
-def finish_epochs(recipe: Recipe) -> int:
-    """Return the epochs to which a search trains its winner."""
-    finish = recipe.tune.finish if recipe.tune else None
-    return finish if isinstance(finish, int) else recipe.train.epochs
-
 
 def epochs_of(trial: FrozenTrial) -> int:
     """Return the last epoch that a trial was measured after; 0 for none."""
@@ -562,7 +332,7 @@ def epochs_of(trial: FrozenTrial) -> int:
 
 
 def lowest(trial: FrozenTrial) -> float | None:
-    """Return the metric of a trial at its best; Optuna's own value of one that was stopped is its last."""
+    """Return the metric of a trial at its best; Optuna's own value of a stopped trial is its last."""
     if trial.state == TrialState.COMPLETE:
         return trial.value
     return min(trial.intermediate_values.values(), default=None)
@@ -574,131 +344,12 @@ def best_epoch_of(trial: FrozenTrial) -> int:
 
 
 def disqualified(trial: FrozenTrial) -> bool:
-    """Return whether a trial's metric is no guide, because its images are copies of training images.
+    """Return whether a trial's images are copies of training images, which `fd` rewards.
 
-    `fd` rewards copies. It does not reward anything else that a diagnosis warns of, so that no other one counts. Trials
-    of version 0.1 have only their diagnoses to tell.
+    Trials of version 0.1 have only their diagnoses to show it.
     """
     return bool(trial.user_attrs.get("copies", "memorised" in trial.user_attrs.get("diagnoses", ())))
 
 
-def differs(path: Path, recipe: Recipe) -> str | None:
-    """Return the dotted key by which a recipe is another one than a study's, or None where it is the same search."""
-    before, after = plain(engine.open_recipe(str(path / "recipe.yaml"))), plain(recipe)
-    for block in (before, after):
-        block["tune"] = {key: value for key, value in (block["tune"] or {}).items() if key not in FREE}
-        block.pop("name")
-    return _first_difference(before, after)
-
-
-def _first_difference(before: Any, after: Any, key: str = "") -> str | None:
-    if isinstance(before, dict) and isinstance(after, dict) and key != "tune.space.":
-        found = (_first_difference(before.get(name), after.get(name), f"{key}{name}.") for name in {**before, **after})
-        return next((one for one in found if one), None)
-    if key == "tune.space." and before != after:
-        named = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-        return f"tune.space.{named[0]}"
-    return key.rstrip(".") if before != after else None
-
-
-def find_study(out: Path | None, recipe: Recipe, *, fresh: bool) -> tuple[Path, bool]:
-    """Return the directory of a search, and whether a study is in it that goes on.
-
-    Args:
-        out: the directory; without it the newest study of this recipe in `runs/`, or a new one.
-        recipe: what is searched.
-        fresh: start anew; a study at `out` is moved aside.
-    """
-    if out is None:
-        mine = _studies(recipe)
-        old = [] if fresh else [path for path in mine if _is_of(path, recipe)]
-        if old:
-            return old[-1], True
-        if mine and not fresh:
-            with contextlib.suppress(GantoolError):
-                key = differs(mine[-1], recipe)
-                logger.info(f"{mine[-1]} differs in {key}: a new study begins (--from takes its best values)")
-        return make_directory(None, recipe.name), False
-    if (out / STUDY).is_file():
-        if not fresh:
-            return out, True
-        number = 1
-        while (aside := out.with_name(f"{out.name}-old-{number}")).exists():
-            number += 1
-        try:
-            out.rename(aside)
-        except OSError as error:
-            raise ResourceError(f"{out}: cannot be moved to {aside} ({error.strerror}); end what uses it") from None
-    return make_directory(out, recipe.name, ""), False
-
-
-def earlier_study(recipe: Recipe) -> Study | None:
-    """Return the newest study of a recipe's name in `runs/`, if it can be read."""
-    for path in _studies(recipe)[-1:]:
-        with contextlib.suppress(GantoolError):
-            return Study(path)
-    return None
-
-
-def _studies(recipe: Recipe) -> list[Path]:
-    """Return the studies of a recipe's name in `runs/`, the newest last."""
-    found = [path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file()]
-    return sorted(found, key=lambda path: (len(path.name), path.name))
-
-
-def _name(file: Path) -> str:
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["study"])
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{file}: is damaged; restore a copy, or search anew") from None
-
-
-def _is_of(path: Path, recipe: Recipe) -> bool:
-    try:
-        return differs(path, recipe) is None
-    except GantoolError:  # one that cannot be read is no reason not to begin another
-        return False
-
-
-def _open(storage: optuna.storages.BaseStorage, name: str, stop: optuna.pruners.BasePruner) -> optuna.Study:
-    study = optuna.create_study(
-        study_name=name, storage=storage, load_if_exists=True, direction="minimize", pruner=stop
-    )
-    study.get_trials(deepcopy=False)  # a damaged database shows itself here, not in the middle of a search
-    return study
-
-
-def _file_storage(path: Path) -> optuna.storages.RDBStorage:
-    """Return the storage in a file, which is opened by its path: in an address `?`, `%` and `#` mean something."""
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(str(path), timeout=LOCK_TIMEOUT, check_same_thread=False)
-
-    return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
-
-
-def _storage(address: str) -> optuna.storages.RDBStorage:
-    try:
-        return optuna.storages.RDBStorage(address)
-    except ImportError as error:
-        missing = str(getattr(error.__cause__ or error, "name", None) or "its driver")
-        package = PACKAGES.get(missing, missing)
-        raise RecipeError(f"tune.storage: {_clean(address)} needs {missing}; pip install '{package}'") from None
-    except (ValueError, ArgumentError) as error:
-        raise RecipeError(f"tune.storage: {_clean(str(error))}") from None
-
-
-def _clean(text: str) -> str:
-    """Return one line, with nothing of an address but its kind and its server: the rest may hold a password."""
-    line = (text.splitlines() or [""])[0]
-    line = re.sub(r"(\w+://)\S*@", r"\1", line)
-    return re.sub(r"(\w+://[^\s?]*)\?\S*", r"\1", line)
-
-
 def _value(trial: FrozenTrial) -> float:
     return math.inf if trial.value is None else trial.value
-
-
-def _shown(path: Path) -> Path:
-    here, path = Path.cwd(), path.absolute()
-    return path.relative_to(here) if path.is_relative_to(here) else path

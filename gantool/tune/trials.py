@@ -1,13 +1,14 @@
-"""A search under way: hands out trials and takes what comes back, for whatever runs them."""
+"""The trainings of a search: what is trained next, and what becomes of the results, for any backend."""
 
 from __future__ import annotations
 
 import math
+import queue
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -17,47 +18,36 @@ from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
 from gantool.training import engine
 from gantool.tune import results
-from gantool.tune.events import Listener
+from gantool.tune.events import Event, Standing, TrialEvent, TrialStatus
 from gantool.tune.plan import Plan
-from gantool.tune.race import most
 from gantool.tune.samplers import Blind
 from gantool.tune.study import ENDED, Study, best_epoch_of
-from gantool.tune.trial import finite
+from gantool.tune.trial import TrialConfig, TrialResult
 
-OVERTIME_SHARE = 0.07  # of a search's time, after which it ends where it stands
-SECONDS_PER_SAVE = 5.0  # seconds between two notes of how long a search has taken
+OVERTIME_SHARE = 0.07  # of the planned time, after which a search stops at once
+SECONDS_PER_SAVE = 5.0  # between two notes of how long a search has taken
 
 
 @dataclass
 class RunningTrial:
-    """A trial that is running.
-
-    Args:
-        trial: Optuna's.
-        study: the one that it is of, the search or its confirmation.
-        label: what people call it.
-        seen: epochs that were measured before this start, which it may measure again from its checkpoint.
-        start: when it was handed out.
-        last: its newest result.
-    """
+    """A training that runs: Optuna's trial, the study of it, what is shown, measured epochs, and its newest result."""
 
     trial: optuna.Trial
     study: optuna.Study
-    label: str
-    seen: frozenset[int]
-    start: float = field(default_factory=time.monotonic)
-    last: dict[str, Any] = field(default_factory=dict)
+    status: TrialStatus
+    seen: set[int]
+    last: TrialResult | None = None
 
 
 @dataclass(frozen=True)
 class TrialEnvironment:
-    """What every trial's configuration says of where it runs.
+    """Where trials run.
 
     Args:
-        data_dir: where data and learned extractors are.
-        store: directory of the decoded data; empty where the data are searched.
+        data_dir: the data directory.
+        store: the directory of the decoded data; empty if the data are searched.
         device: see `devices.choose`.
-        gpus: of each trial, for the count of GPU hours.
+        gpus: of each trial.
         slots: trials at once.
     """
 
@@ -71,48 +61,58 @@ class TrialEnvironment:
 class Trials:
     """The trainings of a search, in this order: interrupted trials, new trials, new seeds, the recipe's full length.
 
-    Whatever goes wrong inside of it is kept in `failure` and ends the search: an engine calls it from its own loop, and
-    would make of an error what it likes.
+    A backend asks for the `next` training and reports what was `measured` and `ended`. Events are in the queue
+    `events`. An error is kept in `failure` and stops the search, because Ray would swallow it.
 
     Args:
         study: the study.
-        board: is told of every event.
-        place: where trials run.
-        stopped: not empty as soon as somebody ends the search.
-        plan: of its time, by which it has as many trials as fit; None where the recipe says how many.
+        environment: where trials run.
+        stopped: the search stops as soon as this list is not empty.
+        plan: decides how many trials fit into the time; None if the recipe says how many.
     """
 
     def __init__(
-        self, study: Study, board: Listener, place: TrialEnvironment, stopped: list[int], plan: Plan | None = None
+        self, study: Study, environment: TrialEnvironment, stopped: list[int], plan: Plan | None = None
     ) -> None:
-        self.study, self.board, self.place, self.stopped = study, board, place, stopped
-        self.plan, self.searched = plan, False
+        self.study, self.environment, self.stopped = study, environment, stopped
+        self.plan, self.planned_all = plan, False
         self.live: dict[str, RunningTrial] = {}
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.failure: Exception | None = None
         self.start = self.saved = time.monotonic()
         self.before = float(study.search.user_attrs.get("seconds", 0.0))
         self.gpu_seconds = float(study.search.user_attrs.get("gpu_seconds", 0.0))
         self.count = len(study.trials())
-        self.waiting = self._taken_up(study.search)
-        self.unconfirmed = self._taken_up(study.confirmation)
-        self.unfinished = self._taken_up(study.finishing)
+        self.waiting = {
+            phase: [
+                optuna.Trial(phase, old._trial_id)
+                for old in phase.get_trials(deepcopy=False)
+                if old.state == TrialState.RUNNING
+            ]
+            for phase in (study.search, study.confirmation, study.finishing)
+        }
         if study.tune.deterministic:
             study.search.pruner = Blind(study.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
+        self.standing = self._look()
 
-    def _taken_up(self, study: optuna.Study) -> list[optuna.Trial]:
-        """Return the trials that an earlier search began and did not end."""
-        found = []
-        for old in study.get_trials(deepcopy=False):
-            if old.state == TrialState.RUNNING:
-                found.append(optuna.Trial(study, old._trial_id))  # asked for, it would be another one
-        return found
+    def pending_events(self) -> Iterator[Event]:
+        """Yield the events that are in the queue."""
+        while not self.events.empty():
+            yield self.events.get()
+
+    # Budgets
 
     def spent_seconds(self) -> float:
         """Return the wall time of the search, in all of its starts."""
         return self.before + time.monotonic() - self.start
 
+    def gpu_hours(self) -> float:
+        """Return the hours of GPUs that ended and running trials have used."""
+        running = sum(time.monotonic() - one.status.start for one in list(self.live.values()))
+        return (self.gpu_seconds + running * self.environment.gpus) / 3600
+
     def over(self) -> str:
-        """Name the budget that is spent, or nothing."""
+        """Return the budget that is spent, or an empty string."""
         tune = self.study.tune
         if tune.hours and self.spent_seconds() > 3600 * tune.hours:
             return f"tune.hours {tune.hours:g}"
@@ -124,25 +124,44 @@ class Trials:
 
     def allowed_seconds(self) -> float:
         """Return the seconds that the budgets of time leave."""
-        tune, found = self.study.tune, math.inf
-        if tune.hours:
-            found = 3600 * tune.hours - self.spent_seconds()
-        if self.plan:
-            found = min(found, self.plan.end - time.monotonic())
-        return max(0.0, found)
+        hours = self.study.tune.hours
+        left = 3600 * hours - self.spent_seconds() if hours else math.inf
+        return max(0.0, min(left, self.plan.end - time.monotonic() if self.plan else math.inf))
 
-    def gpu_hours(self) -> float:
-        """Return the hours of GPUs that trials have used, those that are running too."""
-        running = sum(time.monotonic() - one.start for one in list(self.live.values())) * self.place.gpus
-        return (self.gpu_seconds + running) / 3600
+    def save_time(self) -> None:
+        """Write how long the search has taken so far, for its budget."""
+        self.study.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
+        self.saved = time.monotonic()
 
     @property
     def stopping(self) -> bool:
-        """Whether the search is ending before it is done."""
+        """Whether the search stops before it is done."""
         return bool(self.stopped) or self.failure is not None or bool(self.over())
 
-    def guarded(self, action: Callable[[], Any]) -> Any:
-        """Do something to the study; an error of it ends the search, and is raised when the engine has stopped."""
+    # What a backend calls
+
+    def next(self, key: str) -> TrialConfig | None:
+        """Return the configuration of the next training, which `key` then names; None if there is none now."""
+        return None if self.stopping else self._guarded(lambda: self._next(key))
+
+    def measured(self, key: str, result: TrialResult) -> bool:
+        """Take a result, and return whether the trial is to stop early."""
+        return bool(self._guarded(lambda: self._measured(key, result)))
+
+    def ended(self, key: str, *, died: bool) -> None:
+        """Take the end of a trial; `died`: its process died too often."""
+        self._guarded(lambda: self._ended(key, died))
+
+    @property
+    def finished(self) -> bool:
+        """Whether no training runs and none will follow."""
+        if self.live:
+            return False
+        with self.study.cached_trials():
+            waiting = any(self.waiting.values()) or self._left() or self._missing_seeds() or self._to_finish()
+        return self.stopping or not waiting
+
+    def _guarded(self, action: Callable[[], Any]) -> Any:
         try:
             with self.study.database_errors():
                 return action()
@@ -150,246 +169,232 @@ class Trials:
             self.failure = self.failure or error
             return None
 
-    def next(self, key: str) -> dict[str, Any] | None:
-        """Return the configuration of the next trial, which `key` then names; None while there is none to hand out."""
-        return None if self.stopping else self.guarded(lambda: self._next(key))
+    # What is trained next
 
-    @property
-    def finished(self) -> bool:
-        """Whether no trial runs and none will be handed out."""
-        if self.live:
-            return False
-        waiting = self.waiting or self.unconfirmed or self.unfinished
-        return self.stopping or not (waiting or self._left() or self._missing() or self._to_finish())
+    def _next(self, key: str) -> TrialConfig | None:
+        study = self.study
+        phases = (
+            (study.search, self._new_trials),
+            (study.confirmation, self._new_seed),
+            (study.finishing, self._longer_trainings),
+        )
+        for phase, more in phases:
+            self.waiting[phase] = self.waiting[phase] or more()
+            if self.waiting[phase]:
+                return self._begin(key, self.waiting[phase].pop(0), phase)
+        return None
+
+    def _new_trials(self) -> list[optuna.Trial]:
+        """Start a new trial, or a batch of them, none of which knows the results of the others."""
+        left, deterministic = self._left(), self.study.tune.deterministic
+        if not left or (deterministic and self.live):
+            return []
+        batch = {"batch": self.count} if deterministic else {}
+        found = [self.study.ask(**batch) for _ in range(min(left, self.environment.slots) if deterministic else 1)]
+        self.count += len(found)
+        return found
 
     def _left(self) -> int:
-        if self.plan is None or self.searched:
+        """Return how many trials of the search have not started; with a plan 1 as long as time is left."""
+        if self.plan is None or self.planned_all:
             return max(0, self.study.wanted - self.count)
         if self.count == self.study.taken or self.plan.has_time_for_a_trial(self._epoch_seconds()):
             return 1
-        self.searched = True
-        self.study.replan(self.study.tune.model_copy(update={"trials": self.count - self.study.taken}))
+        self.planned_all = True
+        self.study.replan(trials=self.count - self.study.taken)
         return 0
 
     def _searching(self) -> bool:
-        """Return whether trials of the search itself run or are still to be run."""
-        return any(live.study is self.study.search for live in self.live.values()) or bool(self.waiting or self._left())
+        search = self.study.search
+        return any(live.study is search for live in self.live.values()) or bool(self.waiting[search] or self._left())
 
-    def _missing(self) -> list[tuple[int, int]]:
+    def _new_seed(self) -> list[optuna.Trial]:
+        epochs = self.study.confirm_epochs
+        return [
+            self.study.begin(self.study.confirmation, self._params(number), of=number, seed=seed, epochs=epochs)
+            for number, seed in self._missing_seeds()[:1]
+        ]
+
+    def _missing_seeds(self) -> list[tuple[int, int]]:
         """Return the trials and new seeds to train next; none before the search itself is done."""
         if self._searching():
             return []
-        epochs = self.study.confirm_epochs
+        study = self.study
         if self.plan and not self.plan.has_time_for_a_seed(self._epoch_seconds()):
-            if not self.live and not self.unconfirmed:
-                self.study.adopt_runs()
+            if not self.live and not self.waiting[study.confirmation]:
+                study.adopt_runs()
             return []
-        there = {
+        started = {
             (run.user_attrs["of"], run.user_attrs["seed"])
-            for run in self.study.runs()
-            if run.user_attrs.get("epochs", self.study.epochs) == epochs
+            for run in study.runs()
+            if study.epochs_of_run(run) == study.confirm_epochs
         }
-        return [pair for pair in self.study.race().pending if pair not in there]
+        with study.cached_trials():
+            return [pair for pair in study.race().pending if pair not in started]
+
+    def _longer_trainings(self) -> list[optuna.Trial]:
+        return [
+            self.study.begin(self.study.finishing, self._params(number), of=number, seed=seed)
+            for number, seed in self._to_finish()
+        ]
 
     def _to_finish(self) -> list[tuple[int, int | None]]:
-        """Return the trials and seeds whose trainings go on to the recipe's full length; none before it is decided."""
-        if self._searching() or self.live or self.unconfirmed or self._missing():
+        """Return the trials and seeds whose trainings continue to the recipe's full length; none before a verdict."""
+        study = self.study
+        if self._searching() or self.live or self.waiting[study.confirmation] or self._missing_seeds():
             return []
-        if self.plan and not self.unfinished:
-            self.study.full_epochs = self.plan.full_epochs(self._epoch_seconds())
-        there = {
-            (run.user_attrs["of"], run.user_attrs["seed"])
-            for run in self.study.finishes()
-            if run.state == TrialState.RUNNING
-        }
-        return [pair for pair in self.study.to_finish() if pair not in there]
+        if self.plan and not self.waiting[study.finishing]:
+            study.full_epochs = self.plan.full_epochs(self._epoch_seconds())
+        running = [run for run in study.finishes() if run.state == TrialState.RUNNING]
+        started = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in running}
+        with study.cached_trials():
+            return [pair for pair in study.to_finish() if pair not in started]
+
+    def _params(self, number: int) -> dict[str, Any]:
+        return self.study.trials()[number].params
 
     def _epoch_seconds(self) -> float:
         """Return the seconds of an epoch, by the newest trainings that ended, or by the plan before one has."""
-        ended = [run for run in [*self.study.trials(), *self.study.runs()] if run.state in ENDED]
-        told = [
-            (run.user_attrs["seconds"], run.last_step) for run in ended if run.last_step and "seconds" in run.user_attrs
-        ]
-        recent = told[-2 * self.place.slots :]
-        return (
-            sum(seconds for seconds, _ in recent) / sum(epochs for _, epochs in recent)
-            if recent
-            else self.plan.epoch
-            if self.plan
-            else 0.0
+        known = [
+            (run.user_attrs["seconds"], run.last_step)
+            for run in [*self.study.trials(), *self.study.runs()]
+            if run.state in ENDED and run.last_step and "seconds" in run.user_attrs
+        ][-2 * self.environment.slots :]
+        if not known:
+            return self.plan.epoch if self.plan else 0.0
+        return sum(seconds for seconds, _ in known) / sum(epochs for _, epochs in known)
+
+    def _begin(self, key: str, trial: optuna.Trial, phase: optuna.Study) -> TrialConfig:
+        study, finishing = self.study, phase is self.study.finishing
+        number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
+        values, label = study.space.changes(trial.params), study.label(phase, trial)
+        # All trials have the same number of epochs, so they are measured after the same ones and can be compared.
+        epochs = study.full_epochs if finishing else study.epochs_of_run(trial)
+        may_continue = study.tune.finish is not None and (study.tune.confirm is None or phase is study.confirmation)
+        fixed = {"train.epochs": epochs, "train.keep_every": 0} | ({} if seed is None else {"train.seed": seed})
+        before = phase.get_trials(deepcopy=False)[trial.number].intermediate_values
+        first_epoch = max(before, default=0)
+        if finishing:
+            best = study.best_run(number)
+            first_epoch = max(first_epoch, best.epochs if best else 0)
+        scores = tuple(before.values())
+        status = TrialStatus(
+            label, values, best=min(scores, default=math.inf), epoch=first_epoch, scores=scores,
+            folder=study.folder(number, seed), epochs=epochs, first_epoch=first_epoch,
+        )  # fmt: skip
+        self.live[key] = RunningTrial(trial, phase, status, set(before))
+        self.standing = replace(self.standing, todo=self._todo_epochs())
+        self._emit("started", status)
+        return TrialConfig(
+            label=label,
+            recipe=recipes.dump(engine.change(study.recipe, {**values, **fixed})),
+            folder=str(status.folder),
+            data_dir=str(self.environment.data_dir),
+            store=self.environment.store,
+            device=self.environment.device,
+            keep_end=finishing or (may_continue and epochs < study.full_epochs),
+            new_latents=phase is not study.search,
         )
 
-    def _next(self, key: str) -> dict[str, Any] | None:
-        if not self.waiting and self._left() and not (self.study.tune.deterministic and self.live):
-            self._ask(min(self._left(), self.place.slots if self.study.tune.deterministic else 1))
-        if self.waiting:
-            return self._begin(key, self.waiting.pop(0), self.study.search)
-        if not self.unconfirmed:
-            for number, seed in self._missing()[:1]:
-                params, epochs = self.study.trials()[number].params, self.study.confirm_epochs
-                self.unconfirmed.append(
-                    self.study.begin(self.study.confirmation, params, of=number, seed=seed, epochs=epochs)
-                )
-        if self.unconfirmed:
-            return self._begin(key, self.unconfirmed.pop(0), self.study.confirmation)
-        if not self.unfinished:
-            for one, with_seed in self._to_finish():
-                params = self.study.trials()[one].params
-                self.unfinished.append(self.study.begin(self.study.finishing, params, of=one, seed=with_seed))
-        if self.unfinished:
-            return self._begin(key, self.unfinished.pop(0), self.study.finishing)
-        return None
+    # What becomes of the results
 
-    def _ask(self, count: int) -> None:
-        """Ask the study for new trials: a batch of them all at once, so that none knows how another one went."""
-        batch = {"batch": self.count} if self.study.tune.deterministic else {}
-        for _ in range(count):
-            self.waiting.append(self.study.ask(**batch))
-            self.count += 1
-
-    def _begin(self, key: str, trial: optuna.Trial, study: optuna.Study) -> dict[str, Any]:
-        number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
-        label = str(number) if seed is None else f"{number} seed {seed}"
-        values = self.study.space.changes(trial.params)
-        recipe, finish = self.study.recipe, self.study.tune.finish is not None
-        # All trials have as many epochs, and so are measured after the same ones, by which they are compared.
-        epochs, longer = self.study.epochs, finish and self.study.tune.confirm is None
-        if study is self.study.confirmation:
-            epochs, longer = trial.user_attrs.get("epochs", self.study.epochs), finish
-        elif study is self.study.finishing:
-            epochs, longer, label = self.study.full_epochs, True, f"{label} to the end"
-        fixed = {"train.epochs": epochs, "train.keep_every": 0}
-        if seed is not None:
-            fixed["train.seed"] = seed
-        folder = self.study.folder(number, seed)
-        before = study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        self.live[key] = RunningTrial(trial, study, label, frozenset(before))
-        begun = max(before, default=0)
-        if study is self.study.finishing:
-            best = self.study.best_run(number)
-            begun = max(begun, best.epochs if best else 0)
-        self.board.started(label, values, folder, list(before.values()), epochs, begun)
-        return {
-            "label": label,
-            "recipe": recipes.dump(engine.change(recipe, {**values, **fixed})),
-            "folder": str(folder),
-            "data_dir": str(self.place.data_dir),
-            "store": self.place.store,
-            "device": self.place.device,
-            "keep_end": longer and (epochs < self.study.full_epochs or study is self.study.finishing),
-            "judged": study is not self.study.search,
-        }
-
-    def measured(self, key: str, result: dict[str, Any]) -> bool:
-        """Take a result, and tell whether the trial is not worth going on with."""
-        return bool(self.guarded(lambda: self._measured(key, result)))
-
-    def _measured(self, key: str, result: dict[str, Any]) -> bool:
+    def _measured(self, key: str, result: TrialResult) -> bool:
         live = self.live.get(key)
         if live is None:
             return False
-        if "halt" in result:
-            what = result["halt"].partition(";")[0]
-            self.failure = self.failure or ResourceError(f"{what}; make room, then run the same command")
-        live.last = {**live.last, **result}
-        if not finite(result):
+        if result.state == "disk full":
+            self.failure = self.failure or ResourceError(
+                f"{result.why.partition(';')[0]}; make room, then run the same command"
+            )
+        if not math.isfinite(result.score):  # an end without a measurement
+            live.last = replace(live.last or result, state=result.state, why=result.why)
             return False
-        if result["resumed"] and live.trial.user_attrs.get("resumed") != result["resumed"]:
-            live.trial.set_user_attr("resumed", result["resumed"])
-        if result["epoch"] in live.seen:
+        live.last = result
+        if result.resumed and live.trial.user_attrs.get("resumed") != result.resumed:
+            live.trial.set_user_attr("resumed", result.resumed)
+        if result.epoch in live.seen:
             return False
-        live.seen |= {result["epoch"]}  # its process may die, too
-        live.trial.report(result["score"], result["epoch"])
-        self.board.measured(live.label, result)
-        # The recipe's own values are what the rest is compared with: they run to the end.
-        return not result["finished"] and "own" not in live.trial.user_attrs and live.trial.should_prune()
-
-    def ended(self, key: str, *, died: bool) -> None:
-        """Take the end of a trial; `died`: its process did, more often than it is tried again."""
-        self.guarded(lambda: self._ended(key, died))
+        live.seen.add(result.epoch)
+        live.trial.report(result.score, result.epoch)
+        live.status = replace(
+            live.status, epoch=result.epoch, best=result.best, scores=(*live.status.scores, result.score)
+        )
+        self._emit("measured", live.status)
+        # The recipe's own values run to the end, because all others are compared with them.
+        return result.state != "finished" and "own" not in live.trial.user_attrs and live.trial.should_prune()
 
     def _ended(self, key: str, died: bool) -> None:
         live = self.live.pop(key, None)
         if live is None:
             return
-        if self.place.gpus:
-            self.gpu_seconds += (time.monotonic() - live.start) * self.place.gpus
+        if self.environment.gpus:
+            self.gpu_seconds += (time.monotonic() - live.status.start) * self.environment.gpus
             self.study.search.set_user_attr("gpu_seconds", round(self.gpu_seconds, 1))
-        result, behind = live.last, None
-        if "interrupted" in result or "halt" in result or (self.stopping and not result.get("finished")):
-            self.board.interrupted(live.label)
-            return  # it stays RUNNING, and the next start takes it up
-        why = result.get("why") or ("its worker process died" if died or not result else None)
+        result = live.last or TrialResult(state="failed", why="its worker process died")
+        if result.state in ("interrupted", "disk full") or (self.stopping and result.state != "finished"):
+            self._emit("interrupted", live.status)  # it stays RUNNING, and the next start resumes it
+            return
+        state, value, why = self._outcome(live, result, died)
         if why:
             live.trial.set_user_attr("why", why)
-            state, value = TrialState.FAIL, None
-        elif result["finished"]:
-            state, value = TrialState.COMPLETE, result.get("value", result["best"])
-        else:
-            state, value, behind = TrialState.PRUNED, None, self._behind(live)
-            live.trial.set_user_attr("why", behind)
-        if result.get("copies") and "memorised" not in result["diagnoses"]:
-            result["diagnoses"] = [*result["diagnoses"], "memorised"]  # the reason for its rank, whatever has begun yet
-        for name in ("seconds", "diagnoses", "copies"):
-            if name in result:
-                live.trial.set_user_attr(name, result[name])
+        codes = result.diagnoses
+        if result.copies and "memorised" not in codes:
+            codes = (*codes, "memorised")  # the reason for its rank
+        if math.isfinite(result.score):
+            for name, found in (("seconds", result.seconds), ("diagnoses", list(codes)), ("copies", result.copies)):
+                live.trial.set_user_attr(name, found)
         self._keep_image(live)
         live.study.tell(live.trial, value, state)
         if time.monotonic() - self.saved > SECONDS_PER_SAVE:
             self.save_time()
         with self.study.cached_trials():
             results.write(self.study)
-            self.board.ended(live.label, state, value, why or behind, result.get("diagnoses", []))
+            self.standing = self._look()
+        best = live.status.best if value is None else value
+        self._emit("ended", replace(live.status, state=state.name.lower(), best=best, why=why, diagnoses=tuple(codes)))
 
-    def _behind(self, live: RunningTrial) -> str:
-        """Return which trial had the lowest metric by the epoch at which one was stopped."""
+    def _outcome(self, live: RunningTrial, result: TrialResult, died: bool) -> tuple[TrialState, float | None, str]:
+        """Return the state, the value and the reason of a training that ended."""
+        if result.state == "failed" or died:
+            return TrialState.FAIL, None, result.why or "its worker process died"
+        if result.state == "finished":
+            return TrialState.COMPLETE, result.best if result.value is None else result.value, ""
         own, epoch = live.trial.number, max(live.seen, default=0)
-        found = [
-            (min(scores), trial.number)
+        others = [
+            (score, trial.number)
             for trial in self.study.trials()
-            if trial.number != own and (scores := [one for at, one in trial.intermediate_values.items() if at <= epoch])
+            for at, score in trial.intermediate_values.items()
+            if trial.number != own and at <= epoch
         ]
-        if not found:
-            return "stopped by the pruner"
-        lowest, number = min(found)
-        return f"trial {number} had {terminal.number(lowest)} by epoch {epoch}"
+        if not others:
+            return TrialState.PRUNED, None, "stopped by the pruner"
+        lowest, number = min(others)
+        return TrialState.PRUNED, None, f"trial {number} had {terminal.number(lowest)} by epoch {epoch}"
 
     def _keep_image(self, live: RunningTrial) -> None:
-        """Let the dashboard show the images of a trial's best epoch."""
+        """Let optuna-dashboard show the images of a trial's best epoch."""
         trial = live.study.get_trials(deepcopy=False)[live.trial.number]
         if live.study is self.study.search and trial.intermediate_values:
             grid = self.study.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
             if grid.is_file():
                 self.study.keep_image(live.trial, grid)
 
-    def save_time(self) -> None:
-        """Keep how long the search has taken so far, for its budget."""
-        self.study.search.set_user_attr("seconds", round(self.spent_seconds(), 1))
-        self.saved = time.monotonic()
+    def _emit(self, kind: Literal["started", "measured", "interrupted", "ended"], status: TrialStatus) -> None:
+        self.events.put(TrialEvent(kind, status, self.standing))
 
-    def todo_epochs(self) -> float:
-        """Return the epochs of the trainings that have not started yet, at the most.
+    def _look(self) -> Standing:
+        return Standing.of(
+            self.study,
+            todo=self._todo_epochs(),
+            slots=self.environment.slots,
+            gpus=self.environment.gpus,
+            gpu_seconds=self.gpu_seconds,
+            planned=self.plan is not None,
+            deadline=time.monotonic() + self.allowed_seconds(),
+        )
 
-        A trial of the search counts with the epochs that the ended ones had, because many are stopped early.
-        """
-        study, ended = self.study, self.study.spent()
+    def _todo_epochs(self) -> float:
         live = [one.study for one in self.live.values()]
-        usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else study.epochs
-        search = max(0, study.wanted - len(ended) - live.count(study.search))
-        searching = bool(search or live.count(study.search))
-        race, found = study.race(), search * usual
-        if searching or not race.over:
-            if study.tune.confirm is not None:
-                candidates = min(study.tune.confirm.top, study.wanted - 1) if searching else len(study.candidates())
-                through = sum(run.state in ENDED for run in study.runs())
-                count = max(len(race.pending), most(candidates, len(study.seeds())) - through)
-                found += max(0, count - live.count(study.confirmation)) * study.confirm_epochs
-            if study.tune.finish is not None:
-                found += 2 * max(0, study.full_epochs - (study.confirm_epochs if study.tune.confirm else study.epochs))
-            return found
-        started = {one.trial.user_attrs["of"] for one in self.live.values() if one.study is study.finishing}
-        for number, _ in study.to_finish():
-            best = study.best_run(number)
-            if best is not None and number not in started:
-                found += study.full_epochs - best.epochs
-        return found
+        finishing = {one.trial.user_attrs["of"] for one in self.live.values() if one.study is self.study.finishing}
+        with self.study.cached_trials():
+            return self.study.todo_epochs(live, finishing)

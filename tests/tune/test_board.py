@@ -1,4 +1,4 @@
-"""How a search is shown: live on a terminal, a line an event in a pipe, an object an event for programs."""
+"""How a search is shown: live on a terminal, a line for each trial in a pipe, an object for each event to programs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import io
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from gantool import terminal as show
 from gantool.training import engine
-from gantool.tune.board import Board, Row, sparkline
+from gantool.tune.board import Board, sparkline
+from gantool.tune.events import Standing, TrialStatus
 from gantool.tune.race import Confirmed
 from gantool.tune.study import Study
-from gantool.tune.trials import TrialEnvironment, Trials
 from rich.console import Console
-from test_search import BETA, RATE, bowl, made, planned, quick, rows, run, tiny
 
 from screens import Terminal
+from searches import BETA, RATE, Backend, bowl, made, measured, planned, quick, rows, run, tiny
 
 STATE = ["your", "recipe,", "finished"]  # of the first trial
 SEARCH = {"tune__epochs": 2, "tune__pruner": "none"}
@@ -33,41 +34,18 @@ def terminal(monkeypatch):
 
 
 def drawn(board):
-    """The image as it is on the screen at this moment."""
+    """The live view at this moment."""
     console = Console(width=140, file=io.StringIO())
-    console.print(board._image())
+    console.print(board._live_view())
     return console.file.getvalue()
 
 
-def begun(study, data_dir, *, slots=1, gpus=0.0, as_json=False):
-    board = Board(study.recipe, as_json=as_json)
-    trials = Trials(study, board, TrialEnvironment(data_dir, "", "cpu", gpus=gpus, slots=slots), [])
-    board.begin(study, trials)
-    return board, trials
-
-
-def report(epoch, score, **more):
-    return {
-        "score": score, "best": score, "best_epoch": epoch, "epoch": epoch, "seconds": 0.1, "diagnoses": [],
-        "finished": epoch == 4, "resumed": 0, **more,
-    }  # fmt: skip
-
-
-def ended(trials, key, *results):
-    for result in results:
-        trials.measured(key, result)
-    trials.ended(key, died=False)
-
-
-def test_the_image_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir, tmp_path):
-    study = made(tmp_path / "s", tune__trials=5, tune__pruner="none")
-    board, trials = begun(study, data_dir, slots=2)
-    for key in "ab":
-        trials.next(key)
-    ended(trials, "a", report(1, 30.0), report(2, 20.0), report(4, 10.0))
-    trials.measured("b", report(1, 40.0))
-    trials.measured("b", report(2, 25.0))
-    head, time_line, heading, row, _, running = drawn(board).splitlines()
+def test_the_live_view_has_a_table_of_ended_trials_and_a_bar_for_each_running_one(data_dir, tmp_path):
+    backend = Backend(made(tmp_path / "s", tune__trials=5, tune__pruner="none"), data_dir, slots=2)
+    backend.next("a"), backend.next("b")
+    backend.ended("a", (1, 30.0), (2, 20.0), (4, 10.0))
+    backend.measured("b", (1, 40.0), (2, 25.0))
+    head, time_line, heading, row, _, running = drawn(backend.board).splitlines()
     assert head.rstrip() == "1 finished, 1 running of 5"
     assert re.match(r"\ds so far, about \ds left; lowest fd 10.00 \(trial 0, one seed\) *$", time_line)
     assert heading.split() == ["trial", "fd", "epoch", "lr", "betas.0", "state"]
@@ -75,73 +53,72 @@ def test_the_image_has_a_table_of_what_ended_and_a_bar_for_what_runs(data_dir, t
     assert re.match(r"trial 1  ━{12} {12}  2/4  fd 25.00  █▁ *$", running)
 
 
-def test_what_runs_is_shown_as_far_as_its_log_says(data_dir, tmp_path):
-    study = made(tmp_path / "s")
-    board, trials = begun(study, data_dir)
-    config = trials.next("a")
-    folder = study.folder(0)
-    assert config["folder"] == str(folder)
-    assert board.rows["0"].reached() == 0
+def test_a_running_trial_is_shown_as_far_as_its_log_says(data_dir, tmp_path):
+    backend = Backend(made(tmp_path / "s"), data_dir)
+    folder = Path(backend.next("a").folder)
+    assert backend.board.rows["0"].reached() == 0
     folder.mkdir()
     lines = [json.dumps({"epoch": epoch, "pad": "x" * 3000}) for epoch in (1, 2, 3)]
     (folder / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert board.rows["0"].reached() == 3
-    assert " 3/4" in drawn(board)
+    assert backend.board.rows["0"].reached() == 3
+    assert " 3/4" in drawn(backend.board)
     with (folder / "log.jsonl").open("a") as file:
         file.write('{"epoch": 4, "half a li')
-    assert board.rows["0"].reached() == 0, "a line that is half written says nothing"
+    assert backend.board.rows["0"].reached() == 0, "an incomplete line says nothing"
 
 
-def test_the_time_left_is_the_epochs_to_come_at_what_one_took_on_all_slots(data_dir, tmp_path):
-    study = made(tmp_path / "s", tune__trials=8, tune__pruner="none", tune__confirm={"top": 1, "seeds": 2})
-    board, trials = begun(study, data_dir, slots=4)
+def test_the_time_left_is_the_epochs_to_come_on_all_slots_times_the_seconds_of_one(data_dir, tmp_path):
+    settings = {"tune__trials": 8, "tune__pruner": "none", "tune__confirm": {"top": 1, "seeds": 2}}
+    backend = Backend(made(tmp_path / "s", **settings), data_dir, slots=4)
+    board = backend.board
     assert board._left() == "", "nothing is known yet"
-    trials.next("a")
-    trials.next("b")
-    ended(trials, "a", report(4, 1.0))
+    backend.next("a"), backend.next("b")
+    backend.ended("a", (4, 1.0))
     board.spent = [(100.0, 4)]
     # Seven more trials, and one candidate and the recipe with two seeds each: of 4 epochs of 25 s each, on 4 slots.
-    assert board.todo == 4 * (6 + 4)
+    assert board.standing.todo == 4 * (6 + 4)
     assert board._left() == f", about {show.duration(11 * 100 / 4)} left"
-    trials.measured("b", report(2, 1.0))
+    backend.measured("b", (2, 1.0))
     assert board._left() == f", about {show.duration(10.5 * 100 / 4)} left", "half of the running one is done"
-    ended(trials, "b", report(4, 2.0))
+    backend.ended("b", (4, 2.0))
     board.spent = [(100.0, 4), (200.0, 4)]
     assert board._left() == f", about {show.duration(10 * 150 / 4)} left"
 
 
-def test_the_time_left_counts_the_training_to_the_full_length_and_the_longest_that_runs(data_dir, tmp_path):
+def test_the_time_left_counts_trainings_to_the_full_length_and_the_longest_running_one(data_dir, tmp_path):
     settings = {"tune__trials": 2, "tune__pruner": "none", "tune__confirm": {"top": 1, "seeds": 2}}
-    study = made(tmp_path / "s", **settings, tune__finish="full", train__epochs=44)
-    board, trials = begun(study, data_dir, slots=2)
-    trials.next("a")
-    ended(trials, "a", report(4, 2.0))
+    backend = Backend(made(tmp_path / "s", **settings, tune__finish="full", train__epochs=44), data_dir, slots=2)
+    board = backend.board
+    backend.next("a")
+    backend.ended("a", (4, 2.0))
     # Another trial, two trainings of each with new seeds, and 40 more epochs of each.
-    assert board.todo == 4 + 4 * 4 + 2 * 40
-    trials.next("b")
-    assert board.todo == 4 * 4 + 2 * 40
-    ended(trials, "b", report(4, 1.0))
+    assert board.standing.todo == 4 + 4 * 4 + 2 * 40
+    backend.next("b")
+    assert board.standing.todo == 4 * 4 + 2 * 40
+    backend.ended("b", (4, 1.0))
     for _ in range(4):
-        trials.next("c")
-        ended(trials, "c", report(4, 1.0 if trials.live["c"].label.startswith("1 ") else 2.0))
-    assert board.todo == 2 * 40, "the verdict is there"
-    trials.next("d")
-    trials.next("e")
-    assert board.todo == 0
+        label = backend.next("c").label
+        backend.ended("c", (4, 1.0 if label.startswith("1 ") else 2.0))
+    assert board.standing.todo == 2 * 40, "a verdict is reached"
+    backend.next("d"), backend.next("e")
+    assert board.standing.todo == 0
     board.spent = [(30.0, 30)]
     assert board._left() == f", about {show.duration(40)} left"
-    trials.measured("d", report(34, 1.0))
+    backend.measured("d", measured(34, 1.0, last=44))
     assert board._left() == f", about {show.duration(40)} left", "the other one has 40 epochs to go"
-    ended(trials, "e", report(44, 1.0))
+    assert re.search(r"^trial 0( seed \d+)? to the end +━+ +34/44  fd 1.000 ", drawn(board), re.MULTILINE)
+    backend.ended("e", measured(44, 1.0, last=44))
     board.spent = [(30.0, 30)]
     assert board._left() == f", about {show.duration(10)} left"
 
 
-def test_hours_of_gpus_are_shown_where_there_are_gpus(data_dir, tmp_path):
-    board, trials = begun(made(tmp_path / "s"), data_dir, gpus=0.5)
-    trials.next("a")
-    trials.live["a"].start -= 3600
-    assert "; 0.50 GPU hours" in drawn(board)
+def test_gpu_hours_are_shown_if_there_are_gpus(data_dir, tmp_path, monkeypatch):
+    now = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    backend = Backend(made(tmp_path / "s"), data_dir, gpus=0.5)
+    backend.next("a")
+    now[0] += 3600
+    assert "; 0.50 GPU hours" in drawn(backend.board)
 
 
 @pytest.mark.parametrize(
@@ -152,42 +129,40 @@ def test_hours_of_gpus_are_shown_where_there_are_gpus(data_dir, tmp_path):
     ],
 )
 def test_copies_are_not_called_the_lowest_and_other_diagnoses_change_nothing(code, lowest, data_dir, tmp_path):
-    study = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
-    board, trials = begun(study, data_dir)
-    for key, score, codes in (("a", 9.0, []), ("b", 1.0, [code])):
-        trials.next(key)
-        ended(trials, key, report(4, score, diagnoses=codes, copies="memorised" in codes))
-    time_line, _, first, second = drawn(board).splitlines()[1:5]
+    backend = Backend(made(tmp_path / "s", tune__trials=3, tune__pruner="none"), data_dir)
+    for key, score, codes in (("a", 9.0, ()), ("b", 1.0, (code,))):
+        backend.next(key)
+        backend.ended(key, measured(4, score, codes))
+    time_line, _, first, second = drawn(backend.board).splitlines()[1:5]
     assert time_line.rstrip().endswith(f"; {lowest}")
     assert first.split()[:2] == ["1", "1.000"]
     assert first.rstrip().endswith(f"finished, {code}")
     assert second.split()[:2] == ["0", "9.000"]
 
 
-def test_a_trial_that_copies_has_that_reason_for_its_rank_wherever_it_is_shown(data_dir, tmp_path):
-    study = made(tmp_path / "s", tune__trials=3, tune__pruner="none")
-    board, trials = begun(study, data_dir)
-    trials.next("a")
-    ended(trials, "a", report(4, 1.0, diagnoses=["d-overfit"], copies=True))
-    assert drawn(board).splitlines()[3].rstrip().endswith("your recipe, finished, d-overfit, memorised")
-    assert [row["diagnoses"] for row in rows(study.path)] == ["d-overfit memorised"]
-    assert study.trials()[0].user_attrs["diagnoses"] == ["d-overfit", "memorised"]
+def test_a_trial_that_copies_shows_that_reason_for_its_rank(data_dir, tmp_path):
+    backend = Backend(made(tmp_path / "s", tune__trials=3, tune__pruner="none"), data_dir)
+    backend.next("a")
+    backend.ended("a", replace(measured(4, 1.0, ("d-overfit",)), copies=True))
+    assert drawn(backend.board).splitlines()[3].rstrip().endswith("your recipe, finished, d-overfit, memorised")
+    assert [row["diagnoses"] for row in rows(tmp_path / "s")] == ["d-overfit memorised"]
+    assert backend.study.trials()[0].user_attrs["diagnoses"] == ["d-overfit", "memorised"]
 
 
-def test_keys_that_end_alike_are_told_apart_and_a_key_that_was_not_searched_is_left_empty(data_dir, tmp_path):
+def test_keys_with_the_same_end_are_told_apart_and_a_key_that_was_not_searched_is_empty(data_dir, tmp_path):
     rate = {"low": 1e-5, "high": 1e-2, "log": True}
     choice = {"choice": [0, 1], "when": {"loss.name": "hinge"}}
     space = {"train.generator.lr": rate, "train.discriminator.lr": rate, "loss.r1": choice}
     study = made(tmp_path / "s", tune__space={**space, "loss.name": ["hinge", "non_saturating"]})
-    board, trials = begun(study, data_dir)
-    trials.next("a")
-    ended(trials, "a", report(4, 1.0))
-    heading, row = drawn(board).splitlines()[2:4]
+    backend = Backend(study, data_dir)
+    backend.next("a")
+    backend.ended("a", (4, 1.0))
+    heading, row = drawn(backend.board).splitlines()[2:4]
     assert heading.split() == ["trial", "fd", "epoch", "generator.lr", "discriminator.lr", "r1", "loss.name", "state"]
     assert row.split() == ["0", "1.000", "4/4", "▁", "0.0002", "0.0002", "non_saturating", *STATE]
 
 
-def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp_path, terminal, capsys):
+def test_on_a_terminal_the_table_is_live_and_gone_at_the_end(data_dir, tmp_path, terminal, capsys):
     def score(recipe, epoch):
         time.sleep(0.1)
         return bowl(recipe, epoch)
@@ -198,7 +173,7 @@ def test_live_on_a_terminal_the_table_is_drawn_and_gone_at_the_end(data_dir, tmp
     assert re.search(r"trial 1 +━+ +[1-3]/4 +fd ", text)
     assert re.search(r"1 finished, 1 running of 3.*lowest fd", text, re.DOTALL)
     assert re.search(r"so far, about \d+s left; lowest fd \d\.\d+ \(trial \d, one seed\)", text)
-    assert "trial 0 finished" not in text, "no line an event where there is an image"
+    assert "trial 0 finished" not in text, "no line for each trial beside a live table"
     assert re.search(r"^ +\d  \d\.\d+ +4/4 ", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -208,117 +183,103 @@ def lines_of(messages):
     return [re.sub(r"\d+s so far(, about \d+s left)?", "…", line) for line in lines]
 
 
-def test_in_a_pipe_each_trial_is_a_line(data_dir, tmp_path, logged):
+def test_in_a_pipe_each_training_is_a_line(data_dir, tmp_path, logged):
     def plan(number, seed):
-        return ["diverged: at once" if number == 1 else 3.0 - number]
+        return "diverged: at once" if number == 1 else 3.0 - number
 
-    run(
-        tiny(**SEARCH | {"tune__trials": 3}, tune__confirm={"top": 1, "seeds": 1}),
-        tmp_path / "s",
-        data_dir,
-        planned(plan),
-    )
+    settings = {"tune__trials": 3, "tune__confirm": {"top": 1, "seeds": 1}, "tune__finish": "full", "train__epochs": 6}
+    run(tiny(**SEARCH, **settings), tmp_path / "s", data_dir, planned(plan))
     seed = Study(tmp_path / "s").seeds()[-1]
-    lines = [line for line in logged if line.startswith("trial ")]
-    assert [re.sub(r"\d+s so far(, about \d+s left)?", "…", line) for line in lines] == [
+    of_three = "2 finished, 1 failed of 3"
+    new_seeds = "lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your recipe"
+    verdict = "trial 2: fd 1.500, your recipe: 3.500, 1 new seed each"
+    assert lines_of(logged) == [
         "trial 0 finished at epoch 2: fd 3.500; 1 finished of 3; …; lowest fd 3.500 (trial 0, one seed)",
         "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; "
         "lowest fd 3.500 (trial 0, one seed)",
-        "trial 2 finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; …; "
-        "lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your recipe",
-        f"trial 2 seed {seed} finished at epoch 2: fd 1.500; 2 finished, 1 failed of 3; "
-        "1 training with new seeds done; …; lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your "
-        "recipe",
-        f"trial 0 seed {seed} finished at epoch 2: fd 3.500; 2 finished, 1 failed of 3; "
-        "2 trainings with new seeds done; …; trial 2: fd 1.500, your recipe: 3.500, 1 new seed each",
+        f"trial 2 finished at epoch 2: fd 1.500; {of_three}; …; {new_seeds}",
+        f"trial 2 seed {seed} finished at epoch 2: fd 1.500; {of_three}; 1 training with new seeds done; "
+        f"…; {new_seeds}",
+        f"trial 0 seed {seed} finished at epoch 2: fd 3.500; {of_three}; 2 trainings with new seeds done; …; {verdict}",
+        *[
+            f"trial {number} to the end finished at epoch 6: fd {score}; {of_three}; 2 trainings with new seeds done; "
+            f"…; {verdict}"
+            for number, score in ((0, "3.167"), (2, "1.167"))
+        ],
     ]
 
 
-def test_a_training_to_the_full_length_is_a_line_and_no_new_seed(data_dir, tmp_path, logged):
-    chosen = tiny(**SEARCH, tune__trials=2, tune__finish="full", train__epochs=6)
-    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [3.0 - number]))
-    assert lines_of(logged)[2:] == [
-        "trial 0 to the end finished at epoch 6: fd 3.167; 2 finished of 2; …; lowest fd 2.500 (trial 1, one seed)",
-        "trial 1 to the end finished at epoch 6: fd 2.167; 2 finished of 2; …; lowest fd 2.500 (trial 1, one seed)",
-    ]
-
-
-def test_trainings_to_the_full_length_are_to_do_and_have_its_epochs(data_dir, tmp_path):
-    study = made(tmp_path / "s", tune__trials=2, tune__pruner="none", tune__finish="full", train__epochs=8)
-    board, trials = begun(study, data_dir, slots=2)
-    for key, score in (("a", 3.0), ("b", 2.0)):
-        trials.next(key)
-        ended(trials, key, report(4, score))
-    assert board.todo == 2 * 4
-    for key in "cd":
-        trials.next(key)
-    trials.measured("c", report(4, 2.0))
-    trials.measured("c", report(6, 2.0))
-    pace = sum(seconds for seconds, _ in board.spent) / 8
-    assert board._left() == f", about {show.duration(4 * pace)} left", "of the other one"
-    assert re.search(r"^trial 0 to the end +━+ +6/8  fd 2.000 ", drawn(board), re.MULTILINE)
-    ended(trials, "c", report(8, 1.5, finished=True))
-    assert board.todo == 0
-
-
-def test_what_was_confirmed_before_a_restart_counts(data_dir, tmp_path, logged):
+def test_trainings_with_new_seeds_before_a_restart_are_counted(data_dir, tmp_path, logged):
     chosen, stopped = tiny(**SEARCH, tune__trials=2, tune__confirm={"top": 1, "seeds": 2}), []
 
     def plan(number, seed):
         if (number, seed) == (1, last):
             stopped.append(2)
-        return [3.0 - number]
+        return 3.0 - number
 
     last = made(tmp_path / "seeds", tune__confirm={"top": 1, "seeds": 2}).seeds()[-1]
     run(chosen, tmp_path / "s", data_dir, planned(plan), stopped=stopped)
     assert [(one.number, len(one.values)) for one in Study(tmp_path / "s").confirmed()] == [(1, 1), (0, 1)]
     logged.clear()
-    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [3.0 - number]))
-    assert any(re.fullmatch(r"study .*: 2 of 2 trials done; 1 interrupted go on", line) for line in logged)
+    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: 3.0 - number))
+    assert any(re.fullmatch(r"study .*: 2 of 2 trials done; 1 interrupted training resumed", line) for line in logged)
     assert [re.search(r"\d+ trainings with new seeds done", line)[0] for line in lines_of(logged)] == [
         "3 trainings with new seeds done",
         "4 trainings with new seeds done",
     ]
 
 
-def test_at_the_end_the_table_names_the_winner_and_counts_new_seeds(data_dir, tmp_path, capsys):
+def test_the_lines_say_which_trials_new_seeds_compare_and_the_last_table_names_the_winner(
+    data_dir, tmp_path, logged, capsys
+):
     def plan(number, seed):
-        return [3.0 - number, *(["mode-collapse"] if number == 2 else [])]
+        return [9.0 - number, *(["mode-collapse"] if number == 3 else [])]
 
-    chosen = tiny(**SEARCH, tune__trials=3, tune__confirm={"top": 2, "seeds": 4})
+    chosen = tiny(**SEARCH, tune__trials=4, tune__confirm={"top": 2, "seeds": 4})
     run(chosen, tmp_path / "s", data_dir, planned(plan))
+    lines = lines_of(logged)
+    assert lines[2].endswith("; lowest fd 7.500 (trial 2, one seed)")
+    assert lines[3].endswith("; lowest fd 6.500 (trial 3, one seed); new seeds choose among trials 3, 2")
+    assert any(line.endswith("; new seeds compare trial 3 with your recipe") for line in lines)
+    assert lines[-1].endswith("; trial 3: fd 6.500, your recipe: 9.500, 4 new seeds each")
     heading, *table = [re.split(r"  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
     assert heading == ["trial", "fd", "new seeds", "epoch", "lr", "betas.0", "state"]
-    assert [(row[0], row[1], row[2], row[-1]) for row in table] == [
-        ("2", "1.500", "1.500 (6)", "winner, finished, mode-collapse"),
-        ("1", "2.500", "2.500 (1)", "finished"),
-        ("0", "3.500", "3.500 (4)", "your recipe, finished"),
+    assert [(row[0], row[1], row[2], row[-1]) for row in table if "(" in row[2]] == [
+        ("3", "6.500", "6.500 (6)", "winner, finished, mode-collapse"),
+        ("2", "7.500", "7.500 (2)", "finished"),
+        ("0", "9.500", "9.500 (4)", "your recipe, finished"),
     ]
 
 
 def events(text):
+    """The objects that were printed; NaN and infinity are not JSON."""
+
     def refuse(word):
         raise AssertionError(word)
 
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
-def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, capsys):
+def test_for_programs_each_event_is_an_object(data_dir, tmp_path, capsys):
     def plan(number, seed):
-        return ["diverged: at once" if number == 1 else 3.0 - number]
+        return "diverged: at once" if number == 1 else 3.0 - number
 
     chosen = tiny(**SEARCH, tune__trials=3, tune__confirm={"top": 1, "seeds": 1}, tune__finish="full", train__epochs=4)
     study = run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
     told, seed = events(capsys.readouterr().out), study.seeds()[-1]
+
+    def training(label, measurements):
+        return [(kind, label) for kind in ("started", *["measured"] * measurements, "ended")]
+
     assert [(event["event"], event.get("trial")) for event in told] == [
         ("begin", None),
-        *[(what, "0") for what in ("started", "measured", "measured", "ended")],
-        *[("started", "1"), ("ended", "1")],
-        *[(what, "2") for what in ("started", "measured", "measured", "ended")],
-        *[(what, f"2 seed {seed}") for what in ("started", "measured", "measured", "ended")],
-        *[(what, f"0 seed {seed}") for what in ("started", "measured", "measured", "ended")],
-        *[(what, "0 to the end") for what in ("started", "measured", "measured", "measured", "measured", "ended")],
-        *[(what, "2 to the end") for what in ("started", "measured", "measured", "measured", "measured", "ended")],
+        *training("0", 2),
+        *training("1", 0),
+        *training("2", 2),
+        *training(f"2 seed {seed}", 2),
+        *training(f"0 seed {seed}", 2),
+        *training("0 to the end", 4),
+        *training("2 to the end", 4),
         ("end", None),
     ]
     assert told[1]["values"] == {RATE: 2e-4, BETA: 0.5}
@@ -333,22 +294,16 @@ def test_for_programs_each_event_is_an_object_in_its_order(data_dir, tmp_path, c
         "after 4 epochs, trial 2 1.250 after 4 epochs"
     )
     assert end["verdict"] == {
-        "kind": "unsure",
-        "trial": 2,
-        "values": [1.5],
-        "own": [3.5],
-        "ratio": pytest.approx(1.5 / 3.5),
-        "interval": [0.0, None],
-        "epochs": 2,
-        "copies": False,
-    }
+        "kind": "unsure", "trial": 2, "values": [1.5], "own": [3.5], "ratio": pytest.approx(1.5 / 3.5),
+        "interval": [0.0, None], "epochs": 2, "copies": False,
+    }  # fmt: skip
     run(chosen, tmp_path / "s", data_dir, as_json=True)
     again = events(capsys.readouterr().out)
     assert [event["event"] for event in again] == ["begin", "end"]
     assert (again[0]["done"], again[0]["trials"]) == (3, 3)
 
 
-def test_programs_are_told_of_what_was_interrupted_and_taken_up(data_dir, tmp_path, capsys):
+def test_programs_learn_which_trial_was_interrupted_and_resumed(data_dir, tmp_path, capsys):
     stopped = []
 
     def score(recipe, epoch):
@@ -365,28 +320,15 @@ def test_programs_are_told_of_what_was_interrupted_and_taken_up(data_dir, tmp_pa
     begin, first, second, *_ = events(capsys.readouterr().out)
     assert (begin["done"], begin["interrupted"]) == (0, 1)
     assert (first["event"], first["trial"]) == ("started", "0")
-    assert (second["event"], second["epoch"]) == ("measured", 3), "what was told before is not told again"
+    assert (second["event"], second["epoch"]) == ("measured", 3), "no measurement is reported twice"
 
 
-def test_a_row_of_a_further_training_is_known_by_its_label():
-    assert Row("3 seed 8", {}).again
-    assert Row("3 to the end", {}).again
-    assert not Row("3", {}).again
-
-
-def test_sparklines_of_many_scores_show_the_last_ones():
-    assert sparkline([9.0] + [1.0, 2.0] * 4) == "▁█" * 4
-    assert sparkline([1.0, 1.0]) == "▁▁"
-
-
-def test_it_is_said_what_new_seeds_are_for(data_dir, tmp_path, logged):
-    chosen = tiny(**SEARCH | {"tune__trials": 4}, tune__confirm={"top": 2, "seeds": 2})
-    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: [9.0 - number]))
-    lines = [line for line in logged if line.startswith("trial ")]
-    assert lines[2].endswith("; lowest fd 7.500 (trial 2, one seed)")
-    assert lines[3].endswith("; lowest fd 6.500 (trial 3, one seed); new seeds choose among trials 3, 2")
-    assert any(line.endswith("; new seeds compare trial 3 with your recipe") for line in lines)
-    assert lines[-1].endswith("; trial 3: fd 6.500, your recipe: 9.500, 2 new seeds each")
+def test_a_sparkline_has_its_lowest_bar_at_the_lowest_of_the_last_scores():
+    assert sparkline(()) == ""
+    assert sparkline((5.0,)) == "▁"
+    assert sparkline((3.0, 2.0, 1.0)) == "█▄▁"
+    assert sparkline((1.0, 1.0)) == "▁▁"
+    assert sparkline((9.0, *(1.0, 2.0) * 4)) == "▁█" * 4
 
 
 EGGS = [  # label, state, fd, epoch, lr, betas.0, betas.1, latent_dim, r1, diagnoses
@@ -404,13 +346,14 @@ def test_the_table_of_trials_looks_as_in_the_golden_file_and_no_number_is_cut(wi
     screen = Terminal(width)
     monkeypatch.setattr(show, "out", screen.console)
     board = Board(engine.open_recipe("cgan_egg"))
-    board.own, board.winner = "0", "7"
-    board.confirmed = {"7": Confirmed(7, (18.9, 20.1, 19.4, 19.0)), "0": Confirmed(0, (36.2, 35.1, 37.9, 36.6))}
+    confirmed = (Confirmed(7, (18.9, 20.1, 19.4, 19.0)), Confirmed(0, (36.2, 35.1, 37.9, 36.6)))
+    board.standing = Standing(5, 5, 8, "", confirmed, winner=7, own=0)
+    found = []
     for label, state, score, epoch, *values, codes in EGGS:
         why = "diverged: a loss became nan" if state == "fail" else ""
         given = dict(zip(KEYS, values, strict=True))
-        scores = [score * 3, score * 2, score] if score < 1000 else []
-        board.rows[label] = Row(label, given, state, score, epoch, scores, why, codes, epochs=20)
-    board._print(board._table(list(board.rows.values())))
+        scores = (score * 3, score * 2, score) if score < 1000 else ()
+        found.append(TrialStatus(label, given, state, score, epoch, scores, why, codes, epochs=20))
+    show.wide(board.table(found))
     text = "\n".join(screen.lines()) + "\n"
     assert text == (Path(__file__).parents[1] / "golden" / f"trials-{width}.txt").read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Searches on Ray clusters that somebody else began: real ones on this machine, whose machines are its processes."""
+"""Searches on Ray: one of its own, real clusters on this machine whose machines are its processes, and addresses."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,29 +11,51 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gantool.cli import main
 from gantool.devices import available_cores
 from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
 from gantool.training import engine, setup
-from gantool.tune.cluster import connect as clusters
-from gantool.tune.cluster import nodes
+from gantool.tune.cluster import connect, nodes
+from gantool.tune.cluster.connect import Node, Slots, share
 from gantool.tune.study import Study
-from gantool.tune.trial import run_trial
+from gantool.tune.trial import TrialConfig, run_trial
 from gantool.tune.trials import TrialEnvironment
 from optuna.trial import TrialState
 from PIL import Image
-from test_interrupts import SEARCH, Driver, checkpoint, epochs_done
-from test_searches import TINY, environment, gantool, table, trials
 
-SHORT = (*TINY, "--trials", "2", "--out", "s")
-SEARCHED = ("tune", "gan14", *TINY, "--trials", "2", "--out", "unmeasured")
+from searches import TYPED, Driver, environment, gantool, rows
+
+SEARCH = ("tune", "gan14", *TYPED, "--set", "tune.epochs=2", "--trials", "2", "--out", "s")
+
+
+def test_a_search_on_a_ray_of_its_own(data_dir, tmp_path):
+    place = tmp_path / ("x" * 90)  # too long for a socket in it
+    place.mkdir()
+    deep = f"model.discriminator={[16] * 13}"  # at the wild rate its scores overflow in the first steps
+    changes = ("--set", deep, "--set", "data.size=14", "--set", "tune.space={train.optimizer.lr: [2e-4, 1000.0]}")
+    command = (*SEARCH, *changes, "--trials", 5, "--device", "cpu", "--json", "--data-dir", data_dir)
+    done = gantool(*command, folder=tmp_path, variables={"TMPDIR": str(place)})
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    started = [event["trial"] for event in events if event["event"] == "started"]
+    assert started == ["0", "1", "2", "3", "4"], "one attempt each"
+    assert (events[0]["event"], events[-1]["event"]) == ("begin", "end")
+    found = rows(tmp_path / "s")
+    wild = [row for row in found if row["train.optimizer.lr"] == "1000.0"]
+    assert wild, found
+    assert all(row["state"] == "fail" and re.search(" became (nan|inf)", row["why"]) for row in wild), wild
+    assert {row["state"] for row in found if row not in wild} <= {"complete", "pruned"}
+    assert not re.search(r"(?i)\bray\b|warning|tensorboard|traceback|optuna|\[I ", done.stderr)
+    assert not (tmp_path / "s" / "ray").exists()
+    again = gantool("tune", "s", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "5 of 5 trials done" in again.stderr
+    assert "at once" not in again.stderr, "no Ray is started if nothing is left to do"
 
 
 def test_the_cluster_of_this_machine_is_missed_where_there_is_none(data_dir, tmp_path):
@@ -40,7 +63,7 @@ def test_the_cluster_of_this_machine_is_missed_where_there_is_none(data_dir, tmp
 
     if find_gcs_addresses():
         pytest.skip("a Ray cluster runs on this machine")
-    command = ("tune", "gan14", *SHORT, "--data-dir", str(data_dir), "--address", "auto")
+    command = (*SEARCH, "--data-dir", data_dir, "--address", "auto")
     done = gantool(*command, folder=tmp_path)
     if find_gcs_addresses():
         pytest.skip("a Ray cluster began on this machine meanwhile")
@@ -69,7 +92,7 @@ def card(cluster):
 
 
 def test_what_a_cluster_cannot_run_is_refused_at_once(cluster, data_dir, tmp_path):
-    command = ("tune", "gan14", *SHORT, "--data-dir", str(data_dir), "--address", cluster.address)
+    command = (*SEARCH, "--data-dir", data_dir, "--address", cluster.address)
     start = time.monotonic()
     done = gantool(*command, "--device", "cuda", folder=tmp_path)
     said = "error: --device cuda: no machine of this Ray has a GPU; leave it out"
@@ -81,7 +104,7 @@ def test_what_a_cluster_cannot_run_is_refused_at_once(cluster, data_dir, tmp_pat
 def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster, data_dir, tmp_path):
     before = {process.pid for group in cluster.head_node.live_processes() for process in group[1:]}
     done = subprocess.run(
-        [sys.executable, "-m", "gantool", "tune", "gan14", *SHORT, "--device", "cpu", "--data-dir", str(data_dir)],
+        [sys.executable, "-m", "gantool", *SEARCH, "--device", "cpu", "--data-dir", str(data_dir)],
         cwd=tmp_path,
         env=environment() | {"RAY_ADDRESS": cluster.address},  # as somebody has it who works with that cluster
         capture_output=True,
@@ -89,82 +112,74 @@ def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert {row["state"] for row in table(tmp_path / "s")} == {"complete"}
+    assert {row["state"] for row in rows(tmp_path / "s")} == {"complete"}
     assert {process.pid for group in cluster.head_node.live_processes() for process in group[1:]} == before
-    assert clusters._is_head(cluster.address)
+    assert connect._is_head(cluster.address)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use a GPU here")
 def test_trials_share_a_gpu_that_ray_has_and_say_honestly_where_torch_has_none(cluster, card, data_dir, tmp_path):
-    command = ("tune", "gan14", *SHORT, "--set", "tune.trials_per_gpu=2", "--data-dir", str(data_dir))
+    command = (*SEARCH, "--set", "tune.trials_per_gpu=2", "--data-dir", data_dir)
     done = gantool(*command, "--address", cluster.address, folder=tmp_path)
     assert "\n2 trials at once, 2 on each GPU: tune.trials_per_gpu 2\n" in done.stderr
     why = "--device cuda: not on this machine; here are: auto, cpu"
     assert done.returncode == 4, done.stderr
     assert done.stderr.splitlines()[-1] == f"error: s: no trial finished; most often: {why}"
-    assert [row["why"] for row in table(tmp_path / "s")] == [why] * 2
-    unmeasured = gantool(*SEARCHED, "--data-dir", str(data_dir), "--address", cluster.address, folder=tmp_path)
+    assert [row["why"] for row in rows(tmp_path / "s")] == [why] * 2
+    unmeasured = gantool(
+        *SEARCH, "--out", "unmeasured", "--data-dir", str(data_dir), "--address", cluster.address, folder=tmp_path
+    )
     assert unmeasured.returncode == 7, unmeasured.stderr
     assert re.search(
-        r"error: \S+: its GPU cannot train the recipe \(.+\); --device cpu leaves it alone\n$", unmeasured.stderr
+        r"error: \S+: its GPU cannot train the recipe \(.+\); with --device cpu trials do not use it\n$",
+        unmeasured.stderr,
     )
     assert not (tmp_path / "unmeasured").exists()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_what_a_trial_takes_of_its_memory_decides_how_many_share_it(data_dir, tmp_path):
-    done = gantool(*SEARCHED, "--data-dir", str(data_dir), folder=tmp_path)
+    done = gantool(*SEARCH, "--out", "unmeasured", "--data-dir", str(data_dir), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"trials? at once, \d+ on each GPU: .*a trial takes \d+\.\d of \d+ GB", done.stderr)
 
 
 def test_a_machine_that_is_lost_loses_no_trial(cluster, card, data_dir, tmp_path):
-    study = tmp_path / "s"
-    command = ("tune", "gan14", *SEARCH, "--set", "tune.epochs=100", "--trials", "3", "--data-dir", str(data_dir))
-    run = Driver(*command, "--address", cluster.address, folder=tmp_path)
-    run.until(lambda: all(checkpoint(study, number).exists() for number in (0, 1, 2)))
+    command = (*SEARCH, "--set", "tune.epochs=150", "--set", "tune.pruner=none", "--trials", 3, "--device", "cpu")
+    run = Driver(*command, "--data-dir", data_dir, "--address", cluster.address, folder=tmp_path)
+    last = [tmp_path / "s" / "trials" / f"{number:04d}" / "checkpoints" / "last.pt" for number in range(3)]
+    run.until(lambda: all(path.exists() for path in last))
     cluster.remove_node(card, allow_graceful=False)
-    done = epochs_done(study)
-    assert run.ended() == 0, run.said()
-    said = run.said()
-    assert "\n3 trials at once: one on each core\n" in said, "where the CPU is asked for, GPUs are left alone"
-    found = trials(study)
-    assert len(found) == 3
-    assert {trial.state for trial in found} <= {TrialState.COMPLETE, TrialState.PRUNED}, said
-    again = [trial for trial in found if trial.user_attrs.get("resumed", 0) > 0]
-    assert len(again) == 2, "two ran on the machine that is gone"
-    assert all(trial.user_attrs["resumed"] >= done[trial.number] > 0 for trial in again)
-    assert "Traceback" not in said
+    assert run.ended() == 0, run.output()
+    assert "\n3 trials at once: one on each core\n" in run.output(), "--device cpu does not use the GPU"
+    found = Study(tmp_path / "s").trials()
+    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3, run.output()
+    assert sum(trial.user_attrs.get("resumed", 0) > 0 for trial in found) == 2, "two ran on the machine that is lost"
+    assert "Traceback" not in run.output()
 
 
-def refused(capfd, *arguments: str) -> tuple[int, str]:
-    """Run the command line in this process; give the exit code and the last line of what it said."""
-    with pytest.raises(SystemExit) as stop:
-        main(["tune", "gan14", *TINY, *arguments])
-    return stop.value.code, capfd.readouterr().err.splitlines()[-1]
+# Addresses
 
 
-def test_an_address_at_which_nobody_listens_is_one_line_at_once(data_dir, inside, capfd):
+def test_an_address_without_an_answer_is_refused_at_once(command, inside):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]  # free once this is closed
     start = time.monotonic()
-    code, said = refused(capfd, "--address", f"127.0.0.1:{port}", "--data-dir", str(data_dir), "--out", "s")
+    code, _, err = command(*SEARCH, "--address", f"127.0.0.1:{port}")
     assert time.monotonic() - start < 20
-    assert code == 6
-    assert said == (
-        f"error: --address 127.0.0.1:{port}: nobody answers there (Connection refused); check the address, and that "
-        "ray start --head ran"
+    assert (code, err.splitlines()[-1]) == (
+        6,
+        f"error: --address 127.0.0.1:{port}: no answer (Connection refused); check the address, and that ray start "
+        "--head ran",
     )
     assert not Path("s").exists()
 
 
-@pytest.fixture
-def stranger() -> Iterator[str]:
-    """The address of a server that accepts whoever comes, and says nothing."""
+def test_a_server_that_is_not_ray_is_refused_before_ray_waits_for_minutes(command, inside):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        accepted: list[socket.socket] = []
+        accepted = []
 
-        def accept() -> None:
+        def accept():
             while True:
                 try:
                     accepted.append(server.accept()[0])
@@ -173,93 +188,150 @@ def stranger() -> Iterator[str]:
 
         thread = threading.Thread(target=accept)
         thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        code, _, err = command(*SEARCH, "--address", address)
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
-        for one in accepted:
-            one.close()
-
-
-def test_a_server_that_is_no_ray_is_refused_before_ray_waits_for_minutes(stranger, data_dir, inside, capfd):
-    start = time.monotonic()
-    code, said = refused(capfd, "--address", stranger, "--data-dir", str(data_dir), "--out", "s")
+    for one in accepted:
+        one.close()
     assert time.monotonic() - start < 60
-    assert code == 6
-    assert said == (
-        f"error: --address {stranger}: what answers there is no head of a Ray cluster; check the port, which ray start "
-        "--head has named, and set RAY_AUTH_MODE=token if the cluster asks for a token"
+    assert (code, err.splitlines()[-1]) == (
+        6,
+        f"error: --address {address}: is not the head of a Ray cluster; check the port that ray start --head printed, "
+        "and set RAY_AUTH_MODE=token if the cluster asks for a token",
     )
     assert not Path("s").exists()
 
 
-@pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:port", "head:65536", ""])
-def test_a_malformed_address_is_refused_with_the_forms_that_there_are(address, data_dir, inside, capfd):
-    more = ("--out", str(inside / "s"), "--data-dir", str(data_dir))
-    assert refused(capfd, "--address", address, *more) == (
-        2,
-        f"error: --address {address}: expected local, auto or HOST:PORT",
-    )
+CLIENT = (
+    "gantool does not use Ray's client; on a machine of the cluster use --address auto, or from outside: ray job "
+    "submit --address http://HEAD:8265 -- gantool tune RECIPE --address auto"
+)
 
 
-def test_rays_client_is_refused_with_what_works_in_its_place(data_dir, inside, capfd):
-    more = ("--out", str(inside / "s"), "--data-dir", str(data_dir))
-    assert refused(capfd, "--address", "ray://127.0.0.1:10001", *more) == (
-        2,
-        "error: --address ray://127.0.0.1:10001: gantool does not use Ray's client; on a machine of the cluster use "
-        "--address auto, or from outside: ray job submit --address http://HEAD:8265 -- gantool tune RECIPE --address "
-        "auto",
-    )
-    assert not (inside / "s").exists()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *[
+            (("--address", address), f"--address {address}: expected local, auto or HOST:PORT")
+            for address in ("head", "head:", ":6379", "head:port", "head:65536")
+        ],
+        (("--address", "ray://127.0.0.1:10001"), f"--address ray://127.0.0.1:10001: {CLIENT}"),
+        (
+            ("--address", "auto", "--engine", "inline"),
+            "--address auto: --engine inline runs in this process; leave one of them out",
+        ),
+        (("--device", "mps"), "--device mps: workers know auto, cpu and cuda; use --engine inline for others"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(arguments, message, inside, command):
+    code, _, err = command(*SEARCH, *arguments)
+    assert (code, err.splitlines()[-1]) == (2, f"error: {message}")
+    assert not Path("s").exists()
 
 
-def test_data_that_only_the_driver_sees_are_copied_into_the_study_and_trained_on_there(tmp_path):
+# Data and slots
+
+
+def test_data_that_only_this_machine_sees_are_copied_into_the_study_and_used_there(tmp_path):
     (tmp_path / "photos").mkdir()
     for number in range(60):
-        picture = np.random.default_rng(number).integers(0, 256, (14, 14), dtype=np.uint8)
-        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
+        pixels = np.random.default_rng(number).integers(0, 256, (14, 14), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
     changes = {"data.source": str(tmp_path / "photos"), "model.generator": [16], "model.discriminator": [16]}
     more = {"train.evaluate_images": 64, "train.extractors": ["rand", "pretext"], "train.epochs": 2}
     recipe = engine.open_recipe("gan14", {**changes, **more})
     own = tmp_path / "own"
     store = setup.prepare_training(recipe, own).store.path
-    learned = names(own / "extractors")
+
+    def extractors(folder):
+        return {file.name for file in (folder / "extractors").iterdir() if file.name[0] != "."}
+
+    learned = extractors(own)
     assert learned
     (tmp_path / "s").mkdir()
     study = Study.create(tmp_path / "s", recipe)
-    place = nodes._copied(study, TrialEnvironment(own, str(store), "cpu"))
+    place = nodes.copied(study, TrialEnvironment(own, str(store), "cpu"))
     assert place.data_dir == study.path / "data"
-    assert names(place.data_dir / "extractors") == learned
     shutil.rmtree(own)
     shutil.rmtree(tmp_path / "photos")
-    config = {
-        "label": "0",
-        "recipe": recipes.dump(recipe),
-        "folder": str(study.folder(0)),
-        "data_dir": str(place.data_dir),
-        "store": place.store,
-        "device": "cpu",
-        "keep_end": False,
-        "judged": False,
-    }
-    told = list(run_trial(config, lambda: False))
-    assert "why" not in told[-1], told
-    assert told[-1]["finished"]
-    assert names(place.data_dir / "extractors") == learned, "none is learned again"
+    config = TrialConfig("0", recipes.dump(recipe), str(study.folder(0)), str(place.data_dir), place.store)
+    *_, last = run_trial(config, lambda: False)
+    assert last.state == "finished", last
+    assert extractors(place.data_dir) == learned, "none is learned again"
     assert not own.exists()
 
 
-def names(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir() if file.name[0] != "."}
+def slots(nodes, settings, device="auto", need=None):
+    machines = [Node(str(index), "host", cpus, gpus) for index, (cpus, gpus) in enumerate(nodes)]
+    tune = engine.open_recipe("gan14", {f"tune.{key}": value for key, value in settings.items()}).tune
+    return share(machines, tune, device, need)
 
 
-# The Ray that gantool starts itself
+@pytest.mark.parametrize(
+    ("nodes", "settings", "need", "expected", "sentence"),
+    [
+        ([(2, 0)], {}, None, (2, 1, 0), "2 trials at once: one on each core"),
+        ([(8, 0)], {"cpus_per_trial": 3}, None, (2, 3, 0), "2 trials at once: 3 cores each"),
+        ([(8, 0)], {"parallel": 1}, None, (1, 1, 0), "1 trial at once: tune.parallel 1"),
+        ([(8, 0)], {"trials_per_gpu": 2}, None, (8, 1, 0), "8 trials at once: one on each core"),
+        (
+            *([(16, 1)], {}, (2e9, 141e9), (16, 1, 1 / 16)),
+            "16 trials at once, 16 on each GPU: as many as a GPU has cores (16); a trial takes 2.0 of 141 GB",
+        ),
+        (
+            *([(16, 1)], {}, (3e9, 12e9), (3, 1, 1 / 3)),
+            "3 trials at once, 3 on each GPU: a trial takes 3.0 of 12 GB",
+        ),
+        ([(16, 2)], {}, (20e9, 12e9), (2, 1, 1), "2 trials at once, 1 on each GPU: a trial takes 20.0 of 12 GB"),
+        (
+            *([(16, 2)], {"trials_per_gpu": 2}, None, (4, 1, 0.5)),
+            "4 trials at once, 2 on each GPU: tune.trials_per_gpu 2",
+        ),
+        (
+            *([(1, 1), (31, 0)], {"trials_per_gpu": 4}, None, (1, 1, 0.25)),
+            "1 trial at once, 4 on each GPU: tune.trials_per_gpu 4",
+        ),
+    ],
+)
+def test_trials_are_counted_node_by_node(nodes, settings, need, expected, sentence):
+    found = slots(nodes, settings, need=need)
+    assert (found.count, found.cpus, found.gpus) == pytest.approx(expected)
+    assert found.sentence() == sentence
 
 
-def test_its_folder_is_its_owners_alone_its_token_is_random_and_nothing_of_it_is_left():
+def test_with_the_cpu_gpus_are_not_used():
+    assert slots([(4, 2)], {}, "cpu") == Slots(4, 1, 0, "one on each core")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "device", "message"),
+    [
+        (
+            *([(4, 0), (2, 0)], {"cpus_per_trial": 5}, "auto"),
+            "tune.cpus_per_trial: 5 cores on one machine, but the largest has 4; ask for",
+        ),
+        ([(4, 0)], {}, "cuda", "--device cuda: no machine of this Ray has a GPU; leave it out"),
+        (
+            *([(2, 1), (8, 0)], {"cpus_per_trial": 4}, "auto"),
+            "tune.cpus_per_trial: 4 cores beside a GPU, but no machine with a GPU has as many",
+        ),
+    ],
+)
+def test_trials_that_no_machine_can_run_are_refused(nodes, settings, device, message):
+    with pytest.raises(ResourceError, match=message):
+        slots(nodes, settings, device)
+
+
+# A Ray of its own
+
+
+def test_its_folder_is_private_its_token_is_random_and_nothing_remains():
     tokens = set()
     before = os.environ.get("RAY_AUTH_TOKEN")
     for _ in range(2):
-        with clusters._private() as options:
+        with connect._private() as options:
             folder = Path(options["_temp_dir"]).parent
             assert folder.is_dir()
             if os.name == "posix":
@@ -302,20 +374,10 @@ def test_all_of_it_listens_on_the_loopback_alone():
     assert set(places) <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
-def test_where_no_folder_is_short_enough_the_way_out_is_named(monkeypatch):
-    monkeypatch.setattr(clusters, "MAX_FOLDER_LENGTH", 0)
-    with pytest.raises(ResourceError) as caught, clusters._private():
+def test_if_no_folder_is_short_enough_the_message_names_a_way(monkeypatch):
+    monkeypatch.setattr(connect, "MAX_FOLDER_LENGTH", 0)
+    with pytest.raises(ResourceError) as caught, connect._private():
         pass
-    said = str(caught.value)
-    assert said.startswith("Ray needs a folder for its sockets, with a path of at most 0 letters: ")
-    assert said.endswith("; set TMPDIR to one, or use --engine inline")
-    assert caught.value.exit_code == 7
-
-
-def test_a_search_runs_where_the_temporary_folder_is_too_long_for_a_socket(data_dir, tmp_path, monkeypatch):
-    place = tmp_path / ("x" * 90)
-    place.mkdir()
-    monkeypatch.setenv("TMPDIR", str(place))
-    done = gantool(*SEARCHED, "--data-dir", str(data_dir), folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "trial 0 finished" in done.stderr
+    message = str(caught.value)
+    assert message.startswith("Ray needs a folder for its sockets, with a path of at most 0 letters: ")
+    assert message.endswith("; set TMPDIR to one, or use --engine inline")

@@ -1,4 +1,4 @@
-"""How a search ends: who wins, which trainings decide it, what goes on to the full length, and what is left to use."""
+"""How a search ends: the winner, the trainings that decide it and that continue, and the files that remain."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 import math
 import random
 import re
-import shutil
-from pathlib import Path
 
 import optuna
 import pytest
 from gantool.errors import RunError
+from gantool.inference.sampling import TrainedModel
 from gantool.report.findings import findings
 from gantool.runs import Run
 from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.study import Study
+from gantool.tune.trial import TrialResult, run_trial
 from optuna.trial import TrialState
-from test_search import RATE, planned, quick, run, tiny
+
+from searches import RATE, made, planned, quick, run, tiny
 
 OWN_SEED = 7
 SEARCH = {"tune__trials": 5, "tune__epochs": 2, "tune__pruner": "none", "train__seed": OWN_SEED}
@@ -27,12 +28,7 @@ CONFIRM = {"top": 3, "seeds": 4}
 
 def searched(plan, place, data_dir, *, confirm=CONFIRM, **changes):
     """Search with trials of which `plan(number, seed)` gives the metric, or the metric and diagnoses, or a reason."""
-
-    def listed(number, seed):
-        found = plan(number, seed)
-        return found if isinstance(found, list) else [found]
-
-    return run(tiny(**SEARCH | changes, tune__confirm=confirm), place, data_dir, planned(listed))
+    return run(tiny(**SEARCH | changes, tune__confirm=confirm), place, data_dir, planned(plan))
 
 
 def trainings(study):
@@ -99,20 +95,15 @@ def test_where_the_seeds_cannot_tell_the_recipe_stays_and_the_search_says_what_w
     def plan(number, seed):
         if seed == OWN_SEED:
             return [5.0, 7.0, 4.0, 7.0, 7.0][number]
-        index = home_seeds.index(seed) - 2
+        index = seeds.index(seed) - 2
         return values[number][index] if number in values and index >= 0 else (4.0 if number == 2 else 9.0)
 
-    home_seeds = tiny_seeds(tmp_path, data_dir)
+    seeds = made(tmp_path / "seeds", **SEARCH, tune__confirm=CONFIRM).seeds()
     study = searched(plan, tmp_path / "s", data_dir)
     assert study.verdict().kind == "unsure"
     assert agreed(study) == 0
     assert first_line(study).startswith("# cannot tell yet whether trial 2 is better than your recipe: over ")
     assert results.advice(study).startswith("--set tune.confirm.seeds=")
-
-
-def tiny_seeds(tmp_path, data_dir):
-    (tmp_path / "seeds").mkdir()
-    return Study.create(tmp_path / "seeds", tiny(**SEARCH, tune__confirm=CONFIRM)).seeds()
 
 
 def test_a_diagnosis_that_the_metric_punishes_already_changes_no_rank(data_dir, tmp_path):
@@ -165,16 +156,11 @@ def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir,
 
 
 def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
-    """The lowest trial was lucky: with every new seed it and the others diverge, and the recipe does not."""
-
     def plan(number, seed):
-        if seed == OWN_SEED or number == 0:
-            return 9.0 - number + seed / 1e8
-        return "diverged: at epoch 1"
+        return 9.0 - number + seed / 1e8 if seed == OWN_SEED or number == 0 else "diverged: at epoch 1"
 
     study = searched(plan, tmp_path / "s", data_dir)
     assert agreed(study) == 0
-    assert recommended(study) == 2e-4
     assert study.verdict().kind == "keep"
 
 
@@ -184,9 +170,9 @@ def test_without_confirm_the_lowest_wins_and_the_search_says_that_this_may_be_lu
     assert "beat your recipe with one seed, which may be luck: it has fd 1.5" in first_line(study)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_search_has(seed, data_dir, tmp_path):
-    """Adversarial trials: any values, diagnoses and failures; at every start of a training and in the end."""
+@pytest.mark.parametrize("seed", range(3))
+def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_of_the_search(seed, data_dir, tmp_path):
+    """Any values, diagnoses and failures; checked at every start of a training and at the end."""
     drawn = random.Random(seed)
     plans = {}
 
@@ -195,14 +181,13 @@ def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_searc
         if (number, one_seed) not in plans:
             value = math.exp(drawn.gauss(0, drawn.choice([0.01, 0.3, 2])))
             codes = [code for code in ("mode-collapse", "memorised", "d-overfit") if drawn.random() < 0.2]
-            plans[number, one_seed] = ["diverged: so"] if drawn.random() < 0.15 else [value, *codes]
+            plans[number, one_seed] = "diverged: so" if drawn.random() < 0.15 else [value, *codes]
         return plans[number, one_seed]
 
     def check():
-        path = tmp_path / "s"
-        if not (path / "best.yaml").exists():
+        if not (tmp_path / "s" / "best.yaml").exists():
             return
-        study = Study(path)
+        study = Study(tmp_path / "s")
         rate, own = recommended(study), study.own()
         chosen = next(trial for trial in study.trials() if trial.params[RATE] == pytest.approx(rate))
         if chosen.number == own.number or own.state != TrialState.COMPLETE:
@@ -210,13 +195,13 @@ def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_searc
         verdict = study.race().verdict
         if verdict is None:
             sound = not own.user_attrs.get("copies")
-            assert chosen.value <= own.value or (not sound)
+            assert chosen.value <= own.value or not sound
             assert not (chosen.user_attrs.get("copies") and sound)
         else:
             assert verdict.kind == "better" or max(verdict.values) < min(verdict.own)
             assert verdict.effect.ratio < 1
 
-    study = searched(plan, tmp_path / "s", data_dir, tune__trials=6)
+    study = searched(plan, tmp_path / "s", data_dir)
     check()
     assert "RUNNING" not in {trial.state.name for trial in [*study.trials(), *study.runs()]}
     if study.winner():
@@ -228,151 +213,134 @@ def test_best_yaml_is_never_worse_than_the_recipe_on_the_evidence_that_the_searc
 
 def test_a_stop_at_any_training_changes_nothing_in_the_end(data_dir, tmp_path):
     def value(number, seed):
-        return [5.0, 4.0, 1.0, 2.0, 3.0][number] * math.exp(random.Random(f"{number}{seed}").gauss(0, 0.2))
+        return [5.0, 1.0, 2.0][number] * math.exp(random.Random(f"{number}{seed}").gauss(0, 0.2))
 
-    through = searched(value, tmp_path / "whole", data_dir)
-    for stop_after in range(2, len(through.trials()) + len(through.runs()), 3):
+    changes = {"tune__trials": 3, "confirm": {"top": 2, "seeds": 4}}
+    through = searched(value, tmp_path / "whole", data_dir, **changes)
+    for stop_after in range(1, len(through.trials()) + len(through.runs()), 3):
         count, stopped = [0], []
 
         def plan(number, seed, count=count, stopped=stopped, stop_after=stop_after):
             count[0] += 1
             if count[0] == stop_after + 1:
                 stopped.append(2)
-            return [value(number, seed)]
+            return value(number, seed)
 
         place = tmp_path / f"stop-{stop_after}"
-        chosen = tiny(**SEARCH, tune__confirm=CONFIRM)
+        chosen = tiny(**SEARCH | {"tune__trials": 3}, tune__confirm=changes["confirm"])
         run(chosen, place, data_dir, planned(plan), stopped=stopped)
         study = run(chosen, place, data_dir, planned(plan))
         assert (study.verdict(), trainings(study)) == (through.verdict(), trainings(through))
         assert agreed(study) == agreed(through)
 
 
-def test_more_seeds_go_on_with_what_is_there(data_dir, tmp_path):
+def test_more_seeds_continue_with_the_trainings_that_exist(data_dir, tmp_path):
     values = {0: [5.0, 6.0, 7.0, 8.0, 6.5, 6.0, 7.0, 6.0], 1: [4.5, 5.5, 9.0, 5.0, 6.0, 7.0, 6.5, 5.0]}
-    (tmp_path / "seeds").mkdir()
-    chosen = tiny(**SEARCH, tune__confirm={"top": 3, "seeds": 8})
-    seeds = Study.create(tmp_path / "seeds", chosen).seeds()[2:]
+    more = {"top": 3, "seeds": 8}
+    seeds = made(tmp_path / "seeds", **SEARCH, tune__confirm=more).seeds()[2:]
 
     def value(number, seed):
         return values[number][seeds.index(seed)] if seed in seeds else 5.0
 
-    study = searched(value, tmp_path / "s", data_dir, tune__trials=2)
-    few = study.verdict()
-    assert few.kind == "unsure"
-    assert len(few.values) == 4
-    study = searched(value, tmp_path / "s", data_dir, tune__trials=2, confirm={"top": 3, "seeds": 8})
+    few = searched(value, tmp_path / "s", data_dir, tune__trials=2).verdict()
+    assert (few.kind, len(few.values)) == ("unsure", 4)
+    study = searched(value, tmp_path / "s", data_dir, tune__trials=2, confirm=more)
     assert study.verdict().values[:4] == few.values
     assert len(study.runs()) == len({(one.user_attrs["of"], one.user_attrs["seed"]) for one in study.runs()})
 
 
 def test_means_over_seeds_do_not_vanish_when_a_later_start_confirms_otherwise(data_dir, tmp_path):
-    study = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir)
-    before = {one.number: one.values for one in study.confirmed()}
+    def value(number, seed):
+        return 5.0 - number + seed / 1e8
+
+    before = {one.number: one.values for one in searched(value, tmp_path / "s", data_dir).confirmed()}
     for confirm in (None, {"top": 1, "seeds": 4}, {"top": 1, "seeds": 4, "epochs": 3}):
-        study = searched(lambda number, seed: 5.0 - number + seed / 1e8, tmp_path / "s", data_dir, confirm=confirm)
+        study = searched(value, tmp_path / "s", data_dir, confirm=confirm)
         later = {one.number: one.values for one in study.confirmed()}
         assert before.keys() <= later.keys()
         assert all(len(later[number]) >= len(values) or confirm["epochs"] == 3 for number, values in before.items())
 
 
-def test_where_the_winner_changes_optunas_best_trial_follows(data_dir, tmp_path):
+def test_optunas_best_trial_follows_the_winner(data_dir, tmp_path):
     scores = [5.0, 4.0, 1.0, 2.0, 3.0]
-    study = searched(lambda number, seed: scores[number] + seed / 1e8, tmp_path / "s", data_dir, confirm=None)
-    assert agreed(study) == 2
 
     def plan(number, seed):
         return scores[number] if seed == OWN_SEED else {0: 5.0, 2: 6.0, 3: 2.0, 4: 3.0}[number] + seed / 1e8
 
-    assert agreed(searched(plan, tmp_path / "s", data_dir)) == 3
-    assert agreed(searched(plan, tmp_path / "s", data_dir, confirm=None)) == 2
+    for confirm, winner in ((None, 2), (CONFIRM, 3), (None, 2)):
+        assert agreed(searched(plan, tmp_path / "s", data_dir, confirm=confirm)) == winner
 
 
 # To the full length
 
 
-def test_the_winner_and_the_recipe_go_on_to_the_full_length_from_where_they_stood(data_dir, tmp_path):
-    lengths = {}
-
-    def plan(number, seed):
-        lengths.setdefault((number, seed), 0)
-        lengths[number, seed] += 1
-        return 5.0 - number + seed / 1e8
-
-    study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
-    assert study.is_done()
-    done = {(one.user_attrs["of"], one.last_step) for one in study.finishes()}
-    assert done == {(0, 6), (study.winner().number, 6)}
-    best = study.best_run(study.winner().number)
-    assert (best.epochs, best.folder.is_dir()) == (6, True)
-    assert json.loads((study.path / "study.json").read_text(encoding="utf-8"))["run"] == (
-        best.folder.relative_to(study.path).as_posix()
-    )
-    assert "; trained on with one seed: your recipe 5.167 after 6 epochs, trial 4 1.167 after 6 epochs." in first_line(
-        study
-    )
-    again = searched(plan, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6)
-    assert len(again.finishes()) == 2, "nothing is trained twice"
+def finished(study):
+    """The trial and the epochs of each training to the full length."""
+    return [(one.user_attrs["of"], one.last_step) for one in study.finishes()]
 
 
-def test_after_a_finish_it_goes_on_to_more_epochs_or_more_trials(data_dir, tmp_path):
+def test_the_winner_and_the_recipe_continue_to_the_full_length_and_later_to_more(data_dir, tmp_path):
     def plan(number, seed):
         return 9.0 - number + seed / 1e8
 
     settings = {"train__epochs": 9, "tune__trials": 3}
     study = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
-    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()] == [(0, 4), (2, 4)]
-    study = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings)
-    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()] == [(0, 4), (2, 4), (0, 9), (2, 9)]
-    assert (study.is_done(), study.best_run(2).epochs) == (True, 9)
-    study = searched(plan, tmp_path / "s", data_dir, tune__finish=9, **settings | {"tune__trials": 5})
-    assert study.winner().number == 4
-    assert [(one.user_attrs["of"], one.last_step) for one in study.finishes()][4:] == [(4, 9)]
-    assert study.is_done()
+    assert (finished(study), study.is_done()) == ([(0, 4), (2, 4)], True)
+    best = study.best_run(2)
+    assert (best.epochs, best.folder.is_dir()) == (4, True)
+    assert json.loads((study.path / "study.json").read_text(encoding="utf-8"))["run"] == (
+        best.folder.relative_to(study.path).as_posix()
+    )
+    message = "; trained on with one seed: your recipe 9.250 after 4 epochs, trial 2 7.250 after 4 epochs."
+    assert message in first_line(study)
+    again = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
+    assert len(again.finishes()) == 2, "nothing is trained twice"
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", **settings)
+    assert (finished(study)[2:], study.best_run(2).epochs) == ([(0, 9), (2, 9)], 9)
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", **settings | {"tune__trials": 5})
+    assert (study.winner().number, finished(study)[4:], study.is_done()) == (4, [(4, 9)], True)
 
 
 def test_a_training_to_the_full_length_that_fails_is_not_tried_again(data_dir, tmp_path):
     def objective(config, interrupted):
-        if config["label"].endswith("to the end"):
-            yield {"why": "diverged"}
+        if config.label.endswith("to the end"):
+            yield TrialResult(state="failed", why="diverged")
         else:
             yield from quick(lambda recipe, epoch: 1 / epoch)(config, interrupted)
 
     chosen = tiny(tune__trials=2, tune__finish="full", train__epochs=8, tune__pruner="none")
     for _ in range(2):
         study = run(chosen, tmp_path / "s", data_dir, objective)
-        assert {one.state.name for one in study.finishes()} == {"FAIL"}
-        assert (len(study.finishes()), study.is_done()) == (1, True)
+        assert ([one.state.name for one in study.finishes()], study.is_done()) == (["FAIL"], True)
 
 
-def test_finish_null_ends_with_the_verdict(data_dir, tmp_path):
-    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=None, train__epochs=6)
-    assert study.finishes() == []
+def test_if_the_recipe_stays_only_the_recipe_continues_and_with_null_nothing(data_dir, tmp_path):
+    def plan(number, seed):
+        return 5.0 + number + seed / 1e8
 
-
-def test_where_the_recipe_stays_only_the_recipe_goes_on(data_dir, tmp_path):
-    study = searched(
-        lambda number, seed: 5.0 + number + seed / 1e8, tmp_path / "s", data_dir, tune__finish="full", train__epochs=6
-    )
-    assert [one.user_attrs["of"] for one in study.finishes()] == [0]
+    settings = {"tune__trials": 2, "train__epochs": 6}
+    assert finished(searched(plan, tmp_path / "s", data_dir, tune__finish=None, **settings)) == []
+    study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", **settings)
+    assert finished(study) == [(0, 6)]
     assert first_line(study).endswith("; trained on with one seed: your recipe 5.167 after 6 epochs.")
 
 
-# What a real search leaves
-
-REAL = {
-    "tune__trials": 3, "tune__epochs": 1, "tune__confirm": {"top": 2, "seeds": 2, "epochs": 2}, "train__epochs": 3,
-    "tune__finish": "full", "tune__pruner": "none",
-}  # fmt: skip
+# The files of a real search
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """A search that really trains."""
     place = tmp_path_factory.mktemp("real")
-    from gantool.tune.trial import run_trial
-
-    return run(tiny(**REAL), place / "s", place / "data", run_trial)
+    confirm = {"top": 2, "seeds": 2, "epochs": 2}
+    settings = {
+        "tune__trials": 3,
+        "tune__epochs": 1,
+        "tune__pruner": "none",
+        "tune__finish": "full",
+        "train__epochs": 3,
+    }
+    return run(tiny(**settings, tune__confirm=confirm), place / "s", place / "data", run_trial)
 
 
 def test_a_study_is_usable_as_the_run_of_its_winner(real):
@@ -381,43 +349,33 @@ def test_a_study_is_usable_as_the_run_of_its_winner(real):
     assert [entry["epoch"] for entry in chosen.entries()] == [1, 2, 3]
     assert (chosen.checkpoints / "last.pt").is_file()
     assert (real.path / "best.png").read_bytes()
-    from gantool.inference.sampling import TrainedModel
-
     assert TrainedModel(chosen, "best", "cpu").sample([0, 1]).shape == (2, 1, 8, 8)
 
 
-def test_what_goes_on_to_the_full_length_is_bit_for_bit_a_training_in_one_go(real, tmp_path):
+def test_a_training_that_continued_is_bit_for_bit_a_training_in_one_go(real, tmp_path):
     chosen = Run.open(str(real.path))
     recipe = engine.open_recipe(str(chosen.path / "recipe.yaml"))
     again = Run.create((chosen.path / "recipe.yaml").read_text(encoding="utf-8"), name="again", out=tmp_path / "again")
     for _ in engine.train(recipe, again, data_dir=real.path.parent / "data", device="cpu"):
         pass
-    last = [{key: value for key, value in run.entries()[-1].items() if "second" not in key} for run in (chosen, again)]
+    last = [{key: value for key, value in one.entries()[-1].items() if "second" not in key} for one in (chosen, again)]
     assert last[0] == last[1]
 
 
-def test_only_what_may_still_be_needed_keeps_its_weights(real):
+def test_only_trainings_that_may_still_win_keep_their_weights(real):
     kept = {path.parent.parent.name for path in real.path.glob("trials/*/checkpoints/best.pt")}
-    wanted = {real.best_run(number).folder.name for _, number in results.pair(real)}
-    assert kept == wanted
+    assert kept == {real.best_run(number).folder.name for _, number in results.pair(real)}
 
 
-def test_every_trial_keeps_a_image_for_the_dashboard(real):
-    storage = real.search._storage
+def test_every_trial_keeps_an_image_for_the_dashboard(real):
     for trial in real.trials():
-        names = [
-            json.loads(value)["filename"] if isinstance(value, str) else value["filename"]
-            for key, value in trial.system_attrs.items()
-            if key.startswith("artifacts:")
-        ]
-        assert len(names) == 1
-        assert names[0].startswith("epoch-")
+        found = [json.loads(value) for key, value in trial.system_attrs.items() if key.startswith("artifacts:")]
+        assert [one["filename"][:6] for one in found] == ["epoch-"]
     assert len(list((real.path / "artifacts").iterdir())) == len(real.trials())
-    assert "dashboard:note_str:0" in storage.get_study_system_attrs(real.search._study_id)
     assert real.search.metric_names == ["fd"]
 
 
-def test_the_values_of_a_confirmation_are_of_latents_that_chose_nothing(real):
+def test_the_values_of_new_seeds_are_of_latents_that_chose_nothing(real):
     for training in real.runs():
         entries = Run(real.folder_of(training)).entries()
         measured = [entry["metrics/fd"] for entry in entries if entry["epoch"] <= 2 and "metrics/fd" in entry]
@@ -425,33 +383,8 @@ def test_the_values_of_a_confirmation_are_of_latents_that_chose_nothing(real):
         assert training.value == pytest.approx(min(measured), rel=0.5)
 
 
-def test_a_study_without_a_finished_trial_stands_for_no_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("s").mkdir()
-    Study.create(Path("s"), tiny())
-    with pytest.raises(RunError) as caught:
-        Run.open("s")
-    assert str(caught.value) == "s: is a study in which no trial has finished yet; continue with: gantool tune s"
-    (Path("s") / "study.json").write_text("[", encoding="utf-8")
+def test_a_study_with_a_damaged_file_stands_for_no_run(inside):
+    made(inside / "s")
+    (inside / "s" / "study.json").write_text("[", encoding="utf-8")
     with pytest.raises(RunError, match=r"study\.json: is damaged; restore a copy, or name one of its trials"):
         Run.open("s")
-
-
-def test_a_trial_that_was_killed_after_its_last_epoch_ends_well(real, tmp_path):
-    from gantool.tune.trial import run_trial
-
-    shutil.copytree(Run.open(str(real.path)).path, tmp_path / "run")
-    text = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
-    config = {
-        "label": "1", "recipe": text, "folder": str(tmp_path / "run"), "data_dir": str(real.path.parent / "data"),
-        "store": "", "device": "cpu", "keep_end": True, "judged": True,
-    }  # fmt: skip
-    told = list(run_trial(config, lambda: False))
-    assert [result["finished"] for result in told] == [*[False] * (len(told) - 1), True]
-    assert told[-1]["value"] == real.finishes()[-1].value or told[-1]["value"] in [one.value for one in real.finishes()]
-
-
-def test_finish_may_be_a_number_of_epochs(data_dir, tmp_path):
-    study = searched(lambda number, seed: 5.0 - number, tmp_path / "s", data_dir, tune__finish=4, train__epochs=6)
-    assert {one.last_step for one in study.finishes()} == {4}
-    assert study.is_done()

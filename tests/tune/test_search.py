@@ -1,343 +1,358 @@
-"""A search from its first trial to its confirmed winner, inline, with objectives that take no time."""
+"""A search from its first trial to its end, inline, with scripted trials."""
 
 from __future__ import annotations
 
-import csv
 import itertools
-import math
 import os
-import random
 import re
-from pathlib import Path
+import time
 
 import pytest
-from gantool import models
-from gantool.errors import ResourceError, TrainingError
-from gantool.recipe import load as recipes
-from gantool.schedule import measured_epochs
+from gantool.errors import CheckpointError, ResourceError, TrainingError
+from gantool.runs import Run
 from gantool.training import engine
-from gantool.tune.board import Board
+from gantool.tune.events import SearchEnded, SearchStarted, TrialEvent
+from gantool.tune.race import CLEARLY_WORSE, SELECTION_SEEDS
 from gantool.tune.search import SearchBackend, search
 from gantool.tune.study import Study
-from gantool.tune.trials import TrialEnvironment, Trials
+from gantool.tune.trial import TrialResult, run_trial
 from optuna.trial import TrialState
+from PIL import Image
 
-RATE, BETA = "train.optimizer.lr", "train.optimizer.betas.0"
-TINY = {
-    "data.source": "digits",
-    "data.size": 8,
-    "model.generator": [16],
-    "model.discriminator": [16],
-    "train.evaluate_images": 64,
-    "train.extractors": ["rand"],
-    "tune.epochs": 4,
-    "tune.trials": 6,
-    "tune.confirm": None,
-    "tune.finish": None,
-    "tune.space": {
-        RATE: {"low": 1e-5, "high": 1e-1, "log": True},
-        BETA: {"low": 0.0, "high": 0.9},
-    },
-}
-
-
-SEARCH = {"tune__trials": 5, "tune__epochs": 2, "tune__pruner": "none", "train__seed": 7}
+from searches import (
+    BETA,
+    RATE,
+    Backend,
+    bowl,
+    drive,
+    made,
+    measured,
+    params,
+    planned,
+    quick,
+    reseeded,
+    rows,
+    run,
+    states,
+    tiny,
+)
 
 
-def tiny(**changes):
-    """A recipe of which a search takes milliseconds a trial; `__` stands for a dot."""
-    return engine.open_recipe("gan14", TINY | {key.replace("__", "."): value for key, value in changes.items()})
+def test_a_search_is_an_iterator_of_events(data_dir, tmp_path):
+    options = {"out": tmp_path / "s", "data_dir": data_dir, "backend": SearchBackend("inline")}
+    events = list(search(tiny(tune__trials=2, tune__epochs=2), objective=quick(bowl), **options))
+    assert [type(event) for event in events] == [SearchStarted, *[TrialEvent] * 8, SearchEnded]
+    assert [(event.trial.label, event.kind) for event in events[1:-1]] == [
+        (label, kind) for label in "01" for kind in ("started", "measured", "measured", "ended")
+    ]
+    assert events[4].trial.scores == tuple(Study(tmp_path / "s").trials()[0].intermediate_values.values())
+    assert (events[-2].standing.done, events[-2].standing.own) == (2, 0)
+    with_more = search(tiny(tune__trials=3, tune__epochs=2), objective=quick(bowl), **options)
+    assert next(with_more).standing.done == 2
+    next(with_more)
+    with_more.close()
+    assert states(Study(tmp_path / "s")) == ["COMPLETE", "COMPLETE", "RUNNING"], "closing it keeps the trial"
 
 
-def quick(score, diagnoses=lambda recipe: []):
-    """What measures `score(recipe, epoch)` in place of training, after the epochs that a trial is measured after."""
-
-    def objective(config, interrupted):
-        recipe = recipes.parse(config["recipe"], "trial", models.KINDS)
-        last = recipe.train.epochs
-        Path(config["folder"]).mkdir(exist_ok=True)
-        best, best_epoch = math.inf, 0
-        for epoch in measured_epochs(last, every=recipe.train.evaluate_every):
-            found = score(recipe, epoch)
-            best, best_epoch = min((best, best_epoch), (found, epoch))
-            yield {
-                "score": found,
-                "best": best,
-                "best_epoch": best_epoch,
-                "epoch": epoch,
-                "seconds": 0.01 * epoch,
-                "diagnoses": diagnoses(recipe),
-                "copies": "memorised" in diagnoses(recipe),
-                "finished": epoch == last,
-                "resumed": 0,
-            }
-            if interrupted() and epoch < last:
-                yield {"interrupted": True}
-                return
-
-    return objective
-
-
-def bowl(recipe, epoch):
-    """The better, the nearer the rate is to 1e-3 and the first beta to 0.3; the recipe's own is far off."""
-    rate, beta = recipe.train.optimizer.lr, recipe.train.optimizer.betas[0]
-    return 1 + (math.log10(rate) + 3) ** 2 + (beta - 0.3) ** 2 + 1 / epoch
-
-
-def planned(plan):
-    """What measures `plan(number, seed)` of each trial, or fails with the reason that this is, or with a diagnosis."""
-
-    def objective(config, interrupted):
-        number = int(config["label"].partition(" ")[0])
-        value, *codes = plan(number, recipes.parse(config["recipe"], "trial", models.KINDS).train.seed)
-        if isinstance(value, str):
-            yield {"why": value}
-        else:
-            yield from quick(lambda recipe, epoch: value + 1 / epoch, lambda recipe: codes)(config, interrupted)
-
-    return objective
-
-
-def run(recipe, out, data_dir, objective=None, *, stopped=None, fresh=False, as_json=False, way=None):
-    """Search inline."""
-    with Board(recipe, as_json=as_json) as board:
-        return search(
-            recipe,
-            out=out,
-            fresh=fresh,
-            data_dir=data_dir,
-            board=board,
-            stopped=[] if stopped is None else stopped,
-            way=way or SearchBackend(engine="inline"),
-            objective=objective or quick(bowl),
-        )
-
-
-def rows(path):
-    return list(csv.DictReader((path / "trials.csv").read_text(encoding="utf-8").splitlines()))
-
-
-def states(study):
-    return [trial.state.name for trial in study.trials()]
-
-
-def reseeded(study):
-    """What was trained again: the trial and the seed of each, and how it ended."""
-    runs = study.confirmation.get_trials(deepcopy=False)
-    return [(run.user_attrs["of"], run.user_attrs["seed"], run.state.name) for run in runs]
-
-
-# What is found
-
-
-def test_a_search_finds_better_values_than_the_recipes_own_and_stops_what_is_hopeless(data_dir, tmp_path):
+def test_a_search_finds_better_values_than_the_recipes_own_and_stops_hopeless_trials(data_dir, tmp_path):
     study = run(tiny(tune__trials=12), tmp_path / "s", data_dir)
     own, best = study.trials()[0], study.winner()
     assert own.params == {RATE: 2e-4, BETA: 0.5}
     assert own.state == TrialState.COMPLETE
     assert best.value < own.value - 0.3
     assert {"COMPLETE", "PRUNED"} == set(states(study))
-    assert not (study.path / "ray").exists()
     reasons = [row["why"] for row in rows(study.path) if row["state"] == "pruned"]
     assert all(re.fullmatch(r"trial \d+ had \d\.\d{3} by epoch [1-3]", reason) for reason in reasons), reasons
     assert [row["state"] for row in rows(study.path)] == [state.lower() for state in states(study)]
 
 
-def test_the_best_recipe_is_whole_and_the_best_so_far_whenever_a_trial_starts(data_dir, tmp_path):
-    seen, study = [], None
+def test_the_best_recipe_is_complete_and_the_best_so_far_whenever_a_trial_starts(data_dir, tmp_path):
+    seen = []
 
     def score(recipe, epoch):
         path = tmp_path / "s" / "best.yaml"
         if epoch == 1 and path.exists():
-            seen.append((engine.open_recipe(str(path)).train.optimizer.lr, path.stat().st_mtime_ns))
+            seen.append(engine.open_recipe(str(path)).train.optimizer.lr)
             finished = [(float(row["fd"]), float(row[RATE])) for row in rows(path.parent) if row["state"] == "complete"]
-            assert seen[-1][0] == min(finished)[1]
+            assert seen[-1] == min(finished)[1]
         return bowl(recipe, epoch)
 
-    study = run(tiny(tune__trials=10), tmp_path / "s", data_dir, quick(score))
-    assert len(seen) == 9
-    assert len(set(seen)) > 2
+    study = run(tiny(tune__trials=7), tmp_path / "s", data_dir, quick(score))
+    assert len(seen) == 6
     assert engine.open_recipe(str(study.path / "best.yaml")).train.epochs == study.recipe.train.epochs
 
 
 def test_a_first_trial_that_was_killed_before_its_first_measurement_is_still_the_recipes_own(data_dir, tmp_path):
-    (tmp_path / "s").mkdir()
-    Study.create(tmp_path / "s", tiny(tune__trials=3)).ask()
-    study = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
-    assert [trial.user_attrs.get("own", False) for trial in study.trials()] == [True, False, False]
+    made(tmp_path / "s", tune__trials=2).ask()
+    study = run(tiny(tune__trials=2), tmp_path / "s", data_dir)
+    assert [trial.user_attrs.get("own", False) for trial in study.trials()] == [True, False]
     assert study.trials()[0].params == {RATE: 2e-4, BETA: 0.5}
     assert "RUNNING" not in states(study)
 
 
-# What goes wrong
+# Failures
 
 
-def test_a_trial_that_fails_is_kept_with_its_reason_and_the_search_goes_on(data_dir, tmp_path):
-    inner = quick(bowl)
+def test_failed_trials_are_kept_with_their_reason_and_the_search_continues(data_dir, tmp_path):
+    def plan(number, seed):
+        return f"diverged: trial {number}" if number in (1, 2) else 9.0 - number
 
-    def objective(config, interrupted):
-        if config["label"] in "12":
-            yield {"why": f"diverged: trial {config['label']}"}
-        else:
-            yield from inner(config, interrupted)
-
-    study = run(tiny(), tmp_path / "s", data_dir, objective)
-    assert states(study)[1:3] == ["FAIL", "FAIL"]
-    assert [row["why"] for row in rows(study.path)][:4] == ["", "diverged: trial 1", "diverged: trial 2", ""]
-    assert len(study.finished()) >= 1
+    study = run(tiny(tune__trials=4), tmp_path / "s", data_dir, planned(plan))
+    assert states(study) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert [row["why"] for row in rows(study.path)] == ["", "diverged: trial 1", "diverged: trial 2", ""]
 
 
-def test_where_no_trial_finishes_the_commonest_reason_is_told_again_and_again(data_dir, tmp_path):
-    def objective(config, interrupted):
-        yield {"why": "a" if config["label"] == "0" else "b"}
-
+def test_if_no_trial_finishes_the_commonest_reason_is_the_error_at_every_start(data_dir, tmp_path):
     for _ in range(2):
         with pytest.raises(TrainingError, match="s: no trial finished; most often: b"):
-            run(tiny(tune__trials=3), tmp_path / "s", data_dir, objective)
+            run(tiny(tune__trials=3), tmp_path / "s", data_dir, planned(lambda number, seed: "b" if number else "a"))
     assert [row["why"] for row in rows(tmp_path / "s")] == ["a", "b", "b"]
 
 
-def test_a_full_disk_ends_the_search_and_the_trial_goes_on_when_there_is_room(data_dir, tmp_path):
-    inner = quick(bowl)
-
+def test_a_full_disk_ends_the_search_and_the_trial_resumes_once_there_is_room(data_dir, tmp_path):
     def objective(config, interrupted):
-        yield from itertools.islice(inner(config, interrupted), 2)
-        yield {"halt": "log.jsonl: the disk is full; make room and start again"}
+        yield from itertools.islice(quick(bowl)(config, interrupted), 2)
+        yield TrialResult(state="disk full", why="log.jsonl: the disk is full; make room and start again")
 
-    with pytest.raises(ResourceError, match=r"log.jsonl: the disk is full; make room") as caught:
+    with pytest.raises(ResourceError, match=r"log.jsonl: the disk is full; make room, then run the same command"):
         run(tiny(), tmp_path / "s", data_dir, objective)
-    assert caught.value.exit_code == 7
-    study = Study(tmp_path / "s")
-    assert states(study) == ["RUNNING"]
-    study = run(tiny(), tmp_path / "s", data_dir)
-    assert len(study.spent()) == len(study.trials()) == 6
+    assert states(Study(tmp_path / "s")) == ["RUNNING"]
+    study = run(tiny(tune__trials=2), tmp_path / "s", data_dir)
+    assert len(study.spent()) == len(study.trials()) == 2
 
 
-def test_a_bug_of_gantool_is_not_taken_for_a_failed_trial(data_dir, tmp_path):
-    inner, closed = quick(bowl), []
+def test_a_bug_in_gantool_is_not_counted_as_a_failed_trial(data_dir, tmp_path):
+    closed = []
 
     def objective(config, interrupted):
         try:
-            yield next(inner(config, interrupted))
-            if config["label"] == "1":
+            yield measured(1, 5.0)
+            if config.label == "1":
                 raise ZeroDivisionError("a bug")
-            yield from inner(config, interrupted)
+            yield from quick(bowl)(config, interrupted)
         finally:
-            closed.append(config["label"])
+            closed.append(config.label)
 
     with pytest.raises(ZeroDivisionError):
         run(tiny(), tmp_path / "s", data_dir, objective)
     assert closed == ["0", "1"]
     assert states(Study(tmp_path / "s")) == ["COMPLETE", "RUNNING"]
-    study = run(tiny(), tmp_path / "s", data_dir)
-    assert len(study.spent()) == 6
 
 
-def at_third(action):
-    """Do something to the study as the third trial begins."""
+def _moved(study):
+    (study / "study.db").rename(study.parent / "aside.db")
 
-    count = itertools.count()
+
+def _overwritten(study):
+    (study / "study.db").write_bytes(b"no database, but long enough to look like one" * 2000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        pytest.param(
+            _moved,
+            ResourceError,
+            r"s: the study cannot be written \(.*readonly.*\); make room, or check",
+            marks=pytest.mark.skipif(os.name == "nt", reason="a file that is open cannot be moved there"),
+        ),
+        (_overwritten, CheckpointError, r"study.db: not a study, or damaged; it is left unchanged"),
+    ],
+)
+def test_a_database_that_fails_during_a_search_ends_it_with_one_error(damage, error, message, data_dir, tmp_path):
+    starts = itertools.count()
 
     def score(recipe, epoch):
-        if epoch == 1 and next(count) == 2:
-            action()
+        if epoch == 1 and next(starts) == 2:
+            damage(tmp_path / "s")
         return bowl(recipe, epoch)
 
-    return quick(score)
+    with pytest.raises(error, match=message):
+        run(tiny(), tmp_path / "s", data_dir, quick(score))
+    if damage is _moved:
+        (tmp_path / "aside.db").rename(tmp_path / "s" / "study.db")
+        study = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
+        assert len(study.spent()) == len(study.trials()) == 3
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a file that is open cannot be moved there")
-def test_a_study_that_can_no_longer_be_written_ends_the_search_with_one_error(data_dir, tmp_path):
-    study = tmp_path / "s"
-    aside = tmp_path / "aside.db"
-    with pytest.raises(ResourceError, match=r"s: the study cannot be written \(.*readonly.*\); make room, or check"):
-        run(tiny(), study, data_dir, at_third(lambda: (study / "study.db").rename(aside)))
-    aside.rename(study / "study.db")
-    found = run(tiny(), study, data_dir)
-    assert len(found.spent()) == len(found.trials()) == 6
-
-
-def test_a_database_that_is_spoilt_under_way_ends_the_search_with_one_error(data_dir, tmp_path):
-    path = tmp_path / "s" / "study.db"
-    garbage = b"no database, but long enough to look like one" * 2000
-    with pytest.raises(Exception, match=r"study.db: not a study, or damaged; it is left as it is") as caught:
-        run(tiny(), tmp_path / "s", data_dir, at_third(lambda: path.write_bytes(garbage)))
-    assert caught.value.exit_code == 5
+def test_a_search_that_fails_before_its_first_trial_leaves_no_directory(data_dir, inside):
+    with pytest.raises(Exception, match="nowhere"):
+        run(tiny(data__source="nowhere"), None, data_dir)
+    assert not list((inside / "runs").iterdir())
 
 
 # The same values at any speed
 
 
-def drive(study, data_dir, *, order, slots=3, measurements=None):
-    """An engine of some slots whose trials take turns at random; stops after a number of measurements."""
-    stopped: list[int] = []
-    board = Board(study.recipe)
-    trials = Trials(study, board, TrialEnvironment(data_dir, "", "cpu", slots=slots), stopped)
-    board.begin(study, trials)
-    turn, names, live = random.Random(order), itertools.count(), {}
-    objective, taken = quick(bowl), itertools.count(1)
-    while not trials.finished:
-        while len(live) < slots:
-            key = str(next(names))
-            config = trials.next(key)
-            if config is None:
-                break
-            live[key] = objective(config, lambda: trials.stopping)
-        key = turn.choice(sorted(live))
-        result = next(live[key], None)
-        if measurements and next(taken) == measurements:
-            stopped.append(2)
-        if result is None or trials.measured(key, result):
-            live.pop(key).close()
-            trials.ended(key, died=False)
-    assert trials.failure is None
-    return study
-
-
-def sequence(study):
-    return [(trial.params, trial.state.name) for trial in study.trials()]
-
-
-def made(path: Path, **changes) -> Study:
-    path.mkdir(parents=True)
-    return Study.create(path, tiny(**changes))
-
-
-@pytest.mark.parametrize("pruner", ["ratio", "median", "successive_halving", "hyperband"])
-def test_deterministic_tries_and_stops_the_same_whichever_trial_is_faster(pruner, data_dir, tmp_path):
-    settings = {"tune__trials": 9, "tune__pruner": pruner, "tune__deterministic": True}
-    first, second = (
-        sequence(drive(made(tmp_path / str(order) / "s", **settings), data_dir, order=order)) for order in (1, 2)
-    )
-    assert first == second
-    assert {"COMPLETE", "PRUNED"} == {state for _, state in first}
-
-
-@pytest.mark.parametrize("sampler", ["random", "cmaes", "gp"])
-def test_deterministic_holds_for_every_sampler(sampler, data_dir, tmp_path):
-    if sampler == "cmaes":
-        pytest.importorskip("cmaes")
-    settings = {"tune__trials": 9, "tune__sampler": sampler, "tune__deterministic": True}
-    first, second = (
-        sequence(drive(made(tmp_path / str(order) / "s", **settings), data_dir, order=order)) for order in (1, 2)
-    )
-    assert first == second
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        *[("pruner", name) for name in ("ratio", "median", "successive_halving", "hyperband")],
+        *[("sampler", name) for name in ("random", "cmaes", "gp")],
+    ],
+)
+def test_deterministic_tries_the_same_whichever_trial_is_faster(key, name, data_dir, tmp_path):
+    if name in ("cmaes", "gp"):
+        pytest.importorskip({"cmaes": "cmaes", "gp": "scipy"}[name])
+    settings = {"tune__trials": 6, f"tune__{key}": name, "tune__deterministic": True}
+    studies = [drive(made(tmp_path / str(order), **settings), data_dir, order=order) for order in (1, 2)]
+    assert params(studies[0]) == params(studies[1])
+    assert states(studies[0]) == states(studies[1])
 
 
 def test_without_deterministic_the_faster_trial_decides_what_is_tried_next(data_dir, tmp_path):
-    first, second = (
-        sequence(drive(made(tmp_path / str(order) / "s", tune__trials=9), data_dir, order=order)) for order in (1, 2)
-    )
-    assert first != second
+    first, second = (drive(made(tmp_path / str(order)), data_dir, order=order) for order in (1, 2))
+    assert params(first) != params(second)
 
 
-@pytest.mark.parametrize("measurements", [4, 13])
-def test_deterministic_goes_on_the_same_after_a_stop_within_a_batch(measurements, data_dir, tmp_path):
-    settings = {"tune__trials": 9, "tune__deterministic": True}
-    whole = sequence(drive(made(tmp_path / "whole" / "s", **settings), data_dir, order=1))
-    study = drive(made(tmp_path / "cut" / "s", **settings), data_dir, order=2, measurements=measurements)
-    assert "RUNNING" in states(study)
-    assert len(study.trials()) < 9
-    assert len(study.trials()) % 3 == 0
-    study = drive(Study(tmp_path / "cut" / "s"), data_dir, order=3)
-    assert sequence(study) == whole
+def test_deterministic_resumes_the_same_after_a_stop_within_a_batch(data_dir, tmp_path):
+    settings = {"tune__trials": 6, "tune__deterministic": True}
+    whole = drive(made(tmp_path / "whole", **settings), data_dir, order=1)
+    study = drive(made(tmp_path / "cut", **settings), data_dir, order=2, measurements=4)
+    assert states(study).count("RUNNING")
+    assert len(study.trials()) == 3
+    study = drive(Study(tmp_path / "cut"), data_dir, order=3)
+    assert (params(study), states(study)) == (params(whole), states(whole))
+
+
+def test_a_search_on_three_slots_leaves_no_trial_behind_and_trains_nothing_twice(data_dir, tmp_path):
+    study = drive(made(tmp_path / "s", tune__confirm={"top": 2, "seeds": 4}), data_dir, order=4)
+    assert len(study.spent()) == len(study.trials()) == 6
+    best, second = study.candidates()
+    assert study.winner().number == best.number
+    selection, decision = study.seeds()[:SELECTION_SEEDS], study.seeds()[SELECTION_SEEDS:]
+    wanted = [(number, seed) for number in (0, best.number) for seed in decision]
+    wanted += [(best.number, seed) for seed in selection] + [(second.number, selection[0])]
+    if second.value <= CLEARLY_WORSE * best.value:
+        wanted.append((second.number, selection[1]))
+    assert sorted(reseeded(study)) == sorted((number, seed, "COMPLETE") for number, seed in wanted)
+
+
+# Budgets
+
+
+def test_when_its_hours_are_spent_a_search_stops_and_resumes_with_more(data_dir, tmp_path, logged):
+    def score(recipe, epoch):
+        time.sleep(0.3)
+        return bowl(recipe, epoch)
+
+    chosen = tiny(tune__trials=2, tune__hours=0.5 / 3600)
+    for _ in range(2):  # the second start counts the time of the first
+        study = run(chosen, tmp_path / "s", data_dir, quick(score))
+        assert states(study) == ["RUNNING"]
+        message = "tune.hours 0.000138889 is spent; with more of it, the same command resumes the search"
+        assert logged.count(message) == 1
+        logged.clear()
+    spent = study.search.user_attrs["seconds"]
+    assert spent >= 0.5
+    study = run(tiny(tune__trials=2, tune__hours=1.0), tmp_path / "s", data_dir)
+    assert len(study.spent()) == 2
+    assert "is spent" not in "".join(logged)
+    assert study.search.user_attrs["seconds"] >= spent
+
+
+def test_a_search_that_is_done_does_not_ask_for_more_hours(data_dir, tmp_path, logged):
+    def score(recipe, epoch):
+        time.sleep(1.05 if epoch == 4 else 0)
+        return bowl(recipe, epoch)
+
+    study = run(tiny(tune__trials=1, tune__hours=1 / 3600), tmp_path / "s", data_dir, quick(score))
+    assert states(study) == ["COMPLETE"]
+    assert "is spent" not in "".join(logged)
+
+
+def test_gpu_hours_count_ended_and_running_trials_over_all_starts(data_dir, tmp_path, monkeypatch):
+    study = made(tmp_path / "s", tune__gpu_hours=2.0)
+    now = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    backend = Backend(study, data_dir, gpus=0.5)
+    backend.next("a")
+    now[0] += 3600
+    assert backend.trials.gpu_hours() == pytest.approx(0.5), "an hour on half of a GPU"
+    assert not backend.trials.over()
+    backend.ended("a", (4, 1.0))
+    backend = Backend(Study(tmp_path / "s"), data_dir, gpus=0.5)
+    assert backend.trials.gpu_hours() == pytest.approx(0.5)
+    assert backend.next("b")
+    now[0] += 3.1 * 3600
+    assert backend.trials.over() == "tune.gpu_hours 2"
+    assert backend.next("c") is None
+    assert backend.trials.stopping
+
+
+# The results of an earlier study
+
+
+def test_the_best_values_of_another_study_that_lie_in_the_space_come_first(data_dir, tmp_path):
+    other = run(tiny(tune__trials=8, tune__pruner="none"), tmp_path / "a", data_dir)
+    best = [trial.params for trial in other.finished() if not trial.user_attrs.get("own")]
+    chosen = tiny(tune__trials=5, train__batch_size=64, tune__pruner="none")
+    study = run(chosen, tmp_path / "b", data_dir, source=tmp_path / "a")
+    assert params(study)[1:4] == best[:3]
+    assert [trial.user_attrs["sampler"] for trial in study.trials()][1:] == [*["an earlier study"] * 3, "tpe"]
+    narrow = {RATE: {"low": 1e-4, "high": 1e-3, "log": True}}
+    study = run(tiny(tune__trials=4, tune__space=narrow), tmp_path / "c", data_dir, source=tmp_path / "a")
+    taken = [trial.params for trial in study.trials() if trial.user_attrs["sampler"] == "an earlier study"]
+    inside = [point[RATE] for point in best if 1e-4 <= point[RATE] <= 1e-3]
+    assert taken == [{RATE: rate} for rate in inside[:3]]
+
+
+WIDE = {RATE: {"low": 1e-6, "high": 1e-1, "log": True}}
+OTHER_RATES = {RATE: {"low": 1e-4, "high": 1e-1, "log": True}}
+
+
+def trained(space, data_dir, *, trials=1, **changes):
+    """Search with real trainings in `runs/`, in which studies of a recipe find each other."""
+    settings = {"tune__trials": trials, "tune__pruner": "none", "tune__epochs": 2, "tune__space": space} | changes
+    return run(tiny(**settings), None, data_dir, run_trial)
+
+
+def test_finished_trials_of_a_study_with_another_space_are_taken_over_if_they_lie_in_it(data_dir, inside, logged):
+    old = trained(WIDE, data_dir, trials=6)
+    new = trained(OTHER_RATES, data_dir, trials=2)
+    kept = [trial for trial in old.trials() if trial.params[RATE] >= 1e-4 and trial.state.name == "COMPLETE"]
+    assert 2 <= len(kept) < 6, "some of them lie inside, some do not"
+    assert f"{len(kept)} finished trials of {old.shown} are taken over" in logged
+    assert params(new)[: len(kept)] == [trial.params for trial in kept]
+    assert [trial.user_attrs["taken_from"] for trial in new.trials()[: len(kept)]] == [old.path.name] * len(kept)
+    assert len(new.trials()) == new.wanted == len(kept) + 2, "as many new ones as the recipe asks for"
+    fresh = run(tiny(tune__trials=1, tune__epochs=2, tune__space=OTHER_RATES), inside / "fresh", data_dir, run_trial)
+    assert new.own().intermediate_values == fresh.own().intermediate_values, "the same as training it again"
+    assert not {trial.params[RATE] for trial in old.trials()} & {point[RATE] for point in params(new)[len(kept) :]}
+    for number, trial in enumerate(kept):
+        assert Run(new.folder(number)).entries() == Run(old.folder(trial.number)).entries()
+    again = trained(OTHER_RATES, data_dir, trials=3)
+    assert (again.path, len(again.trials())) == (new.path, len(kept) + 3), "extended by one"
+
+
+def test_a_key_that_is_no_longer_searched_keeps_the_trials_with_the_recipes_own_value(data_dir, inside):
+    old = trained({**WIDE, "train.batch_size": {"choice": [64, 128]}}, data_dir, trials=5)
+    new = trained(WIDE, data_dir)
+    own = new.recipe.train.batch_size
+    kept = [trial.params[RATE] for trial in old.trials() if trial.params["train.batch_size"] == own]
+    assert [trial.params[RATE] for trial in new.trials()][: len(kept)] == kept
+    assert new.taken == len(kept) >= 1
+
+
+def test_no_trial_is_taken_over_that_would_be_trained_otherwise_or_by_another_version(data_dir, inside):
+    old = trained(WIDE, data_dir, trials=2)
+    for changes in ({"train__batch_size": 8}, {"tune__epochs": 3}, {"data__held_out": 0.3}):
+        new = trained(OTHER_RATES, data_dir, **changes)
+        assert (new.taken, len(new.trials())) == (0, 1)
+        assert new.path != old.path
+    for number in range(2):
+        file = old.folder(number) / "environment.json"
+        file.write_text(file.read_text(encoding="utf-8").replace('"torch": "', '"torch": "1'), encoding="utf-8")
+    assert trained({RATE: {"low": 1e-5, "high": 1e-1, "log": True}}, data_dir).taken == 0
+
+
+def test_no_trial_is_taken_over_after_the_data_changed(data_dir, inside):
+    images = inside / "images"
+    images.mkdir()
+    for index in range(24):
+        Image.new("L", (8, 8), 10 * index).save(images / f"{index}.png")
+    on_disk = {"data__source": str(images), "data__classes": None, "name": "folder"}
+    assert trained(WIDE, data_dir, **on_disk).taken == 0
+    assert trained(OTHER_RATES, data_dir, **on_disk).taken >= 1
+    Image.new("L", (8, 8), 255).save(images / "0.png")
+    assert trained({RATE: {"low": 1e-5, "high": 1e-1, "log": True}}, data_dir, **on_disk).taken == 0

@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
-from gantool.cli import main
 from gantool.recipe.load import parse_changes
 from gantool.runs import Run
 from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.study import Study
-from test_search import BETA, RATE, TINY, made, planned, run, tiny
+from PIL import Image
 
-PLAN = [3.0, 1.0, 2.0]  # what the trials of `studied` come to
+from searches import BETA, RATE, TYPED, gantool, made, planned, rows, run, tiny
+
+PLAN = [3.0, 1.0, 2.0]  # the metric of the trials of `studied`
 SENTENCE = (
     "trial 1 beat your recipe with one seed, which may be luck: it has fd 1.500 and your recipe 3.500, after 2 epochs"
 )
-TYPED = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-
-
-@pytest.fixture
-def gantool(capsys, data_dir, monkeypatch):
-    """Run the command line in this process; gives the exit code, standard output and standard error."""
-    monkeypatch.setenv("GANTOOL_DATA", str(data_dir))
-
-    def call(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main(list(map(str, arguments)))
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return stop.value.code or 0, said.out, said.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
 def made_once(data_dir, tmp_path_factory):
     """A study of three trials, and a fourth that failed, in `runs/gan14-001`."""
     folder = tmp_path_factory.mktemp("studied")
-
-    def plan(number, seed):
-        return [PLAN[number] if number < 3 else "diverged: at epoch 1"]
-
     chosen = tiny(tune__trials=4, tune__epochs=2, tune__pruner="none", train__epochs=2)
-    run(chosen, folder / "runs" / "gan14-001", data_dir, planned(plan))
+    plan = planned(lambda number, seed: PLAN[number] if number < 3 else "diverged: at epoch 1")
+    run(chosen, folder / "runs" / "gan14-001", data_dir, plan)
     return folder
 
 
@@ -62,8 +42,8 @@ def studied(made_once, monkeypatch):
     return Study(made_once / "runs" / "gan14-001")
 
 
-def test_status_shows_the_table_and_the_winner_of_the_newest_study(studied, gantool):
-    code, out, err = gantool("study", "status")
+def test_status_shows_the_table_and_the_winner_of_the_newest_study(studied, command):
+    code, out, err = command("study", "status")
     assert code == 0
     assert re.findall(r"^ +(\d) +([\d.]*) +\d/2 ", out, re.MULTILINE)[:3] == [
         ("1", "1.500"),
@@ -75,11 +55,11 @@ def test_status_shows_the_table_and_the_winner_of_the_newest_study(studied, gant
     assert re.search(r"^ +0 .* your recipe, finished *$", out, re.MULTILINE)
     assert out.endswith(f"\n{SENTENCE}\n")
     assert "4 of 4 trials done" in err
-    assert [gantool("study", "status", name)[1] for name in ("gan14-001", "runs/gan14-001", studied.path)] == 3 * [out]
+    assert [command("study", "status", name)[1] for name in ("gan14-001", "runs/gan14-001", studied.path)] == 3 * [out]
 
 
-def test_status_as_json_is_one_object(studied, gantool):
-    code, out, _ = gantool("study", "status", "--json")
+def test_status_as_json_is_one_object(studied, command):
+    code, out, _ = command("study", "status", "--json")
     told = json.loads(out)
     assert code == 0
     assert (told["metric"], told["trials"], told["best"]) == ("fd", 4, 1)
@@ -96,100 +76,97 @@ def test_status_as_json_is_one_object(studied, gantool):
     assert story == {(studied.tune.sampler, "none", 0)}
 
 
-def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(inside, gantool):
+def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(inside, command):
     study = made(inside / "s", tune__trials=4)
-    code, out, _ = gantool("study", "status", "s")
+    code, out, _ = command("study", "status", "s")
     assert (code, "running" in out) == (0, False)
     for trial in (study.ask(), study.ask()):
         trial.report(7.5, 1)
     before = {path.name: path.read_bytes() for path in study.path.glob("*.*")}
-    code, out, _ = gantool("study", "status", "s")
+    code, out, _ = command("study", "status", "s")
     assert code == 0
     assert "interrupted: trial 0, 1; to resume:\n  gantool tune s\n" in out
     again = made(inside / "again", tune__trials=1)
     again.begin(again.confirmation, again.space.own_point, of=0, seed=7, epochs=2)
     again.begin(again.finishing, again.space.own_point, of=0, seed=7)
     again.begin(again.finishing, again.space.own_point, of=0, seed=None)
-    out = gantool("study", "status", "again")[1]
+    out = command("study", "status", "again")[1]
     assert "interrupted: trial 0 seed 7, 0 seed 7 to the end, 0 to the end; to resume:\n  gantool tune again\n" in out
     made(inside / "new")
-    assert "not finished; to resume:\n  gantool tune new\n" in gantool("study", "status", "new")[1]
-    told = json.loads(gantool("study", "status", "s", "--json")[1])
+    assert "not finished; to resume:\n  gantool tune new\n" in command("study", "status", "new")[1]
+    told = json.loads(command("study", "status", "s", "--json")[1])
     assert (told["best"], told["sentence"]) == (None, "")
     assert [(row["state"], row["fd"]) for row in told["rows"]] == [("running", 7.5), ("running", 7.5)]
     assert {path.name: path.read_bytes() for path in study.path.glob("*.*")} == before
 
 
-def test_export_writes_all_trials_or_the_best_recipe(studied, gantool, tmp_path):
-    assert gantool("study", "export", "-o", tmp_path / "a.csv")[0] == 0
+def test_export_writes_all_trials_or_the_best_recipe(studied, command, tmp_path):
+    assert command("study", "export", "-o", tmp_path / "a.csv")[0] == 0
     table = list(csv.DictReader((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()))
     assert [(row["state"], row["fd"]) for row in table][2:] == [("complete", "2.5"), ("fail", "")]
-    code, out, _ = gantool("study", "export", "gan14-001", "-o", tmp_path / "a.json")
+    code, out, _ = command("study", "export", "gan14-001", "-o", tmp_path / "a.json")
     assert (code, out) == (0, f"{tmp_path / 'a.json'}: all trials of runs/gan14-001\n")
     told = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert told == json.loads(gantool("study", "status", "--json")[1])
-    assert gantool("study", "export", "-o", tmp_path / "a.yaml")[1].endswith("the best recipe of runs/gan14-001\n")
+    assert told == json.loads(command("study", "status", "--json")[1])
+    assert command("study", "export", "-o", tmp_path / "a.yaml")[1].endswith("the best recipe of runs/gan14-001\n")
     best = engine.open_recipe(str(tmp_path / "a.yaml"))
     assert best.train.optimizer.lr == studied.trials()[1].params[RATE]
     assert best.train.epochs == 2
 
 
-def test_export_refuses_what_it_cannot_write_and_keeps_what_is_there(studied, gantool, tmp_path):
-    code, _, err = gantool("study", "export", "-o", tmp_path / "a.txt")
+def test_export_refuses_what_it_cannot_write_and_keeps_what_is_there(studied, command, tmp_path):
+    code, _, err = command("study", "export", "-o", tmp_path / "a.txt")
     assert (code, err) == (2, f"error: {tmp_path / 'a.txt'}: expected a name that ends in .csv, .json or .yaml\n")
     (tmp_path / "a.csv").write_text("mine")
-    code, _, err = gantool("study", "export", "-o", tmp_path / "a.csv")
+    code, _, err = command("study", "export", "-o", tmp_path / "a.csv")
     assert (code, (tmp_path / "a.csv").read_text()) == (2, "mine")
     assert err.endswith("already exists; name another file, or add --overwrite\n")
-    assert gantool("study", "export", "-o", tmp_path / "a.csv", "--overwrite")[0] == 0
-    code, _, err = gantool("study", "export", "-o", tmp_path / "no" / "a.csv")
+    assert command("study", "export", "-o", tmp_path / "a.csv", "--overwrite")[0] == 0
+    code, _, err = command("study", "export", "-o", tmp_path / "no" / "a.csv")
     assert code == 7
     assert "cannot be written (No such file or directory)" in err
 
 
-def test_a_study_without_a_finished_trial_says_what_to_do(inside, gantool):
+def test_a_study_without_a_finished_trial_says_what_to_do(inside, command):
     made(inside / "s", tune__trials=4)
-    for command in (["export", "s", "-o", "best.yaml"], ["promote", "s"]):
-        code, _, err = gantool("study", *command)
+    for words in (["export", "s", "-o", "best.yaml"], ["promote", "s"]):
+        code, _, err = command("study", *words)
         assert (code, err) == (2, "error: s: no trial has finished yet; continue with: gantool tune s\n")
     assert not (inside / "best.yaml").exists()
-    assert gantool("study", "export", "s", "-o", "all.csv")[0] == 0
-    code, _, err = gantool("study", "report", "s")
+    assert command("study", "export", "s", "-o", "all.csv")[0] == 0
+    code, _, err = command("study", "report", "s")
     assert (code, err) == (2, "error: s: no trial has ended yet; wait for the first one\n")
 
 
-def test_promote_trains_the_winner_for_its_full_length(studied, gantool, tmp_path):
-    assert gantool("study", "promote", "--out", tmp_path / "run")[0] == 0
-    run = Run.open(str(tmp_path / "run"))
-    recipe = engine.open_recipe(str(run.path / "recipe.yaml"))
+def test_promote_trains_the_winner_or_another_trial_for_the_full_length(studied, command, tmp_path):
+    assert command("study", "promote", "--out", tmp_path / "run")[0] == 0
+    promoted = Run.open(str(tmp_path / "run"))
+    recipe = engine.open_recipe(str(promoted.path / "recipe.yaml"))
     assert recipe.train.optimizer.lr == studied.trials()[1].params[RATE]
-    assert [entry["epoch"] for entry in run.entries()] == [1, 2]
-    assert (run.checkpoints / "best.pt").exists()
-
-
-def test_promote_takes_another_trial_and_changes_and_refuses_one_that_is_not_there(studied, gantool, tmp_path):
-    more = ("--trial", 3, "--set", "train.epochs=1", "--set", f"{RATE}=1e-4", "--out", tmp_path / "run")
-    assert gantool("study", "promote", "gan14-001", *more)[0] == 0
-    recipe = engine.open_recipe(str(tmp_path / "run" / "recipe.yaml"))
+    assert [entry["epoch"] for entry in promoted.entries()] == [1, 2]
+    assert (promoted.checkpoints / "best.pt").exists()
+    more = ("--trial", 3, "--set", "train.epochs=1", "--set", f"{RATE}=1e-4", "--out", tmp_path / "other")
+    assert command("study", "promote", "gan14-001", *more)[0] == 0
+    recipe = engine.open_recipe(str(tmp_path / "other" / "recipe.yaml"))
     assert (recipe.train.optimizer.lr, recipe.train.epochs) == (1e-4, 1)
     assert recipe.train.optimizer.betas[0] == studied.trials()[3].params[BETA]
-    code, _, err = gantool("study", "promote", "--trial", 4)
-    assert (code, err) == (2, "error: runs/gan14-001: has no trial 4; its 4 trials count from 0\n")
-    code, _, err = gantool("study", "promote", "--set", "train.epoch=1")
-    assert code == 2
-    assert "did you mean 'epochs'?" in err
-    code, _, err = gantool("study", "promote", "--out", tmp_path / "run")
-    assert code == 2
-    assert "already holds something" in err
+    for arguments, message in (
+        (("--trial", 4), "runs/gan14-001: has no trial 4; its 4 trials count from 0"),
+        (("--set", "train.epoch=1"), "did you mean 'epochs'?"),
+        (("--out", tmp_path / "run"), "already holds something"),
+    ):
+        code, _, err = command("study", "promote", *arguments)
+        assert code == 2
+        assert message in err
 
 
-def test_a_run_is_not_taken_for_a_study(studied, gantool, tmp_path):
+def test_a_run_is_not_taken_for_a_study(studied, command, tmp_path):
     Run.create("a: 1\n", name="gan14", out=tmp_path / "run")
-    for command in ("status", "report", "promote", "export"):
-        code, _, err = gantool("study", command, tmp_path / "run")
+    for name in ("status", "report", "promote", "export"):
+        code, _, err = command("study", name, tmp_path / "run")
         assert code == 2
         assert err == f"error: {tmp_path / 'run'}: is a run, not a study; a search makes a study: gantool tune RECIPE\n"
-    code, _, err = gantool("study", "status", "gan14-002")
+    code, _, err = command("study", "status", "gan14-002")
     assert code == 2
     assert "gan14-002: no study of this name and no directory with a study.json; here are: gan14-001\n" in err
 
@@ -202,27 +179,27 @@ def test_a_run_is_not_taken_for_a_study(studied, gantool, tmp_path):
         (
             {"run": "trials/0003"},
             True,
-            f"{Path('s/trials/0003')}: is missing, but the study stands for it; name another one of its trials",
+            f"{Path('s/trials/0003')}: is missing, but the study stands for it; name another of its trials",
         ),
     ],
 )
-def test_a_study_that_stands_for_no_training_says_why_and_what_to_do(held, best, message, inside, gantool):
+def test_a_study_that_stands_for_no_training_says_why_and_what_to_do(held, best, message, inside, command):
     file = made(inside / "s").path / "study.json"
     file.write_text(json.dumps({"study": "gan14", **held}), encoding="utf-8")
     if best:
         (inside / "s" / "best.yaml").write_text("# of a search\n")
-    for command in ("sample", "animate", "score"):
-        assert gantool(command, "s") == (2, "", f"error: {message}\n")
+    for name in ("sample", "animate", "score"):
+        assert command(name, "s") == (2, "", f"error: {message}\n")
 
 
-def test_without_any_study_the_command_that_makes_one_is_named(inside, gantool):
-    code, _, err = gantool("study", "status")
+def test_without_any_study_the_command_that_makes_one_is_named(inside, command):
+    code, _, err = command("study", "status")
     assert (code, err) == (2, "error: runs: no study here yet; make one with: gantool tune RECIPE\n")
 
 
-def test_a_study_is_searched_on_by_its_path_or_its_name(studied, gantool):
+def test_a_study_is_searched_on_by_its_path_or_its_name(studied, command):
     for name in ("runs/gan14-001", "gan14-001"):
-        code, out, err = gantool("tune", name, "--engine", "inline")
+        code, out, err = command("tune", name, "--engine", "inline")
         assert code == 0, err
         assert "study runs/gan14-001: 4 of 4 trials done" in err
         assert f"\n{SENTENCE}\nrecipe: runs/gan14-001/best.yaml   images: runs/gan14-001/best.png\n" in out
@@ -230,96 +207,165 @@ def test_a_study_is_searched_on_by_its_path_or_its_name(studied, gantool):
     assert not (studied.path.parent / "gan14-002").exists()
 
 
-def test_where_the_seeds_cannot_tell_the_command_that_would_is_a_line_of_its_own(data_dir, inside, gantool):
-    values = {0: [6.0, 6.5, 6.0, 6.2, 6.4], 1: [5.0, 5.0, 6.3, 5.5, 5.0]}
-    seeds = []
-
-    def plan(number, seed):
-        seeds.append(seed)
-        return [values[number][len(set(seeds)) - 1]]
-
-    chosen = tiny(tune__trials=2, tune__epochs=2, tune__pruner="none", tune__confirm={"top": 1, "seeds": 4})
-    study = run(chosen, inside / "s", data_dir, planned(plan))
-    lines = gantool("study", "status", "s")[1].splitlines()
-    assert lines[-3] == (
-        "cannot tell yet whether trial 1 is better than your recipe: over 4 new seeds, it has fd 5.927 and your recipe "
-        "6.772; the effect lies between 21 % lower and 5 % higher (95 % interval), after 2 epochs"
-    )
-    assert re.fullmatch(r"this would probably decide \(about \d+s\):", lines[-2])
-    command = re.fullmatch(r"  gantool (tune s --set tune\.confirm\.seeds=\d+)", lines[-1])[1]
-    assert engine.open_recipe("s", parse_changes([command.rpartition(" ")[2]])).tune.confirm.seeds > 4
-    assert study.verdict().kind == "unsure"
-
-
-def test_a_report_is_one_page(studied, gantool, tmp_path):
-    code, out, err = gantool("study", "report", "-o", tmp_path / "report")
+def test_a_report_is_one_page(studied, command, tmp_path):
+    code, out, err = command("study", "report", "-o", tmp_path / "report")
     assert code == 0, err
     assert f"{tmp_path / 'report' / 'index.html'}: a page with all charts" in out
     assert "fd 1.500" in out
     assert "<html" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def test_inline_loads_no_ray_and_leaves_what_a_search_with_ray_leaves(data_dir, inside):
-    command = ["tune", "gan14", *TYPED, "--set", "tune.epochs=1", "--trials", "2", "--engine", "inline", "--out", "s"]
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "gantool", *command, "--data-dir", str(data_dir)],
-        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONWARNINGS": "error"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    loaded = set(re.findall(r"^import time:.*\| +(\w+)", done.stderr, re.MULTILINE))
-    assert {"torch", "optuna"} <= loaded
-    assert "ray" not in loaded
-    assert {path.name for path in (inside / "s").iterdir() if path.name[0] != "."} == {
-        *("artifacts", "best.yaml", "best.png", "comparison.png", "recipe.yaml", "study.db", "study.json"),
-        *("trials.csv", "trials"),
-    }
-    assert sorted(path.name for path in (inside / "s" / "trials").iterdir()) == ["0000", "0001"]
-    study = Study(inside / "s")
-    best = min(study.finished(), key=lambda trial: trial.value)
-    for trial in study.trials():
-        entries = Run(study.folder(trial.number)).entries()
-        assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
-        assert (study.folder(trial.number) / "checkpoints" / "best.pt").exists(), "both are in comparison.png"
-    chosen = engine.open_recipe(str(inside / "s" / "best.yaml"))
-    assert chosen.train.optimizer.lr == best.params[RATE]
-    assert results.sentence(study).endswith(", after 1 epoch")
-    assert f"\n{results.sentence(study)}\n" in done.stdout
-    assert done.stdout.endswith(
-        "recipe: s/best.yaml   images: s/best.png\nbeside your recipe's own values: s/comparison.png\n"
-        "  gantool sample s\n  gantool study report s\n"
+def test_if_the_seeds_cannot_decide_the_command_that_would_is_printed(data_dir, inside, command):
+    values = {0: [6.0, 6.5, 6.0, 6.2, 6.4], 1: [5.0, 5.0, 6.3, 5.5, 5.0]}
+    seeds = []
+
+    def plan(number, seed):
+        seeds.append(seed)
+        return values[number][len(set(seeds)) - 1]
+
+    chosen = tiny(tune__trials=2, tune__epochs=2, tune__pruner="none", tune__confirm={"top": 1, "seeds": 4})
+    study = run(chosen, inside / "s", data_dir, planned(plan))
+    lines = command("study", "status", "s")[1].splitlines()
+    assert lines[-3] == (
+        "cannot tell yet whether trial 1 is better than your recipe: over 4 new seeds, it has fd 5.927 and your recipe "
+        "6.772; the effect lies between 21 % lower and 5 % higher (95 % interval), after 2 epochs"
     )
+    assert re.fullmatch(r"this would probably decide \(about \d+s\):", lines[-2])
+    printed = re.fullmatch(r"  gantool tune s --set (tune\.confirm\.seeds=\d+)", lines[-1])[1]
+    assert engine.open_recipe("s", parse_changes([printed])).tune.confirm.seeds > 4
+    assert study.verdict().kind == "unsure"
 
 
-def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winner(data_dir, inside, gantool):
-    command = ("tune", "gan14", *TYPED, "--set", "tune.epochs=1", "--trials", "2", "--engine", "inline")
-    for name in ("a", "b"):
-        assert gantool(*command, "--set", f"tune.seed={ord(name)}", "--out", name)[0] == 0
-    winner = Study(inside / "a").winner().number
-    folder = Path("a") / "trials" / f"{winner:04d}"
-    assert gantool("sample", "a") == (0, f"{folder / 'sample-0-15.png'}: 16 images of epoch 1\n", "")
-    assert gantool("animate", "a")[1] == f"{folder / 'training.gif'}: 1 frame\n"
-    assert f"\n{folder}\n" in gantool("score", "a", "--metrics", "fd", "--images", 64)[1]
-    code, out, err = gantool("compare", "a", "b", "--images", 64)
-    assert code == 0, err
-    other = Study(inside / "b").winner().number
-    assert {line.split()[0] for line in out.splitlines()[2:4]} == {f"a/{winner:04d}", f"b/{other:04d}"}
-
-
-def test_searches_are_set_side_by_side_and_said_to_share_points(data_dir, tmp_path, gantool):
-    first = run(tiny(tune__sampler="random", tune__trials=4), tmp_path / "a", data_dir)
-    run(tiny(tune__sampler="random", tune__trials=4), tmp_path / "b", data_dir)
-    run(tiny(tune__sampler="random", tune__trials=4, tune__seed=1), tmp_path / "c", data_dir)
-    code, out, err = gantool("study", "compare", *(tmp_path / name for name in "abc"))
+def test_searches_are_compared_and_said_to_share_points(data_dir, tmp_path, command):
+    settings = {"tune__sampler": "random", "tune__trials": 4, "tune__epochs": 2}
+    first = run(tiny(**settings), tmp_path / "a", data_dir)
+    run(tiny(**settings), tmp_path / "b", data_dir)
+    run(tiny(**settings, tune__seed=1), tmp_path / "c", data_dir)
+    code, out, err = command("study", "compare", *(tmp_path / name for name in "abc"))
     assert code == 0, err
     a, b, c = (Study(tmp_path / name).shown for name in "abc")
     assert f"{b} tried 4 points that {a} tried: they are not independent" in out
     assert f"{c} tried" not in out
     assert f"{a}: {results.sentence(first)}" in out
-    code, out, _ = gantool("study", "compare", tmp_path / "a", tmp_path / "c", "--json")
+    code, out, _ = command("study", "compare", tmp_path / "a", tmp_path / "c", "--json")
     told = json.loads(out)
     assert [(row["trials"], row["seed"], row["same_points"]) for row in told] == [(4, 0, None), (4, 1, None)]
     lowest = [value for value in told[0]["lowest"] if value is not None]
     assert lowest == sorted(lowest, reverse=True)
     assert lowest[-1] == min(trial.value for trial in first.finished())
-    code, _, err = gantool("study", "compare", tmp_path / "a")
+    code, _, err = command("study", "compare", tmp_path / "a")
     assert (code, err) == (2, "error: study compare: 1 study given; name two or more\n")
+
+
+# A real search, without Ray
+
+SEARCH = ("tune", "gan14", *TYPED, "--set", "tune.epochs=1", "--trials", "2", "--engine", "inline")
+
+
+@pytest.fixture(scope="module")
+def real(data_dir, tmp_path_factory):
+    """A directory with a study whose name must be quoted, and what its search printed and loaded."""
+    folder = tmp_path_factory.mktemp("real")
+    searched = (*SEARCH, "--out", "my study", "--data-dir", data_dir)
+    done = gantool(*searched, folder=folder, variables={"PYTHONWARNINGS": "error", "PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done
+
+
+def test_an_inline_search_loads_no_ray_and_leaves_the_winner_its_images_and_a_table(real):
+    folder, done = real
+    loaded = set(re.findall(r"^import time:.*\| +(\w+)", done.stderr, re.MULTILINE))
+    assert {"torch", "optuna"} <= loaded
+    assert "ray" not in loaded
+    study = Study(folder / "my study")
+    assert {path.name for path in study.path.iterdir() if path.name[0] != "."} == {
+        *("artifacts", "best.yaml", "best.png", "comparison.png", "recipe.yaml", "study.db", "study.json"),
+        *("trials.csv", "trials"),
+    }
+    assert sorted(path.name for path in (study.path / "trials").iterdir()) == ["0000", "0001"]
+    for trial in study.trials():
+        entries = Run(study.folder(trial.number)).entries()
+        assert [entry["metrics/fd"] for entry in entries] == pytest.approx(list(trial.intermediate_values.values()))
+        assert (study.folder(trial.number) / "checkpoints" / "best.pt").exists(), "both are in comparison.png"
+    best = min(study.finished(), key=lambda trial: trial.value)
+    assert engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr == best.params[RATE]
+    assert f"\n{results.sentence(study)}\n" in done.stdout
+    assert done.stdout.endswith(
+        "recipe: my study/best.yaml   images: my study/best.png\n"
+        "beside your recipe's own values: my study/comparison.png\n"
+        "  gantool sample 'my study'\n  gantool study report 'my study'\n"
+    )
+
+
+def test_every_printed_command_works_where_it_was_printed(real, tmp_path, monkeypatch, command):
+    folder, done = real
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("GANTOOL_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    printed = [*re.findall(r"^  gantool (.*)", done.stdout, re.MULTILINE), "tune 'my study' --trials 3"]
+    for line in printed:
+        code, _, err = command(*shlex.split(line))
+        assert (code, "decoding" in err) == (0, False), err
+    assert len(Study(folder / "my study").trials()) == 3
+    assert not list(tmp_path.iterdir()), "the study remembers its data, and that it needs no Ray"
+    assert "ray" not in sys.modules or "starting workers" not in err
+
+
+def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winner(real, monkeypatch, command):
+    folder, _ = real
+    monkeypatch.chdir(folder)
+    assert command(*SEARCH, "--set", "tune.seed=7", "--out", "b")[0] == 0
+    place = Path("b") / "trials" / f"{Study(folder / 'b').winner().number:04d}"
+    assert command("sample", "b") == (0, f"{place / 'sample-0-15.png'}: 16 images of epoch 1\n", "")
+    assert command("animate", "b")[1] == f"{place / 'training.gif'}: 1 frame\n"
+    assert f"\n{place}\n" in command("score", "b", "--metrics", "fd", "--images", 64)[1]
+    code, out, err = command("compare", "my study", "b", "--images", 64)
+    assert code == 0, err
+    winners = {f"{name}/{Study(folder / name).winner().number:04d}" for name in ("my study", "b")}
+    assert all(winner in out for winner in winners)
+
+
+def test_a_trial_that_diverges_fails_at_once_with_the_reason(data_dir, inside, command):
+    changes = [
+        "tune.space={train.optimizer.lr: [2e-4, 0.3]}",
+        "tune.seed=1",
+        "tune.epochs=10",
+        "train.evaluate_every=1",
+    ]
+    sets = [part for change in [*changes, "train.batch_size=32", "data.size=14"] for part in ("--set", change)]
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 4, "--engine", "inline", "--out", "s")
+    assert code == 0, err
+    wild = [row for row in rows(inside / "s") if row[RATE] == "0.3"]
+    assert wild
+    assert all(row["state"] == "fail" and row["why"].startswith("diverged: ") for row in wild)
+    assert len(Run(inside / "s" / "trials" / f"{int(wild[0]['number']):04d}").entries()) < 10
+    assert engine.open_recipe(str(inside / "s" / "best.yaml")).train.optimizer.lr == 2e-4
+
+
+def test_if_all_trials_overflow_the_exit_code_is_4_and_the_table_has_the_reasons(data_dir, inside, command):
+    deep = f"model.discriminator={[16] * 13}"  # at this rate its scores overflow in the first steps
+    wild = [deep, "data.size=14", "train.optimizer.lr=1000.0", "tune.space={train.optimizer.lr: [999.0, 1000.0]}"]
+    sets = [part for change in wild for part in ("--set", change)]
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 2, "--engine", "inline", "--out", "s")
+    assert code == 4
+    assert "no trial finished; most often: " in err
+    assert [row["state"] for row in rows(inside / "s")] == ["fail", "fail"]
+    assert all("became" in row["why"] for row in rows(inside / "s")), "one attempt each, with the reason"
+
+
+def test_too_few_images_to_tell_settings_apart_are_refused_and_few_are_noted(inside, command):
+    for name, count in (("ten", 10), ("thirty", 30)):
+        (inside / name).mkdir()
+        for index in range(count):
+            Image.new("L", (14, 14), 8 * index).save(inside / name / f"{index}.png")
+    sets = ("--set", "data.source=ten", "--set", "data.size=14")
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--engine", "inline", "--out", "a")
+    assert (code, err.splitlines()[-1]) == (
+        3,
+        f"error: {inside / 'ten'}: has 10 images, too few to tell settings apart; give it 16 or more, or use "
+        "gantool train",
+    )
+    sets = ("--set", "data.source=thirty", "--set", "data.size=14", "--set", "tune.epochs=1")
+    code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 1, "--engine", "inline", "--out", "b")
+    assert code == 0, err
+    assert "learning from 18 images; 12 more are held out; with fewer than 60 images fd ranks" in err

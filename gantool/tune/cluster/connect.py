@@ -1,4 +1,4 @@
-"""A Ray cluster to run trials on: this machine's own or one that is there, and how many trials it has room for."""
+"""A Ray cluster for trials: a new one on this machine or an existing one, and how many trials it has room for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gantool.devices import available_cores
 from gantool.errors import GantoolError, NetworkError, ResourceError
 from gantool.recipe.blocks import Tune
 
-_QUIET = {
+_QUIET = {  # unless Ray's messages are wanted
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -35,26 +35,18 @@ _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command line has its own, which Tune's would replace
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study remembers; nobody reads Tune's snapshots
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots are not used
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another Ray
 }
-_BRIEF = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}  # a check's patience
+_SHORT_TIMEOUTS = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}
 CONNECT_TIMEOUT = 3.0  # seconds in which a cluster has to answer
-MAX_FOLDER_LENGTH = (
-    25  # letters of the folder that holds Ray's: a socket's path has at most 103, of which Ray's part takes 78
-)
-MAX_GPU_SHARE = 0.9  # of a GPU's memory, at the most
+MAX_FOLDER_LENGTH = 25  # letters: a socket's path has at most 103, of which Ray's part takes 78
+MAX_GPU_SHARE = 0.9  # of a GPU's memory
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster.
-
-    Args:
-        id: Ray's name of it.
-        name: its address.
-        cpus: logical cores.
-        gpus: cards.
-    """
+    """A machine of the cluster: Ray's identifier, its address, logical cores and GPUs."""
 
     id: str
     name: str
@@ -69,7 +61,7 @@ class Slots:
     Args:
         count: trials at once.
         cpus: of each trial; also its threads.
-        gpus: of each trial; a fraction where trials share a card.
+        gpus: of each trial; a fraction if trials share a GPU.
         reason: why not more.
     """
 
@@ -79,7 +71,7 @@ class Slots:
     reason: str
 
     def sentence(self) -> str:
-        """Return the number of trials at once, and the reason, as a sentence."""
+        """Return the number of trials at once, and the reason."""
         trials = "1 trial at once" if self.count == 1 else f"{self.count} trials at once"
         if not self.gpus:
             return f"{trials}: {self.reason}"
@@ -88,69 +80,64 @@ class Slots:
 
 @contextlib.contextmanager
 def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list[Node]]:
-    """Start a Ray of this machine's own, or join a cluster; give its nodes, and leave it at the end.
+    """Start a Ray on this machine or join a cluster, yield its nodes, and leave it at the end.
 
     Args:
-        address: `local` for one of its own, even where somebody else's runs; `auto` for the cluster that this machine
-            is of; HOST:PORT of a head node.
-        verbose: let Ray say what it likes.
+        address: `local` for a new Ray, even if another one runs; `auto` for the cluster that this machine belongs to;
+            HOST:PORT of a head node.
+        verbose: whether to show Ray's messages.
 
     Raises:
-        NetworkError: there is no such cluster, or it does not answer.
+        NetworkError: no such cluster exists, or it does not answer.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    level = logging.INFO if verbose else logging.ERROR
     with contextlib.ExitStack() as stack:
         options = stack.enter_context(_private()) if address == "local" else {}
-        _quieten(verbose)
-        _forget_token()
-        yield from _joined(address, handler, verbose, level, options)
+        _set_environment(verbose)
+        import ray
+
+        try:
+            with _own_process_group():
+                level = logging.INFO if verbose else logging.ERROR
+                ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
+        except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+            raise _connection_error(address, error) from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own prints a stack trace and ends the process at once
+        try:
+            yield [
+                Node(node["NodeID"], node["NodeManagerAddress"], int(has.get("CPU", 0)), int(has.get("GPU", 0)))
+                for node in ray.nodes()  # type: ignore[no-untyped-call]
+                if node["Alive"] and (has := node["Resources"]) is not None
+            ]
+        finally:
+            ray.shutdown()
 
 
-def _joined(address: str, handler: Any, verbose: bool, level: int, options: dict[str, Any]) -> Iterator[list[Node]]:
-    import ray
-
-    try:
-        with _group_of_its_own():
-            ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        if address == "local":
-            raise ResourceError(
-                f"Ray cannot start on this machine ({_first_line(error)}); use --engine inline, which needs no Ray"
-            ) from None
-        if not isinstance(error, ConnectionError):
-            raise NetworkError(f"--address {address}: {_first_line(error)}") from None
-        where = "no Ray cluster runs on this machine" if address == "auto" else "no Ray answers there"
-        raise NetworkError(
-            f"--address {address}: {where}; start one with: ray start --head; or leave --address out"
-        ) from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would print a stack trace and end the process at once
-    try:
-        yield _nodes()
-    finally:
-        ray.shutdown()
+def _connection_error(address: str, error: Exception) -> GantoolError:
+    problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if address == "local":
+        return ResourceError(f"Ray cannot start on this machine ({problem}); use --engine inline, which needs no Ray")
+    if not isinstance(error, ConnectionError):
+        return NetworkError(f"--address {address}: {problem}")
+    where = "no Ray cluster runs on this machine" if address == "auto" else "no Ray answers there"
+    return NetworkError(f"--address {address}: {where}; start one with: ray start --head; or leave --address out")
 
 
 @contextlib.contextmanager
 def _private() -> Iterator[dict[str, Any]]:
-    """Return the options of a Ray that nobody else of this machine can use or read; clean up after it.
-
-    It listens on the loopback, asks for a random token, and keeps its files in a folder of the user's own.
-
-    Raises:
-        ResourceError: there is no folder for its sockets.
-    """
+    """Yield the options of a Ray that only this user can use or read: on the loopback, with a random token."""
     folder = _short_folder()
-    names = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), _MANY_MACHINES: "0"}
+    names = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # read at Ray's import: with 0 it listens on the loopback alone
+    }
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     try:
-        yield {
-            "include_dashboard": False,
-            "num_cpus": available_cores(),
-            "_temp_dir": str(folder / "r"),  # which Ray opens to everybody
-        }
+        # Ray opens its own folder to everybody, so it is inside of a private one.
+        yield {"include_dashboard": False, "num_cpus": available_cores(), "_temp_dir": str(folder / "r")}
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -159,16 +146,8 @@ def _private() -> Iterator[dict[str, Any]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _forget_token() -> None:
-    """Let Ray read its token anew: it keeps the first that it saw, which may be that of another cluster."""
-    with contextlib.suppress(ImportError, AttributeError):  # a Ray without it has no token to forget
-        from ray import _raylet
-
-        _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
-
-
 def _short_folder() -> Path:
-    """Make a folder for Ray's files, whose path leaves room for the name of a socket."""
+    """Make a folder for Ray's files whose path leaves room for the name of a socket."""
     tried = []
     for parent in dict.fromkeys([tempfile.gettempdir(), "/tmp", "/dev/shm", str(Path.home())]):
         if sys.platform != "win32" and len(parent) > MAX_FOLDER_LENGTH:
@@ -184,12 +163,8 @@ def _short_folder() -> Path:
     )
 
 
-_MANY_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""With 0 Ray listens on the loopback alone, on Linux too. It reads that when it is imported."""
-
-
-def _quieten(verbose: bool) -> None:
-    """Set what Ray reads from the environment, and let it say nothing that is not asked for."""
+def _set_environment(verbose: bool) -> None:
+    """Set what Ray reads from the environment, silence its loggers, and let it read its token anew."""
     for name, value in (_ALWAYS if verbose else {**_ALWAYS, **_QUIET}).items():
         os.environ.setdefault(name, value)
     import ray  # noqa: F401  its loggers are made by the import
@@ -198,29 +173,23 @@ def _quieten(verbose: bool) -> None:
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"ray\.")
+    with contextlib.suppress(ImportError, AttributeError):  # it keeps the first token, perhaps that of another cluster
+        from ray import _raylet
 
-
-def _nodes() -> list[Node]:
-    import ray
-
-    return [
-        Node(node["NodeID"], node["NodeManagerAddress"], int(has.get("CPU", 0)), int(has.get("GPU", 0)))
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"] and (has := node["Resources"]) is not None
-    ]
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | None = None) -> Slots:
-    """Divide the nodes of a cluster: a trial lives on one node, so the sum of all would promise too much.
+    """Return how many trials run at once on the nodes of a cluster; each trial runs on one node.
 
     Args:
         nodes: of the cluster.
-        tune: what the recipe asks for.
-        device: `cpu` leaves GPUs alone; `cuda` has to have one; `auto` takes them where they are.
-        need: bytes that a trial takes of a GPU's memory, and what a GPU has; None where it was not measured.
+        tune: the `tune` block of the recipe.
+        device: `cpu` does not use GPUs; `cuda` needs one; `auto` uses them if they exist.
+        need: bytes that a trial takes of a GPU's memory, and what a GPU has; None if it was not measured.
 
     Raises:
-        ResourceError: no node can run a single trial.
+        ResourceError: no node can run a trial.
     """
     cpus = tune.cpus_per_trial
     largest = max((node.cpus for node in nodes), default=0)
@@ -255,8 +224,8 @@ def _limited(slots: Slots, tune: Tune) -> Slots:
     return Slots(tune.parallel, slots.cpus, slots.gpus, f"tune.parallel {tune.parallel}")
 
 
-def reach(address: str) -> None:
-    """Refuse an address at which no Ray can be: Ray itself would try for five minutes, and then end the process."""
+def check_address(address: str) -> None:
+    """Refuse an address at which no Ray answers: Ray itself would try for five minutes, and then end the process."""
     if address in {"local", "auto"}:
         return
     if address.startswith("ray://"):
@@ -270,24 +239,24 @@ def reach(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
     except OSError as error:
-        said = error.strerror or str(error)
         raise NetworkError(
-            f"--address {address}: nobody answers there ({said}); check the address, and that ray start --head ran"
+            f"--address {address}: no answer ({error.strerror or error}); check the address, and that ray start --head "
+            "ran"
         ) from None
     if not _is_head(address):
         raise NetworkError(
-            f"--address {address}: what answers there is no head of a Ray cluster; check the port, which ray start "
-            "--head has named, and set RAY_AUTH_MODE=token if the cluster asks for a token"
+            f"--address {address}: is not the head of a Ray cluster; check the port that ray start --head printed, and "
+            "set RAY_AUTH_MODE=token if the cluster asks for a token"
         )
 
 
 def _is_head(address: str) -> bool:
-    """Ask as Kubernetes does, and in a process of its own, since it cannot be called off."""
+    """Return whether Ray's health check succeeds, in another process because the check cannot be cancelled."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
     try:
         done = subprocess.run(
             [*command, "--address", address],
-            env={**os.environ, **_BRIEF},
+            env={**os.environ, **_SHORT_TIMEOUTS},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=10 * CONNECT_TIMEOUT,
@@ -299,12 +268,9 @@ def _is_head(address: str) -> bool:
 
 
 @contextlib.contextmanager
-def _group_of_its_own() -> Iterator[None]:
-    """Put what the block starts into a process group of its own.
-
-    A signal to our whole group, such as `timeout` or a shell sends, would end Ray's processes before ours has saved.
-    """
-    if not hasattr(os, "setpgid"):  # Windows: Ray's processes have a group of their own there
+def _own_process_group() -> Iterator[None]:
+    """Start processes in another group, because a signal to ours would end Ray before the search is saved."""
+    if not hasattr(os, "setpgid"):  # on Windows Ray's processes have their own group
         yield
         return
     own = os.getpgrp()
@@ -313,16 +279,12 @@ def _group_of_its_own() -> Iterator[None]:
     )
     moved = False
     try:
-        with contextlib.suppress(PermissionError):  # a session's leader cannot leave its group
+        with contextlib.suppress(PermissionError):  # the leader of a session cannot leave its group
             os.setpgid(0, leader.pid)
             moved = True
         yield
     finally:
         if moved:
-            with contextlib.suppress(PermissionError):  # everyone else of the old group has gone meanwhile
+            with contextlib.suppress(PermissionError):  # the old group has ended meanwhile
                 os.setpgid(0, own)
         leader.communicate()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What a search asks of the machines of a cluster before it starts: the files, the version, a GPU's memory."""
+"""Checks of the machines of a cluster before a search: the study's files, gantool's version, a GPU's memory."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from typing import Any
 
 import gantool
 from gantool import models
+from gantool.data.store import open_store
 from gantool.errors import GantoolError, ResourceError
 from gantool.files import disk
 from gantool.recipe import load as recipes
 from gantool.runs import STUDY
-from gantool.training import setup
+from gantool.training.setup import prepare_training
 from gantool.tune.cluster.connect import Node
 from gantool.tune.study import Study
 from gantool.tune.trials import TrialEnvironment
 
-PROBE_STEPS = 3  # of training, after which a trial's memory is what it stays
+PROBE_STEPS = 3  # of training, after which a trial needs no more memory
 CUDA_CONTEXT_BYTES = 700e6  # bytes of a GPU that torch's libraries take in each process, beside its tensors
 
 
-def agreed(nodes: list[Node], study: Study, place: TrialEnvironment) -> TrialEnvironment:
-    """Return where every machine of the cluster finds the data: the data directory, or a copy in the study.
+def check_nodes(nodes: list[Node], study: Study, environment: TrialEnvironment) -> TrialEnvironment:
+    """Return where every machine of the cluster finds the data: in the data directory, or in a copy in the study.
 
     Raises:
         ResourceError: a machine does not see the study's directory, or has another gantool, or none.
     """
     if len(nodes) < 2:
-        return place
-    sees_all = True
+        return environment
+    all_see_data = True
     for node in nodes:
         try:
-            version, sees_study, data = _on(node, 0, _look, str(study.path / STUDY), place.store)
+            version, sees_study, sees_data = _on(node, 0, _look, str(study.path / STUDY), environment.store)
         except Exception as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ResourceError(
-                f"{node.name}: cannot run gantool ({said}); install gantool {gantool.__version__} on every machine"
+                f"{node.name}: cannot run gantool ({problem}); install gantool {gantool.__version__} on every machine"
             ) from None
         if version != gantool.__version__:
             raise ResourceError(
@@ -48,29 +49,31 @@ def agreed(nodes: list[Node], study: Study, place: TrialEnvironment) -> TrialEnv
             raise ResourceError(
                 f"{node.name}: does not see {study.path}; name a directory with --out that all machines share"
             )
-        sees_all = sees_all and data
-    return place if sees_all else _copied(study, place)
+        all_see_data = all_see_data and sees_data
+    return environment if all_see_data else copied(study, environment)
 
 
-def memory(nodes: list[Node], study: Study, place: TrialEnvironment) -> tuple[int, int] | None:
-    """Measure the bytes of a GPU that the largest trial takes, and what the GPU has; None without a need to know.
+def memory(nodes: list[Node], study: Study, environment: TrialEnvironment) -> tuple[int, int] | None:
+    """Measure the bytes of a GPU that the largest trial takes, and the GPU's own; None if no number is needed.
 
     Raises:
         ResourceError: torch cannot use the GPU that Ray has counted.
     """
     cards = [node for node in nodes if node.gpus]
-    if not cards or place.device == "cpu" or study.tune.trials_per_gpu:
+    if not cards or environment.device == "cpu" or study.tune.trials_per_gpu:
         return None
     try:
         wanted = [study.space.largest(), study.recipe]
     except GantoolError:  # not all upper ends fit together
         wanted = [study.recipe]
     for recipe in wanted:
-        task = (_train_a_little, recipes.dump(recipe), str(place.data_dir), place.store)
-        taken, whole, said = _on(cards[0], 1, *task)
-        if not said:
-            return taken, whole
-    raise ResourceError(f"{cards[0].name}: its GPU cannot train the recipe ({said}); --device cpu leaves it alone")
+        task = (_try_to_train, recipes.dump(recipe), str(environment.data_dir), environment.store)
+        taken, total, problem = _on(cards[0], 1, *task)
+        if not problem:
+            return taken, total
+    raise ResourceError(
+        f"{cards[0].name}: its GPU cannot train the recipe ({problem}); with --device cpu trials do not use it"
+    )
 
 
 def _on(node: Node, gpus: int, task: Callable[..., Any], *arguments: Any) -> Any:
@@ -87,45 +90,41 @@ def _look(study: str, store: str) -> tuple[str, bool, bool]:
     return gantool.__version__, Path(study).is_file(), not store or Path(store, "about.json").is_file()
 
 
-def _copied(study: Study, place: TrialEnvironment) -> TrialEnvironment:
-    """Copy the decoded data and the learned extractors to where every machine sees them."""
-    store, target = Path(place.store), study.path / "data"
+def copied(study: Study, environment: TrialEnvironment) -> TrialEnvironment:
+    """Copy the decoded data and the learned extractors into the study, which all machines see."""
+    store, target = Path(environment.store), study.path / "data"
     try:
         shutil.copytree(store, target / "stores" / store.name, dirs_exist_ok=True)
-        for file in (place.data_dir / "extractors").glob(f"*{store.name}*"):
+        for file in (environment.data_dir / "extractors").glob(f"*{store.name}*"):
             (target / "extractors").mkdir(exist_ok=True)
             shutil.copy2(file, target / "extractors" / file.name)
     except OSError as error:
         raise disk(target, error) from None
-    return replace(place, data_dir=target, store=str(target / "stores" / store.name))
+    return replace(environment, data_dir=target, store=str(target / "stores" / store.name))
 
 
-def _train_a_little(text: str, data_dir: str, store: str) -> tuple[int, int, str]:
-    """Return the bytes that training takes of this process's GPU, and the GPU's own; or why it cannot."""
+def _try_to_train(text: str, data_dir: str, store: str) -> tuple[int, int, str]:
+    """Return the bytes that training takes of this process's GPU, and the GPU's own; or why it fails."""
     try:
-        return *_taken(text, data_dir, store), ""
+        return *_train(text, data_dir, store), ""
     except Exception as error:
         return 0, 0, (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _taken(text: str, data_dir: str, store: str) -> tuple[int, int]:
+def _train(text: str, data_dir: str, store: str) -> tuple[int, int]:
     import torch
 
-    from gantool.data.store import open_store
-    from gantool.models import build
     from gantool.training.trainer import Trainer
 
     recipe = recipes.parse(text, "the largest trial", models.KINDS)
-    opened = open_store(Path(store)) if store else None
-    spec = opened.spec if opened else setup.prepare_training(recipe, Path(data_dir)).store.spec
+    data = (open_store(Path(store)) if store else None) or prepare_training(recipe, Path(data_dir)).store
     device = torch.device("cuda")
-    model = build(recipe, spec).to(device)
+    model = models.build(recipe, data.spec).to(device)
     trainer = Trainer(model, recipe.train, device)
     blank = model.blank(recipe.train.batch_size)
     batch = type(blank)(*(part.to(device) for part in blank))
     for _ in range(PROBE_STEPS):
         trainer.step(batch)
     torch.cuda.synchronize()
-    return int(torch.cuda.max_memory_reserved() + CUDA_CONTEXT_BYTES), torch.cuda.get_device_properties(
-        device
-    ).total_memory
+    total = torch.cuda.get_device_properties(device).total_memory
+    return int(torch.cuda.max_memory_reserved() + CUDA_CONTEXT_BYTES), total

@@ -1,10 +1,14 @@
-"""The trials of a search on Ray Tune, whose own memory of them is thrown away: the study's is the true one."""
+"""The trials of a search on Ray Tune, whose own record of them is thrown away: the study's is the true one."""
 
 from __future__ import annotations
 
 import contextlib
+import queue
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +19,75 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from gantool.errors import ResourceError
 from gantool.tune.cluster.connect import Slots
-from gantool.tune.inline import Objective
+from gantool.tune.events import Event
+from gantool.tune.trial import Objective, TrialConfig, TrialResult
 from gantool.tune.trials import Trials
 
 RETRIES = 3  # of a trial whose worker process or machine died; a trial that merely fails is not tried again
-GRACE = 30.0  # seconds for workers to save where they stand, when a search ends before it is done
+GRACE = 30.0  # seconds for workers to save their state, if a search ends before it is done
+POLL = 0.5  # seconds between two looks for the end; Windows hears a signal only between them
 
 
-def run_trials(trials: Trials, slots: Slots, objective: Objective) -> None:
-    """Run all trials that are left on the cluster that this process is connected to."""
+def run_trials(trials: Trials, slots: Slots, objective: Objective) -> Iterator[Event]:
+    """Run all trials that are left on the cluster that this process is connected to, and yield their events.
+
+    Tune runs in a thread, so that this one hears a signal at once. Closing the iterator waits for trials to be saved.
+    """
+    thread = threading.Thread(target=_run, args=(trials, slots, objective), daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                yield trials.events.get(timeout=POLL)
+    except GeneratorExit:
+        trials.stopped.append(0)
+        thread.join()
+        raise
+    yield from trials.pending_events()
+
+
+def _run(trials: Trials, slots: Slots, objective: Objective) -> None:
     study, stop = trials.study.path, trials.study.path / "stop"
     searcher = StudySearch(trials, str(stop))
     _clean(study)
     try:
         tune.Tuner(
-            tune.with_resources(_carried(objective), {"cpu": slots.cpus, "gpu": slots.gpus}),
+            tune.with_resources(_trainable(objective), {"cpu": slots.cpus, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
-                num_samples=-1,  # the study says when it is enough
+                num_samples=-1,  # the study decides when it is enough
                 search_alg=ConcurrencyLimiter(searcher, slots.count),
                 scheduler=StudyScheduler(searcher),
-                reuse_actors=True,  # a worker with torch loaded costs seconds
+                reuse_actors=True,  # a new worker takes seconds to load torch
                 trial_dirname_creator=lambda trial: trial.config["label"].replace(" ", "-"),
             ),
             run_config=tune.RunConfig(
                 name="ray",
                 storage_path=str(study),
                 verbose=0,
-                stop=Ending(trials, stop),
+                stop=GracefulStop(trials, stop),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
         ).fit()
-    except OSError as error:  # Tune cannot write what it keeps for itself
+    except OSError as error:  # Tune cannot write its own files
         trials.failure = trials.failure or ResourceError(
             f"{study}: {error.strerror or error}; make room, then run the same command"
         )
+    except Exception as error:  # raised by the search
+        trials.failure = trials.failure or error
     finally:
         _clean(study)
 
 
-def _carried(objective: Objective) -> Any:
+def _trainable(objective: Objective) -> Any:
     """Return the function that a worker calls with the configuration of each trial."""
 
-    def carry(config: dict[str, Any]) -> None:
-        with contextlib.closing(objective(config, Path(config["stop"]).exists)) as results:
+    def train(config: dict[str, Any]) -> None:
+        given = TrialConfig(**{name: value for name, value in config.items() if name != "stop"})
+        with contextlib.closing(objective(given, Path(config["stop"]).exists)) as results:
             for result in results:
-                tune.report(result)  # does not return where the trial is stopped early
+                tune.report(asdict(result))  # does not return if the trial is stopped early
 
-    return carry
+    return train
 
 
 def _clean(study: Path) -> None:
@@ -83,10 +109,10 @@ class StudySearch(Searcher):
         self.trials, self.stop = trials, stop
 
     def suggest(self, trial_id: str) -> Any:
-        """Return a trial's configuration, None while there is none, or that there will be no more."""
+        """Return a trial's configuration, None if there is none now, or that no more will follow."""
         config = self.trials.next(trial_id)
         if config is not None:
-            return {**config, "stop": self.stop}
+            return {**asdict(config), "stop": self.stop}
         return str(Searcher.FINISHED) if self.trials.finished else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -107,7 +133,7 @@ class StudySearch(Searcher):
 
 
 class StudyScheduler(FIFOScheduler):
-    """Stops what the study's pruner would prune, so that pruning survives a restart as the study does."""
+    """Stops the trials that the study's pruner prunes, so that pruning survives a restart as the study does."""
 
     def __init__(self, searcher: StudySearch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -115,24 +141,25 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide on a trial after each of its reports."""
-        stop = self.searcher.trials.measured(trial.trial_id, result)
+        own = TrialResult(**{field.name: result[field.name] for field in fields(TrialResult)})
+        stop = self.searcher.trials.measured(trial.trial_id, own)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class Ending(Stopper):
-    """Ends a search before it is done: workers are asked to save, and after a grace are ended.
+class GracefulStop(Stopper):
+    """Ends a search before it is done: workers are asked to save, and are ended after `GRACE`.
 
     Args:
-        trials: tell whether it is ending.
-        stop: the file whose being there asks the workers, on whatever machine they are.
+        trials: of the study.
+        stop: the file that asks the workers, on any machine.
     """
 
     def __init__(self, trials: Trials, stop: Path) -> None:
         self.trials, self.stop = trials, stop
-        self.stop_requested = 0.0
+        self.deadline = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Leave single trials to the scheduler."""
@@ -142,13 +169,13 @@ class Ending(Stopper):
         """Return whether all trials end now."""
         if not self.trials.stopping:
             return False
-        if not self.stop_requested:
-            self.stop_requested = time.monotonic()
+        if not self.deadline:
+            self.deadline = time.monotonic() + GRACE
             try:
                 self.stop.touch()
-            except OSError:  # a full disk: then they cannot save either
+            except OSError:  # on a full disk they cannot save either
                 return True
-        return time.monotonic() - self.stop_requested > GRACE
+        return time.monotonic() > self.deadline
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -1,0 +1,292 @@
+"""What a study keeps on disk: its recipe and settings, and its trials in Optuna's database."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from gantool.errors import CheckpointError, RunError
+from gantool.files import write
+from gantool.recipe import load as recipes
+from gantool.recipe.blocks import Recipe, Tune
+from gantool.recipe.schema import plain
+from gantool.runs import STUDY, environment
+from gantool.training import engine
+from gantool.tune.samplers import pruner
+from gantool.tune.space import Space
+from gantool.tune.storage import DATABASE, database_errors, open_storage
+
+SETTINGS = "settings"  # in study.json: how a search was started, besides its recipe
+MADE_WITH = "environment"  # attribute of Optuna's study: versions and machine
+DATA = "data"  # attribute of Optuna's study: what identifies the content of its data
+TAKEN = "taken_over"  # attribute of Optuna's study: finished trials of an earlier study, and how many that one had
+FREE = {
+    *("trials", "hours", "gpu_hours", "parallel", "cpus_per_trial", "trials_per_gpu"),
+    *("confirm", "finish", "sampler", "pruner", "deterministic"),
+}  # keys of `tune` that may change when a study resumes, because no trial becomes wrong
+
+
+class StudyRecord:
+    """The directory of a study.
+
+    `study.json` (which database and study it is), `recipe.yaml` (with every default), `study.db` (Optuna's, in SQLite),
+    `trials/<number>/`, which are runs, and what `results` writes. `ray/` is Ray's own, and may be deleted.
+
+    Args:
+        path: the directory of an existing study; `create` makes one.
+        recipe: what is searched; by default what its `recipe.yaml` says.
+        new: whether its database is still to be made.
+
+    Raises:
+        CheckpointError: the study's database is damaged.
+        ResourceError: the database that `tune.storage` names cannot be reached.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe | None = None, *, new: bool = False) -> None:
+        self.path = path.absolute()
+        self.recipe = recipe or engine.open_recipe(str(self.path / "recipe.yaml"))
+        self.space = Space(self.recipe)
+        assert self.recipe.tune is not None  # Space checks that
+        self.tune: Tune = self.recipe.tune
+        self.epochs = self.tune.epochs or self.recipe.train.epochs
+        self.full_epochs = finish_epochs(self.recipe)  # to which the winner is trained; fewer if the time is limited
+        self._cache: dict[optuna.Study, list[FrozenTrial]] = {}
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        name = _name(self.path / STUDY)
+        with self.database_errors():
+            if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
+                raise CheckpointError(
+                    f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
+                )
+            self._storage = open_storage(self.path, self.tune.storage)
+            self.search = self._open(name, pruner(self.tune, self.epochs))
+            self.confirmation = self._open(f"{name}-confirm", optuna.pruners.NopPruner())
+            self.finishing = self._open(f"{name}-finish", optuna.pruners.NopPruner())
+            if new:
+                self.search.set_user_attr(MADE_WITH, environment())
+
+    def _open(self, name: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+        study = optuna.create_study(
+            study_name=name, storage=self._storage, load_if_exists=True, direction="minimize", pruner=pruner
+        )
+        study.get_trials(deepcopy=False)  # a damaged database fails here, not in the middle of a search
+        return study
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> Self:
+        """Make a study in a new or empty directory."""
+        (path / "trials").mkdir(exist_ok=True)
+        write(path / "recipe.yaml", recipes.dump(recipe))
+        assert recipe.tune is not None
+        # In a database that people share, a name must be unique.
+        name = f"{path.name}-{uuid.uuid4().hex[:8]}" if recipe.tune.storage else recipe.name
+        write(path / STUDY, json.dumps({"study": name}) + "\n")
+        return cls(path, recipe, new=True)
+
+    @classmethod
+    def resume(cls, path: Path, recipe: Recipe) -> Self:
+        """Open a study to continue it.
+
+        Raises:
+            RunError: it is the study of another recipe.
+        """
+        different = differs(path, recipe)
+        if different:
+            raise RunError(
+                f"{shown(path)}: is the study of another recipe ({different} differs); search in a new directory, or "
+                "move this one aside with --fresh"
+            )
+        write(path / "recipe.yaml", recipes.dump(recipe))
+        return cls(path, recipe)
+
+    @property
+    def shown(self) -> Path:
+        """The directory as one types it in the working directory."""
+        return shown(self.path)
+
+    @property
+    def made_with(self) -> str:
+        """The versions and the machine that the study started with, in a line; empty for studies of version 0.1."""
+        known = self.search.user_attrs.get(MADE_WITH)
+        if not known:
+            return ""
+        names = [name for name in ("gantool", "torch", "ray", "optuna") if name in known["packages"]]
+        packages = ", ".join(f"{name} {known['packages'][name]}" for name in names)
+        return f"{packages}; Python {known['python']}, {known['system']}, {known['cores']} cores"
+
+    # Settings
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """How the search was started: `data_dir`, `engine`, `address`, `device`; empty for older studies."""
+        known = json.loads((self.path / STUDY).read_text(encoding="utf-8")).get(SETTINGS, {})
+        return {key: value for key, value in known.items() if isinstance(value, str)}
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The data directory that the search was started with; None if it is unknown or no longer exists."""
+        path = Path(self.settings.get("data_dir", ""))
+        return path if path.is_absolute() and path.is_dir() else None
+
+    def remember(self, **settings: str) -> None:
+        """Write the settings of a search that are not in its recipe, so that it resumes with them."""
+        self._note(SETTINGS, settings)
+
+    def point_to(self, folder: Path) -> bool:
+        """Write which training a study stands for, and return whether it is another one than before."""
+        return self._note("run", folder.relative_to(self.path).as_posix())
+
+    def _note(self, key: str, value: Any) -> bool:
+        file = self.path / STUDY
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before.get(key) == value:
+            return False
+        write(file, json.dumps({**before, key: value}) + "\n")
+        return True
+
+    def replan(self, **changes: Any) -> None:
+        """Change keys of `tune` that may change, also on disk."""
+        self.tune = self.tune.model_copy(update=changes)
+        self.recipe = self.recipe.model_copy(update={"tune": self.tune})
+        write(self.path / "recipe.yaml", recipes.dump(self.recipe))
+
+    # Trials
+
+    def database_errors(self) -> AbstractContextManager[None]:
+        """Raise an error of one line if the database fails in the block."""
+        return database_errors(self.path, self.tune.storage)
+
+    @contextmanager
+    def cached_trials(self) -> Iterator[None]:
+        """Read the trials once while the block runs, in which nothing changes."""
+        if self._cache:  # a block inside of another
+            yield
+            return
+        self._cache = {study: self._read(study) for study in (self.search, self.confirmation, self.finishing)}
+        try:
+            yield
+        finally:
+            self._cache = {}
+
+    def _read(self, study: optuna.Study) -> list[FrozenTrial]:
+        if study in self._cache:
+            return self._cache[study]
+        with self.database_errors():
+            return study.get_trials(deepcopy=False)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials of the search."""
+        return self._read(self.search)
+
+    def runs(self) -> list[FrozenTrial]:
+        """Return the candidates' trainings with other seeds; the attributes `of` and `seed` say which."""
+        return self._read(self.confirmation)
+
+    def finishes(self) -> list[FrozenTrial]:
+        """Return the trainings to the recipe's full length; the attributes `of` and `seed` say which."""
+        return self._read(self.finishing)
+
+    @property
+    def taken(self) -> int:
+        """How many trials were taken over from an earlier study."""
+        return int(self.search.user_attrs.get(TAKEN, (0, 0))[0])
+
+    def folder(self, number: int, seed: int | None = None) -> Path:
+        """Return the directory of a trial, or of its training with another seed."""
+        return self.path / "trials" / (f"{number:04d}" if seed is None else f"{number:04d}-seed-{seed}")
+
+    def folder_of(self, trial: FrozenTrial) -> Path:
+        """Return the directory of a trial of the search, or of a further training."""
+        return self.folder(trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed"))
+
+    def label(self, study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> str:
+        """Return the name of a training for people: of trial 3 `3`, `3 seed 7` or `3 to the end`."""
+        seed = trial.user_attrs.get("seed")
+        label = f"{trial.user_attrs.get('of', trial.number)}{'' if seed is None else f' seed {seed}'}"
+        return f"{label} to the end" if study is self.finishing else label
+
+    def unended(self) -> list[str]:
+        """Return the labels of the trainings that started and have not ended."""
+        return [
+            self.label(study, trial)
+            for study in (self.search, self.confirmation, self.finishing)
+            for trial in self._read(study)
+            if trial.state == TrialState.RUNNING
+        ]
+
+    def begin(
+        self,
+        study: optuna.Study,
+        params: dict[str, Any],
+        system_attrs: dict[str, Any] | None = None,
+        **attributes: Any,
+    ) -> optuna.Trial:
+        """Start a trial of one of the three studies with these values, perhaps those of an older version's trial."""
+        params = self.space.renamed(params)
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions={key: self.space.distributions[key] for key in params},
+                user_attrs=attributes,
+                system_attrs=system_attrs,
+            )
+        )
+        return optuna.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
+
+    def learn_from(self, data: str) -> None:
+        """Write what identifies the content of the data, once."""
+        if DATA not in self.search.user_attrs:
+            self.search.set_user_attr(DATA, data)
+
+    def keep_image(self, trial: optuna.Trial, image: Path) -> None:
+        """Keep an image as an artifact of a running trial, which `optuna-dashboard --artifact-dir` shows."""
+        folder = self.path / "artifacts"
+        folder.mkdir(exist_ok=True)
+        store = optuna.artifacts.FileSystemArtifactStore(str(folder))
+        optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(image), study_or_trial=trial)
+
+
+def finish_epochs(recipe: Recipe) -> int:
+    """Return the epochs to which a search trains its winner."""
+    finish = recipe.tune.finish if recipe.tune else None
+    return finish if isinstance(finish, int) else recipe.train.epochs
+
+
+def differs(path: Path, recipe: Recipe) -> str | None:
+    """Return the dotted key by which a recipe differs from a study's, or None if the search is the same."""
+    before, after = plain(engine.open_recipe(str(path / "recipe.yaml"))), plain(recipe)
+    for block in (before, after):
+        block["tune"] = {key: value for key, value in (block["tune"] or {}).items() if key not in FREE}
+        block.pop("name")
+    return _first_difference(before, after)
+
+
+def _first_difference(before: Any, after: Any, key: str = "") -> str | None:
+    if isinstance(before, dict) and isinstance(after, dict) and key != "tune.space.":
+        found = (_first_difference(before.get(name), after.get(name), f"{key}{name}.") for name in {**before, **after})
+        return next((one for one in found if one), None)
+    if key == "tune.space." and before != after:
+        named = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        return f"tune.space.{named[0]}"
+    return key.rstrip(".") if before != after else None
+
+
+def _name(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["study"])
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{file}: is damaged; restore a copy, or search anew") from None
+
+
+def shown(path: Path) -> Path:
+    """Return a path as one types it in the working directory."""
+    here, path = Path.cwd(), path.absolute()
+    return path.relative_to(here) if path.is_relative_to(here) else path
