@@ -32,7 +32,7 @@ class TrialStatus:
     folder: Path | None = None
     epochs: int = 0  # at its end
     first_epoch: int = 0  # at its start
-    start: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=lambda: time.monotonic())
 
     @classmethod
     def of(cls, study: Study, trial: FrozenTrial) -> TrialStatus:
