@@ -55,6 +55,8 @@ def test_grey_is_untouched_and_repeated_for_colour(form):
     file = stored(grey, form)
     assert pixels(file, 1, 1, 4) == [[0, 1, 128, 255]]
     assert pixels(file, 3, 1, 4) == [[[value] * 3 for value in (0, 1, 128, 255)]]
+    colour = stored(Image.new("RGB", (1, 1), (200, 100, 50)), "PNG")
+    assert pixels(colour, 1) == [[round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)]]
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])

@@ -28,79 +28,82 @@ def store(count, shape=(1, 2, 3)):
     return Store(Path("nowhere"), images, rows.astype(np.int64), ImageSpec(*shape), {"skipped": []})
 
 
-def rows(batch):
-    return batch.labels.tolist()
+def kinds(first, second):
+    """A store as `store` makes it, whose first images are of one class and whose others are of another."""
+    return dataclasses.replace(store(first + second), labels=np.repeat([0, 1], [first, second]))
 
 
-def epoch(stream, number, start=0):
-    return [rows(batch) for batch in stream.epoch(number, start)]
+def noise(count, shape=(2, 5, 7)):
+    """Pairs of random images and their negatives, which a mirror and a window keep negatives of each other."""
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    images[1::2] = 255 - images[::2]
+    return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), ImageSpec(*shape, ("a", "b")), {"skipped": []})
 
 
-def flat(stream, number):
-    return [row for batch in epoch(stream, number) for row in batch]
+def shown(images):
+    """Return the rows of `store` that images are."""
+    pixels = ((images + 1) * 127.5).round().long()
+    return (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 0, 1]).tolist()
 
 
-@pytest.mark.parametrize(("count", "size"), [(60, 20), (61, 20), (79, 20), (7, 7), (5, 8), (3, 1)])
+def epoch(loader, number, start=0):
+    return [batch.labels.tolist() for batch in loader.epoch(number, start)]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# --- images with a class ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "size"), [(60, 20), (79, 20), (7, 7), (5, 8), (3, 1)])
 def test_an_epoch_shows_as_many_different_images_as_fit_in_whole_batches(count, size):
-    stream = Loader(store(count), size, 0, CPU)
-    shown = epoch(stream, 1)
+    data = store(count)
+    before = data.images.copy()
+    loader = Loader(data, size, 0, CPU)
+    batches = list(loader.epoch(1))
     effective = min(size, count)
-    assert [len(batch) for batch in shown] == [effective] * (count // effective)
-    assert len(stream) == len(shown)
-    images = flat(stream, 1)
-    assert len(set(images)) == len(images)
-    assert set(images) <= set(range(count))
+    assert [len(batch.labels) for batch in batches] == [effective] * (count // effective)
+    assert len(loader) == len(batches)
+    rows = [row for batch in batches for row in batch.labels.tolist()]
+    assert len(set(rows)) == len(rows)
+    assert [row for batch in batches for row in shown(batch.images)] == rows
+    batches[0].images.zero_()  # a batch is a copy
+    assert np.array_equal(data.images, before)
 
 
 def test_a_single_image_is_given_twice_because_batch_norm_needs_two():
-    stream = Loader(store(1), 64, 0, CPU)
-    assert epoch(stream, 1) == [[0, 0]]
-    assert len(stream) == 1
+    assert epoch(Loader(store(1), 64, 0, CPU), 1) == [[0, 0]]
     assert epoch(Loader(store(1), 1, 0, CPU), 1) == [[0]]
 
 
 def test_a_seed_and_an_epoch_decide_the_order_and_nothing_else_does():
-    one, same, other = (Loader(store(100), 10, seed, CPU) for seed in (4, 4, 5))
+    one, again, other, largest = (Loader(store(100), 10, seed, CPU) for seed in (4, 4, 5, 2**32 - 1))
     torch.randn(3)
-    list(same.epoch(7))
-    assert epoch(one, 2) == epoch(same, 2)
-    assert epoch(one, 2) != epoch(one, 3)
-    assert epoch(one, 2) != epoch(other, 2)
+    list(again.epoch(7))
+    orders = [epoch(one, 2), epoch(one, 3), epoch(other, 2), epoch(largest, 1_000_000)]
+    assert epoch(again, 2) == orders[0]
+    assert len({str(order) for order in orders}) == 4
+    few = Loader(store(20), 3, 0, CPU, np.array([3, 5, 7, 11]))
+    assert {row for number in (1, 2, 3) for batch in epoch(few, number) for row in batch} == {3, 5, 7, 11}
 
 
 def test_bytes_become_numbers_from_minus_one_to_one_exactly():
     images = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     data = Store(Path("nowhere"), images, np.zeros(256, np.int64), ImageSpec(1, 1, 1), {"skipped": []})
     made = Loader(data, 256, 0, CPU).take(torch.arange(256)).images
-    assert made.dtype == torch.float32
-    assert made.shape == (256, 1, 1, 1)
-    assert made[0].item() == -1.0
-    assert made[255].item() == 1.0
+    assert (made.dtype, made.shape) == (torch.float32, (256, 1, 1, 1))
+    assert (made[0].item(), made[255].item()) == (-1.0, 1.0)
     np.testing.assert_allclose(made.flatten().numpy(), np.arange(256) / 127.5 - 1, rtol=0, atol=1e-7)
-    assert torch.equal(((made + 1) * 127.5).round().byte().flatten(), torch.arange(256, dtype=torch.uint8))
-
-
-def test_an_image_keeps_its_label_and_the_store_its_bytes():
-    data = store(600)
-    before = data.images.copy()
-    for batch in Loader(data, 64, 9, CPU).epoch(1):
-        pixels = ((batch.images + 1) * 127.5).round().long()
-        assert (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 0, 1]).tolist() == rows(batch)
-        assert batch.labels.dtype == torch.int64
-        batch.images.zero_()  # a batch is a copy
-    assert np.array_equal(data.images, before)
-
-
-def anonymous_memory():
-    """Bytes of this process that no file stands behind."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no RssAnon")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and wants a file system with sparse files")
 def test_a_store_larger_than_memory_is_opened_and_gives_batches(tmp_path):
+    def anonymous_memory():
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) * 1024
+
     side = 512
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     count = memory // (3 * side * side) + 5000
@@ -114,122 +117,55 @@ def test_a_store_larger_than_memory_is_opened_and_gives_batches(tmp_path):
             pytest.skip(f"no sparse files here: {error}")
         file.seek(-1, os.SEEK_END)
         file.write(b"\xff")
-    assert (tmp_path / "images.u8").stat().st_size > memory
     before = anonymous_memory()
-    found = open_store(tmp_path)
-    assert found is not None
-    assert len(found) == count
-    stream = Loader(found, 16, 0, CPU)
-    batches = stream.epoch(1)
+    loader = Loader(open_store(tmp_path), 16, 0, CPU)
+    batches = loader.epoch(1)
     for _ in range(3):
         assert next(batches).images.shape == (16, 3, side, side)
-    assert stream.take(torch.tensor([count - 1])).images[0, 2, -1, -1].item() == 1.0
+    assert loader.take(torch.tensor([count - 1])).images[0, 2, -1, -1].item() == 1.0
     assert anonymous_memory() - before < 2**28
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_small_store_lives_on_the_gpu_and_gives_the_same_batches():
     gpu = Loader(store(100), 10, 1, torch.device("cuda"))
-    assert gpu.images.is_cuda
+    assert gpu.inputs.is_cuda
     for here, there in zip(Loader(store(100), 10, 1, CPU).epoch(2), gpu.epoch(2), strict=True):
         assert torch.equal(here.images, there.images.cpu())
         assert torch.equal(here.labels, there.labels.cpu())
 
 
+# --- held-out images ----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("count", "share", "held_out"),
-    [
-        *((19, 0.2, 0), (20, 0.2, 12), (59, 0.2, 12), (60, 0.2, 12), (100, 0.2, 20), (1797, 0.2, 359)),
-        *((1000, 0.5, 500), (60, 0.0, 0), (100, 0.01, 12)),
-    ],
+    [(19, 0.2, 0), (20, 0.2, 12), (60, 0.2, 12), (1797, 0.2, 359), (1000, 0.5, 500), (60, 0.0, 0), (100, 0.01, 12)],
 )
-def test_a_share_is_held_out_but_at_least_twelve_where_eight_are_left(count, share, held_out):
+def test_a_share_is_held_out_but_at_least_twelve_if_eight_are_left(count, share, held_out):
     found = split(np.zeros(count, np.int64), share)
     assert len(found.held_out) == held_out
     assert sorted([*found.train, *found.held_out]) == list(range(count))
     assert np.array_equal(found.train, np.sort(found.train))
 
 
-def test_every_class_gives_its_share_of_what_is_held_out_and_keeps_an_image():
+def test_every_class_gives_its_share_and_keeps_an_image_and_the_choice_is_the_same_every_time():
     labels = np.repeat(np.arange(5), [1, 40, 100, 200, 659])
-    found = split(labels, 0.2)
-    shares = np.bincount(labels[found.held_out], minlength=5) / np.bincount(labels)
+    shares = np.bincount(labels[split(labels, 0.2).held_out], minlength=5) / np.bincount(labels)
     assert shares[0] == 0
     np.testing.assert_allclose(shares[1:], 0.2, atol=0.03)
-
-
-def test_what_is_held_out_is_spread_over_the_data_and_the_same_every_time():
-    labels = np.zeros(1000, np.int64)
-    held_out = split(labels, 0.2).held_out
-    assert np.array_equal(held_out, split(labels, 0.2).held_out)
+    held_out = split(np.zeros(1000, np.int64), 0.2).held_out
     assert held_out[:10].tolist() == [0, 2, 4, 6, 7, 13, 15, 16, 18, 23]  # whatever the versions of the libraries
-    counts = np.histogram(held_out, bins=5, range=(0, 1000))[0]
-    assert counts.min() >= 25
+    assert np.histogram(held_out, bins=5, range=(0, 1000))[0].min() >= 25
 
 
-# Pairs, two kinds, and what is moved
-
-
-def shown(images):
-    """Return the rows of `store` that images are."""
-    pixels = ((images + 1) * 127.5).round().long()
-    return (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 0, 1]).tolist()
-
-
-def kinds(first, second):
-    """A store as `store` makes it, whose first images are of one kind and whose others are of another."""
-    return dataclasses.replace(store(first + second), labels=np.repeat([0, 1], [first, second]))
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-def noise(count, shape=(2, 5, 7)):
-    """Pairs of random images and their negatives, which a mirror and a window keep negatives of each other."""
-    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
-    images[1::2] = 255 - images[::2]
-    return Store(Path("nowhere"), images, np.tile([0, 1], count // 2), ImageSpec(*shape, ("a", "b")), {"skipped": []})
-
-
-def test_source_and_target_of_a_pair_stay_together_and_every_pair_is_shown_once():
-    stream = Loader(store(24), 4, 0, CPU, kind=Paired)
-    batches = list(stream.epoch(1))
-    sources = [row for batch in batches for row in shown(batch.source)]
-    assert [row for batch in batches for row in shown(batch.target)] == [row + 1 for row in sources]
-    assert sorted(sources) == list(range(0, 24, 2))
-    assert len(stream) == len(batches) == 3
-
-
-@pytest.mark.parametrize(("first", "second"), [(5, 12), (12, 5), (12, 12), (1, 12)])
-def test_an_epoch_shows_every_image_of_the_larger_kind_once_and_repeats_the_smaller_evenly(first, second):
-    batches = list(Loader(kinds(first, second), 4, 0, CPU, kind=Unpaired).epoch(1))
-    a, b = ([row for batch in batches for row in shown(batch[place])] for place in (0, 1))
-    assert len(a) == len(b) == 12
-    for found, wanted in ((a, range(first)), (b, range(first, first + second))):
-        times = [found.count(row) for row in wanted]
-        assert sum(times) == 12
-        assert max(times) - min(times) <= 1
-        assert sorted(found[: len(wanted)]) == list(wanted)  # each is shown once before any comes again
-
-
-def test_the_two_kinds_meet_in_other_partners_in_another_epoch():
-    stream = Loader(kinds(12, 12), 4, 0, CPU, kind=Unpaired)
-    partners = [
-        {pair for batch in stream.epoch(number) for pair in zip(shown(batch.a), shown(batch.b), strict=True)}
-        for number in (1, 2)
-    ]
-    assert len(partners[0] & partners[1]) < 6
-
-
-@pytest.mark.parametrize("count", [40, 41 * 2, 200])
+@pytest.mark.parametrize("count", [40, 82, 200])
 def test_a_pair_is_held_out_as_a_whole(count):
-    labels = np.tile([0, 1], count // 2)
-    train, held_out = rows_of(labels, 0.2, Paired)
+    train, held_out = rows_of(np.tile([0, 1], count // 2), 0.2, Paired)
     assert sorted([*train, *held_out]) == list(range(0, count, 2))
     assert len(held_out) == max(12, round(0.2 * count / 2))
-    stream = Loader(store(count), 4, 0, CPU, train, Paired)
-    seen = {row for number in range(1, 9) for batch in stream.epoch(number) for part in batch for row in shown(part)}
+    loader = Loader(store(count), 4, 0, CPU, train, Paired)
+    seen = {row for number in range(1, 9) for batch in loader.epoch(number) for part in batch for row in shown(part)}
     assert seen == {*train, *(train + 1)}
 
 
@@ -237,16 +173,41 @@ def test_a_pair_is_held_out_as_a_whole(count):
 def test_single_images_are_held_out_one_by_one(kind):
     labels = np.repeat([0, 1], [40, 60])
     assert all(map(np.array_equal, rows_of(labels, 0.2, kind), split(labels, 0.2)))
-    rows = rows_of(labels, 0.2, Unpaired).train
-    batches = Loader(kinds(40, 60), 4, 0, CPU, rows, Unpaired).epoch(1)
-    assert {row for batch in batches for part in batch for row in shown(part)} <= set(rows.tolist())
+
+
+# --- pairs and two kinds ------------------------------------------------------------------------------------
+
+
+def test_source_and_target_of_a_pair_stay_together_and_every_pair_is_shown_once():
+    batches = list(Loader(store(24), 4, 0, CPU, kind=Paired).epoch(1))
+    sources = [row for batch in batches for row in shown(batch.source)]
+    assert [row for batch in batches for row in shown(batch.target)] == [row + 1 for row in sources]
+    assert sorted(sources) == list(range(0, 24, 2))
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 12), (12, 5), (12, 12), (1, 12)])
+def test_an_epoch_shows_every_image_of_the_larger_kind_once_and_repeats_the_smaller_evenly(first, second):
+    loader = Loader(kinds(first, second), 4, 0, CPU, kind=Unpaired)
+    epochs = [
+        [[row for batch in loader.epoch(number) for row in shown(batch[place])] for place in (0, 1)]
+        for number in (1, 2)
+    ]
+    for found, wanted in zip(epochs[0], (range(first), range(first, first + second)), strict=True):
+        times = [found.count(row) for row in wanted]
+        assert sum(times) == len(found) == 12
+        assert max(times) - min(times) <= 1
+        assert sorted(found[: len(wanted)]) == list(wanted)  # each is shown once before any comes again
+    if first > 1:
+        assert set(zip(*epochs[0], strict=True)) != set(zip(*epochs[1], strict=True))  # they meet in other partners
+
+
+# --- mirrored and moved -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("flip", "jitter"), [(True, 0), (False, 3), (True, 3)])
 def test_source_and_target_of_a_pair_are_mirrored_and_moved_alike(flip, jitter):
-    data = noise(64)
-    plain = Loader(data, 16, 0, CPU, kind=Paired)
-    moved = Loader(data, 16, 0, CPU, kind=Paired, flip=flip, jitter=jitter)
+    plain = Loader(noise(64), 16, 0, CPU, kind=Paired)
+    moved = Loader(noise(64), 16, 0, CPU, kind=Paired, flip=flip, jitter=jitter)
     for before, after in zip(plain.epoch(1), moved.epoch(1), strict=True):
         assert after.source.shape == before.source.shape
         assert not torch.equal(after.source, before.source)
@@ -269,9 +230,9 @@ def test_images_of_two_kinds_are_mirrored_each_by_itself_and_about_half_of_them(
 def test_a_jittered_image_is_a_window_of_the_enlarged_one_and_every_window_comes_up():
     data, jitter = noise(64), 2
     corners = set()
-    stream, plain = Loader(data, 16, 0, CPU, jitter=jitter), Loader(data, 16, 0, CPU)
+    loader, plain = Loader(data, 16, 0, CPU, jitter=jitter), Loader(data, 16, 0, CPU)
     for number in (1, 2):
-        for before, after in zip(plain.epoch(number), stream.epoch(number), strict=True):
+        for before, after in zip(plain.epoch(number), loader.epoch(number), strict=True):
             assert torch.equal(after.labels, before.labels)
             larger = interpolate(before.images, (5 + jitter, 7 + jitter), mode="bilinear")
             for image, whole in zip(after.images, larger, strict=True):
@@ -301,21 +262,16 @@ def test_a_seed_and_an_epoch_decide_how_images_are_moved_and_a_resumed_epoch_giv
     assert torch.equal(outside, torch.get_rng_state())
 
 
-# Tables
-
-
-def table(rows, seed=0, size=4):
-    """Batches of a table of 30 rows, each of which holds its number."""
-    numbers = np.arange(30)
-    found = Table(None, numbers[:, None].astype(np.float32), numbers % 3, np.asarray(rows), np.arange(0), ())
-    return Loader(found, size, seed, CPU, found.split(0.2, TableBatch).train, TableBatch)
+# --- tables -------------------------------------------------------------------------------------------------
 
 
 def test_an_epoch_of_a_table_shows_every_row_that_is_learned_from_once_with_its_label():
-    rows = [1, 2, 3, 5, 8, 13, 21, 29]
-    batches = list(table(rows).epoch(1))
+    numbers, rows = np.arange(30), np.array([1, 2, 3, 5, 8, 13, 21, 29])
+    table = Table(None, numbers[:, None].astype(np.float32), numbers % 3, rows, np.arange(0), ())
+    loader = Loader(table, 4, 0, CPU, table.split(0.2, TableBatch).train, TableBatch, flip=True)
+    batches = list(loader.epoch(1))
     assert [len(batch.labels) for batch in batches] == [4, 4]
     inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    assert sorted(inputs[:, 0].tolist()) == rows
+    assert sorted(inputs[:, 0].tolist()) == rows.tolist()
     assert torch.equal(labels, inputs[:, 0].long() % 3)
-    assert all(map(same, table(rows).epoch(1, 1), batches[1:]))
+    assert all(map(same, loader.epoch(1, 1), batches[1:]))
