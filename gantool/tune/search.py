@@ -220,11 +220,16 @@ def search(
             results.settle(study)
         yield SearchEnded(study, bool(stopped), "" if done else budget)
         if done and not study.finished():
-            reasons = [
-                trial.user_attrs.get("why", "") if trial.state == TrialState.FAIL else "stopped early"
-                for trial in study.spent()
-            ]
-            raise TrainingError(f"{study.shown}: no trial finished; most often: {max(reasons, key=reasons.count)}")
+            raise TrainingError(f"{study.shown}: no trial finished; most often: {_commonest_reason(study)}")
+
+
+def _commonest_reason(study: Study) -> str:
+    """Return the most frequent reason for which trials of a study did not finish."""
+    reasons = [
+        str(trial.user_attrs.get("why", "")) if trial.state == TrialState.FAIL else "stopped early"
+        for trial in study.spent()
+    ]
+    return max(reasons, key=reasons.count)
 
 
 @contextlib.contextmanager

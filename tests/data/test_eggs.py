@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 from gantool.data.sources import eggs
+from gantool.data.sources.edges import edges
 from gantool.errors import DataError
 
 
@@ -123,7 +124,7 @@ def test_another_kind_is_the_same_scene_with_another_egg():
         assert difference[int(true.y * 64), int(true.x * 64)] > 5
 
 
-@pytest.mark.parametrize("call", [eggs.render, eggs.factors, eggs.edges])
+@pytest.mark.parametrize("call", [eggs.render, eggs.factors, edges])
 def test_an_unknown_kind_is_named_with_the_nearest_known_one(call):
     with pytest.raises(DataError, match=r"^unknown kind of Egg 'bleu'; did you mean 'blue'\?$"):
         call("Egg", 0, kind="bleu")
@@ -137,7 +138,7 @@ def test_an_unknown_kind_is_named_with_the_nearest_known_one(call):
 @pytest.mark.parametrize("name", eggs.CLASSES)
 @pytest.mark.parametrize("size", [28, 64, 128])
 def test_a_drawing_is_black_lines_on_white(name, size):
-    drawing = eggs.edges(name, 3, size)
+    drawing = edges(name, 3, size)
 
     assert (drawing.shape, drawing.dtype) == ((size, size), np.uint8)
     assert drawing.min() < 30
@@ -146,7 +147,7 @@ def test_a_drawing_is_black_lines_on_white(name, size):
 
 def test_the_outline_of_a_drawing_is_where_the_factors_say():
     for index in range(20):
-        true, drawing = eggs.factors("Egg", index), eggs.edges("Egg", index, 128)
+        true, drawing = eggs.factors("Egg", index), edges("Egg", index, 128)
         for end in (-1, 1):  # the ends of the axis
             reach = end * true.size * true.aspect
             column, row = true.x - reach * np.sin(true.angle), true.y + reach * np.cos(true.angle)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gantool.data.sources import eggs
+from gantool.data.sources.edges import edges
 from gantool.data.sources.images import SourceImage, side_by_side
 from gantool.errors import DataError
 
@@ -22,7 +23,7 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
 def egg_edges(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     """Rendered eggs, none of which is in `eggs`, each after the drawing of its edges."""
-    content = {"edges": eggs.edges, "egg": eggs.render}
+    content = {"edges": edges, "egg": eggs.render}
     for index in EDGES:
         for name in classes:
             yield SourceImage(f"egg/{index}", name, content[name]("Egg", index))
