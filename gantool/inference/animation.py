@@ -57,7 +57,7 @@ def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: flo
         options = {"format": "GIF", "duration": 10 * max(2, round(seconds_per_frame * 100))}
         options |= {"loop": 0} if loop else {}
         images = map(_indexed, images)
-    # All are made before the file is begun: what fails then is the writing, not the making.
+    # All frames are made before the file is opened, so an error then is one of writing.
     first, *others = images
     write_image(first, path, save_all=True, append_images=others, **options)
 

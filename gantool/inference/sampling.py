@@ -117,8 +117,8 @@ class TrainedModel:
             raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
         if not self.generator.conditional:
             raise RunError(
-                f"--class {class_name}: {self.name} is not told classes; leave it out; "
-                "a conditional model is, such as cgan_egg"
+                f"--class {class_name}: {self.name} has no classes; leave it out; "
+                "a conditional model has some, such as cgan_egg"
             )
         return self.data.classes.index(class_name)
 

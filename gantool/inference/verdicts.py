@@ -93,7 +93,7 @@ def of_copying(values: Mapping[str, float]) -> list[str]:
     """
     share, copying = values["copied"], values.get("copying")
     if copying is None:
-        first = "no images were held out of the training, so copies cannot be told from luck"
+        first = "no images were held out of the training, so copies cannot be recognised"
     elif copying < COPYING_C_T and share > COPIED_SHARE:
         first = f"copies: C_T is {copying:+.1f}, and copies are below {COPYING_C_T}"
     else:

@@ -24,7 +24,7 @@ def copies(metrics: Mapping[str, float], held_out: float) -> bool:
 
     Args:
         metrics: see `metrics.evaluate.Evaluator`.
-        held_out: number of images that training never sees, without which copies cannot be told.
+        held_out: number of images that training never sees, without which copies cannot be recognised.
     """
     near = metrics.get("nearest_neighbour_fake", 1.0) < COPYING_ACCURACY or metrics.get("copied", 0.0) > COPIED_SHARE
     return held_out >= MIN_HELD_OUT and metrics.get("copying", 0.0) < COPYING_C_T and near

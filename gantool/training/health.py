@@ -14,17 +14,11 @@ from gantool.training.rule import FORMED_FD_SHARE, Diagnosis, Observation, Rule
 
 @dataclass
 class _State:
-    """Where a rule stands.
+    """The state of a rule."""
 
-    Args:
-        held: epochs or measurements in a row, up to the last, at which its condition was true.
-        failed_at: epoch of the last of them, if the condition was false there.
-        active: whether its state has begun and not ended.
-    """
-
-    held: int = 0
-    failed_at: int | None = None
-    active: bool = False
+    held: int = 0  # epochs or measurements in a row, up to the last, at which its condition was true
+    failed_at: int | None = None  # epoch of the last one, if the condition was false there
+    active: bool = False  # whether its problem began and did not end
 
 
 class Health:

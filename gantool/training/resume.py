@@ -14,22 +14,11 @@ from gantool.recipe.blocks import Recipe
 from gantool.runs import Run
 from gantool.training.engine import change, open_recipe
 
-FREE = {
-    "name",
-    "train.epochs",
-    "train.evaluate_every",
-    "train.checkpoint_every",
-    "train.keep_every",
-}  # when resuming
+# Keys that may change when a run resumes.
+FREE = {"name", "train.epochs", "train.evaluate_every", "train.checkpoint_every", "train.keep_every"}
 
 
-def begin(
-    name: str | None,
-    changes: Mapping[str, Any],
-    *,
-    out: Path | None,
-    resume: bool,
-) -> tuple[Recipe, Run]:
+def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, resume: bool) -> tuple[Recipe, Run]:
     """Return the recipe and the run, new or old, of a training that starts or resumes.
 
     Args:

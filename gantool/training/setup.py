@@ -66,7 +66,7 @@ def describe_split(recipe: Recipe, store: Dataset) -> str:
     kept = f"{held_out:,} more are held out" if held_out else "none are held out"
     few = ""
     if recipe.batch_type is not TableBatch:
-        kept += "" if held_out else ", so that copying cannot be told"
+        kept += "" if held_out else ", so copies cannot be recognised"
         if train + held_out < MIN_IMAGES_TO_LEARN:
             few = f"; with fewer than {MIN_IMAGES_TO_LEARN} {thing}s fd ranks settings, and is no measure of quality"
     return f"learning from {train:,} {thing}{'' if train == 1 else 's'}; {kept}{few}"

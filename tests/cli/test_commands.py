@@ -380,7 +380,7 @@ def test_without_a_name_samples_go_into_the_run(gantool, inside):
 def test_a_class_is_refused_by_a_model_that_is_not_told_classes(gantool, inside, trained):
     result, _, err = gantool("sample", trained, "--class", "3", "-o", "x.png")
     assert (result, Path("x.png").exists()) == (2, False)
-    assert err == "error: --class 3: mlp is not told classes; leave it out; a conditional model is, such as cgan_egg\n"
+    assert err == "error: --class 3: mlp has no classes; leave it out; a conditional model has some, such as cgan_egg\n"
 
 
 def test_without_a_name_an_unfinished_study_is_not_taken_for_the_newest_run(gantool, inside, trained):

@@ -92,7 +92,7 @@ def test_a_run_is_only_called_better_if_its_lead_is_more_than_noise_and_copies(r
         ({"copying": 20.7, "copied": 0.004}, "no sign of copies: C_T is +20.7, and copies are below -3"),
         ({"copying": -24.5, "copied": 0.7}, "copies: C_T is -24.5, and copies are below -3"),
         ({"copying": -3.4, "copied": 0.0}, "possible copies of training images: C_T is -3.4, and copies are below -3"),
-        ({"copied": 0.0}, "no images were held out of the training, so copies cannot be told from luck"),
+        ({"copied": 0.0}, "no images were held out of the training, so copies cannot be recognised"),
     ],
 )
 def test_copies_are_told_by_their_distance_to_training_images(values, verdict):

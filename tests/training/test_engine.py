@@ -370,4 +370,4 @@ def test_one_image_is_no_images(tmp_path):
     Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")
     recipe = engine.open_recipe("gan14", {"data.source": str(tmp_path / "one"), "data.classes": None})
     told = setup.describe_split(recipe, prepare(recipe.data, tmp_path / "data"))
-    assert told.startswith("learning from 1 image; none are held out, so that copying cannot be told; with fewer than")
+    assert told.startswith("learning from 1 image; none are held out, so copies cannot be recognised; with fewer than")
