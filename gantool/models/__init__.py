@@ -49,5 +49,4 @@ KINDS: Mapping[str, Find] = {"model": find_model, "loss": losses.find_loss}
 def build(recipe: Recipe, data: Spec) -> Model:
     """Make the model of a recipe for its data, with fresh weights."""
     losses = [] if recipe.loss is None else [recipe.loss.make()]
-    model: Model = recipe.model.make(data, *losses)
-    return model
+    return recipe.model.make(data, *losses)

@@ -132,18 +132,15 @@ class LatentModel(Generative):
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make one image of each row of the input: [N, C, H, W], -1 to 1."""
-        images: Tensor = self.generator(prompt.source, *self._condition(prompt.labels))
-        return images
+        return self.generator(prompt.source, *self._condition(prompt.labels))
 
     def plain_logits(self, batch: Labeled) -> Tensor:
         """Return the discriminator's logits of images without augmentation: [N, 1]."""
-        logits: Tensor = self.discriminator(batch.images, *self._condition(batch.labels))
-        return logits
+        return self.discriminator(batch.images, *self._condition(batch.labels))
 
     def logits(self, images: Tensor, *labels: Tensor) -> Tensor:
         """Return the discriminator's logits of images after augmentation: [N, 1]."""
-        logits: Tensor = self.discriminator(self.loss.augmented(images), *labels)
-        return logits
+        return self.discriminator(self.loss.augmented(images), *labels)
 
     def logits_pair(self, real: Tensor, fake: Tensor, *labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits of real and fake images, in one pass unless BatchNorm would mix the two.

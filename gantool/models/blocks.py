@@ -199,8 +199,7 @@ class ConvolutionalClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of a batch; its features are the last hidden layer's output before the activation."""
-        logits: Tensor = self.head(self.features(images))
-        return logits
+        return self.head(self.features(images))
 
 
 def _activation(slope: float) -> nn.Module:

@@ -110,8 +110,7 @@ class CycleGAN(Translator):
 
     def logits(self, kind: str, images: Tensor) -> Tensor:
         """Return the logits of images by the discriminator of a kind, after augmentation: [N, 1, H, W]."""
-        logits: Tensor = self.discriminator[kind](self.loss.augmented(images))
-        return logits
+        return self.discriminator[kind](self.loss.augmented(images))
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
         """Translate each row's source to the kind of its label, 0 for `a` and 1 for `b`: [N, C, H, W]."""

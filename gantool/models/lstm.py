@@ -42,5 +42,4 @@ class _Reader(nn.Module):
         # for their lengths.
         last = (words != 0).sum(1).sub(1).clamp_min(0)
         after_it = last[:, None, None].expand(-1, 1, states.shape[2])
-        logits: Tensor = self.head(states.gather(1, after_it).squeeze(1))
-        return logits
+        return self.head(states.gather(1, after_it).squeeze(1))

@@ -83,8 +83,7 @@ class Pix2Pix(Translator):
 
     def logits(self, source: Tensor, images: Tensor) -> Tensor:
         """Return the logits of pairs, whose halves are augmented alike: [N, 1, H, W]."""
-        logits: Tensor = self.discriminator(self.loss.augmented(torch.cat([source, images], dim=1)))
-        return logits
+        return self.discriminator(self.loss.augmented(torch.cat([source, images], dim=1)))
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
         """Make the target of each row's source: [N, C, H, W], -1 to 1.

@@ -273,8 +273,7 @@ class Recipe(Block):
     @property
     def batch_type(self) -> type[Batch]:
         """The type of the batches that the model consumes."""
-        consumes: type[Batch] = self.model.target.consumes
-        return consumes
+        return self.model.target.consumes
 
     @property
     def metric(self) -> str:

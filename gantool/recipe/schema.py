@@ -87,8 +87,7 @@ def signature(target: Callable[..., Any]) -> type[NamedBlock]:
 
 def plain(block: Block) -> dict[str, Any]:
     """Return a block as the numbers, texts, lists and mappings that YAML holds."""
-    values: dict[str, Any] = block.model_dump(mode="json")
-    return values
+    return block.model_dump(mode="json")
 
 
 def _problems(error: ValidationError, values: Mapping[str, Any], schema: type[Block]) -> Iterator[Problem]:
