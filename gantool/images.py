@@ -43,13 +43,13 @@ def to_uint8(images: Tensor) -> Tensor:
 
     -1 is black and 1 is white. Halves are rounded up, values beyond the ends are clamped, and NaN becomes black.
     """
-    scaled = images.detach().float().add(1).mul_(127.5).add_(0.5).floor_()
+    scaled = images.detach().add(1).mul_(127.5).add_(0.5).floor_()
     return scaled.clamp_(0, 255).nan_to_num_(0).to(torch.uint8).cpu()
 
 
 def to_pixels(images: Tensor) -> npt.NDArray[np.uint8]:
-    """Round images to 8 bits, channels last: [N, C, H, W], -1 to 1 -> [N, H, W, C]; see `to_uint8`."""
-    pixels: npt.NDArray[np.uint8] = to_uint8(images).permute(0, 2, 3, 1).contiguous().numpy()
+    """Round images to 8 bits in single precision: [N, C, H, W], -1 to 1 -> [N, H, W, C]; see `to_uint8`."""
+    pixels: npt.NDArray[np.uint8] = to_uint8(images.float()).permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
 
 

@@ -77,7 +77,7 @@ def _print_score(found: Score, meanings: Mapping[str, str]) -> None:
         )
         if about["floor_deviation"] is not None and "fd" in {row.name for row in found.values}:
             terminal.result(
-                "± is a standard deviation over other draws of images; smaller differences than two are noise"
+                "± is a standard deviation over other draws of images; differences of less than two are noise"
             )
     elif about["held_out"]:
         terminal.result(
