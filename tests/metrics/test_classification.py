@@ -8,13 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from gantool.batches import ImageSpec
+from gantool.batches import ImageSpec, TableBatch
 from gantool.data.loader import Split
-from gantool.data.sources import tables
+from gantool.data.prepare import prepare
 from gantool.data.store import Store
 from gantool.metrics import classification, drawings
 from gantool.metrics.classification import ClassifierEvaluator, LabeledExamples
 from gantool.metrics.drawings import answered_images, confusion, decision_map
+from gantool.recipe.blocks import Data
 
 CLASSES = ("a", "b", "c")
 
@@ -98,7 +99,7 @@ def test_the_log_holds_counts_and_shares_and_training_examples_stand_in_for_miss
 
 
 def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
-    table = tables.load("sentences", tmp_path, 0.2)
+    table = prepare(Data(source="sentences"), tmp_path, TableBatch)
     found = ClassifierEvaluator.of(table, Split(table.train, table.held_out))
     assert torch.equal(found.shown.inputs, torch.from_numpy(table.inputs[table.held_out]))
     assert torch.equal(found.train.labels, torch.from_numpy(table.labels[table.train]))

@@ -106,7 +106,7 @@ def test_the_time_left_counts_trainings_to_the_full_length_and_the_longest_runni
     assert board._left() == f", about {show.duration(40)} left"
     backend.measured("d", measured(34, 1.0, last=44))
     assert board._left() == f", about {show.duration(40)} left", "the other one has 40 epochs to go"
-    assert re.search(r"^trial 0( seed \d+)? to the end +━+ +34/44  fd 1.000 ", drawn(board), re.MULTILINE)
+    assert re.search(r"^trial 0( seed \d+)? to the end +━+╸? +34/44  fd 1.000 ", drawn(board), re.MULTILINE)
     backend.ended("e", measured(44, 1.0, last=44))
     board.spent = [(30.0, 30)]
     assert board._left() == f", about {show.duration(10)} left"

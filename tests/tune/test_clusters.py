@@ -145,7 +145,9 @@ def test_on_a_gpu_what_a_trial_takes_of_its_memory_decides_how_many_share_it(dat
 
 
 def test_a_machine_that_is_lost_loses_no_trial(cluster, card, data_dir, tmp_path):
-    command = (*SEARCH, "--set", "tune.epochs=150", "--set", "tune.pruner=none", "--trials", 3, "--device", "cpu")
+    space = "tune.space={train.optimizer.lr: {low: 1e-4, high: 1e-3, log: true}}"  # none diverges
+    settings = ("--set", "tune.epochs=150", "--set", "tune.pruner=none", "--set", space)
+    command = (*SEARCH, *settings, "--trials", 3, "--device", "cpu")
     run = Driver(*command, "--data-dir", data_dir, "--address", cluster.address, folder=tmp_path)
     last = [tmp_path / "s" / "trials" / f"{number:04d}" / "checkpoints" / "last.pt" for number in range(3)]
     run.until(lambda: all(path.exists() for path in last))

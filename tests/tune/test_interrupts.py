@@ -212,7 +212,7 @@ def test_a_trial_whose_worker_dies_resumes_three_times_and_then_fails(data_dir, 
 def test_a_full_disk_ends_a_search_on_ray_with_one_error_and_with_room_it_resumes(data_dir, tmp_path, driver):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2300k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
     if not sys.platform.startswith("linux") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root on Linux can mount a small disk")
     try:

@@ -201,7 +201,7 @@ def test_deterministic_tries_the_same_whichever_trial_is_faster(key, name, data_
 
 
 def test_without_deterministic_the_faster_trial_decides_what_is_tried_next(data_dir, tmp_path):
-    first, second = (drive(made(tmp_path / str(order)), data_dir, order=order) for order in (1, 2))
+    first, second = (drive(made(tmp_path / str(order), tune__trials=12), data_dir, order=order) for order in (1, 2))
     assert params(first) != params(second)
 
 
