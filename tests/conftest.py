@@ -14,6 +14,12 @@ os.environ.pop("GANTOOL_DATA", None)
 import pytest
 
 USES_RAY = ("test_clusters.py", "test_interrupts.py")
+SLOW = (
+    *USES_RAY,
+    *("test_confirm.py", "test_search.py", "test_study_cli.py", "test_commands.py", "test_printed.py"),
+    *("test_every_recipe.py", "test_diagnoses.py", "test_plain_loop.py", "test_evaluate.py", "test_scoring.py"),
+    *("test_download.py", "test_gpu_check.py"),
+)  # files that take more than ten seconds; `nox -s quick` leaves them out
 RAY = "tests that start Ray"  # they run one after another, since each takes all cores
 
 
@@ -22,6 +28,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         group = RAY if item.path.name in USES_RAY else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
+        if item.path.name in SLOW:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name not in USES_RAY)  # the longest first
 
 

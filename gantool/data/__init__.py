@@ -1,1 +1,1 @@
-"""Images from where they are to batches on the device."""
+"""From files and downloads to batches on the device."""

@@ -37,7 +37,7 @@ WAIT = 3600.0  # seconds to wait for another process that unpacks the same folde
 FORBIDDEN = '<>:"|?*' if os.name == "nt" else ""
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 DECOMPRESSORS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-# What zipfile, tarfile and the decompressors raise for bytes that are not what they should be.
+# Exceptions of zipfile, tarfile and the decompressors for damaged bytes.
 DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
     *(ValueError, LookupError, OverflowError, RuntimeError),

@@ -233,7 +233,7 @@ def _orientation(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 to 8. It is 1, upright, if none is stored or it cannot be parsed."""
     with _quiet():
         try:
-            # The method of the base class, because that of a PNG decodes the pixels to look behind them.
+            # The method of the base class, because the one of a PNG decodes the pixels first.
             found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         except Exception:
             return 1

@@ -79,7 +79,7 @@ def download(remote: Remote, folder: Path, *, progress: Progress | None = None) 
     """
     _check_name(remote.name)
     if not remote.urls:
-        raise GantoolError(f"{remote.name}: there is no address to download it from; name at least one")
+        raise GantoolError(f"{remote.name}: no address to download it from; name at least one")
     urls = [checked_url(url) for url in remote.urls]
     job = _Download(remote, folder / remote.name, progress)
     try:

@@ -68,9 +68,9 @@ def split(labels: NDArray[np.int64], share: float) -> Split:
 
     Args:
         labels: of all images, [N].
-        share: of the images, 0 to 0.5, but at least 12 of them: fewer say nothing about copying (Meehan et al. 2020,
-            arXiv:2004.05675). None is held out for 0, or if fewer than 8 would be left to learn from. The first image
-            of a class is never held out.
+        share: of the images, 0 to 0.5, but at least 12 of them, because fewer say nothing about copying (Meehan et al.
+            2020, arXiv:2004.05675). None is held out for 0, or if fewer than 8 would be left to learn from. The first
+            image of a class is never held out.
     """
     rows = np.lexsort((_scattered(len(labels)), labels))
     others = rows[1:][labels[rows[1:]] == labels[rows[:-1]]]
@@ -166,7 +166,7 @@ class Loader:
         return self.inputs.index_select(0, rows).to(self.device).float().div_(127.5).sub_(1)
 
     def _order(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Shuffle rows, again and again until there are enough for an epoch."""
+        """Shuffle rows, as often as an epoch needs."""
         wanted = max(self.count, self.batch_size)
         rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-wanted // len(rows)))]
         return torch.cat(rounds)

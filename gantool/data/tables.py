@@ -1,7 +1,7 @@
-"""Rows and sentences as a model takes them, and files of new ones to predict for.
+"""Rows and sentences as numbers, from tables and from files of new rows to predict for.
 
-A table's row is a number a column. A category is its index in a list in which like stands beside like, because that
-index is all that a network sees of it.
+A row of a table is one number for each column. A category becomes its index in a list. Similar categories are
+neighbours in that list, because a network sees only the index.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from gantool.data.loader import Split
 from gantool.errors import DataError, unknown
 
 Inputs = NDArray[np.float32] | NDArray[np.int64]
-Cells = tuple[str, list[str]]  # a line of a file: what messages call it, and what it holds
-LARGEST = 1e30  # a number in a file: a float of 32 bits holds it, and what becomes of it
+Cells = tuple[str, list[str]]  # a line of a file: its place for messages, and its values
+LARGEST = 1e30  # limit of numbers in a file, so that they fit 32 bits, also when they are standardised
 OTHER_WORD, FIRST_WORD = 1, 2  # numbers of words; 0 is none
 _MAIN = ("age", "education", "marital-status", "occupation", "hours-per-week")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that a one-player model learns from, ready for it.
+    """The rows of a table, or sentences, as a classifier takes them; see `Dataset`.
 
     Args:
-        spec: what the model is told about it.
-        inputs: float32 [N, D], a row's columns, or int64 [N, L], a sentence's words.
+        spec: columns or words, and classes.
+        inputs: rows, float32 [N, D], or sentences, int64 [N, L].
         labels: the class of each row, [N].
         train: the rows that are learned from, sorted.
-        held_out: the rows that training never sees, sorted; there may be none.
-        texts: how each row is shown to a person.
+        held_out: the rows that training never sees, sorted; may be empty.
+        texts: each row as text.
     """
 
     spec: RowSpec | TextSpec
@@ -66,17 +66,17 @@ class Table:
 
 
 def encode(spec: RowSpec | TextSpec, file: Path) -> tuple[Inputs, list[str]]:
-    """Return what a model is fed of a new file, encoded as what it learned from, and how each row is shown.
+    """Return the rows of a new file as inputs of a model, and as texts.
 
     Args:
-        spec: what the model was told. Of a table, the file is CSV: a head that names the columns, in any order, and
-            rows; columns that the model does not know, such as the class, are left out. Of sentences, it is text with
-            one on a line; blank lines are left out. A sentence longer than any that was learned from is cut to its
-            last words: the verdict tends to come late.
-        file: in UTF-8.
+        spec: of the data that the model learned from.
+        file: in UTF-8. For a table it is CSV: a head that names the columns, in any order, and rows. Columns that the
+            model does not know, such as the class, are ignored. For sentences it is text with one sentence on a line.
+            A sentence longer than any that was learned from is cut to its last words, because the verdict tends to
+            come late.
 
     Raises:
-        DataError: the file cannot be read, is empty, or does not hold what the model learned from.
+        DataError: the file cannot be read, is empty, or does not fit the data that the model learned from.
     """
     if isinstance(spec, TextSpec):
         sentences = [line.strip() for line in _text(file).split("\n") if line.strip()]
@@ -112,7 +112,7 @@ def _csv(file: Path, advice: str) -> Iterator[Cells]:
 
 
 def _ordered(columns: Sequence[Column], file: Path) -> list[Cells]:
-    """Return the rows of a file that has a head, their cells in the order of `columns`."""
+    """Return the rows of a file with a head; their cells are in the order of `columns`."""
     wanted = [column.name for column in columns]
     lines = _csv(file, "quote texts with commas in them, and nothing else")
     where, head = next(lines, ("", []))
@@ -144,11 +144,7 @@ def _check_width(where: str, cells: list[str], expected: int, advice: str) -> No
 
 
 def _values(columns: Sequence[Column], rows: Iterable[Cells], advice: str = "") -> NDArray[np.float64]:
-    """Return the numbers that cells stand for: [N, D].
-
-    Raises:
-        DataError: a cell holds none; says `advice`, or without any how to mend the cell.
-    """
+    """Return the numbers of cells, [N, D]. Raise DataError, with `advice`, for a cell that holds none."""
     indices = [{name: float(index) for index, name in enumerate(column.categories)} for column in columns]
     values = []
     for where, cells in rows:
@@ -179,7 +175,7 @@ def _problem(column: Column, cell: str) -> str:
 def _fitted(columns: Sequence[Column], values: NDArray[np.float64]) -> tuple[Column, ...]:
     """Return the columns with the mean and the deviation of `values`."""
     moments = zip(columns, values.mean(0).tolist(), values.std(0).tolist(), strict=True)
-    # The deviation of a column that never changes is 0: it may as well become 0 everywhere.
+    # A column that never changes has the deviation 0, and becomes 0 everywhere.
     return tuple(column._replace(mean=mean, deviation=deviation or 1.0) for column, mean, deviation in moments)
 
 
@@ -190,7 +186,7 @@ def _standardised(columns: Sequence[Column], values: NDArray[np.float64]) -> NDA
 
 
 def _shown(columns: Sequence[Column], rows: Iterable[Cells]) -> list[str]:
-    """Return what a person is told of each row: the columns that say most, or all where none is known to."""
+    """Return each row as text: its main columns, or all if it has none of these."""
     names = [column.name for column in columns]
     places = [names.index(name) for name in _MAIN if name in names] or range(len(names))
     return [" ".join(cells[place] for place in places) for _, cells in rows]
@@ -205,7 +201,7 @@ def _words(sentence: str) -> list[str]:
 
 
 def _numbered(spec: TextSpec, sentences: Sequence[str]) -> NDArray[np.int64]:
-    """Return the numbers of the words: [N, L]. A sentence without a word has one that is not known: none is empty."""
+    """Return the numbers of the words: [N, L]. A sentence without words becomes one unknown word."""
     numbers = {word: number for number, word in enumerate(spec.words, FIRST_WORD)}
     inputs = np.zeros((len(sentences), spec.length), np.int64)
     for row, sentence in zip(inputs, sentences, strict=True):

@@ -298,7 +298,7 @@ NO_HOST = "' is not a host; write https://HOST/PATH"
             ("a", url, NO_HOST)
             for url in ("https:///a", "https://a b/", "https://[::1/", "https://u:p@h/", "https://h%2f/")
         ),
-        ("a", (), "a: there is no address to download it from; name at least one"),
+        ("a", (), "a: no address to download it from; name at least one"),
     ],
 )
 def test_names_and_addresses_that_cannot_be_are_refused(tmp_path, name, url, message):

@@ -1,1 +1,1 @@
-"""Where data come from: what can be had by name, and files of one's own."""
+"""Sources of data: datasets with a name, and the user's own files."""
