@@ -23,6 +23,7 @@ SLOW = (
 RAY = "tests that start Ray"  # they run one after another, since each takes all cores
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Run the tests of a file in one process, where they share fixtures, and the files that start Ray in one."""
     for item in items:
