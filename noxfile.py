@@ -24,7 +24,7 @@ WORKSHOP = Path(".nox/workshop").absolute()
 FLOORS = Path(".nox/floors").absolute()
 PYTHON = WORKSHOP / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
-PARALLEL = ("--numprocesses", str(os.cpu_count()), "--dist", "loadgroup", "--no-loadscope-reorder")
+PARALLEL = ("--numprocesses", str(os.cpu_count()), "--dist", "loadfile", "--no-loadscope-reorder")
 EXTRAS = ".[real,samplers]"
 BARE = ("pydantic", "platformdirs", "optuna")  # what a machine lacks that has torch, typer, rich and Pillow
 THERE = ("numpy", "pyyaml")  # what BARE needs and the machine has

@@ -20,18 +20,15 @@ SLOW = (
     *("test_every_recipe.py", "test_diagnoses.py", "test_plain_loop.py", "test_evaluate.py", "test_scoring.py"),
     *("test_download.py", "test_gpu_check.py"),
 )  # files that take more than ten seconds; `nox -s quick` leaves them out
-RAY = "tests that start Ray"  # they run one after another, since each takes all cores
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """Run the tests of a file in one process, where they share fixtures, and the files that start Ray in one."""
+    """Mark slow files, and put those that start Ray first and last, so that two processes do not run them at once."""
     for item in items:
-        group = RAY if item.path.name in USES_RAY else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
         if item.path.name in SLOW:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.path.name not in USES_RAY)  # the longest first
+    places = {USES_RAY[0]: 0, USES_RAY[1]: 2}
+    items.sort(key=lambda item: places.get(item.path.name, 1))
 
 
 @pytest.fixture(scope="session")
