@@ -18,6 +18,7 @@ from gantool.data.prepare import available, prepare
 from gantool.data.sources import base, eggs
 from gantool.data.sources.base import DOWNLOADS
 from gantool.data.sources.catalog import SOURCES, NamedImages
+from gantool.data.sources.edges import edges
 from gantool.errors import DataError, NetworkError
 from gantool.recipe.blocks import Data
 from PIL import Image
@@ -284,7 +285,7 @@ def test_egg_edges_are_pairs_of_a_drawing_and_an_egg_that_eggs_does_not_have(tmp
     assert [image.class_name for image in pairs] == ["edges", "egg"] * 400
     assert all(first.name == second.name for first, second in zip(pairs[::2], pairs[1::2], strict=True))
     assert len({image.name for image in pairs}) == 400
-    assert np.array_equal(pairs[0].content, eggs.edges("Egg", 1000))
+    assert np.array_equal(pairs[0].content, edges("Egg", 1000))
     assert np.array_equal(pairs[1].content, eggs.render("Egg", 1000))
     assert eggs.COUNT < 1000
     turned = IMAGES["egg_edges"].items(tmp_path, ("egg", "edges"))
