@@ -1,6 +1,6 @@
 """Unpack zip and tar archives: a folder is whole or absent, and nothing is written outside of it.
 
-Files are extracted to `FOLDER.unpack`, which is renamed to `FOLDER` at the end. An archive that could do harm, or whose
+Files are extracted to `FOLDER.part`, which is renamed to `FOLDER` at the end. An archive that could do harm, or whose
 files could not be the same on another system, is refused. The message names the archive, the member and the reason.
 """
 
@@ -24,16 +24,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gantool.errors import DataError, ResourceError
-from gantool.files import BusyError, disk, exclusive_lock
+from gantool.data.once import folder_once
+from gantool.errors import DataError
 
 MAX_BYTES = 20 * 2**30  # in all files together
 MAX_FILES = 500_000  # files and folders together
 MAX_RATIO = 100.0  # bytes in all files for each byte of the archive, above `ANY_RATIO` bytes
 ANY_RATIO = 100 * 2**20
-MARK = ".complete"  # the file in an unpacked folder that says it is whole
+MARK = ".complete"  # the file in an unpacked folder that says so
 HEADER = 1 << 24  # bytes; no header of a tar file has more, and tarfile reads a header at once
-WAIT = 3600.0  # seconds to wait for another process that unpacks the same folder
 FORBIDDEN = '<>:"|?*' if os.name == "nt" else ""
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)
 DECOMPRESSORS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -55,44 +54,19 @@ def unpack(archive: Path, folder: Path) -> Path:
         DataError: the archive is damaged, unsafe or too large, or `folder` is something else.
         ResourceError: the disk is full or cannot be written, or another process unpacks the folder too long.
     """
-    aside = folder.with_name(f"{folder.name}.unpack")
-    try:
-        if complete(folder):
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(folder.with_name(f"{folder.name}.lock"), wait=WAIT):
-            if complete(folder):  # by another process
-                return folder
-            if folder.exists() or folder.is_symlink():
-                raise DataError(f"{folder}: already exists and was not unpacked by gantool; move it away")
-            try:
-                shutil.rmtree(aside, ignore_errors=True)  # from a process that was killed
-                aside.mkdir()
-                _extract(archive, aside)
-                aside.rename(folder)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-    except BusyError as error:
-        raise ResourceError(f"{folder}: {error.holder} still unpacks it; wait for it, or end it") from None
-    except OSError as error:
-        raise disk(folder, error) from error
+    foreign = "already exists and was not unpacked by gantool; move it away"
+    with folder_once(folder, "unpacks", lambda: complete(folder), otherwise=foreign) as new:
+        if new:
+            _extract(archive, new)
     return folder
 
 
 def complete(folder: Path) -> bool:
-    """Return whether `folder` was unpacked to the end."""
-    try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(mark, dict) and isinstance(mark.get("files"), int) and isinstance(mark.get("bytes"), int)
+    """Return whether `folder` was unpacked by `unpack`, which makes it whole or not at all."""
+    return (folder / MARK).is_file()
 
 
 def _extract(archive: Path, root: Path) -> None:
-    if not archive.exists():
-        raise DataError(f"{archive}: no such file; check the path")
-    if not archive.is_file():  # a pipe would block
-        raise DataError(f"{archive}: cannot be read (it is not a file); give the path of an archive")
     try:
         with archive.open("rb") as file:
             head = file.read(6)
@@ -122,8 +96,7 @@ class _Members:
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         if _is_junk(parts) or (is_folder and not parts):
             return ""
-        fault = fault or _fault(name, parts) or self._enter(parts, is_folder)
-        if fault:
+        if fault := fault or _fault(name, parts) or self._enter(parts, is_folder):
             advice = "do not use it, or unpack it yourself and give the folder"
             raise DataError(f"{self.archive}: {name!r} {fault}; {advice}")
         self.bytes += size
@@ -203,9 +176,10 @@ def _extract_zip(archive: Path, root: Path, members: _Members) -> None:
             name = _zip_name(info)
             is_folder = name.endswith(("/", "\\"))
             path = members.admit(name, info.file_size, is_folder=is_folder, fault=_zip_fault(info))
-            if path:
-                (root / path if is_folder else (root / path).parent).mkdir(parents=True, exist_ok=True)
-            if path and not is_folder:
+            if not path:
+                continue
+            (root / path if is_folder else (root / path).parent).mkdir(parents=True, exist_ok=True)
+            if not is_folder:
                 # zipfile decompresses all that it reads of bz2 and lzma at once, so it must read little.
                 chunk = 1 << 18 if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
                 with _readable(archive, name), opened.open(info) as source, (root / path).open("xb") as file:
@@ -238,14 +212,14 @@ class _Forward:
         self.tell = source.tell
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next `size` bytes. Raise ReadError for a size that no header may ask for."""
+        """Return the next `size` bytes. Raise ReadError for a size that no header may have."""
         if not 0 <= size <= HEADER or self.tell() > self.most:
             raise tarfile.ReadError("a header asks for too much")
         self.last = self.source.read(size)
         return self.last
 
     def seek(self, place: int) -> int:
-        """Go forward to `place`. Raise ReadError for one that lies behind or too far ahead."""
+        """Move forward to `place`. Raise ReadError for one that lies behind or too far ahead."""
         if not self.tell() <= place <= self.most:
             raise tarfile.ReadError("a header leads out of the archive")
         return self.source.seek(place)
@@ -261,8 +235,7 @@ def _extract_tar(archive: Path, head: bytes, root: Path, members: _Members) -> N
                 tar.members.clear()  # type: ignore[attr-defined]  # half a million of them take much memory
                 if info.size < 0:
                     raise tarfile.ReadError("a size is below zero")
-                path = members.admit(info.name, info.size, is_folder=info.isdir(), fault=_tar_fault(info))
-                if path:
+                if path := members.admit(info.name, info.size, is_folder=info.isdir(), fault=_tar_fault(info)):
                     with _readable(archive, info.name):
                         tar.extract(info.replace(name=path, deep=False), root, set_attrs=False, filter="data")
         # tarfile takes a damaged header for the end, which a block of zeros has to mark.

@@ -1,8 +1,7 @@
 """Download files over https, so that a file's final name never holds half of the file.
 
-A download is written to `NAME.part`, is checked, and then takes its name. `NAME.part.from` records where it came from,
-so that an interrupted download resumes. `NAME.lock` names the process that downloads. `NAME.bad` is a file with the
-wrong hash.
+A download is written to `NAME.part`, is checked, and then takes its name. If its hash is known, an interrupted one
+resumes. `NAME.lock` names the process that downloads. `NAME.bad` is a file with the wrong hash.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from http.client import responses
 from pathlib import Path
 from typing import Any
@@ -29,19 +27,18 @@ from urllib.parse import urljoin, urlsplit
 from requests import PreparedRequest, Request, Response
 from requests.adapters import HTTPAdapter
 from requests.exceptions import InvalidURL
-from requests.utils import get_environ_proxies, select_proxy
+from requests.utils import get_environ_proxies
 from urllib3.exceptions import HTTPError
 
-from gantool.errors import GantoolError, NetworkError, ResourceError
-from gantool.files import BusyError, disk, exclusive_lock
+from gantool.data.once import once
+from gantool.errors import GantoolError, NetworkError
 
 CHUNK = 1 << 18  # bytes read at once
 MIN_SPEED = 1024  # bytes a second; a slower server is given up
-CONNECT = 5.0  # seconds for a name look-up, and again for a connection
-TIMEOUT = 15.0  # seconds that a server may stay silent
+CONNECT = 5.0  # seconds for each network address of a host; if IPv6 leads nowhere, IPv4 still has its turn
+TIMEOUT = 15.0  # seconds until an answer starts, and that a server may stay silent later
 ATTEMPTS = 3  # at each address that answers; one that cannot be reached is tried once
 PAUSE = 1.0  # seconds before the second try; each later one waits twice as long
-WAIT = 3600.0  # seconds to wait for another process that downloads the same file
 MAX_REDIRECTS = 10
 ADVICE = "check the connection, or try again later"
 HEADERS = {"User-Agent": "gantool", "Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
@@ -56,7 +53,7 @@ class Remote:
     Args:
         name: the file's name in the folder it is downloaded to.
         urls: the addresses that hold it, tried in order.
-        sha256: its SHA-256 in hexadecimal digits, if known.
+        sha256: its SHA-256 in lower-case hexadecimal digits, if known.
     """
 
     name: str
@@ -70,7 +67,7 @@ def download(remote: Remote, folder: Path, *, progress: Progress | None = None) 
     Args:
         remote: what to download.
         folder: where to; created if missing.
-        progress: called with the name, the bytes so far and the total, at most ten times a second.
+        progress: called with the name, the bytes so far and the total.
 
     Raises:
         GantoolError: the name or an address is not a valid one.
@@ -81,21 +78,11 @@ def download(remote: Remote, folder: Path, *, progress: Progress | None = None) 
     if not remote.urls:
         raise GantoolError(f"{remote.name}: no address to download it from; name at least one")
     urls = [checked_url(url) for url in remote.urls]
-    job = _Download(remote, folder / remote.name, progress)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if job.is_whole(job.target):
-            return job.target
-        with exclusive_lock(folder / f"{remote.name}.lock", wait=WAIT):
-            if job.wanted and job.is_whole(job.part):  # the process was killed after the last byte
-                job.finish()
-            elif not job.is_whole(job.target):
-                _try_all(job, urls)
-    except BusyError as error:
-        raise ResourceError(f"{job.target}: {error.holder} still downloads it; wait for it, or end it") from None
-    except OSError as error:
-        raise disk(job.target, error) from error
-    return job.target
+    target = folder / remote.name
+    with once(target, "downloads", lambda: _is_whole(target, remote)) as missing:
+        if missing:
+            _try_all(remote, urls, target, progress)
+    return target
 
 
 def sha256(path: Path) -> str:
@@ -139,107 +126,24 @@ class TryError(NetworkError):
         super().__init__(f"{self.place}: {reason}; {advice}")
 
 
-@dataclass
-class _Download:
-    """One file, and the files beside it while it is downloaded."""
-
-    remote: Remote
-    target: Path
-    progress: Progress | None
-
-    def __post_init__(self) -> None:
-        self.part = self.target.with_name(f"{self.remote.name}.part")
-        self.record = self.target.with_name(f"{self.remote.name}.part.from")
-        self.wanted = (self.remote.sha256 or "").lower()
-
-    def is_whole(self, path: Path) -> bool:
-        """Return whether a file exists, with the right hash if one is known."""
-        return path.is_file() and (not self.wanted or sha256(path) == self.wanted)
-
-    def finish(self) -> None:
-        """Move the downloaded file to its place."""
-        with self.part.open("r+b") as file:
-            os.fsync(file.fileno())
-        self.part.replace(self.target)
-        self.record.unlink(missing_ok=True)
-
-    def fetch(self, url: str) -> None:
-        """Download from one address, and resume an earlier download. Raise TryError if it fails."""
-        start, version = self._kept(url)
-        headers = ({"Range": f"bytes={start}-"} if start else {}) | ({"If-Range": version} if start and version else {})
-        with _ask(url, headers) as response:
-            status, total, found = response.status_code, response.raw.length_remaining, _version(response)
-            if status == 200:
-                start = 0
-                self.part.unlink(missing_ok=True)  # before the new record, which does not describe it
-                self.record.write_text(f"{url}\n{found}", encoding="utf-8")
-            elif not start or status not in (206, 416):
-                reason = f"answered {status} {responses.get(status, '')}".rstrip()
-                raise TryError(url, reason, again=status in (408, 425, 429) or status >= 500)
-            span = re.match(rf"bytes {start}-\d+/", response.headers.get("Content-Range", ""))
-            fits = status == 200 or (status == 206 and span and (not version or found in ("", version)))
-            if fits and self._receive(url, response, start, total):
-                return
-        self.part.unlink(missing_ok=True)  # it is not the start of the server's file
-        self.fetch(url)
-
-    def _kept(self, url: str) -> tuple[int, str]:
-        """Return how many bytes of an earlier download can be kept, and which version of the file they come from."""
-        version = ""
-        with contextlib.suppress(OSError, ValueError):  # missing, or cut off when the process was killed
-            known, _, found = self.record.read_text(encoding="utf-8").partition("\n")
-            version = found if known == url else ""
-        # Without a version, only the hash can tell whether both halves belong to the same file.
-        usable = (version or self.wanted) and self.part.is_file()
-        return (self.part.stat().st_size if usable else 0), version
-
-    def _receive(self, url: str, response: Response, start: int, rest: int | None) -> bool:
-        """Write what arrives from byte `start` on, and check it. Return False if the kept bytes may be wrong."""
-        have, total, reported = start, None if rest is None else start + rest, 0.0
-        with self.part.open("ab" if start else "wb") as file:
-            for block in _blocks(url, response):
-                file.write(block)
-                have += len(block)
-                if self.progress and time.monotonic() - reported > 0.1:
-                    self.progress(self.remote.name, have, total)
-                    reported = time.monotonic()
-        if self.progress:
-            self.progress(self.remote.name, have, total)
-        if total is not None and have != total:
-            raise TryError(url, f"ended after {have} of {total} bytes", again=True)
-        with self.part.open("rb") as file:
-            head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-        is_page = head.startswith((b"<!doctype html", b"<html"))
-        if not head or (is_page and not self.target.name.lower().endswith((".html", ".htm"))):
-            self.part.unlink()
-            reason = "sent a web page, not a file" if is_page else "sent an empty file"
-            raise TryError(url, reason, again=False, advice="open the address in a browser to see why")
-        found = sha256(self.part) if self.wanted else ""
-        if found == self.wanted:
-            self.finish()
-        elif not start:
-            self.record.unlink(missing_ok=True)
-            self.part.replace(self.target.with_name(f"{self.remote.name}.bad"))
-            reason = f"sent {self.remote.name} with sha-256 {found[:12]} instead of {self.wanted[:12]}"
-            advice = f"try again later, or look at {self.remote.name}.bad and mend the expected hash if it is right"
-            raise TryError(url, reason, again=False, advice=advice)
-        return found == self.wanted
-
-
 def _check_name(name: str) -> None:
     if not name or ".." in name or name[-1] in ". " or re.search(r'[\x00-\x1f/\\:"<>|?*]', name):
         raise GantoolError(f"{name!r}: this is not a plain file name; name the download without any folder")
-    if (length := len(name.encode("utf-8", "replace"))) > 200:  # `.part.from` is appended to it
+    if (length := len(name.encode("utf-8", "replace"))) > 200:  # `.part` is appended to it
         raise GantoolError(f"{name[:40]}…: this is a file name of {length} bytes; use at most 200")
 
 
-def _try_all(job: _Download, urls: list[str]) -> None:
+def _is_whole(path: Path, remote: Remote) -> bool:
+    return path.is_file() and remote.sha256 in (None, sha256(path))
+
+
+def _try_all(remote: Remote, urls: list[str], target: Path, progress: Progress | None) -> None:
     failures: list[TryError] = []
     for url in urls:
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
             try:
-                return job.fetch(url)
+                return _fetch(remote, url, target, progress)
             except TryError as error:
                 failure = error
             if not failure.again:
@@ -248,13 +152,75 @@ def _try_all(job: _Download, urls: list[str]) -> None:
     if len(failures) == 1:
         raise failures[0]
     reasons = ", ".join(f"{failure.place}: {failure.reason}" for failure in failures)
-    raise NetworkError(f"{job.remote.name}: none of {len(urls)} addresses gave it ({reasons}); {ADVICE}")
+    raise NetworkError(f"{remote.name}: none of {len(urls)} addresses gave it ({reasons}); {ADVICE}")
 
 
-def _version(response: Response) -> str:
-    """Return what tells one version of a file from another; If-Range does not allow weak tags."""
-    tag: str = response.headers.get("ETag", "W/")
-    return response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
+def _fetch(remote: Remote, url: str, target: Path, progress: Progress | None) -> None:
+    """Download from one address, and resume an earlier download. Raise TryError if it fails."""
+    part = target.with_name(f"{target.name}.part")
+    # Only the hash can tell whether both halves belong to the same file.
+    start = part.stat().st_size if remote.sha256 and part.is_file() else 0
+    with _ask(url, {"Range": f"bytes={start}-"} if start else {}) as response:
+        status = response.status_code
+        if status not in ((200, 206, 416) if start else (200,)):
+            reason = f"answered {status} {responses.get(status, '')}".rstrip()
+            raise TryError(url, reason, again=status in (408, 425, 429) or status >= 500)
+        if status == 200 or response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            start = start if status == 206 else 0
+            with part.open("ab" if start else "wb") as file:
+                for have, total, block in _blocks(url, response, start):
+                    file.write(block)
+                    if progress:
+                        progress(remote.name, have, total)
+                file.flush()
+                os.fsync(file.fileno())
+            _check_content(url, part)
+    if _is_whole(part, remote):
+        part.replace(target)
+    elif status == 200:
+        found, bad = sha256(part), f"{remote.name}.bad"
+        part.replace(target.with_name(bad))
+        reason = f"sent {remote.name} with sha-256 {found[:12]} instead of {str(remote.sha256)[:12]}"
+        advice = f"try again later, or look at {bad} and mend the expected hash if it is right"
+        raise TryError(url, reason, again=False, advice=advice)
+    else:
+        part.unlink()  # it was not the start of the server's file
+        _fetch(remote, url, target, progress)
+
+
+def _blocks(url: str, response: Response, start: int) -> Iterator[tuple[int, int | None, bytes]]:
+    """Yield the bytes so far, the total and the next block. Raise TryError if the body breaks off or is too slow."""
+    response.raw.enforce_content_length = False  # the length is compared below
+    rest = response.raw.length_remaining
+    have, total = start, None if rest is None else start + rest
+    since, count = time.monotonic(), 0
+    while True:
+        try:
+            block = response.raw.read1(CHUNK, decode_content=False)
+        except BROKEN as error:
+            raise _failure(url, error, again=True) from error
+        if not block:
+            break
+        have, count = have + len(block), count + len(block)
+        yield have, total, block
+        seconds = time.monotonic() - since
+        if seconds > TIMEOUT:
+            if count < MIN_SPEED * TIMEOUT:
+                raise TryError(url, f"sent {count} bytes in {seconds:.1f} s", again=True)
+            since, count = time.monotonic(), 0
+    if total is not None and have != total:
+        raise TryError(url, f"ended after {have} of {total} bytes", again=True)
+
+
+def _check_content(url: str, part: Path) -> None:
+    """Raise TryError for an empty file, and for a web page unless one was asked for."""
+    with part.open("rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    is_page = head.startswith((b"<!doctype html", b"<html"))
+    if not head or (is_page and not part.stem.lower().endswith((".html", ".htm"))):
+        part.unlink()
+        reason = "sent a web page, not a file" if is_page else "sent an empty file"
+        raise TryError(url, reason, again=False, advice="open the address in a browser to see why")
 
 
 class _Adapter(HTTPAdapter):
@@ -296,67 +262,30 @@ def _ask(url: str, headers: dict[str, str]) -> Iterator[Response]:
 
 
 def _respond(adapter: HTTPAdapter, url: str, headers: dict[str, str]) -> Response:
-    host, limit = urlsplit(url).hostname or "", CONNECT
-    try:
-        proxies = {} if _is_this_machine(host) else get_environ_proxies(url)
-        if not select_proxy(url, proxies):
-            _within(limit, lambda: socket.getaddrinfo(host, None))
-        limit = TIMEOUT
-        # Each of a host's addresses gets half the time: if IPv6 leads nowhere, IPv4 still has its turn.
-        limits = (CONNECT / 2, TIMEOUT)
-        request = Request("GET", url, headers=HEADERS | headers).prepare()
-        send = partial(adapter.send, request, stream=True, timeout=limits, proxies=proxies)
-        return _within(CONNECT + TIMEOUT, send)
-    except BROKEN as error:
-        raise _failure(url, error, limit) from error
+    """Return the response as soon as its headers have arrived. Raise TryError if they do not within `TIMEOUT`.
 
-
-def _blocks(url: str, response: Response) -> Iterator[bytes]:
-    """Yield the body as it arrives. Raise TryError if it breaks off, stops or is too slow."""
-    response.raw.enforce_content_length = False  # the caller compares the length
-    since, count = time.monotonic(), 0
-    while True:
-        try:
-            block = response.raw.read1(CHUNK, decode_content=False)
-        except BROKEN as error:
-            raise _failure(url, error, TIMEOUT, again=True) from error
-        if not block:
-            return
-        yield block
-        count += len(block)
-        seconds = time.monotonic() - since
-        if seconds > TIMEOUT:
-            if count < MIN_SPEED * TIMEOUT:
-                raise TryError(url, f"sent {count} bytes in {seconds:.1f} s", again=True)
-            since, count = time.monotonic(), 0
-
-
-def _within(seconds: float, work: Callable[[], Any]) -> Any:
-    """Return what `work` returns. Raise TimeoutError after `seconds`.
-
-    The time limits of requests do not apply to name look-ups, and start anew with each byte of a header.
+    A thread waits for them, because the time limits of requests do not apply to name look-ups, and start anew with each
+    byte of a header.
     """
-    outcome: Future[Any] = Future()
+    outcome: Future[Response] = Future()
 
     def run() -> None:
         try:
-            outcome.set_result(work())
+            proxies = {} if _is_this_machine(urlsplit(url).hostname or "") else get_environ_proxies(url)
+            request = Request("GET", url, headers=HEADERS | headers).prepare()
+            outcome.set_result(adapter.send(request, stream=True, timeout=(CONNECT, TIMEOUT), proxies=proxies))
         except Exception as error:
             outcome.set_exception(error)
 
-    def close(late: Future[Any]) -> None:
-        with contextlib.suppress(Exception):  # it failed, or is no response
-            late.result().close()
-
     threading.Thread(target=run, daemon=True).start()
     try:
-        return outcome.result(seconds)
-    except TimeoutError:
-        outcome.add_done_callback(close)
-        raise
+        return outcome.result(TIMEOUT)
+    except BROKEN as error:
+        outcome.add_done_callback(lambda late: late.exception() or late.result().close())  # type: ignore[func-returns-value]
+        raise _failure(url, error, again=False) from error
 
 
-def _failure(url: str, error: BaseException, seconds: float, again: bool = False) -> TryError:
+def _failure(url: str, error: BaseException, *, again: bool) -> TryError:
     """Return the error that names the cause, around which requests and urllib3 raise their own."""
     cause = error
     while cause.__context__ and not isinstance(cause, TimeoutError):
@@ -365,7 +294,7 @@ def _failure(url: str, error: BaseException, seconds: float, again: bool = False
     if isinstance(error, InvalidURL):  # the address itself was checked
         reason = f"the proxy of the environment is unusable ({said})"
     elif isinstance(cause, TimeoutError):
-        reason = f"no answer within {seconds:g} s"
+        reason = f"no answer within {TIMEOUT:g} s"
     elif isinstance(cause, socket.gaierror):
         reason = "the host's name cannot be found"
     elif isinstance(cause, ConnectionRefusedError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 
 from gantool.batches import Batch, ImageSpec
 from gantool.data.loader import Split, rows_of
-from gantool.errors import DataError, ResourceError
-from gantool.files import BusyError, disk, exclusive_lock, write
-
-WAIT = 3600.0  # seconds to wait for another process that decodes the same images
+from gantool.data.once import folder_once
+from gantool.errors import DataError
+from gantool.files import write
 
 
 class Item(NamedTuple):
@@ -104,28 +102,10 @@ def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[
         DataError: no image could be read, or a class has none, or most could not be read.
         ResourceError: the disk is full, or the folder cannot be written, or another process takes too long.
     """
-    aside = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(path.with_name(f"{path.name}.lock"), wait=WAIT):
-            store = open_store(path)
-            if store is not None:
-                return store
-            if path.exists():
-                raise DataError(
-                    f"{path}: the decoded dataset is damaged; delete this directory and run the command again"
-                )
-            try:
-                shutil.rmtree(aside, ignore_errors=True)  # from a process that was killed
-                aside.mkdir()
-                _write(aside, items, spec, about)
-                aside.rename(path)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-    except BusyError as error:
-        raise ResourceError(f"{path}: {error.holder} still decodes it; wait for it, or end it") from None
-    except OSError as error:
-        raise disk(path, error) from None
+    damaged = "the decoded dataset is damaged; delete this directory and run the command again"
+    with folder_once(path, "decodes", lambda: open_store(path) is not None, otherwise=damaged) as new:
+        if new:
+            _write(new, items, spec, about)
     store = open_store(path)
     assert store is not None
     return store

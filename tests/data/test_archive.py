@@ -6,31 +6,27 @@ import gzip
 import json
 import os
 import re
-import signal
 import stat
-import subprocess
-import sys
 import tarfile
 import unicodedata
 import zipfile
 import zlib
-from pathlib import Path
 
 import pytest
 from gantool.data import archive as module
 from gantool.data.archive import complete, unpack
-from gantool.errors import DataError, ResourceError
+from gantool.errors import DataError
 
 from archives import changed, in_directory, make, make_tar, make_zip, tar_block
+from processes import posix
 
 FILES = {"cats/1.png": b"one", "cats/2.png": b"two" * 1000, "개/삼.png": b"", "top.txt": b"text"}
 KINDS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 NO_ARCHIVE = r"is not a zip or tar archive, or is cut short or damaged \(.+\); download it again$"
-posix = pytest.mark.skipif(os.name == "nt", reason="signals and modes of POSIX")
 
 
 def seen(folder):
-    """What is to be seen in a folder and below it; the hidden files that the system locks stay."""
+    """What is visible in a folder and below it; the hidden files that the system locks stay."""
     return {path for path in folder.rglob("*") if path.suffix != ".lock"}
 
 
@@ -63,15 +59,16 @@ def test_every_kind_is_unpacked_once_whole_and_marked(tmp_path, kind):
     assert not (folder / "top.txt").exists()
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"files": 1}', "\0"])
-def test_a_folder_without_a_whole_mark_is_not_touched(tmp_path, text):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    if text is not None:
-        (folder / ".complete").write_text(text)
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_of_every_compression_are_unpacked(tmp_path, method):
+    assert found(unpack(make_zip(tmp_path / "a.zip", FILES.items(), method), tmp_path / "data")) == FILES
+
+
+def test_a_folder_without_a_mark_is_not_touched(tmp_path):
+    (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match=r"data: already exists and was not unpacked by gantool; move it away$"):
-        unpack(make_zip(tmp_path / "a.zip", FILES.items()), folder)
-    assert found(folder) == {}
+        unpack(make_zip(tmp_path / "a.zip", FILES.items()), tmp_path / "data")
+    assert found(tmp_path / "data") == {}
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
@@ -208,7 +205,7 @@ def test_a_zip_that_hides_its_size_does_not_write_more(tmp_path):
 def test_an_archive_is_refused_wherever_it_was_cut(tmp_path, kind):
     noise = [(str(number), os.urandom(700)) for number in range(5)]
     data = make(tmp_path / f"a.{kind}", noise).read_bytes()
-    # A tar's end is a block of zeros; tarfile fills up with many more, which may be missing.
+    # A tar ends with a block of zeros; tarfile adds many more, which may be missing.
     whole = 5 * (512 + 1024) + 512 if kind == "tar" else len(data)
     for length in {*range(0, whole, whole // 40), whole - 1, 512, 1536}:
         (tmp_path / "cut").write_bytes(data[:length])
@@ -241,18 +238,14 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path, data):
 
 
 def test_an_archive_that_cannot_be_read_is_named(tmp_path):
-    refused(tmp_path / "a.zip", r"a\.zip: no such file; check the path$")
-    (tmp_path / "a.zip").mkdir()
-    refused(tmp_path / "a.zip", r"a\.zip: cannot be read \(it is not a file\); give the path of an archive$")
-    if os.name != "nt":
-        os.mkfifo(tmp_path / "b.zip")
-        refused(tmp_path / "b.zip", r"b\.zip: cannot be read \(it is not a file\)")
+    reason = r"cannot be read \(No such file or directory\); give the path of an archive$"
+    refused(tmp_path / "a.zip", rf"a\.zip: {reason}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("members", [[], [("a/", b""), (".DS_Store", b"1")]])
-def test_an_archive_without_files_is_refused(tmp_path, kind, members):
-    refused(make(tmp_path / f"a.{kind}", members), "holds no files; check that it is the right archive$")
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_without_files_is_refused(tmp_path, kind):
+    archive = make(tmp_path / f"a.{kind}", [("a/", b""), (".DS_Store", b"1")])
+    refused(archive, "holds no files; check that it is the right archive$")
 
 
 @pytest.mark.parametrize("size", [-1, -512, -1024, -(10**12), 2**30, 2**40, 2**80])
@@ -322,62 +315,3 @@ def test_skipped_files_of_a_tar_and_zeros_behind_its_end_are_counted_too(tmp_pat
     archive = make_tar(tmp_path / "b.tar", [("x", b"1")])
     archive.write_bytes(gzip.compress(archive.read_bytes() + bytes(3_000_000)))
     refused(archive, "a header asks for too much")
-
-
-# --- disk and other processes ---
-
-
-def child(code, *arguments):
-    code = "import sys, time, zipfile\nfrom pathlib import Path\nfrom gantool.data.archive import *\n" + code
-    environment = os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[2])}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-SLOW = "zipfile.ZipFile.infolist = lambda _: (print('started', flush=True), time.sleep(60))\n"
-UNPACK = "unpack(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-
-
-@posix
-def test_a_process_that_unpacks_is_named_and_when_killed_the_next_one_starts_anew(tmp_path, monkeypatch):
-    archive, folder = make_zip(tmp_path / "a.zip", FILES.items()), tmp_path / "out" / "data"
-    monkeypatch.setattr(module, "WAIT", 0.1)
-    with child(SLOW + UNPACK, archive, folder) as process:
-        assert process.stdout.readline() == "started\n"
-        (tmp_path / "out" / "data.unpack" / "half").write_text("")
-        with pytest.raises(ResourceError, match=f"data: process {process.pid} on .* still unpacks it; wait for it, or"):
-            unpack(archive, folder)
-        process.send_signal(signal.SIGKILL)
-    assert not folder.exists()
-    assert found(unpack(archive, folder)) == FILES
-    assert [path.name for path in folder.parent.glob("[!.]*")] == ["data"]
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, None])
-def test_nothing_is_left_or_overwritten_whatever_happens_meanwhile(tmp_path, monkeypatch, failure):
-    archive, folder = make_zip(tmp_path / "a.zip", FILES.items()), tmp_path / "data"
-    infolist = zipfile.ZipFile.infolist
-
-    def meanwhile(opened):
-        if failure:
-            raise failure
-        folder.mkdir()
-        (folder / "mine").write_text("mine")
-        return infolist(opened)
-
-    monkeypatch.setattr(zipfile.ZipFile, "infolist", meanwhile)
-    with pytest.raises(failure or ResourceError, match=None if failure else r"data: cannot be written \(.+\); check"):
-        unpack(archive, folder)
-    assert found(tmp_path) == {"a.zip": archive.read_bytes()} | ({} if failure else {"data/mine": b"mine"})
-
-
-@posix
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
-    for archive in (make(tmp_path / f"a.{kind}", [("x", bytes(200_000))]) for kind in ("zip", "tar.gz")):
-        code = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        code += f"try:\n    {UNPACK}except ResourceError as error:\n    print(error)\n"
-        with child(code, archive, tmp_path / "data") as process:
-            output = process.communicate(timeout=60)[0]
-        assert output.startswith(f"{tmp_path / 'data'}: the disk is full; ")
-        assert not (tmp_path / "data").exists()
-        assert not (tmp_path / "data.unpack").exists()

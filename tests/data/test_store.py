@@ -1,57 +1,17 @@
-"""Decoded datasets: written whole or not at all, by one process at a time."""
+"""Decoded datasets: what is written, read and refused."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
 from gantool.batches import ImageSpec
-from gantool.data import store as module
 from gantool.data.store import Item, build_store, open_store
-from gantool.errors import DataError, ResourceError
+from gantool.errors import DataError
 
-posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 SPEC = ImageSpec(3, 4, 5, ("달걀", "dog"))
 ABOUT = {"source": "pets", "settings": {"rule": 1}}
-SLOW = """
-    import sys
-    from pathlib import Path
-    import numpy as np
-    from gantool.batches import ImageSpec
-    from gantool.data.store import Item, build_store
-
-    def items():
-        for index in range(300):
-            if index == 100:
-                print("half", flush=True)
-                sys.stdin.readline()
-            yield Item(str(index), 0, np.full((1, 9, 9), index % 256, np.uint8))
-
-    store = build_store(Path(sys.argv[1]), items(), ImageSpec(1, 9, 9), {"source": "x"})
-    print(len(store), int(store.images[299, 0, 0, 0]), flush=True)
-"""
-FULL = """
-    import resource, signal, sys
-    from pathlib import Path
-    import numpy as np
-    from gantool.batches import ImageSpec
-    from gantool.data.store import Item, build_store
-    from gantool.errors import ResourceError
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-    one = np.zeros((3, 40, 40), np.uint8)
-    try:
-        build_store(Path(sys.argv[1]), (Item("", 0, one) for _ in range(50)), ImageSpec(3, 40, 40), {"source": "x"})
-    except ResourceError as error:
-        print(error)
-"""
 
 
 def pixels(count=6):
@@ -64,13 +24,8 @@ def items(images, bad=()):
 
 
 def names(folder):
-    """Names of what a folder holds, without the hidden files that the system locks."""
+    """What is visible in a folder; the hidden files that the system locks stay."""
     return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-
-
-def building(script, path):
-    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_images_and_labels_come_back_exactly_and_are_read_only(tmp_path):
@@ -90,7 +45,7 @@ def test_images_and_labels_come_back_exactly_and_are_read_only(tmp_path):
         built.images[0] = 0
 
 
-def test_the_about_file_can_be_read_by_people(tmp_path):
+def test_the_about_file_is_readable(tmp_path):
     store = build_store(tmp_path / "a", items(pixels(), bad=(1, 2)), SPEC, ABOUT)
     text = (tmp_path / "a" / "about.json").read_text(encoding="utf-8")
 
@@ -135,49 +90,3 @@ def test_a_damaged_store_is_none_and_is_not_touched(tmp_path, file, content):
     with pytest.raises(DataError, match=r"a: the decoded dataset is damaged; delete this directory and run "):
         build_store(tmp_path / "a", items(pixels()), SPEC, ABOUT)
     assert (names(tmp_path / "a"), names(tmp_path)) == (before, ["a"])
-
-
-def test_an_error_on_the_way_leaves_nothing(tmp_path):
-    def broken():
-        yield from items(pixels())
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_store(tmp_path / "a", broken(), SPEC, ABOUT)
-    assert names(tmp_path) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match=r"cannot be written \("):
-        build_store(tmp_path / "file" / "a", items(pixels()), SPEC, ABOUT)
-
-
-@posix
-def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
-    with building(FULL, tmp_path / "a") as process:
-        message = process.communicate()[0]
-
-    assert message == f"{tmp_path / 'a'}: the disk is full; make room and start again, a run with --resume\n"
-    assert names(tmp_path) == []
-
-
-def test_two_processes_that_want_the_same_store_both_get_it_and_one_writes_it(tmp_path):
-    with building(SLOW, tmp_path / "a") as first:
-        assert first.stdout.readline() == "half\n"
-        with building(SLOW, tmp_path / "a") as second:
-            assert first.communicate("go\n")[0] == "300 43\n"
-            assert second.communicate()[0] == "300 43\n"
-    assert names(tmp_path) == ["a"]
-
-
-@posix
-def test_a_process_that_builds_is_named_and_after_it_is_killed_the_next_one_starts_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "WAIT", 0.1)
-    with building(SLOW, tmp_path / "a") as process:
-        assert process.stdout.readline() == "half\n"
-        with pytest.raises(ResourceError, match=rf"a: process {process.pid} on .* still decodes it; wait for "):
-            build_store(tmp_path / "a", items(pixels()), SPEC, ABOUT)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-    assert open_store(tmp_path / "a") is None
-    assert len(build_store(tmp_path / "a", items(pixels()), SPEC, ABOUT)) == 6
-    assert names(tmp_path) == ["a"]

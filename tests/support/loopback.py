@@ -9,7 +9,6 @@ import subprocess
 import threading
 
 FILE = bytes(range(256)) * 1200  # 300 KiB
-TAG = {"ETag": '"1"'}
 
 
 class Site:
@@ -79,28 +78,32 @@ def status(code, **headers):
     return lambda request: send(request, b"<html>sorry</html>", code, headers=headers)
 
 
-def short(count, headers=()):
+def short(count):
     """Promise everything and stop after `count` bytes."""
-    return lambda request: send(request, FILE[:count], length=len(FILE), headers=headers)
+    return lambda request: send(request, FILE[:count], length=len(FILE))
 
 
 def raw(data):
     return lambda request: request.wfile.write(data)
 
 
-def ranged(body=FILE, headers=(), careful=True):
-    """Serve as a good server does: Range is heeded, and If-Range too if the server is careful."""
+def slow(seconds):
+    """Send the whole file after a pause."""
+    return lambda request: request.closing.wait(seconds) or send(request, FILE)
+
+
+def ranged(body=FILE):
+    """Serve as a server does that supports Range."""
 
     def answer(request):
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        expected = request.headers.get("If-Range") if careful else None
-        if not asked or (expected and expected not in dict(headers).values()):
-            return send(request, body, headers=headers)
+        if not asked:
+            return send(request, body)
         start = int(asked[1])
         if start >= len(body):
             return send(request, b"", 416, headers={"Content-Range": f"bytes */{len(body)}"})
         span = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        return send(request, body[start:], 206, headers={"Content-Range": span, **dict(headers)})
+        return send(request, body[start:], 206, headers={"Content-Range": span})
 
     return answer
 
@@ -111,7 +114,7 @@ def stuck(count=0, pause=60.0, begin=b""):
     def answer(request):
         request.wfile.write(begin)
         if count:
-            send(request, FILE[:count], length=len(FILE), headers=TAG)
+            send(request, FILE[:count], length=len(FILE))
         while not request.closing.wait(pause):
             request.wfile.write(b"x")
 
@@ -119,7 +122,7 @@ def stuck(count=0, pause=60.0, begin=b""):
 
 
 def certificate(folder):
-    """Write a key and a certificate that nobody has signed, and return their paths."""
+    """Write a key and a certificate without a signature, and return their paths."""
     paths = folder / "certificate.pem", folder / "key.pem"
     made = ["-out", paths[0], "-keyout", paths[1], "-days", "1", "-nodes"]
     kind = ["-x509", "-newkey", "rsa:2048", "-subj", "/CN=loopback", "-addext", "subjectAltName=IP:127.0.0.1"]

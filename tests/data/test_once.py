@@ -1,0 +1,94 @@
+"""Files and directories that are made once: whole or not at all, by one process at a time."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from gantool.data import once as module
+from gantool.data.once import folder_once
+from gantool.errors import DataError, ResourceError
+
+from processes import child, posix
+
+MAKE = """
+    import sys
+    from pathlib import Path
+    from gantool.data.once import folder_once
+
+    path = Path(sys.argv[1])
+    with folder_once(path, "draws", path.exists, otherwise="") as new:
+        if new:
+            (new / "half").touch()
+            print("started", flush=True)
+            sys.stdin.readline()
+    print("made" if new else "found")
+"""
+
+
+def make(path, action=lambda _: None):
+    with folder_once(path, "draws", (path / "mark").exists, otherwise="is something else") as new:
+        if new:
+            (new / "mark").touch()
+            action(new)
+
+
+def names(folder):
+    """What is visible in a folder; the hidden files that the system locks stay."""
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+
+
+def fail(error):
+    def action(_):
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+        (MemoryError(), MemoryError, None),
+        (OSError(errno.ENOSPC, "No space"), ResourceError, "a: the disk is full; make room and start again, a run"),
+        (OSError(errno.EROFS, "Read-only"), ResourceError, r"a: cannot be written \(Read-only\); check the folder"),
+    ],
+)
+def test_a_failure_leaves_nothing(tmp_path, error, raised, message):
+    with pytest.raises(raised, match=message):
+        make(tmp_path / "deep" / "a", fail(error))
+    assert names(tmp_path / "deep") == []
+
+
+def test_a_directory_that_exists_is_neither_made_again_nor_overwritten(tmp_path):
+    make(tmp_path / "a")
+    make(tmp_path / "a", fail(AssertionError))
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match=r"b: is something else$"):
+        make(tmp_path / "b")
+    with pytest.raises(ResourceError, match=r"c: cannot be written \(.+\); check"):  # it appears meanwhile
+        make(tmp_path / "c", lambda _: (tmp_path / "c" / "mine").mkdir(parents=True))
+    assert names(tmp_path) == ["a", "b", "c"]
+    assert names(tmp_path / "c") == ["mine"]
+
+
+def test_two_processes_that_want_the_same_directory_both_get_it_and_one_makes_it(tmp_path):
+    with child(MAKE, tmp_path / "a") as first:
+        assert first.stdout.readline() == "started\n"
+        with child(MAKE, tmp_path / "a") as second:
+            assert first.communicate("go\n")[0] == "made\n"
+            assert second.communicate()[0] == "found\n"
+    assert names(tmp_path) == ["a"]
+
+
+@posix
+def test_a_process_that_makes_it_is_named_and_after_it_is_killed_the_next_one_starts_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "WAIT", 0.1)
+    with child(MAKE, tmp_path / "a") as process:
+        assert process.stdout.readline() == "started\n"
+        with pytest.raises(ResourceError, match=rf"a: process {process.pid} on .* still draws it; wait for it, or end"):
+            make(tmp_path / "a")
+        process.kill()
+    assert names(tmp_path) == ["a.lock", "a.part"]
+    make(tmp_path / "a")
+    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["mark"])
