@@ -18,11 +18,14 @@ from gantool.training import engine
 from gantool.training.trainer import Trainer
 
 from small import RECIPES, kind, of, small, spec
+from trained import same, tensors
 
 CPU = torch.device("cpu")
-PENALISED = {"loss.gradient_penalty": 10.0, "loss.r1": 1.0, "loss.r2": 1.0}
 LOSSES = ["non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
-AUGMENTED = {"loss.augment": ["color", "translation", "cutout"]}
+EVERYTHING = {
+    **{"loss.gradient_penalty": 10.0, "loss.r1": 1.0, "loss.r2": 1.0},
+    "loss.augment": ["color", "translation", "cutout"],
+}
 
 
 def built(name, changes=None):
@@ -54,17 +57,14 @@ def prompt(model, seeds):
     return GeneratorInput(torch.cat(sources), torch.tensor(labels), torch.tensor(list(seeds)))
 
 
+def moves(model, given):
+    """The turns of a step, those that are applied together in one tuple."""
+    return ((move,) if isinstance(move, Turn) else move for move in model.play(given))
+
+
 def turns(model, given):
     """All turns of a step, in order; none is applied."""
-    return [turn for move in model.play(given) for turn in ((move,) if isinstance(move, Turn) else move)]
-
-
-def weights(module):
-    return {name: value.detach().clone() for name, value in module.named_parameters()}
-
-
-def changed(module, before):
-    return {name for name, value in module.named_parameters() if not torch.equal(value.detach(), before[name])}
+    return [turn for together in moves(model, given) for turn in together]
 
 
 def one_recipe_of(name):
@@ -89,7 +89,7 @@ def test_a_model_file_defines_one_model_documents_its_keys_and_has_a_recipe(name
 def test_an_unknown_model_names_the_nearest_and_shared_files_are_no_models():
     with pytest.raises(RecipeError, match=r"^unknown model 'dcgan_ft'; did you mean 'dcgan_tf'\?$"):
         models.find_model("dcgan_ft")
-    assert not {"base", "blocks", "losses", "augment", "shapes"} & set(models.names())
+    assert not models._SHARED & set(models.names())
 
 
 ADVERSARIAL = [name for name in models.names() if issubclass(models.find_model(name), Generative)]
@@ -99,14 +99,14 @@ ADVERSARIAL = [name for name in models.names() if issubclass(models.find_model(n
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_model_plays_every_loss_with_every_penalty_and_augmentation(name, loss):
     recipe_name = one_recipe_of(name)
-    recipe, model = built(recipe_name, {**small(recipe_name), "loss.name": loss, **PENALISED, **AUGMENTED})
+    recipe, model = built(recipe_name, {**small(recipe_name), "loss.name": loss, **EVERYTHING})
     trainer = Trainer(model, recipe.train, CPU)
     with devices.rng_scope(CPU, trainer.randomness):
         for seed in range(2):
-            told = trainer.step(batch(model, seed=seed))
-    penalties = {name.partition("/")[2].partition("_a")[0].partition("_b")[0] for name in told}
-    assert {"gradient_penalty", "r1", "r2", "adversarial"} <= penalties
-    assert all(bool(value.isfinite()) for value in told.values())
+            logs = trainer.step(batch(model, seed=seed))
+    for penalty in ("gradient_penalty", "r1", "r2", "adversarial"):
+        assert any(name.startswith(f"discriminator/{penalty}") for name in logs)
+    assert all(bool(value.isfinite()) for value in logs.values())
     assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
@@ -152,41 +152,26 @@ def test_every_name_of_a_step_is_one_that_is_in_use():
 def test_every_player_gets_a_turn_and_only_the_player_moves(name):
     recipe, model = built(name, small(name))
     trainer = Trainer(model, recipe.train, CPU)
-    moved = []
-    for move in model.play(batch(model)):
-        together = (move,) if isinstance(move, Turn) else move
+    given, moved = batch(model), set()
+    kept = deepcopy(given)
+    for together in moves(model, given):
         for turn in together:
+            assert turn.losses
+            assert all(value.shape == () and value.requires_grad for value in turn.losses.values())
+            assert not any(value.requires_grad for value in turn.scores.values())
             trainer._gradients(turn, keep_graph=turn is not together[-1])
         for turn in together:
-            before = weights(model)
+            before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
             trainer.optimizers[turn.player].step()
-            own = {f"{trainer.names[turn.player]}.{key}" for key, _ in turn.player.named_parameters()}
-            found = changed(model, before)
-            assert found, "somebody moved"
-            assert found <= own
-            # What has no gradient stays: a class that did not come up, a bias before a normalisation.
-            pushed = {
-                f"{trainer.names[turn.player]}.{key}"
-                for key, weight in turn.player.named_parameters()
-                if weight.grad is not None and float(weight.grad.abs().max()) > 1e-6
-            }
-            assert pushed <= found
+            changed = {key for key, weight in model.named_parameters() if not torch.equal(weight, before[key])}
+            own = {f"{trainer.names[turn.player]}.{key}": weight for key, weight in turn.player.named_parameters()}
+            # A weight without a gradient stays: of a class that is not in the batch, a bias before a normalisation.
+            pushed = {key for key, weight in own.items() if weight.grad is not None and weight.grad.abs().max() > 1e-6}
+            assert pushed <= changed <= own.keys()
             assert len(pushed) >= len(own) / 3
-            moved.append(trainer.names[turn.player])
-    assert set(moved) == {trainer.names[player] for player in trainer.optimizers}
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_losses_are_scalars_scores_hold_no_graph_and_the_batch_stays_as_it_is(name):
-    _, model = built(name, small(name))
-    given = batch(model)
-    kept = deepcopy(given)
-    for turn in turns(model, given):
-        assert turn.losses
-        assert all(value.shape == () and value.requires_grad for value in turn.losses.values())
-        assert not any(value.requires_grad for value in turn.scores.values())
-    assert all(torch.equal(one, other) for one, other in zip(given, kept, strict=True))
-    assert not any(part.requires_grad for part in given)
+            moved.add(turn.player)
+    assert moved == trainer.optimizers.keys()
+    assert all(torch.equal(one, other) and not one.requires_grad for one, other in zip(given, kept, strict=True))
 
 
 # Keras' game has one pass for both losses; there it is the trainer that keeps them apart.
@@ -222,23 +207,18 @@ def test_a_seed_is_one_latent_whatever_the_others_are(name):
 
 
 @pytest.mark.parametrize("name", of(Translator))
-def test_a_translation_depends_on_its_source_its_label_and_its_seed_alone(name):
+def test_a_translation_depends_on_its_own_row_and_takes_sides_that_are_multiples_of_the_stride(name):
     _, model = built(name, small(name))
     given = prompt(model.eval(), range(6))
+    side = max(8, model.stride)
+    wide = torch.rand(1, model.data.channels, side, 3 * side) * 2 - 1
     with torch.no_grad():
         together = model.sample(given)
         for row in range(6):
             alone = model.sample(GeneratorInput(*(part[row : row + 1] for part in given)))
             torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", of(Translator))
-def test_a_translator_takes_images_whose_sides_are_multiples_of_its_stride(name):
-    _, model = built(name, small(name))
-    source = torch.rand(1, model.data.channels, max(8, model.stride), 3 * max(8, model.stride)) * 2 - 1
-    with torch.no_grad():
-        made = model.eval().sample(GeneratorInput(source, torch.tensor([1]), torch.tensor([0])))
-    assert made.shape == source.shape
+        made = model.sample(GeneratorInput(wide, torch.tensor([1]), torch.tensor([0])))
+    assert made.shape == wide.shape
     assert bool((made.abs() <= 1).all())
 
 
@@ -254,7 +234,7 @@ def test_answers_are_probabilities_and_each_depends_on_its_own_input(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_state_goes_through_a_file_of_tensors_and_steps_on_bit_for_bit(name):
+def test_a_state_goes_through_a_file_of_tensors_and_resumes_bit_for_bit(name):
     recipe, model = built(name, small(name))
     straight = Trainer(model, recipe.train, CPU)
     with devices.rng_scope(CPU, straight.randomness):
@@ -264,26 +244,12 @@ def test_a_state_goes_through_a_file_of_tensors_and_steps_on_bit_for_bit(name):
     file.seek(0)
     fresh = Trainer(models.build(recipe, spec(recipe)), recipe.train, CPU)
     fresh.load_state_dict(torch.load(file, weights_only=True))
-    told = []
+    logs = []
     for trainer in (straight, fresh):
         with devices.rng_scope(CPU, trainer.randomness):
-            told.append(trainer.step(batch(model, seed=2)))
-    assert told[0].keys() == told[1].keys()
-    assert all(torch.equal(told[0][key], told[1][key]) for key in told[0])
-    ends = [flat(trainer.state_dict()) for trainer in (straight, fresh)]
-    assert ends[0].keys() == ends[1].keys()
-    assert [key for key in ends[0] if not torch.equal(ends[0][key], ends[1][key])] == []
-
-
-def flat(state, prefix=""):
-    """All tensors of nested mappings, by dotted key."""
-    found = {}
-    for key, value in state.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, torch.Tensor):
-            found[f"{prefix}{key}"] = value
-    return found
+            logs.append(trainer.step(batch(model, seed=2)))
+    assert same(*logs)
+    assert same(*(tensors(trainer.state_dict()) for trainer in (straight, fresh)))
 
 
 @pytest.mark.parametrize("name", RECIPES)

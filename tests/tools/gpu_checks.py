@@ -38,6 +38,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 import small
+import trained
 
 SCRIPT = Path(__file__).with_name("gpu.py")
 CPU = torch.device("cpu")
@@ -412,19 +413,8 @@ def train_alone(child, device):
 def state(own):
     """Return all tensors of a run's last checkpoint by name, and its log without what a clock says."""
     content = checkpoints.load(own.checkpoints / "last.pt")
-    clocks = {"seconds", "measured_seconds", "images_per_second"}
-    log = [{key: value for key, value in entry.items() if key not in clocks} for entry in own.entries()]
-    return {"the log": log, **flat(content["trainer"], "trainer."), **flat(content["model"], "model.")}
-
-
-def flat(values, prefix):
-    found = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, torch.Tensor):
-            found[f"{prefix}{key}"] = value
-    return found
+    parts = {part: content[part] for part in ("trainer", "model")}
+    return {"the log": trained.log(own), **trained.tensors(parts)}
 
 
 def same(one, other):
