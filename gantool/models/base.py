@@ -6,7 +6,6 @@ other images (`Translator`). A `Classifier` is a game with one player.
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
@@ -220,22 +219,10 @@ class ConditionalGAN(LatentModel):
         pair = self.logits_pair(real, fake.detach(), (labels, fake_labels))
         losses, scores = self.loss.discriminator(*pair, lambda images: self.logits(images, labels), real, fake)
         yield Turn(self.discriminator, losses, scores)
-        with frozen(self.discriminator):
-            loss = self.loss.generator(fake=self.logits(fake, fake_labels), real=lambda: self.logits(real, labels))
+        self.discriminator.requires_grad_(False)  # spares the gradients of its weights
+        loss = self.loss.generator(fake=self.logits(fake, fake_labels), real=lambda: self.logits(real, labels))
+        self.discriminator.requires_grad_(True)
         yield Turn(self.generator, {"adversarial": loss})
-
-
-@contextlib.contextmanager
-def frozen(player: nn.Module) -> Iterator[None]:
-    """Compute no gradients of a player's weights in the block."""
-    weights = [weight for weight in player.parameters() if weight.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
 
 
 class Translator(Generative):

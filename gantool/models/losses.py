@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, TypeAlias
 
 import torch
 from annotated_types import MinLen
@@ -21,14 +21,8 @@ from gantool.errors import RecipeError, unknown
 from gantool.models.augment import Augmentation, augmented
 from gantool.recipe.schema import Weight
 
-
-class LossFunction(Protocol):
-    """An adversarial loss: logits of any shape to a scalar that the player minimises."""
-
-    __name__: str
-
-    def __call__(self, *, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Return the generator's loss, or the discriminator's where `real` is given."""
+LossFunction: TypeAlias = Callable[..., Tensor]
+"""From logits of any shape, `fake` and in the discriminator's turn `real`, to a scalar that the player minimises."""
 
 
 def non_saturating(*, fake: Tensor, real: Tensor | None = None) -> Tensor:

@@ -161,7 +161,3 @@ class DropoutNoise(nn.Module):
             return dropout(activations, self.share)
         kept = torch.rand(activations.shape, generator=seed) >= self.share
         return activations * kept.to(activations) / (1 - self.share)
-
-    def extra_repr(self) -> str:
-        """Return the module's text besides its name."""
-        return f"share={self.share}"

@@ -6,15 +6,15 @@ layer. torchinfo shows no formulas and does not play a game of several networks.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.utils import _pair
 
 from gantool.batches import ImageSpec
 from gantool.errors import GantoolError, RecipeError, ShapeError
@@ -22,6 +22,8 @@ from gantool.models import build
 from gantool.models.base import Model
 from gantool.recipe.blocks import Recipe
 from gantool.schedule import Work
+
+Pass = tuple[str, nn.Module, tuple[int, ...]]  # name of a layer, the layer, and the shape of its input
 
 MAX_SIDE = 128  # pixels on a side of the largest image that `remedy` tries
 
@@ -46,7 +48,7 @@ def trace(make: Callable[[], Model], device: str = "meta", images: int = 2) -> l
     """Play one step of a model's game and list the layers in the order of their first pass.
 
     Args:
-        make: makes the model.
+        make: makes the model, whose layers then report to the list.
         device: on the meta device weights take no memory.
         images: in the batch.
 
@@ -55,24 +57,24 @@ def trace(make: Callable[[], Model], device: str = "meta", images: int = 2) -> l
         RecipeError: a layer needs more than one image.
     """
     layers: list[Layer] = []
-    current: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+    current: list[Pass] = []
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not change
         with torch.device(device):
             model = make()
             batch = model.blank(images)
-        with _hooks(model, layers, current):
-            try:
-                for _ in model.play(batch):
-                    pass
-            except (RuntimeError, ValueError) as error:
-                if not current:
-                    raise
-                name, module, got = current[-1]
-                if images == 1 and isinstance(module, _BatchNorm):
-                    raise RecipeError(
-                        f"train.batch_size: {name} ({_kind(module)}) cannot learn from 1 image; use 2 or more"
-                    ) from None
-                raise ShapeError(_misfit(name, module, got, layers, error)) from None
+        _watch(model, layers, current)
+        try:
+            for _ in model.play(batch):
+                pass
+        except (RuntimeError, ValueError) as error:
+            if not current:
+                raise
+            name, module, got = current[-1]
+            if images == 1 and isinstance(module, _BatchNorm):
+                raise RecipeError(
+                    f"train.batch_size: {name} ({_kind(module)}) cannot learn from 1 image; use 2 or more"
+                ) from None
+            raise ShapeError(_misfit(name, module, got, layers, error)) from None
     return layers
 
 
@@ -144,9 +146,8 @@ def _with_rows(recipe: Recipe, count: int) -> Any:
     return recipe.model_copy(update={"model": model})
 
 
-@contextlib.contextmanager
-def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module, tuple[int, ...]]]) -> Iterator[None]:
-    handles = []
+def _watch(model: Model, layers: list[Layer], current: list[Pass]) -> None:
+    """Add each layer to `layers` in its first pass, and keep the layers that are being computed in `current`."""
     seen: set[str] = set()
     children = model.named_children()
     stateful_children = {name for name, child in children if list(child.buffers()) and not list(child.parameters())}
@@ -166,12 +167,8 @@ def _hooks(model: Model, layers: list[Layer], current: list[tuple[str, nn.Module
                 seen.add(name)
                 layers.append(_layer(name, module, tuple(inputs[0].shape)[1:], tuple(output.shape)[1:]))
 
-        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        module.register_forward_pre_hook(before)
+        module.register_forward_hook(after)
 
 
 def _layer(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Layer:
@@ -189,8 +186,6 @@ def _kind(module: nn.Module) -> str:
 def _formula(module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...], count: int) -> str:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d):
         return _sides(*(_size(module, axis, inputs[1 + axis]) for axis in (0, 1)))
-    if isinstance(module, nn.AdaptiveMaxPool2d):
-        return f"the largest number of each of {outputs[1]}*{outputs[2]} parts"
     if isinstance(module, nn.ZeroPad2d | nn.ReflectionPad2d):
         left, right, top, bottom = module.padding
         height = f"{inputs[1]} {top:+d} {bottom:+d} = {outputs[1]}"
@@ -241,14 +236,11 @@ def _size(module: nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d, axis: int, size
 
 
 def _numbers(module: Any, axis: int) -> tuple[int, int, float, int]:
-    # A convolution keeps a number for each side; a pool keeps what it was given, which may be one for both.
-    kernel, stride, dilation = (
-        setting if isinstance(setting, int) else setting[axis]
-        for setting in (module.kernel_size, module.stride, module.dilation)
-    )
+    """Return kernel, stride, padding and dilation along one side."""
+    kernel, stride, dilation = (_pair(part)[axis] for part in (module.kernel_size, module.stride, module.dilation))
     if isinstance(module.padding, str):
         return kernel, stride, {"valid": 0, "same": dilation * (kernel - 1) / 2}[module.padding], dilation
-    return kernel, stride, module.padding if isinstance(module.padding, int) else module.padding[axis], dilation
+    return kernel, stride, _pair(module.padding)[axis], dilation
 
 
 def _misfit(name: str, module: nn.Module, got: tuple[int, ...], layers: list[Layer], error: Exception) -> str:

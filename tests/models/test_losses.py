@@ -61,18 +61,6 @@ def test_known_logits_give_the_values_of_the_papers(name, discriminator, generat
     assert number(generator_loss(name, fake, real)) == pytest.approx(generator, abs=1e-14)
 
 
-@pytest.mark.parametrize("name", CROSS_ENTROPY)
-def test_the_discriminators_loss_is_torchs_cross_entropy_of_real_plus_that_of_fake(name):
-    real, fake = random_logits(1), random_logits(2)
-    mine = loss(name).function(real=real, fake=fake)
-    theirs = binary_cross_entropy_with_logits(real, torch.ones_like(real))
-    theirs = theirs + binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
-    torch.testing.assert_close(mine, theirs, rtol=1e-14, atol=1e-14)
-    gradients = (torch.autograd.grad(value, (real, fake)) for value in (mine, theirs))
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-16)
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_lowering_a_loss_moves_logits_as_its_player_wants(name):
     real, fake = random_logits(4, spread=0.2), random_logits(5, spread=0.2)
@@ -103,10 +91,6 @@ def test_a_generator_against_a_certain_discriminator_learns_unless_its_loss_satu
     (alive,) = torch.autograd.grad(generator_loss("non_saturating", fake), fake)
     (dead,) = torch.autograd.grad(generator_loss("minimax", fake), fake)
     assert (number(alive), number(dead)) == (-1.0, 0.0)
-
-
-def test_a_margin_that_is_kept_costs_nothing():
-    assert number(loss("hinge").function(real=logits(1, 5), fake=logits(-1, -7))) == 0
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -208,11 +192,7 @@ def test_penalties_are_weighted_named_left_out_at_zero_and_move_the_critic_alone
 
 def test_every_loss_is_found_by_its_name_and_names_its_paper():
     for name in ALL:
-        assert loss(name).function.__name__ == name
         assert "20" in inspect.getdoc(loss(name).function), "the paper's year"
-
-
-def test_an_unknown_loss_names_the_nearest():
     with pytest.raises(RecipeError, match=r"^unknown loss 'hing'; did you mean 'hinge'\?$"):
         losses.find_loss("hing")
 
@@ -246,6 +226,8 @@ def test_a_relativistic_loss_depends_on_differences_alone_and_is_the_same_in_bot
     once = loss("relativistic").function(real=real, fake=fake)
     torch.testing.assert_close(once, softplus(fake - real).mean())
     torch.testing.assert_close(loss("relativistic").function(real=real + 7, fake=fake + 7), once)
+    with pytest.raises(ValueError, match="generator"):
+        loss("relativistic").function(fake=fake)
     made = generator_loss("relativistic", fake, real)
     torch.testing.assert_close(made, binary_cross_entropy_with_logits(fake - real, torch.ones_like(real)))
 
@@ -255,8 +237,3 @@ def test_only_a_relativistic_generator_needs_the_logits_of_real_images(name):
     asked = []
     loss(name).generator(fake=random_logits(8), real=lambda: asked.append(True) or random_logits(7))
     assert len(asked) == (name == "relativistic")
-
-
-def test_a_relativistic_loss_of_one_side_alone_is_a_mistake_of_the_program():
-    with pytest.raises(ValueError, match="generator"):
-        loss("relativistic").function(fake=random_logits(1))
