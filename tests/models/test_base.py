@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from gantool.batches import Column, ImageSpec, Labeled, RowSpec, TableBatch
-from gantool.errors import RecipeError
 from gantool.models import losses
 from gantool.models.cdcgan import CDCGAN
 from gantool.models.cgan import CGAN
@@ -94,13 +93,6 @@ def test_a_classifiers_loss_is_the_log_of_its_answers(output):
     (turn,) = model.play(TableBatch(inputs, labels))
     torch.testing.assert_close(turn.losses["cross_entropy"], -answers.gather(1, labels[:, None]).log().mean())
     assert float(turn.scores["accuracy"]) == pytest.approx(float((answers.argmax(1) == labels).float().mean()))
-
-
-def test_a_classifier_needs_two_classes():
-    with pytest.raises(
-        RecipeError, match=r"^data.classes: there is only 'x', and telling classes apart needs two; keep"
-    ):
-        Dense(RowSpec((Column("a"),), ("x",)), output="softmax")
 
 
 def test_the_generator_of_dcgan_starts_as_the_paper_says():

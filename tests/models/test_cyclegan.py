@@ -12,7 +12,6 @@ from gantool.models import losses
 from gantool.models.base import GeneratorInput
 from gantool.models.cyclegan import CycleGAN, History, Residual, ResNet
 from gantool.training import engine
-from gantool.training.trainer import Trainer
 from torch import nn
 
 SPEC = ImageSpec(3, 16, 16, ("a", "b"))
@@ -27,10 +26,6 @@ def cyclegan(data=SPEC, loss=LEAST_SQUARES, **settings):
 
 def images(count, seed=0, shape=SPEC.shape):
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def trainer(model, **changes):
-    return Trainer(model, engine.open_recipe("cyclegan", changes).train, torch.device("cpu"))
 
 
 def translated(model, source, labels):
@@ -72,23 +67,9 @@ def test_a_resnet_is_the_papers():
     torch.testing.assert_close(block(image), image + block.layers(image))
 
 
-def test_weights_start_as_the_paper_says():
-    layers = [m for m in cyclegan(width=16).modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    drawn = torch.cat([layer.weight.detach().flatten() for layer in layers])
-    assert float(drawn.std()) == pytest.approx(0.02, rel=0.03)
-    assert not any(layer.bias.detach().any() for layer in layers)
-
-
 def test_sizes_that_cannot_be_halved_twice_are_refused():
     with pytest.raises(RecipeError, match=r"^data.size: cyclegan halves an image twice, .* try 8$"):
         cyclegan(ImageSpec(3, 2, 2))
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_images_need_not_be_square_nor_in_colour(channels):
-    data = ImageSpec(channels, 16, 24, ("a", "b"))
-    told = trainer(cyclegan(data)).step(Unpaired(images(2, 0, data.shape), images(2, 1, data.shape)))
-    assert all(bool(value.isfinite()) for value in told.values())
 
 
 def test_cyclegan_plays_the_papers_game():
@@ -141,10 +122,7 @@ class Painter(nn.Module):
 
     def __init__(self, colour):
         super().__init__()
-        self.colour = colour
-
-    def forward(self, images):
-        return torch.full_like(images, self.colour)
+        self.forward = lambda images: torch.full_like(images, colour)
 
 
 def test_a_label_is_the_kind_of_the_translation():
@@ -154,25 +132,11 @@ def test_a_label_is_the_kind_of_the_translation():
     assert translated(model, images(5), [0] * 5).mean((1, 2, 3)).tolist() == [-1] * 5
 
 
-def test_the_running_mean_of_two_generators_makes_the_images():
-    learner = trainer(cyclegan(), **{"train.ema": 0.9})
-    for seed in range(3):
-        learner.step(Unpaired(images(2, seed), images(2, seed + 50)))
-    own = translated(learner.model, images(2), [0, 1])
-    with learner.ema_weights():
-        assert not torch.equal(translated(learner.model, images(2), [0, 1]), own)
-    assert torch.equal(translated(learner.model, images(2), [0, 1]), own)
-
-
 # History
 
 
 def numbered(*numbers):
     return torch.tensor(numbers, dtype=torch.float32)[:, None, None, None].expand(-1, 1, 2, 2).clone()
-
-
-def test_a_history_is_no_weight_of_the_model():
-    assert not any(name.startswith("history") for name in cyclegan().state_dict())
 
 
 def test_a_history_returns_and_keeps_images_until_it_is_full_also_within_a_batch():
@@ -200,10 +164,11 @@ def test_a_full_history_exchanges_one_image_in_two():
     assert sum(waited) / len(waited) == pytest.approx(2 * 10, rel=0.15)  # a place is emptied once in 20 images
 
 
-def test_images_from_a_history_are_not_changed_later():
+def test_images_from_a_history_are_not_changed_later_and_are_no_weights():
     history = History(2, (1, 2, 2))
     shown = [history(numbered(number)) for number in range(50)]
     kept = deepcopy(shown)
     for number in range(50, 100):
         history(numbered(number))
     assert all(torch.equal(one, other) for one, other in zip(shown, kept, strict=True))
+    assert not history.state_dict()

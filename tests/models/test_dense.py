@@ -22,11 +22,6 @@ def trainer(model, lr):
     return Trainer(model, Train(epochs=1, optimizer=Optimizer(name="sgd", lr=lr)), CPU)
 
 
-def test_activations_stand_between_linear_layers_and_not_after_the_last():
-    layers = Dense(PAIR, hidden=[3, 2], activation="relu", output="softmax").classifier
-    assert [type(layer).__name__ for layer in layers] == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
-
-
 def test_a_perceptrons_step_is_the_error_times_the_input():
     """The gradient of binary cross-entropy after a sigmoid is (p - y) x; a step of SGD goes against it."""
     model = Dense(PAIR, output="sigmoid")
@@ -80,25 +75,16 @@ def test_one_layer_does_not_learn_xor():
 
 
 @pytest.mark.parametrize(
-    ("data", "output", "sentence"),
+    ("data", "output", "message"),
     [
-        (
-            TextSpec(("a",), 5, ("x", "y")),
-            "softmax",
-            "data.source: dense learns from rows of a table, but .* sentences",
-        ),
-        (
-            ImageSpec(1, 2, 2, ("x", "y")),
-            "softmax",
-            "data.source: dense learns from rows of a table, but .* are images",
-        ),
-        (
-            RowSpec((Column("a"),), ("x", "y", "z")),
-            "sigmoid",
-            "model.output: sigmoid tells two classes apart, but the data have 3; use softmax",
-        ),
+        (TextSpec(("a",), 5, ("x", "y")), "softmax", "data.source: dense learns from rows of a table, but .* sentences"),
+        (ImageSpec(1, 2, 2, ("x", "y")), "softmax", "data.source: dense learns from rows of a table, but .* images"),
+        (RowSpec((Column("a"),), ("x", "y", "z")), "sigmoid", "model.output: sigmoid tells two classes apart, but the "
+         "data have 3; use softmax"),
+        (RowSpec((Column("a"),), ("x",)), "softmax", "data.classes: there is only 'x', and telling classes apart needs "
+         "two; keep"),
     ],
-)
-def test_data_that_do_not_fit_are_refused(data, output, sentence):
-    with pytest.raises(RecipeError, match=f"^{sentence}"):
+)  # fmt: skip
+def test_data_that_do_not_fit_are_refused(data, output, message):
+    with pytest.raises(RecipeError, match=f"^{message}"):
         Dense(data, output=output)

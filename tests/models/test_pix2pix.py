@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from gantool import devices
 from gantool.batches import ImageSpec, Paired
 from gantool.errors import RecipeError, ShapeError
 from gantool.models import losses
@@ -91,13 +90,6 @@ def test_images_that_do_not_fit_are_refused():
         pix2pix(ImageSpec(3, 20, 20), levels=3)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_images_need_not_be_square_nor_in_colour(channels):
-    data = ImageSpec(channels, 16, 24, ("a", "b"))
-    told = trainer(pix2pix(data)).step(Paired(images(2, 0, data.shape), images(2, 1, data.shape)))
-    assert all(bool(value.isfinite()) for value in told.values())
-
-
 @pytest.mark.parametrize("levels", [1, 2, 4])
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_a_unet_may_have_few_levels_and_its_innermost_may_be_one_pixel(levels, norm):
@@ -156,15 +148,6 @@ def test_penalties_and_relativistic_logits_are_of_pairs():
     torch.testing.assert_close(told["r1"].detach(), gradient.square().flatten(1).sum(1).mean())
     fake = model.discriminator(torch.cat([source, model.generator(source)], dim=1))
     torch.testing.assert_close(next(game).losses["adversarial"], nn.functional.softplus(logits - fake).mean())
-
-
-def test_a_few_steps_bring_the_images_nearer_to_their_targets():
-    source = images(4)
-    batch = Paired(source, -0.5 * source.flip(1))
-    learner = trainer(pix2pix(width=8, levels=3, dropout=0.1), **{"train.optimizer.lr": 2e-3})
-    with devices.rng_scope(torch.device("cpu"), learner.randomness):
-        distances = [float(learner.step(batch)["generator/l1"]) for _ in range(40)]
-    assert sum(distances[-5:]) < 0.7 * sum(distances[:5])
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])

@@ -239,15 +239,6 @@ def test_networks_that_do_not_fit_are_reported_with_the_layers_to_add_or_the_siz
     assert str(error.value).partition("; ")[2] == advice
 
 
-def test_the_layers_to_add_make_the_networks_fit():
-    recipe = engine.open_recipe("folder64", {"data.size": 128})
-    rows = {key: [list(row) for row in getattr(recipe.model, key)] for key in ("generator", "discriminator")}
-    rows["generator"].insert(1, [64, 4, 2, 1])
-    rows["discriminator"].insert(0, [16, 4, 2, 1])
-    deeper = engine.change(recipe, {f"model.{key}": value for key, value in rows.items()})
-    assert shapes.trace(lambda: models.build(deeper, ImageSpec(3, 128, 128)))
-
-
 def test_batches_of_one_image_are_refused_where_a_layer_needs_more(tmp_path):
     message = r"^train.batch_size: generator.layers.3 \(BatchNorm1d\) cannot learn from 1 image; use 2 or more$"
     with pytest.raises(RecipeError, match=message):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 from gantool.batches import ImageSpec, Labeled
@@ -50,14 +48,10 @@ def test_the_critic_moves_so_often_and_then_the_generator_once_each_against_the_
 
 
 def test_each_turn_of_the_critic_meets_new_fake_images_and_the_same_real_ones():
-    model, made, judged = wgan_gp(), [], []
-    model.generator.register_forward_hook(lambda _, __, output: made.append(output.detach()))
+    model, judged = wgan_gp(), []
     model.discriminator.register_forward_pre_hook(lambda _, inputs: judged.append(inputs[0].detach()))
     given = batch()
-    for _ in model.play(given):
-        pass
-    assert len(made) == 6
-    assert not any(torch.equal(one, other) for one, other in pairwise(made))
+    assert len(list(model.play(given))) == 6
     both = [images for images in judged if len(images) == 8]
-    assert len(both) == 5
+    assert len(both) == len({images[4:].sum().item() for images in both}) == 5
     assert all(torch.equal(images[:4], given.images) for images in both)
