@@ -2,7 +2,7 @@
 
 `gantool explain` prints the pages, and docs/diagnoses.md holds them. `rule.Rule` describes the attributes and methods.
 """
-# ruff: noqa: D102
+# ruff: noqa: D101, D102
 
 from __future__ import annotations
 
@@ -50,8 +50,6 @@ class NonFinite(Rule):
 
 
 class Diverged(Rule):
-    """Flat images, images at a limit, or a large loss."""
-
     code = "diverged"
     length, every_epoch = 2, True
     advice = "lower both rates ({both})"
@@ -105,8 +103,6 @@ class Diverged(Rule):
 
 
 class Overpowers(Rule):
-    """D is sure."""
-
     code = "d-overpowers"
     length, every_epoch = 5, True
     needs: tuple[str, ...] = ("accuracy", "fake_answer")
@@ -137,8 +133,6 @@ class Overpowers(Rule):
 
 
 class Vanished(Overpowers):
-    """D is sure, and G gets no gradient."""
-
     code = "g-grad-vanished"
     needs = ("accuracy", "fake_answer", "gradient_left")
     advice = (
@@ -169,8 +163,6 @@ class Vanished(Overpowers):
 
 
 class Overfit(Rule):
-    """D scores training images higher than held-out ones."""
-
     code = "d-overfit"
     length, needs = 3, ("real_train_score", "real_held_out_score", "fake_score")
     advice = "get more images, give the discriminator dropout, or stop early and take the best checkpoint"
@@ -204,8 +196,6 @@ class Overfit(Rule):
 
 
 class TooWeak(Rule):
-    """D guesses, and the images are bad."""
-
     code = "d-too-weak"
     length, stalls, until_better, needs = 10, 10, True, ("accuracy", "fd")
     advice = "lower the generator's rate ({generator}) or take dropout from the discriminator"
@@ -232,8 +222,6 @@ class TooWeak(Rule):
 
 
 class Collapse(Rule):
-    """Few different images, or missing classes."""
-
     code = "mode-collapse"
     length, stalls = 2, 5  # young images are alike because none is good yet: fd has to stand still
     advice = "lower the generator's rate ({generator}), or raise model.latent_dim or loss.r1"
@@ -273,8 +261,6 @@ class Collapse(Rule):
 
 
 class Memorised(Rule):
-    """G copies."""
-
     code = "memorised"
     length, needs = 2, ("copying",)
     advice = "get more images, or train for fewer epochs; fd is no guide here, it rewards copies"
@@ -305,8 +291,6 @@ class Memorised(Rule):
 
 
 class Unchanged(Rule):
-    """A translator gives back its sources."""
-
     code = "unchanged"
     length, needs = 2, ("change",)
     advice = "lower the weights that keep images as they are (--set model.cycle=5 --set model.identity=0), or train on"
@@ -331,8 +315,6 @@ class Unchanged(Rule):
 
 
 class NoProgress(Rule):
-    """The best fd stands still above its floor."""
-
     code = "no-progress"
     length, stalls, until_better, needs = 20, 20, True, ("fd", "floor_deviation")
     advice = "stop here and take the best checkpoint, or search better settings with gantool tune"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -104,16 +105,11 @@ class GeneratorMonitor(Monitor):
         }
         return sheet(self.shown, made, self.model.data.classes), values
 
-    @torch.no_grad()
     def _make(self, request: SampleRequest) -> Tensor:
-        self.model.eval()
-        try:
+        with _evaluating(self.model):
             prompt = prompt_of(self.model, request)
             return self.model.sample(GeneratorInput(*(part.to(self.device) for part in prompt)))
-        finally:
-            self.model.train()
 
-    @torch.no_grad()
     def _scores(self, model: LatentModel, fake: Tensor) -> dict[str, float]:
         """Return the discriminator's mean scores of training, held-out and generated images."""
         reality, labels = self.evaluator.reality, torch.tensor(self.evaluator.request.labels)
@@ -122,13 +118,12 @@ class GeneratorMonitor(Monitor):
             "real_held_out_score": (reality.held_out, reality.held_out_labels),
             "fake_score": (fake, labels),
         }
-        model.eval()
         found = {}
-        for name, (samples, own) in parts.items():
-            if len(own):
-                batch = Labeled(to_float(samples[:MAX_SCORED]).to(self.device), own[:MAX_SCORED].to(self.device))
-                found[name] = float(model.plain_logits(batch).mean())
-        model.train()
+        with _evaluating(model):
+            for name, (samples, own) in parts.items():
+                if len(own):
+                    batch = Labeled(to_float(samples[:MAX_SCORED]).to(self.device), own[:MAX_SCORED].to(self.device))
+                    found[name] = float(model.plain_logits(batch).mean())
         return found
 
 
@@ -159,14 +154,21 @@ class ClassifierMonitor(Monitor):
             return drawings.answered_images(samples, found[first], labels[first], spec.classes), {}
         return drawings.confusion(labels, found.argmax(1), spec.classes), {}
 
-    @torch.no_grad()
     def _answer(self, inputs: Tensor) -> Tensor:
-        self.model.eval()
-        try:
+        with _evaluating(self.model):
             given = to_float(inputs) if inputs.dtype == torch.uint8 else inputs
             return self.model.answer(given.to(self.device)).cpu()
-        finally:
-            self.model.train()
+
+
+@contextlib.contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    """Use the networks as after training, without gradients."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
 
 
 def some(request: SampleRequest) -> SampleRequest:

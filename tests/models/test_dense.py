@@ -77,8 +77,8 @@ def test_one_layer_does_not_learn_xor():
 @pytest.mark.parametrize(
     ("data", "output", "message"),
     [
-        (TextSpec(("a",), 5, ("x", "y")), "softmax", "data.source: dense learns from rows of a table, but .* sentences"),
-        (ImageSpec(1, 2, 2, ("x", "y")), "softmax", "data.source: dense learns from rows of a table, but .* images"),
+        (TextSpec(("a",), 5, ("x", "y")), "softmax", "data.source: dense learns from rows of a table, .* sentences"),
+        (ImageSpec(1, 2, 2, ("x", "y")), "softmax", "data.source: dense learns from rows of a table, .* are images"),
         (RowSpec((Column("a"),), ("x", "y", "z")), "sigmoid", "model.output: sigmoid tells two classes apart, but the "
          "data have 3; use softmax"),
         (RowSpec((Column("a"),), ("x",)), "softmax", "data.classes: there is only 'x', and telling classes apart needs "

@@ -6,11 +6,12 @@ import json
 import math
 import random
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from gantool import checkpoints, load, schedule
+from gantool import checkpoints, schedule
 from gantool.data.prepare import prepare
 from gantool.errors import (
     CheckpointError,
@@ -77,9 +78,14 @@ def test_a_report_comes_after_every_step_and_every_epoch(tmp_path, data_dir):
         assert end.metrics["fd"] > 0
         assert end.losses == inside[-1].losses
     assert [report.images for report in reports if report.finished] == [256, 512, 768]
-    seconds = [report.seconds for report in reports]
-    assert seconds == sorted(seconds)
     assert all(report.images_per_second > 0 for report in reports)
+    assert all(one.seconds <= other.seconds for one, other in pairwise(reports))
+    key = "discriminator/adversarial"
+    for epoch in (1, 2):  # losses are the means over the steps of one epoch
+        own = [report for report in reports if report.epoch == epoch and not report.finished]
+        steps = np.diff([0.0, *(report.losses[key] * (index + 1) for index, report in enumerate(own))])
+        assert own[-1].losses[key] == pytest.approx(steps.mean(), rel=1e-5)
+        assert len(set(np.round(steps, 6))) == len(steps)
 
 
 def test_the_log_holds_the_finished_reports_and_the_run_a_grid_of_each_epoch(tmp_path, data_dir):
@@ -108,25 +114,6 @@ def test_the_log_holds_the_finished_reports_and_the_run_a_grid_of_each_epoch(tmp
     assert not np.array_equal(grids[0], grids[2])
     assert train(recipe_of(), run, data_dir) == []  # it has all of its epochs
     assert run.entries() == entries
-
-
-@pytest.mark.usefixtures("every_step")
-def test_losses_are_the_means_over_the_steps_of_one_epoch(tmp_path, data_dir):
-    reports, _ = trained(tmp_path / "run", data_dir, train__epochs=2)
-    key = "discriminator/adversarial"
-    for epoch in (1, 2):
-        own = [report for report in reports if report.epoch == epoch and not report.finished]
-        steps = np.diff([0.0, *(report.losses[key] * (index + 1) for index, report in enumerate(own))])
-        assert own[-1].losses[key] == pytest.approx(steps.mean(), rel=1e-5)
-        assert len(set(np.round(steps, 6))) == len(steps)
-
-
-def test_a_measurement_leaves_the_networks_as_training_needs_them(tmp_path, data_dir):
-    course = training_of(recipe_of(), run_in(tmp_path / "run", recipe_of()), data_dir)
-    reports = course.epochs()
-    while not next(reports).finished:
-        pass
-    assert all(module.training for module in course.model.modules())
 
 
 @pytest.mark.parametrize("metric", ["fd", "fd_rand"])
@@ -170,11 +157,9 @@ def test_training_depends_on_the_seed_and_on_nothing_of_its_caller(tmp_path, dat
     assert not any(torch.equal(value, weights(other)[key]) for key, value in weights(first).items())
 
 
-@pytest.mark.parametrize(
-    ("changes", "images"), [({"batch_size": 1, "epochs": 1}, 292), ({"batch_size": 5000, "epochs": 2}, 2 * 292)]
-)
-def test_batches_of_one_and_batches_larger_than_the_data_work(changes, images, tmp_path, data_dir):
-    reports, _ = trained(tmp_path / "run", data_dir, **{f"train__{key}": value for key, value in changes.items()})
+@pytest.mark.parametrize(("size", "epochs", "images"), [(1, 1, 292), (5000, 2, 2 * 292)])
+def test_batches_of_one_and_batches_larger_than_the_data_work(size, epochs, images, tmp_path, data_dir):
+    reports, _ = trained(tmp_path / "run", data_dir, train__batch_size=size, train__epochs=epochs)
     assert reports[-1].images == images
 
 
@@ -240,15 +225,19 @@ def test_a_run_that_is_no_longer_finite_returns_to_its_last_good_checkpoint(tmp_
     assert [entry["epoch"] for entry in kept] == [1, 2]
     assert (failed["epoch"], failed["batch"], failed["diagnoses"]) == (4, 2, ["nonfinite"])
     assert failed["failed"] in str(error.value)
-    assert all(bool(value.isfinite().all()) for value in weights(run).values())
-    assert load(run.path, device="cpu").sample([0]).shape == (1, 1, 14, 14)
     # The run itself is well, and resumes from there.
     assert [report.epoch for report in train(recipe, run, data_dir) if report.finished] == [3, 4, 5, 6]
     assert [entry["epoch"] for entry in run.entries()] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize("what", ["a log", "a weight"])
-def test_the_step_at_which_a_number_became_nan_is_named(what, tmp_path, data_dir, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("a log", "discriminator/adversarial became nan in epoch 1, batch 3; no checkpoint was reached; start"),
+        ("a weight", "the weights are no longer finite in epoch 2, batch 4; the best checkpoint, of epoch 1, is kept"),
+    ],
+)
+def test_the_step_at_which_a_number_became_nan_is_named(what, message, tmp_path, data_dir, monkeypatch):
     recipe = recipe_of(train__epochs=3, train__checkpoint_every=3)
     course = training_of(recipe, run_in(tmp_path / "run", recipe), data_dir)
     step = course.trainer.step
@@ -263,10 +252,6 @@ def test_the_step_at_which_a_number_became_nan_is_named(what, tmp_path, data_dir
         return logs
 
     monkeypatch.setattr(course.trainer, "step", poisoned)
-    message = {
-        "a log": "discriminator/adversarial became nan in epoch 1, batch 3; no checkpoint was reached; start",
-        "a weight": "the weights are no longer finite in epoch 2, batch 4; the best checkpoint, of epoch 1, is kept",
-    }[what]
     with pytest.raises(TrainingError, match=message):
         list(course.epochs())
     assert course.run.entries()[-1]["diagnoses"] == ["nonfinite"]
@@ -319,15 +304,15 @@ def test_weights_that_do_not_fit_are_named(change, message, tmp_path):
 def test_the_speed_of_a_machine_changes_no_measurement_and_no_best_checkpoint(tmp_path, data_dir, monkeypatch):
     recipe = recipe_of(train__epochs=30, train__evaluate_every=None, train__optimizer__lr=3e-3)
     runs, clock = [], [0.0]
+
+    def slow(function, seconds):
+        def wait(*given):
+            clock[0] += seconds
+            return function(*given)
+
+        return wait
+
     for step_seconds, measure_seconds in ((0.001, 0.002), (0.7, 300.0)):
-
-        def slow(function, seconds):
-            def wait(*given):
-                clock[0] += seconds
-                return function(*given)
-
-            return wait
-
         runs.append(run_in(tmp_path / str(step_seconds), recipe))
         with monkeypatch.context() as patch:
             patch.setattr(loop.time, "perf_counter", lambda: clock[0])

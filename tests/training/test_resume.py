@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,17 +92,12 @@ def test_epochs_without_a_checkpoint_are_trained_again_and_logged_once(tmp_path,
     reports = engine.train(recipe, other, data_dir=data_dir, device="cpu")
     while not (report := next(reports)).finished or report.epoch < 4:
         pass
-    kept = {path: path.read_bytes() for path in other.checkpoints.iterdir()}  # a kill leaves these
+    killed = Run(Path(shutil.copytree(other.path, tmp_path / "killed")))
     reports.close()
-    for path in other.checkpoints.iterdir():
-        path.unlink()
-    for path, content in kept.items():
-        path.write_bytes(content)
-    assert [entry["epoch"] for entry in other.entries()] == [1, 2, 3, 4]
-    train(recipe, other, data_dir)
+    assert [entry["epoch"] for entry in killed.entries()] == [1, 2, 3, 4]
+    train(recipe, killed, data_dir)
     assert "resuming after epoch 3" in logged
-    assert [entry["epoch"] for entry in other.entries()] == [1, 2, 3, 4, 5]
-    assert_same_end(one, other)
+    assert_same_end(one, killed)
 
 
 def test_a_best_of_before_the_stop_stays_until_it_is_beaten(stopped, data_dir):
@@ -176,14 +172,6 @@ def test_what_a_kill_leaves_of_a_checkpoint_or_the_log_does_no_harm(leave, stopp
     assert {path.name for path in stopped.checkpoints.iterdir()} == {"best.pt", "last.pt", "previous.pt"}
 
 
-def test_a_finished_run_whose_last_checkpoint_lacks_its_name_gives_it_one(straight, tmp_path, data_dir):
-    run = run_in(tmp_path / "run", recipe_of())
-    train(recipe_of(), run, data_dir)
-    rename_last(run.checkpoints)
-    assert train(recipe_of(), run, data_dir) == []
-    assert_same_end(run, straight)
-
-
 def no_whole_checkpoint(folder):
     for name in ("last", "previous"):
         damage(folder / f"{name}.pt")
@@ -212,29 +200,29 @@ def test_a_run_that_cannot_be_resumed_says_why_and_is_left_unchanged(leave, chan
 
 
 def test_a_run_resumes_with_its_number_of_threads(tmp_path, data_dir):
-    runs = [run_in(tmp_path / name, recipe_of("dcgan14", epochs=2)) for name in ("straight", "stopped")]
-    train(recipe_of("dcgan14", epochs=2), runs[0], data_dir)
-    train(recipe_of("dcgan14", epochs=2), runs[1], data_dir, stop_after=STEPS + 2)
+    recipe = recipe_of("dcgan14", epochs=2)
+    straight, stopped = (run_in(tmp_path / name, recipe) for name in ("straight", "stopped"))
+    train(recipe, straight, data_dir)
+    train(recipe, stopped, data_dir, stop_after=STEPS + 2)
     torch.set_num_threads(1)
     try:
-        train(recipe_of("dcgan14", epochs=2), runs[1], data_dir)
+        train(recipe, stopped, data_dir)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(2)
-    assert_same_end(*runs)
+    assert_same_end(straight, stopped)
 
 
 def test_runs_are_equal_on_any_number_of_cores_if_the_recipe_names_its_threads(tmp_path, data_dir):
-    recipe = recipe_of("dcgan14", epochs=2, threads=2)
-    runs = [run_in(tmp_path / str(cores), recipe) for cores in (1, 2, 4)]
+    recipe, runs = recipe_of("dcgan14", epochs=2, threads=2), []
     try:
-        for cores, run in zip((1, 2, 4), runs, strict=True):
+        for cores in (1, 4):
             torch.set_num_threads(cores)  # as torch does on a machine of so many cores
-            train(recipe, run, data_dir)
+            runs.append(run_in(tmp_path / str(cores), recipe))
+            train(recipe, runs[-1], data_dir)
     finally:
         torch.set_num_threads(2)
-    assert_same_end(runs[0], runs[1])
-    assert_same_end(runs[0], runs[2])
+    assert_same_end(*runs)
 
 
 @pytest.mark.slow
