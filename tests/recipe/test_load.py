@@ -49,69 +49,48 @@ def refusal(text=TEXT, *changes) -> list[str]:
 
 def test_a_recipe_is_read_with_its_defaults():
     recipe = read()
-    assert recipe.name == "r"
     model = {"name": "mlp", "latent_dim": 8, "generator": [16], "generator_activation": "relu", "discriminator": [16]}
-    assert plain(recipe.model) == {**model, "dropout": 0.0}
+    assert (recipe.name, plain(recipe.model), recipe.tune) == ("r", {**model, "dropout": 0.0}, None)
     weights = {"gradient_penalty": 0.0, "r1": 0.0, "r2": 0.0}
     assert plain(recipe.loss) == {"name": "non_saturating", **weights, "augment": None}
     assert (recipe.data.height, recipe.data.width, recipe.data.classes) == (8, 8, None)
-    assert recipe.train.optimizer == Optimizer(lr=2e-4, betas=(0.5, 0.999))
-    assert recipe.tune is None
 
 
-def test_each_player_has_the_optimizer_settings_of_both_but_for_its_own():
+def test_each_player_has_the_settings_of_the_optimizer_except_its_own():
     train = read(TEXT, "train.optimizer.lr=1e-3", "train.discriminator.lr=5e-4", "train.generator.betas=[0,0.9]").train
     assert train.optimizer_of("generator") == Optimizer(lr=1e-3, betas=(0.0, 0.9))
     assert train.optimizer_of("discriminator") == Optimizer(lr=5e-4, betas=(0.5, 0.999))
     assert train.optimizer_of("another") == Optimizer(lr=1e-3, betas=(0.5, 0.999))
+    sgd = read(TEXT, "train.optimizer={name: sgd, momentum: 0.9}", "train.ema=0.99").train
+    assert sgd.optimizer_of("generator") == Optimizer(name="sgd", momentum=0.9)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("epochs", "epochz", "9: train.epochz: unknown key 'epochz'; did you mean 'epochs'?"),
-        (
-            "  epochs",
-            "  optimizer: {lrn: 1}\n  epochs",
-            "9: train.optimizer.lrn: unknown key 'lrn'; did you mean",
-        ),
-        ("train:", "trian: 5\ntrain:", "8: trian: unknown key 'trian'; did you mean 'train'?"),
+        ("  epochs", "  optimizer: {lrn: 1}\n  epochs", "9: train.optimizer.lrn: unknown key 'lrn'; did you mean"),
         ("train:", "a-b: 5\ntrain:", "8: a-b: unknown key 'a-b'; known: data, loss, model, name, train, tune"),
         ("train:", "5: 5\ntrain:", "8: 5: unknown key '5'; known: data, loss, model, name, train, tune"),
-        ("name: mlp", "name: mpl", "2: model.name: unknown model 'mpl'; did you mean 'mlp'?"),
         ("name: mlp", "name: ../x", "2: model.name: unknown model '../x'; known: "),
         ("name: mlp", "name: base", "2: model.name: unknown model 'base'; "),
         ("saturating", "saturatin", "7: loss.name: unknown loss 'non_saturatin'; did you mean 'non_saturating'?"),
         ("non_saturating", "5", "7: loss: expected a name or a block of keys, got 5"),
-        ("non_saturating", "[a]", "7: loss: expected a name or a block of keys, got ['a']"),
         ("non_saturating", "", "1: missing key 'loss'"),
         ("non_saturating", "{r1: 5}", "7: loss: missing key 'name'"),
         ("non_saturating", "{name: hinge, r1: -1}", "7: loss.r1: expected at least 0.0, got -1"),
         ("non_saturating", "{name: hinge, x: 1}", "7: loss.x: unknown key 'x'; known: augment, gradient_penalty, name"),
-        ("latent_dim: 8", "latent: 8", "3: model.latent: unknown key 'latent'; did you mean 'latent_dim'?"),
         ("latent_dim: 8", "data: 8", "3: model.data: unknown key 'data'; known: "),
         ("latent_dim: 8", "generator_activation: a", "3: model.generator_activation: expected one of 'relu' or 'leaky"),
         ("source: digits", 'source: ""', '6: data.source: expected text that is not empty, got ""'),
-        ("size: 8", "size: 8, channels: 2", "6: data.channels: expected one of 1 or 3, got 2"),
-        ("size: 8", "size: 8, classes: []", "6: data.classes: expected at least 1 values, got []"),
-        ("size: 8", "size: 8, classes: [a, 5]", '6: data.classes.1: expected text, got 5; in quotes it is text: "5"'),
         ("model:", "name: ../x\nmodel:", "1: name: expected text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$, got"),
         ("model:", "tune: {space: {}}\nmodel:", "1: tune.space: expected at least 1 values, got {}"),
-        ("model:", TUNE + "  trials: 0\nmodel:", "5: tune.trials: expected at least 1, got 0"),
         ("model:", TUNE + "  finish: a\nmodel:", "5: tune.finish: expected one of 'full' or a whole number, got \"a\""),
         ("model:", TUNE + "  confirm: {top: 0}\nmodel:", "5: tune.confirm.top: expected at least 1, got 0"),
-        (
-            "model:",
-            TUNE.replace("high", "hihg") + "model:",
-            "3: tune.space.train.optimizer.lr.hihg: unknown key 'hih",
-        ),
+        ("model:", TUNE.replace("high", "hihg") + "model:", "3: tune.space.train.optimizer.lr.hihg: unknown key 'hi"),
         ("model:", TUNE.replace("4, 8", "") + "model:", "4: tune.space.model.latent_dim: expected at least 1 values"),
         ("model:", TUNE + "  metric: fid\nmodel:", "5: tune.metric: expected one of 'fd', 'fd_rand', 'fd_texture', "),
-        ("train:", "loss: hinge\ntrain:", "8: key 'loss' is given twice, first in line 7; keep one"),
         (TEXT, "", " a recipe is a block of keys (model, data, loss, train), not None"),
-        (TEXT, "- a\n- b\n", " a recipe is a block of keys (model, data, loss, train), not ['a', 'b']"),
-        ("  epochs: 2\n", "  epochs: 2\n  ema: 1\n", "10: train.ema: expected less than 1.0, got 1"),
-        ("  epochs: 2\n", "  epochs: 2\n  decay_after: -1\n", "10: train.decay_after: expected at least 0, got -1"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_line_and_place(old, new, message):
@@ -153,9 +132,6 @@ train:
     assert refusal("name: x\n") == [f"r.yaml:1: missing key {key!r}" for key in ("model", "data", "train")]
 
 
-LATENTS = {"model.latent_dim": [4, 8]}
-
-
 @pytest.mark.parametrize(
     ("changes", "get", "value"),
     [
@@ -164,17 +140,13 @@ LATENTS = {"model.latent_dim": [4, 8]}
         (["train.optimizer.betas.0=0.1"], lambda r: r.train.optimizer.betas, (0.1, 0.999)),
         (["train.optimizer.betas.1=0.3", "train.optimizer.betas=[0, 0]"], lambda r: r.train.optimizer.betas, (0, 0.3)),
         (["model.generator.0=32"], lambda r: r.model.generator, [32]),
-        (["model.generator=[1, 2]"], lambda r: r.model.generator, [1, 2]),
         (["model=cgan"], lambda r: plain(r.model), {"name": "cgan", "latent_dim": 100}),
         (["loss.r1=5"], lambda r: (r.loss.name, r.loss.r1), ("non_saturating", 5.0)),
         (["loss=hinge", "loss.r1=5"], lambda r: (r.loss.name, r.loss.r1), ("hinge", 5.0)),
         (["data.size=[6, 9]", "data.size.0=7"], lambda r: (r.data.height, r.data.width), (7, 9)),
         (['data.classes=["3", "7"]'], lambda r: r.data.classes, ["3", "7"]),
-        (["data.classes="], lambda r: r.data.classes, None),
         (["data.source=a=b"], lambda r: r.data.source, "a=b"),
-        (["name=other"], lambda r: r.name, "other"),
-        (["tune.space={model.latent_dim: [4, 8]}"], lambda r: r.tune.space, LATENTS),
-        (["tune.space.model.latent_dim=[4, 8]"], lambda r: r.tune.space, LATENTS),
+        (["tune.space.model.latent_dim=[4, 8]"], lambda r: r.tune.space, {"model.latent_dim": [4, 8]}),
     ],
 )
 def test_a_change_replaces_the_value_of_the_file(changes, get, value):
@@ -201,28 +173,19 @@ def test_ends_conditions_and_choices_of_a_searched_key_are_set_under_its_dotted_
         ("foo", "--set foo: expected key=value, such as train.epochs=5"),
         ("=5", "--set =5: expected key=value, such as train.epochs=5"),
         ("train.epochs=no", '--set train.epochs: expected a whole number, got "no"'),
-        ("train.epochs=1000001", "--set train.epochs: expected at most 1,000,000, got 1000001"),
         ("train.epoch=5", "--set train.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
-        ("epochs=5", "--set epochs: unknown key 'epochs'; known: data, loss, model, name, train, tune"),
         ("train=5", "--set train: expected a block of keys, got 5"),
-        ("train=", "--set train: expected a block of keys, got null"),
         ("train.epochs.x=5", "--set train.epochs.x: train.epochs holds no keys"),
         ("train.optimizer.betas.2=0.1", "--set train.optimizer.betas.2: no item '2' in a list of 2"),
-        ("train.optimizer.betas.0.x=0.1", "--set train.optimizer.betas.0.x: train.optimizer.betas.0 holds no keys"),
         ("train.optimizer.betas.x=0.1", '--set train.optimizer.betas.x: expected a list, got {"x": 0.1}'),
         ("model.generator.x=1", "--set model.generator.x: no item 'x' in a list of 1"),
         ("model.generator.\u00b2=1", "--set model.generator.\u00b2: no item '\u00b2' in a list of 1"),
         ("data.size.0=9", "--set data.size.0: data.size holds no keys"),
-        ("loss.name=hing", "--set loss.name: unknown loss 'hing'; did you mean 'hinge'?"),
         ("loss=hing", "--set loss: unknown loss 'hing'; did you mean 'hinge'?"),
         ("data.classes=[3]", '--set data.classes: expected text, got 3; in quotes it is text: "3"'),
         ("a=!!python/object:x y", "--set a:1: a tag (tag:yaml.org,2002:python/object:x) is not used in recipes"),
-        ("train.epochs=[1", "--set train.epochs:1: expected ',' or ']', but got '<stream end>'; indent with spaces"),
-        ("train..epochs=4", "--set train..epochs: unknown key ''; known: batch_size, checkpoint_every, "),
         ("tune.space.low=5", "--set tune.space.low: expected a block of keys or a list, got 5"),
-        ("tune.trials=5", "--set tune.trials: missing key 'space'"),
         ("tune.space.train.epochs.when=3", "--set tune.space.train.epochs.when: expected a block of keys, got 3"),
-        ("tune.space.loss.name={choice: []}", "--set tune.space.loss.name: expected at least 1 values, got []"),
     ],
 )
 def test_a_wrong_change_is_refused_by_its_key(change, message):
@@ -240,10 +203,7 @@ def test_a_wrong_change_is_refused_by_its_key(change, message):
         (TEXT + "  optimizer: {momentum: 0.9}\n", "10: train.optimizer.momentum: is sgd's; adam has betas"),
         (TEXT + "  optimizer: {name: sgd, betas: [0, 0]}\n", "10: train.optimizer.betas: are adam's; sgd has momentum"),
         (ONE_PLAYER + "  ema: 0.99\n", "5: train.ema: averages a generator's weights, and cnn has none; leave it out"),
-        (
-            TEXT + "  optimizer: {name: sgd}\n  generator: {betas: [0, 0]}\n",
-            "11: train.generator.betas: are adam's; s",
-        ),
+        (TEXT + "  optimizer: {name: sgd}\n  generator: {betas: [0, 0]}\n", "11: train.generator.betas: are adam's; "),
         (ONE_PLAYER + "  generator: {lr: 0.1}\n", "5: train.generator: cnn has one player; set train.optimizer"),
     ],
 )
@@ -277,9 +237,8 @@ def test_a_path_a_run_and_a_shipped_name_are_found(inside):
     (inside / "run").mkdir()
     for file in ("mine.yaml", "run/recipe.yaml"):
         (inside / file).write_text(TEXT, encoding="utf-8")
-    assert find_recipe("mine.yaml") == Path("mine.yaml")
-    assert find_recipe("run").name == "recipe.yaml"
-    assert find_recipe("gan14") == shipped()["gan14"]
+    found = [find_recipe(name) for name in ("mine.yaml", "run", "gan14")]
+    assert found == [Path("mine.yaml"), Path("run/recipe.yaml"), shipped()["gan14"]]
 
 
 @pytest.mark.parametrize(
@@ -314,9 +273,7 @@ def test_the_time_to_check_a_recipe_grows_with_its_length_and_not_with_the_squar
     assert seconds(30_000) < 40 * seconds(3_000)
 
 
-def test_blocks_that_fit_each_other_are_taken():
-    sgd = read(TEXT, "train.optimizer={name: sgd, momentum: 0.9}", "train.ema=0.99").train
-    assert sgd.optimizer_of("generator") == Optimizer(name="sgd", momentum=0.9)
+def test_an_image_has_sides_and_a_table_has_none():
     assert Data(source="a", size=7).width == 7
     with pytest.raises(ValueError, match=r"^data.size: a table has no pixels$"):
         read(TABLE).data.height  # noqa: B018
@@ -328,8 +285,9 @@ def test_the_metric_is_fd_and_of_a_game_of_one_player_the_share_of_wrong_answers
     assert read(text, "tune.space={train.batch_size: [4, 8]}").tune.metric == metric
 
 
-@pytest.mark.parametrize(("after", "shares"), [(0, (1, 0.5, 0)), (4, (1, 1, 0)), (6, (1, 1, 0)), ("null", (1, 1, 1))])
+@pytest.mark.parametrize(
+    ("after", "shares"), [(0, (1, 0.5, 0)), (4, (1, 1, 0.125)), (6, (1, 1, 0.25)), ("null", (1, 1, 1))]
+)
 def test_the_learning_rate_is_whole_and_then_falls_evenly_to_nothing_at_the_end(after, shares):
     train = read(TEXT, "train.epochs=8", f"train.decay_after={after}").train
-    assert tuple(train.rate(epochs) for epochs in (0, 4, 8)) == shares
-    assert read(TEXT, "train.epochs=8", "train.decay_after=4").train.rate(7.5) == 0.125
+    assert tuple(train.rate(epochs) for epochs in (0, 4, 7.5 if after else 8)) == shares

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -10,7 +9,6 @@ from gantool.recipe.schema import (
     Count,
     Fraction,
     Mismatch,
-    Problem,
     Size,
     Weight,
     check,
@@ -52,56 +50,34 @@ def problems(values, schema=Outer):
     ("values", "place", "message"),
     [
         ({"count": 0}, "count", "expected at least 1, got 0"),
-        ({"count": 1_000_001}, "count", "expected at most 1,000,000, got 1000001"),
-        ({"count": "5"}, "count", 'expected a whole number, got "5"'),
         ({"count": 5.0}, "count", "expected a whole number, got 5.0"),
         ({"count": True}, "count", "expected a whole number, got true"),
-        ({"count": None}, "count", "expected a whole number, got null"),
         ({"count": 10**30}, "count", "expected at most 1,000,000, got 1" + "0" * 30),
         ({"share": 1}, "share", "expected less than 1.0, got 1"),
         ({"share": -0.1}, "share", "expected at least 0.0, got -0.1"),
-        ({"share": math.nan}, "share", "expected a finite number, got NaN"),
-        ({"share": math.inf}, "share", "expected a finite number, got Infinity"),
-        ({"share": "a"}, "share", 'expected a number, got "a"'),
-        ({"weight": 2e6}, "weight", "expected at most 1,000,000.0, got 2000000.0"),
         ({"size": "big"}, "size", 'expected a whole number or a list, got "big"'),
         ({"size": [8, 8, 8]}, "size", "expected a whole number or at most 2 values, got [8, 8, 8]"),
         ({"size": [8]}, "size", "expected a whole number or more values, got [8]"),
         ({"size": [8, -8]}, "size.1", "expected at least 1, got -8"),
         ({"name": 5}, "name", 'expected text, got 5; in quotes it is text: "5"'),
         ({"name": True}, "name", 'expected text, got true; in quotes it is text: "true"'),
-        ({"name": None}, "name", "expected text, got null"),
         ({"name": ["x" * 80]}, "name", 'expected text, got ["' + "x" * 55 + "..."),
         ({"maybe": 2}, "maybe", "expected one of 1 or 3, got 2"),
         ({"rows": []}, "rows", "expected at least 1 values, got []"),
         ({"rows": 5}, "rows", "expected a list, got 5"),
         ({"rows": [[1, 2, 3]]}, "rows.0", "expected at most 2 values, got [1, 2, 3]"),
-        ({"rows": [[1]]}, "rows.0", "expected more values, got [1]"),
         ({"rows": [[1, 2], [1, "x"]]}, "rows.1.1", 'expected a whole number, got "x"'),
         ({"inner": 5}, "inner", "expected a block of keys, got 5"),
         ({"inner": {}}, "inner", "missing key 'low'"),
         ({"inner": {"low": 1, "logg": 2}}, "inner.logg", "unknown key 'logg'; did you mean 'log'?"),
-        ({"inner": {"low": "a"}}, "inner.low", 'expected a whole number or a number, got "a"'),
-        ({"inner": {"low": 1, "log": "yes"}}, "inner.log", 'expected true or false, got "yes"'),
-        ({"space": {"a.b": 5}}, "space.a.b", "expected a block of keys or a list, got 5"),
         ({"space": {"a.b": {"lo": 5, "low": 1}}}, "space.a.b.lo", "unknown key 'lo'; did you mean 'low'?"),
         ({"space": {"a.b": [1, "x"]}}, "space.a.b.1", 'expected a whole number, got "x"'),
-        ({"space": []}, "space", "expected a block of keys, got []"),
         ({"cuont": 5}, "cuont", "unknown key 'cuont'; did you mean 'count'?"),
-        ({"inner": {"low": 1, "lo-g": 5}}, "inner.lo-g", "unknown key 'lo-g'; did you mean 'log'?"),
         ({"flag": 1}, "flag", "expected true or false, got 1"),
     ],
 )
 def test_a_problem_has_its_place_and_one_sentence(values, place, message):
     assert problems(values) == [(place, message)]
-
-
-def test_all_problems_are_reported_at_once():
-    values = {"count": 0, "share": 2, "inner": {"low": "a", "x": 1}, "rows": [[0, 0]], "y": 1}
-
-    assert [place for place, _ in problems(values)] == [
-        "count", "share", "rows.0.0", "rows.0.1", "inner.low", "inner.x", "y",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", ["int", "none", "Inner", "a-b", "list[int]"])
@@ -113,11 +89,9 @@ def test_a_key_that_looks_like_a_type_is_a_key(key):
 
 
 def test_a_place_is_followed_by_the_keys_of_the_block():
-    with pytest.raises(Mismatch) as caught:
-        check(Outer, {"count": 0}, ("model",))
-
-    assert caught.value.problems == [Problem(("model", "count"), "expected at least 1, got 0")]
-    assert str(caught.value) == "expected at least 1, got 0"
+    with pytest.raises(Mismatch, match=r"^expected at least 1, got 0; missing key 'low'$") as caught:
+        check(Outer, {"count": 0, "inner": {}}, ("model",))
+    assert [problem.place for problem in caught.value.problems] == [("model", "count"), ("model", "inner")]
 
 
 def test_what_json_allows_is_allowed_and_plain_values_make_the_same_block_again():
@@ -139,8 +113,3 @@ def test_a_signature_gives_the_keys_their_types_and_their_defaults():
         ("", "missing key 'width'"),
         ("first", "unknown key 'first'; known: name, share, width"),
     ]
-
-
-def test_a_block_cannot_be_changed():
-    with pytest.raises(Exception, match="frozen"):
-        check(Outer, {}).count = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from gantool import models
 from gantool.data.prepare import find_source
 from gantool.data.sources.catalog import SOURCES
 from gantool.models import KINDS
@@ -13,7 +12,7 @@ from gantool.recipe.load import shipped
 from gantool.recipe.strict_yaml import parse
 from gantool.training.engine import change, open_recipe
 
-from small import RECIPES, offline, small, spec
+from small import RECIPES, offline
 
 each = pytest.mark.parametrize("name", RECIPES)
 
@@ -22,22 +21,14 @@ each = pytest.mark.parametrize("name", RECIPES)
 def test_it_loads_by_name_and_by_path_and_dumps_and_loads_again_equal(name):
     loaded = open_recipe(name)
     assert loaded == open_recipe(str(shipped()[name]))
-    assert loaded.name == name
-    assert name.replace("_", "").isalnum()
-    assert name.islower()
-    text = recipes.dump(loaded)
-    assert recipes.parse(text, "again.yaml", KINDS) == loaded
-    assert recipes.dump(recipes.parse(text, "again.yaml", KINDS)) == text
-
-
-@each
-def test_it_begins_with_how_it_is_trained(name):
+    assert loaded.name == name == name.lower()
+    assert recipes.parse(recipes.dump(loaded), "again.yaml", KINDS) == loaded
     head = [line for line in shipped()[name].read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert any(line.split()[:4] == ["#", "gantool", "train", name] for line in head)
 
 
 @each
-def test_its_source_is_known_and_it_trains_on_data_that_need_no_network(name, tmp_path):
+def test_its_source_is_known_and_it_can_be_trained_on_data_that_need_no_network(name, tmp_path):
     loaded = open_recipe(name)
     assert loaded.data.source in SOURCES
     chosen = change(loaded, offline(name))
@@ -54,14 +45,6 @@ def test_both_ends_of_its_search_space_are_recipes_and_its_search_ends_in_traine
     written = parse(shipped()[name].read_text(encoding="utf-8"), name)[0]["tune"]["space"]
     assert list(written) == list(loaded.tune.space)
     assert loaded.tune.finish
-
-
-@each
-def test_its_model_can_be_built_and_plays_its_data(name):
-    recipe = open_recipe(name, small(name))
-    model = models.build(recipe, spec(recipe))
-    assert isinstance(model.blank(2), recipe.batch_type)
-    assert list(model.play(model.blank(2)))
 
 
 @pytest.mark.parametrize(

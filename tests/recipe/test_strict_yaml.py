@@ -20,7 +20,6 @@ from gantool.recipe.strict_yaml import MAX_BYTES, MAX_DEPTH, dump, parse, scalar
 )  # fmt: skip
 def test_a_scalar_is_what_a_person_reads(text, value):
     result = scalar(text, "--set x")
-
     assert result == value
     assert type(result) is type(value)
     assert math.isnan(scalar(".nan", "x"))
@@ -42,16 +41,14 @@ def test_in_quotes_everything_is_text(text):
     assert scalar(text, "x") == text[1:-1]
 
 
-def test_a_number_too_long_for_a_whole_one_is_no_crash():
+def test_a_number_too_long_for_a_whole_one_is_a_float():
     assert scalar("9" * 5000, "x") == math.inf
     assert scalar("9" * 30, "x") == pytest.approx(1e30)
 
 
 def test_keys_and_items_have_their_lines():
     text = "a: 1\nb:\n  c: [1,\n    2]\n  d: {e: 5}\n\n# a remark\nf:\n- x\n- y\n"
-
     values, lines = parse(text, "r.yaml")
-
     assert values == {"a": 1, "b": {"c": [1, 2], "d": {"e": 5}}, "f": ["x", "y"]}
     assert lines[("a",)] == 1
     assert lines[("b", "c")] == 3
@@ -72,65 +69,50 @@ def test_a_byte_order_mark_and_windows_lines_are_fine(text):
     assert parse(text, "r.yaml")[0] == {"a": 1}
 
 
+BRACKETS = "indent with spaces and close every bracket"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", "r.yaml:3: key 'a' is given twice, first in line 1; keep one"),
-        ("b:\n  x: 1\n  x: 1\n", "r.yaml:3: key 'x' is given twice, first in line 2; keep one"),
-        ("a: {x: 1, x: 1}\n", "r.yaml:1: key 'x' is given twice, first in line 1; keep one"),
-        (
-            "a: 1\nb: !!python/object/apply:os.system [x]\n",
-            "r.yaml:2: a tag (tag:yaml.org,2002:python/object/apply:os.system) is not used in recipes; "
-            "write a plain value",
-        ),
-        ("a: !mine 5\n", "r.yaml:1: a tag (!mine) is not used in recipes; write a plain value"),
-        ("a: !!str 5\n", "r.yaml:1: a tag (tag:yaml.org,2002:str) is not used in recipes; write a plain value"),
-        ("!!set {b}\n", "r.yaml:1: a tag (tag:yaml.org,2002:set) is not used in recipes; write a plain value"),
-        ("a: &x [1]\nb: *x\n", "r.yaml:2: an alias (*x) is not used in recipes; write the value out"),
-        ("a: &x {b: 1}\nc:\n  <<: *x\n", "r.yaml:3: an alias (*x) is not used in recipes; write the value out"),
-        ("? [a, b]\n: 1\n", "r.yaml:1: a key is text, not a list or a block"),
-        (
-            "a:\n\tb: 2\n",
-            "r.yaml:2: found character '\\t' that cannot start any token; indent with spaces and close every bracket",
-        ),
-        (
-            "a: [1, 2\nb: 3\n",
-            "r.yaml:2: expected ',' or ']', but got ':'; indent with spaces and close every bracket",
-        ),
-        ("a: 1\n---\nb: 1\n", "r.yaml:2: but found another document; indent with spaces and close every bracket"),
-        ("a: 'open\n", "r.yaml:2: found unexpected end of stream; indent with spaces and close every bracket"),
-        ("a: b: c\n", "r.yaml:1: mapping values are not allowed here; indent with spaces and close every bracket"),
-        ("a: \0b", "r.yaml: holds characters that text does not; is this a YAML file?"),
-        (bytes(range(256)), "r.yaml: not a text file in UTF-8; save the recipe as UTF-8"),
-        ("a: 1\n".encode("utf-16"), "r.yaml: not a text file in UTF-8; save the recipe as UTF-8"),
-        ("a: ä\n".encode("latin-1"), "r.yaml: not a text file in UTF-8; save the recipe as UTF-8"),
+        ("a: 1\nb: 2\na: 3\n", ":3: key 'a' is given twice, first in line 1; keep one"),
+        ("b:\n  x: 1\n  x: 1\n", ":3: key 'x' is given twice, first in line 2; keep one"),
+        ("a: {x: 1, x: 1}\n", ":1: key 'x' is given twice, first in line 1; keep one"),
+        ("a: 1\nb: !!python/object/apply:os.system [x]\n",
+         ":2: a tag (tag:yaml.org,2002:python/object/apply:os.system) is not used in recipes; write a plain value"),
+        ("a: !mine 5\n", ":1: a tag (!mine) is not used in recipes; write a plain value"),
+        ("!!set {b}\n", ":1: a tag (tag:yaml.org,2002:set) is not used in recipes; write a plain value"),
+        ("a: &x [1]\nb: *x\n", ":2: an alias (*x) is not used in recipes; write the value out"),
+        ("a: &x {b: 1}\nc:\n  <<: *x\n", ":3: an alias (*x) is not used in recipes; write the value out"),
+        ("? [a, b]\n: 1\n", ":1: a key is text, not a list or a block"),
+        ("a:\n\tb: 2\n", f":2: found character '\\t' that cannot start any token; {BRACKETS}"),
+        ("a: [1, 2\nb: 3\n", f":2: expected ',' or ']', but got ':'; {BRACKETS}"),
+        ("a: 1\n---\nb: 1\n", f":2: but found another document; {BRACKETS}"),
+        ("a: 'open\n", f":2: found unexpected end of stream; {BRACKETS}"),
+        ("a: \0b", ": holds characters that text does not; is this a YAML file?"),
+        (bytes(range(256)), ": not a text file in UTF-8; save the recipe as UTF-8"),
+        ("a: ä\n".encode("latin-1"), ": not a text file in UTF-8; save the recipe as UTF-8"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_plain_yaml_is_refused_with_its_line(text, message):
     with pytest.raises(RecipeError) as caught:
         parse(text, "r.yaml")
-
-    assert str(caught.value) == message
+    assert str(caught.value) == f"r.yaml{message}"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * 3000 + "]" * 3000,
-        "{a: " * 3000 + "1" + "}" * 3000,
+        *("[" * 3000 + "]" * 3000, "{a: " * 3000 + "1" + "}" * 3000, "- " * 3000 + "a", "[" * 50_000),
         "\n".join(" " * depth + "a:" for depth in range(400)),
-        "- " * 3000 + "a",
-        "[" * 50_000,
     ],
 )
 def test_a_deep_nest_is_refused_before_the_rest_is_read(text, monkeypatch):
     read = []
     fetch = strict_yaml._Loader.fetch_more_tokens
     monkeypatch.setattr(strict_yaml._Loader, "fetch_more_tokens", lambda self: read.append(self.index) or fetch(self))
-
     with pytest.raises(RecipeError, match=rf"^r.yaml:\d+: blocks are nested too deep; the limit is {MAX_DEPTH}$"):
         parse(text, "r.yaml")
-
     assert read[-1] < 1100  # to know a key, YAML looks 1,024 characters ahead
 
 
@@ -138,7 +120,6 @@ def test_an_alias_bomb_is_refused_at_once():
     bomb = "a: &a [x, x]\n" + "".join(
         f"{chr(98 + index)}: &{chr(98 + index)} [*{chr(97 + index)}, *{chr(97 + index)}]\n" for index in range(20)
     )
-
     with pytest.raises(RecipeError, match=r"^r.yaml:2: an alias \(\*a\) is not used in recipes"):
         parse(bomb, "r.yaml")
 
@@ -146,7 +127,6 @@ def test_an_alias_bomb_is_refused_at_once():
 @pytest.mark.parametrize("text", ["#" * 2_000_000, b"x" * (MAX_BYTES + 1), "[" + "1, " * 50_000 + "]"])
 def test_a_large_file_is_refused_before_it_is_read(text, monkeypatch):
     monkeypatch.setattr(strict_yaml, "_Loader", None)
-
     with pytest.raises(RecipeError, match=r"^r.yaml: [\d,]+ bytes is too large for a recipe; the limit is 100,000$"):
         parse(text, "r.yaml")
 
@@ -162,8 +142,3 @@ def test_a_large_file_is_refused_before_it_is_read(text, monkeypatch):
 )  # fmt: skip
 def test_what_is_dumped_is_read_again(value):
     assert parse(dump({"key": [value]}), "r.yaml")[0] == {"key": [value]}
-
-
-def test_a_change_on_the_command_line_is_called_by_its_key():
-    with pytest.raises(RecipeError, match=r"^--set a:1: a tag \(!b\) is not used in recipes"):
-        strict_yaml.scalar("!b c", "--set a")
