@@ -49,16 +49,16 @@ def as_object(event: Event, metric: str) -> dict[str, Any]:
             "verdict": results.summary(event.study)["verdict"],
         }
     trial = event.trial
-    told: dict[str, Any] = {"event": event.kind, "trial": trial.label}
+    fields: dict[str, Any] = {"event": event.kind, "trial": trial.label}
     if event.kind == "started":
-        return told | {"values": trial.values}
+        return fields | {"values": trial.values}
     if event.kind == "interrupted":
-        return told | {"epoch": trial.reached()}
+        return fields | {"epoch": trial.reached()}
     if event.kind == "measured":
-        return told | {"epoch": trial.epoch, metric: trial.scores[-1], "best": trial.best}
+        return fields | {"epoch": trial.epoch, metric: trial.scores[-1], "best": trial.best}
     best = trial.best if math.isfinite(trial.best) else None
-    told |= {"state": trial.state, "epoch": trial.epoch, metric: best}
-    return told | {"why": trial.why or None, "diagnoses": list(trial.diagnoses)}
+    fields |= {"state": trial.state, "epoch": trial.epoch, metric: best}
+    return fields | {"why": trial.why or None, "diagnoses": list(trial.diagnoses)}
 
 
 class Board:

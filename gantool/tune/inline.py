@@ -21,7 +21,13 @@ def run_trials(trials: Trials, objective: Objective) -> Iterator[Event]:
         with contextlib.closing(objective(config, lambda: trials.stopping)) as found:
             for result in found:
                 stop = trials.measured(key, result)
-                yield from trials.pending_events()
+                try:
+                    yield from trials.pending_events()
+                except GeneratorExit:  # the trial saves its state and ends
+                    trials.stopped.append(0)
+                    for _ in found:
+                        pass
+                    raise
                 if stop:
                     break
         trials.ended(key, died=False)

@@ -53,30 +53,28 @@ class SearchBackend:
     verbose: bool = False
 
     def resolved(self, remembered: Mapping[str, str]) -> SearchBackend:
-        """Return it with remembered settings or the defaults in place of empty ones.
-
-        Raises:
-            GantoolError: a setting is unknown, does not fit the others, or no cluster has the address.
-        """
-        found = replace(
+        """Return it with remembered settings or the defaults in place of empty ones."""
+        return replace(
             self,
             engine=self.engine or remembered.get("engine", "ray"),
             address=self.address or remembered.get("address", "local"),
             device=self.device or remembered.get("device", "auto"),
         )
-        if found.engine == "inline" and found.address != "local":
+
+    def check(self) -> None:
+        """Refuse a setting that is unknown or does not fit the others, and an address without a cluster."""
+        if self.engine == "inline" and self.address != "local":
             raise GantoolError(
-                f"--address {found.address}: --engine inline runs in this process; leave one of them out"
+                f"--address {self.address}: --engine inline runs in this process; leave one of them out"
             )
-        if found.engine == "ray" and found.device not in {"auto", "cpu", "cuda"}:
+        if self.engine == "ray" and self.device not in {"auto", "cpu", "cuda"}:
             raise GantoolError(
-                f"--device {found.device}: workers know auto, cpu and cuda; use --engine inline for others"
+                f"--device {self.device}: workers know auto, cpu and cuda; use --engine inline for others"
             )
-        if found.address == "local":
-            devices.choose(found.device)
+        if self.address == "local":
+            devices.choose(self.device)
         else:
-            connect.check_address(found.address)
-        return found
+            connect.check_address(self.address)
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,8 @@ def search(
     start, stopped = time.monotonic(), [] if stopped is None else stopped
     Space(recipe)
     assert recipe.tune is not None
-    backend.resolved({})
+    given = backend.resolved({})
+    given.check()
     sampler(recipe.tune, 0)  # fails for a missing package before a directory is made
     other = Study(source) if source else None
     if other is None and not out and not fresh:
@@ -206,6 +205,8 @@ def search(
     with _removed_on_failure(path, new=not old), exclusive_lock(path / "lock"):
         study = Study.resume(path, recipe) if old else Study.create(path, recipe)
         root, resolved, budget = data_root(data_dir, study.data_dir), backend.resolved(study.settings), ""
+        if resolved != given:
+            resolved.check()
         study.remember(data_dir=str(root), engine=resolved.engine, address=resolved.address, device=resolved.device)
         if old and study.is_done() and minutes is None:
             yield SearchStarted.of(study)

@@ -12,15 +12,14 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
 
 import torch
 from gantool.recipe.blocks import Recipe
 from gantool.training import engine, setup
-from gantool.tune.board import Board
-from gantool.tune.inline import Objective
+from gantool.tune.events import SearchEnded
 from gantool.tune.results import sentence
 from gantool.tune.search import SearchBackend, search
+from gantool.tune.trial import Objective, TrialConfig, TrialResult
 
 from bench import RACES, prepared, rival_of
 
@@ -29,25 +28,17 @@ WORKERS, TRIALS = 2, 30
 FIXED, ALL, MARGINAL = 12.0, 25.0, 0.1  # seconds: until both workers have torch; 30 trials in all; of each trial
 
 
-class Silent(Board):
-    """A board that says nothing."""
-
-    def finish(self, *, interrupted: bool, over: str) -> None:
-        """Print nothing."""
-
-
 def napping(log: str, nap: float) -> Objective:
     """Return an objective that sleeps, and writes to a file who ran it and when it began."""
 
-    def objective(config: dict[str, Any], interrupted: Callable[[], bool]) -> Generator[dict[str, Any], None, None]:
+    def objective(config: TrialConfig, interrupted: Callable[[], bool]) -> Generator[TrialResult, None, None]:
         import torch  # as a trial's worker has to
 
         torch.zeros(1).sum().item()
         with Path(log).open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()} {time.time()}\n")
         time.sleep(nap)
-        told = {"score": 1.0, "best": 1.0, "epoch": 1, "seconds": nap, "diagnoses": []}
-        yield {**told, "finished": True, "resumed": 0}
+        yield TrialResult(1.0, 1.0, 1, nap, state="finished")
 
     return objective
 
@@ -55,17 +46,9 @@ def napping(log: str, nap: float) -> Objective:
 def searched(recipe: Recipe, folder: Path, name: str, objective: Objective) -> float:
     """Search with an objective; gives the seconds."""
     start = time.perf_counter()
-    with Silent(recipe) as board:
-        search(
-            recipe,
-            out=folder / name,
-            fresh=False,
-            data_dir=folder / "data",
-            board=board,
-            stopped=[],
-            way=SearchBackend("ray"),
-            objective=objective,
-        )
+    options = {"out": folder / name, "data_dir": folder / "data", "backend": SearchBackend("ray")}
+    for _ in search(recipe, objective=objective, **options):
+        pass
     return time.perf_counter() - start
 
 
@@ -115,8 +98,9 @@ def worth(seconds: float) -> bool:
             images += next(step)
         pace = images / (time.perf_counter() - start)
         start = time.perf_counter()
-        with Silent(recipe) as board:
-            study = search(recipe, out=folder / "study", fresh=False, data_dir=folder / "data", board=board, stopped=[])
+        *_, last = search(recipe, out=folder / "study", data_dir=folder / "data")
+        assert isinstance(last, SearchEnded)
+        study = last.study
         took = time.perf_counter() - start
         materials = setup.prepare_training(recipe, folder / "data")
         learned = len(materials.evaluator.reality.train)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import optuna
 from gantool.training import engine
-from gantool.tune.board import Board
+from gantool.tune.events import SearchEnded
 from gantool.tune.race import SELECTION_SEEDS, Outcome, Race, race
 from gantool.tune.search import SearchBackend, search
 from gantool.tune.simulate import Table, searched
@@ -34,13 +34,6 @@ NOTHING = {
     "tune.sampler": "random",
     "tune.space": {"model.latent_dim": {"choice": [97, 98, 99, 100, 101, 102, 103]}},
 }
-
-
-class Quiet(Board):
-    """A board that says nothing."""
-
-    def finish(self, **told: Any) -> None:
-        """Print nothing."""
 
 
 def raced(deviation: float, factor: float, drawn: random.Random) -> tuple[Race, int]:
@@ -77,17 +70,10 @@ def real(count: int, first: int) -> None:
         for seed in range(first, first + count):
             changes: dict[str, Any] = {**NOTHING, "tune.seed": seed, "train.seed": seed}
             recipe, start = engine.open_recipe("gan14", changes), time.monotonic()
-            with Quiet(recipe, as_json=False) as board:
-                study = search(
-                    recipe,
-                    out=Path(folder) / str(seed),
-                    fresh=False,
-                    data_dir=Path(folder) / "data",
-                    board=board,
-                    stopped=[],
-                    way=SearchBackend(engine="inline"),
-                )
-            verdict = study.verdict()
+            options = {"out": Path(folder) / str(seed), "data_dir": Path(folder) / "data"}
+            *_, last = search(recipe, backend=SearchBackend("inline"), **options)
+            assert isinstance(last, SearchEnded)
+            verdict = last.study.verdict()
             assert verdict is not None
             kinds[verdict.kind] += 1
             print(f"search {seed}: {verdict.kind}: {verdict.sentence()}; {time.monotonic() - start:.0f} s", flush=True)

@@ -266,12 +266,12 @@ def test_for_programs_each_event_is_an_object(data_dir, tmp_path, capsys):
 
     chosen = tiny(**SEARCH, tune__trials=3, tune__confirm={"top": 1, "seeds": 1}, tune__finish="full", train__epochs=4)
     study = run(chosen, tmp_path / "s", data_dir, planned(plan), as_json=True)
-    told, seed = events(capsys.readouterr().out), study.seeds()[-1]
+    printed, seed = events(capsys.readouterr().out), study.seeds()[-1]
 
     def training(label, measurements):
         return [(kind, label) for kind in ("started", *["measured"] * measurements, "ended")]
 
-    assert [(event["event"], event.get("trial")) for event in told] == [
+    assert [(event["event"], event.get("trial")) for event in printed] == [
         ("begin", None),
         *training("0", 2),
         *training("1", 0),
@@ -282,11 +282,11 @@ def test_for_programs_each_event_is_an_object(data_dir, tmp_path, capsys):
         *training("2 to the end", 4),
         ("end", None),
     ]
-    assert told[1]["values"] == {RATE: 2e-4, BETA: 0.5}
-    assert told[2] == {"event": "measured", "trial": "0", "epoch": 1, "fd": 4.0, "best": 4.0}
-    failed = next(event for event in told if event["event"] == "ended" and event["trial"] == "1")
+    assert printed[1]["values"] == {RATE: 2e-4, BETA: 0.5}
+    assert printed[2] == {"event": "measured", "trial": "0", "epoch": 1, "fd": 4.0, "best": 4.0}
+    failed = next(event for event in printed if event["event"] == "ended" and event["trial"] == "1")
     assert (failed["state"], failed["fd"], failed["why"]) == ("fail", None, "diverged: at once")
-    end = told[-1]
+    end = printed[-1]
     assert (end["best"], end["interrupted"], end["spent_budget"]) == (2, False, None)
     assert end["sentence"] == (
         "cannot tell yet whether trial 2 is better than your recipe: over 1 new seed, it has fd 1.500 and your recipe "
@@ -312,10 +312,10 @@ def test_programs_learn_which_trial_was_interrupted_and_resumed(data_dir, tmp_pa
         return bowl(recipe, epoch)
 
     run(tiny(tune__trials=2), tmp_path / "s", data_dir, quick(score), stopped=stopped, as_json=True)
-    told = events(capsys.readouterr().out)
-    assert [event["event"] for event in told] == ["begin", "started", "measured", "measured", "interrupted", "end"]
-    assert told[-1]["interrupted"]
-    assert told[-1]["best"] is None
+    printed = events(capsys.readouterr().out)
+    assert [event["event"] for event in printed] == ["begin", "started", "measured", "measured", "interrupted", "end"]
+    assert printed[-1]["interrupted"]
+    assert printed[-1]["best"] is None
     run(tiny(tune__trials=2), tmp_path / "s", data_dir, as_json=True)
     begin, first, second, *_ = events(capsys.readouterr().out)
     assert (begin["done"], begin["interrupted"]) == (0, 1)

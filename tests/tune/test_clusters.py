@@ -87,18 +87,8 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def card(cluster):
-    """A second machine of two cores and a GPU that Ray is told of; torch sees none."""
+    """A second machine of two cores and a GPU that only Ray knows of; torch sees none."""
     return cluster.add_node(num_cpus=2, num_gpus=1)
-
-
-def test_what_a_cluster_cannot_run_is_refused_at_once(cluster, data_dir, tmp_path):
-    command = (*SEARCH, "--data-dir", data_dir, "--address", cluster.address)
-    start = time.monotonic()
-    done = gantool(*command, "--device", "cuda", folder=tmp_path)
-    said = "error: --device cuda: no machine of this Ray has a GPU; leave it out"
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (7, said)
-    assert time.monotonic() - start < 120
-    assert not (tmp_path / "s").exists()
 
 
 def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster, data_dir, tmp_path):
@@ -106,7 +96,7 @@ def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster
     done = subprocess.run(
         [sys.executable, "-m", "gantool", *SEARCH, "--device", "cpu", "--data-dir", str(data_dir)],
         cwd=tmp_path,
-        env=environment() | {"RAY_ADDRESS": cluster.address},  # as somebody has it who works with that cluster
+        env=environment() | {"RAY_ADDRESS": cluster.address},  # as a user of that cluster has it
         capture_output=True,
         text=True,
         check=False,

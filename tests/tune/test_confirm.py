@@ -9,7 +9,6 @@ import re
 
 import optuna
 import pytest
-from gantool.errors import RunError
 from gantool.inference.sampling import TrainedModel
 from gantool.report.findings import findings
 from gantool.runs import Run
@@ -382,9 +381,3 @@ def test_the_values_of_new_seeds_are_of_latents_that_chose_nothing(real):
         assert training.value not in measured
         assert training.value == pytest.approx(min(measured), rel=0.5)
 
-
-def test_a_study_with_a_damaged_file_stands_for_no_run(inside):
-    made(inside / "s")
-    (inside / "s" / "study.json").write_text("[", encoding="utf-8")
-    with pytest.raises(RunError, match=r"study\.json: is damaged; restore a copy, or name one of its trials"):
-        Run.open("s")

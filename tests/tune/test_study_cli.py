@@ -60,19 +60,19 @@ def test_status_shows_the_table_and_the_winner_of_the_newest_study(studied, comm
 
 def test_status_as_json_is_one_object(studied, command):
     code, out, _ = command("study", "status", "--json")
-    told = json.loads(out)
+    printed = json.loads(out)
     assert code == 0
-    assert (told["metric"], told["trials"], told["best"]) == ("fd", 4, 1)
-    assert (told["sentence"], told["advice"], told["confirmed"]) == (SENTENCE, "", [])
-    assert told["verdict"] == {
+    assert (printed["metric"], printed["trials"], printed["best"]) == ("fd", 4, 1)
+    assert (printed["sentence"], printed["advice"], printed["confirmed"]) == (SENTENCE, "", [])
+    assert printed["verdict"] == {
         "kind": "unconfirmed", "trial": 1, "values": [1.5], "own": [3.5], "ratio": None, "interval": None,
         "epochs": 2, "copies": False,
     }  # fmt: skip
-    assert [(row["number"], row["state"], row["fd"]) for row in told["rows"]] == [
+    assert [(row["number"], row["state"], row["fd"]) for row in printed["rows"]] == [
         (0, "complete", 3.5), (1, "complete", 1.5), (2, "complete", 2.5), (3, "fail", None)
     ]  # fmt: skip
-    assert told["rows"][0]["values"] == {RATE: 2e-4, BETA: 0.5}
-    story = {(row["sampler"], row["pruner"], row["tune_seed"]) for row in told["rows"]}
+    assert printed["rows"][0]["values"] == {RATE: 2e-4, BETA: 0.5}
+    story = {(row["sampler"], row["pruner"], row["tune_seed"]) for row in printed["rows"]}
     assert story == {(studied.tune.sampler, "none", 0)}
 
 
@@ -94,9 +94,9 @@ def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(insi
     assert "interrupted: trial 0 seed 7, 0 seed 7 to the end, 0 to the end; to resume:\n  gantool tune again\n" in out
     made(inside / "new")
     assert "not finished; to resume:\n  gantool tune new\n" in command("study", "status", "new")[1]
-    told = json.loads(command("study", "status", "s", "--json")[1])
-    assert (told["best"], told["sentence"]) == (None, "")
-    assert [(row["state"], row["fd"]) for row in told["rows"]] == [("running", 7.5), ("running", 7.5)]
+    printed = json.loads(command("study", "status", "s", "--json")[1])
+    assert (printed["best"], printed["sentence"]) == (None, "")
+    assert [(row["state"], row["fd"]) for row in printed["rows"]] == [("running", 7.5), ("running", 7.5)]
     assert {path.name: path.read_bytes() for path in study.path.glob("*.*")} == before
 
 
@@ -106,8 +106,8 @@ def test_export_writes_all_trials_or_the_best_recipe(studied, command, tmp_path)
     assert [(row["state"], row["fd"]) for row in table][2:] == [("complete", "2.5"), ("fail", "")]
     code, out, _ = command("study", "export", "gan14-001", "-o", tmp_path / "a.json")
     assert (code, out) == (0, f"{tmp_path / 'a.json'}: all trials of runs/gan14-001\n")
-    told = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert told == json.loads(command("study", "status", "--json")[1])
+    printed = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert printed == json.loads(command("study", "status", "--json")[1])
     assert command("study", "export", "-o", tmp_path / "a.yaml")[1].endswith("the best recipe of runs/gan14-001\n")
     best = engine.open_recipe(str(tmp_path / "a.yaml"))
     assert best.train.optimizer.lr == studied.trials()[1].params[RATE]
@@ -174,6 +174,7 @@ def test_a_run_is_not_taken_for_a_study(studied, command, tmp_path):
 @pytest.mark.parametrize(
     ("held", "best", "message"),
     [
+        ("[", False, f"{Path('s/study.json')}: is damaged; restore a copy, or name one of its trials"),
         ({}, False, "s: is a study in which no trial has finished yet; continue with: gantool tune s"),
         ({}, True, "s: is a study of an older version; continue with: gantool tune s"),
         (
@@ -185,7 +186,7 @@ def test_a_run_is_not_taken_for_a_study(studied, command, tmp_path):
 )
 def test_a_study_that_stands_for_no_training_says_why_and_what_to_do(held, best, message, inside, command):
     file = made(inside / "s").path / "study.json"
-    file.write_text(json.dumps({"study": "gan14", **held}), encoding="utf-8")
+    file.write_text(held if held == "[" else json.dumps({"study": "gan14", **held}), encoding="utf-8")
     if best:
         (inside / "s" / "best.yaml").write_text("# of a search\n")
     for name in ("sample", "animate", "score"):
@@ -248,9 +249,9 @@ def test_searches_are_compared_and_said_to_share_points(data_dir, tmp_path, comm
     assert f"{c} tried" not in out
     assert f"{a}: {results.sentence(first)}" in out
     code, out, _ = command("study", "compare", tmp_path / "a", tmp_path / "c", "--json")
-    told = json.loads(out)
-    assert [(row["trials"], row["seed"], row["same_points"]) for row in told] == [(4, 0, None), (4, 1, None)]
-    lowest = [value for value in told[0]["lowest"] if value is not None]
+    printed = json.loads(out)
+    assert [(row["trials"], row["seed"], row["same_points"]) for row in printed] == [(4, 0, None), (4, 1, None)]
+    lowest = [value for value in printed[0]["lowest"] if value is not None]
     assert lowest == sorted(lowest, reverse=True)
     assert lowest[-1] == min(trial.value for trial in first.finished())
     code, _, err = command("study", "compare", tmp_path / "a")
