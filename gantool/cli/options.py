@@ -74,6 +74,9 @@ def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
     finally:
         for kind, old in before.items():
             signal.signal(kind, old)
+        if caught and not begun():
+            with contextlib.suppress(OSError):
+                terminal.status("stopped before the first step")
 
 
 def read_seeds(text: str) -> list[int]:

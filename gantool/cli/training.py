@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,21 +52,21 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path, 
         TrainingError: a loss is no longer finite, or the run ended as diverged. Its files are kept.
     """
     from gantool import terminal
-    from gantool.progress import TrainingProgress
-    from gantool.training.engine import train as training
 
-    logger.info(f"run {run.path}")
     report = None
-    with (
-        _removed_on_failure(run, new=new),
-        stopping(lambda: report is not None, SAVING) as stopped,
-        TrainingProgress(chosen.train.epochs) as line,
-        contextlib.closing(training(chosen, run, data_dir=data_dir, device=device)) as reports,
-    ):
-        for report in reports:
-            line.update(report)
-            if stopped:
-                break
+    with _removed_on_failure(run, new=new), stopping(lambda: report is not None, SAVING) as stopped:
+        from gantool.progress import TrainingProgress
+        from gantool.training.engine import train as training
+
+        logger.info(f"run {run.path}")
+        with (
+            TrainingProgress(chosen.train.epochs) as line,
+            contextlib.closing(training(chosen, run, data_dir=data_dir, device=device)) as reports,
+        ):
+            for report in reports:
+                line.update(report)
+                if stopped:
+                    break
     done = report is None or (report.finished and report.epoch == chosen.train.epochs)
     found = _summary(chosen, run, done)
     if as_json:
@@ -112,7 +112,7 @@ def _summary(chosen: Recipe, run: Run, done: bool) -> dict[str, Any]:
 
 
 def _print_result(chosen: Recipe, run: Run, found: dict[str, Any]) -> None:
-    """Print the best value, and how to train longer if the best checkpoint is among the last ones."""
+    """Print the best value, and how to train longer if the metric still fell at the end."""
     from gantool import terminal
 
     metric, best = chosen.metric, found["best"]
@@ -121,10 +121,30 @@ def _print_result(chosen: Recipe, run: Run, found: dict[str, Any]) -> None:
         accuracy = f" (accuracy {terminal.number(1 - best)})" if metric == "error" else ""
         value = f"{terminal.spread(best, found['best_deviation'])}{accuracy} in epoch {found['best_epoch']}"
     terminal.result(f"{run.path}: best {metric} {value}, {terminal.duration(found['seconds'])}")
-    falling = best is not None and 3 * found["best_epoch"] > 2 * chosen.train.epochs and metric != "error"
-    if falling and not terminal.quiet:
-        terminal.result(f"{metric} still fell in the last third of the epochs; to train longer:")
+    if still_falls(run.entries(), metric, chosen.train.epochs) and not terminal.quiet:
+        terminal.result(
+            f"{metric} still fell in the last third of the epochs, by more than its noise; to train longer:"
+        )
         _print_longer(chosen, run)
+
+
+def still_falls(entries: Sequence[Mapping[str, Any]], metric: str, epochs: int) -> bool:
+    """Return whether a metric fell in the last third of the epochs by more than two standard deviations.
+
+    Args:
+        entries: the log of the run.
+        metric: its name. Without a known deviation nothing can be said.
+        epochs: of the whole run.
+    """
+    key = f"metrics/{metric}"
+    measured = [entry for entry in entries if math.isfinite(entry.get(f"{key}_deviation") or math.nan)]
+    early = [entry for entry in measured if 3 * entry["epoch"] <= 2 * epochs]
+    late = [entry for entry in measured if 3 * entry["epoch"] > 2 * epochs]
+    if not early or not late:
+        return False
+    before, after = (min(part, key=lambda entry: entry[key]) for part in (early, late))
+    noise = 2 * math.hypot(before[f"{key}_deviation"], after[f"{key}_deviation"])
+    return bool(before[key] - after[key] > noise)
 
 
 def _print_longer(chosen: Recipe, run: Run) -> None:

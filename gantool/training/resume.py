@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gantool.errors import RunError
-from gantool.files import write
+from gantool.errors import RunError, command_line
+from gantool.files import is_file, write
 from gantool.recipe import load as recipes
 from gantool.recipe import schema
 from gantool.recipe.blocks import Recipe
@@ -33,6 +33,11 @@ def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, res
     run = _old_run(name, out) if resume else None
     if name is None and run is None:
         raise RunError("train: name a recipe, such as: gantool train gan14; or resume the newest run with --resume")
+    if not resume and name is not None and is_file(Path(name) / "recipe.yaml"):
+        raise RunError(
+            f"{name}: is a run; resume it with: {command_line('train', name, '--resume')}; "
+            f"or train its recipe anew with: {command_line('train', Path(name) / 'recipe.yaml')}"
+        )
     is_run = run is not None and (name is None or run.path in (Path(name), Path("runs") / name))
     recipe = None if is_run else open_recipe(name or "", changes)
     if run is not None:

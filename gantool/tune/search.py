@@ -64,9 +64,7 @@ class SearchBackend:
     def check(self) -> None:
         """Refuse a setting that is unknown or does not fit the others, and an address without a cluster."""
         if self.engine == "inline" and self.address != "local":
-            raise GantoolError(
-                f"--address {self.address}: --engine inline runs in this process; leave one of them out"
-            )
+            raise GantoolError(f"--address {self.address}: --engine inline runs in this process; leave one of them out")
         if self.engine == "ray" and self.device not in {"auto", "cpu", "cuda"}:
             raise GantoolError(
                 f"--device {self.device}: workers know auto, cpu and cuda; use --engine inline for others"

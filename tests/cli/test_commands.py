@@ -124,7 +124,7 @@ def test_training_says_what_it_does_and_what_comes_next(gantool, inside):
     assert result == 0
     run = Path("runs/x-001")
     assert re.fullmatch(
-        rf"{run}: best fd [\d.]+ ± [\d.]+ in epoch \d, \d+s\n(fd still fell in the last third of the epochs; .+:\n"
+        rf"{run}: best fd [\d.]+ ± [\d.]+ in epoch \d, \d+s\n(fd still fell in the last third of the epochs, .+:\n"
         rf"  gantool train {run} --resume --set train.epochs=4\n)?  gantool sample {run}\n  gantool animate {run}\n",
         out,
     )
@@ -810,7 +810,7 @@ def test_a_signal_before_the_first_step_ends_it_at_once_and_leaves_no_run(inside
         training.send_signal(signal.SIGINT)
         out, err = training.communicate(timeout=30)
 
-    assert (training.returncode, out, err) == (130, "", "")
+    assert (training.returncode, out, err) == (130, "", "stopped before the first step\n")
     assert time.monotonic() - start < 20
     assert list(Path("runs").iterdir()) == []
     assert list(Path("data").glob("stores/*/about.json")) == []

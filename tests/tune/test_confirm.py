@@ -380,4 +380,3 @@ def test_the_values_of_new_seeds_are_of_latents_that_chose_nothing(real):
         measured = [entry["metrics/fd"] for entry in entries if entry["epoch"] <= 2 and "metrics/fd" in entry]
         assert training.value not in measured
         assert training.value == pytest.approx(min(measured), rel=0.5)
-
