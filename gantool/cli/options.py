@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -75,8 +76,8 @@ def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
         for kind, old in before.items():
             signal.signal(kind, old)
         if caught and not begun():
-            with contextlib.suppress(OSError):
-                terminal.status("stopped before the first step")
+            with contextlib.suppress(OSError):  # not by rich, which would repeat a line that the signal interrupted
+                print("stopped before the first step", file=sys.stderr)
 
 
 def read_seeds(text: str) -> list[int]:
