@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import typer
@@ -54,29 +52,17 @@ class _LogHandler(logging.Handler):
             terminal.status(record.getMessage())
 
 
-@contextlib.contextmanager
-def _logged() -> Iterator[None]:
-    """Print what gantool logs while the block runs."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with 0, or with the exit code of the error (see `errors`)."""
+    use_stand_ins(sys.stdout, sys.stderr)
     logger, handler = logging.getLogger("gantool"), _LogHandler()
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with 0, or with the exit code of the error (see `errors`)."""
-    use_stand_ins(sys.stdout, sys.stderr)
-    try:
-        try:
-            code = app(arguments, prog_name="gantool", standalone_mode=False)
-        finally:
-            if sys.stdout:  # None where it was closed before the start
-                sys.stdout.flush()
+        code = app(arguments, prog_name="gantool", standalone_mode=False)
+        if sys.stdout:  # None where it was closed before the start
+            sys.stdout.flush()
     except GantoolError as error:
         _fail(str(error), error.exit_code)
     except ClickException as error:
@@ -89,6 +75,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
     sys.exit(code or 0)
 
 
@@ -101,11 +90,9 @@ def _fail(message: str, code: int) -> NoReturn:
 
 @app.callback(invoke_without_command=True)
 def version(
-    context: typer.Context,
     show_version: Annotated[bool, Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     """Train, search, sample and understand generative adversarial networks."""
-    context.with_resource(_logged())
     if show_version:
         from gantool import __version__
 

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from gantool.cli.options import (
-    AsJson,
-    Checkpoint,
-    ClassName,
-    Device,
-    OutputFile,
-    Overwrite,
-    RunName,
-    check_overwrite,
-    output_file,
-    read_seeds,
-)
+from gantool.cli import options
+from gantool.cli.options import AsJson, Checkpoint, ClassName, Device, OutputFile, Overwrite, RunName
 from gantool.errors import DataError, GantoolError, command_line
 from gantool.runs import Run
 
@@ -101,7 +92,7 @@ def _generate(
     names = [f"seed-{seed:06d}" for seed in numbers]
     files = [path] if path.suffix else [path / f"{name}.png" for name in names]
     for file in files:
-        check_overwrite(file, overwrite or output is None)
+        options.check_overwrite(file, overwrite or output is None)
     samples, request = trained.sample(numbers, class_name), trained.request(numbers, class_name)
     if path.suffix:
         drawn = images.grid(samples) if request is None else sheet(request, samples, trained.data.classes)
@@ -120,7 +111,7 @@ def _show_examples(run: Run, trained: TrainedModel, output: Path | None, overwri
 
     shown = trained.shown
     assert shown is not None
-    path = output_file(output, run.path / "sample.png", overwrite)
+    path = options.output_file(output, run.path / "sample.png", overwrite)
     images.save(sheet(shown, trained.images(shown), trained.data.classes), path)
     text = f"{path}: {several(len(shown), 'example')} of epoch {trained.epoch}; --input translates your own images"
     return {"text": text, "files": [path]}
@@ -141,7 +132,7 @@ def _translate(
 
     files = targets(trained, given, output or run.path / "translated", seeds, single=output is not None)
     for _, _, target in files:
-        check_overwrite(target, overwrite or output is None)
+        options.check_overwrite(target, overwrite or output is None)
     skipped = list(translate(trained, files, class_name))
     for name, reason in skipped:
         logger.info(f"{name}: skipped ({reason})")
@@ -168,7 +159,7 @@ def _predict(
         raise GantoolError(f"-o {output}: the answers of {trained.name} are a table; name a file that ends in .csv")
     rows = predictions(trained, given)
     if output is not None:
-        check_overwrite(output, overwrite)
+        options.check_overwrite(output, overwrite)
         write_predictions(rows, output)
         text = f"{output}: {terminal.several(len(rows), 'answer')} of epoch {trained.epoch}"
         return {"text": text, "files": [output]}
@@ -207,7 +198,7 @@ def animate(
     from gantool.inference.animate import animate_training, animate_walk
 
     found = Run.open(run)
-    path = output_file(output, found.path / ("walk.gif" if walk else "training.gif"), overwrite)
+    path = options.output_file(output, found.path / ("walk.gif" if walk else "training.gif"), overwrite)
     if walk:
         count = animate_walk(found, path, read_seeds(seeds), frames, class_name, checkpoint)
     else:
@@ -216,3 +207,18 @@ def animate(
         terminal.as_json({"file": path, "frames": count})
     else:
         terminal.result(f"{path}: {terminal.several(count, 'frame')}")
+
+
+def read_seeds(text: str) -> list[int]:
+    """Read `7`, `0-15` or `1,5,9-12`."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise GantoolError(f"--seeds {text}: expected whole numbers such as 7, 0-15 or 1,5,9-12")
+        count = len(numbers) + last - first + 1
+        if count > 100_000:
+            raise GantoolError(f"--seeds {text}: {count:,} images are too many at once; the limit is 100,000")
+        numbers += range(first, last + 1)
+    return numbers

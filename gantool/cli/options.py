@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -78,21 +77,6 @@ def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
         if caught and not begun():
             with contextlib.suppress(OSError):  # not by rich, which would repeat a line that the signal interrupted
                 print("stopped before the first step", file=sys.stderr)
-
-
-def read_seeds(text: str) -> list[int]:
-    """Read `7`, `0-15` or `1,5,9-12`."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise GantoolError(f"--seeds {text}: expected whole numbers such as 7, 0-15 or 1,5,9-12")
-        count = len(numbers) + last - first + 1
-        if count > 100_000:
-            raise GantoolError(f"--seeds {text}: {count:,} images are too many at once; the limit is 100,000")
-        numbers += range(first, last + 1)
-    return numbers
 
 
 def check_overwrite(path: Path, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from gantool import __version__, checkpoints, runs
-from gantool.cli.options import read_seeds
+from gantool.cli.generating import read_seeds
 from gantool.errors import GantoolError
 from gantool.runs import Run
 from PIL import Image
