@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -33,7 +34,27 @@ TIME_LEFT = 10  # columns of the time left, as in "12m05s left"
 WIDTHS = {"fd": 11, "accuracy": 8, "L1": 6, "D(x)": 5, "D(G(z))": 7, "images/s": 8}  # columns of a row's numbers
 
 
-class TrainingProgress:
+class _Bars:
+    """Bars on a terminal while the block runs; without a terminal, or with `-q`, nothing.
+
+    Args:
+        columns: of rich's progress.
+    """
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self.progress = Progress(*columns, console=terminal.err, transient=True)
+
+    def __enter__(self) -> Self:
+        if terminal.is_live():
+            self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        if terminal.is_live():  # else it would print an empty line
+            self.progress.stop()
+
+
+class TrainingProgress(_Bars):
     """Shows a training: a live line and at most 20 rows that stay; without a terminal, at most 50 lines.
 
     The live line has a spinner, a bar, the percentage and the time left, which always fit. Numbers follow as long as
@@ -52,25 +73,10 @@ class TrainingProgress:
         self.columns: dict[str, int] = {}  # of the rows that stay, with their widths
         self.seen: dict[str, list[str]] = {}  # messages of each diagnosis
         self.active: tuple[str, ...] = ()
-        self.progress = Progress(
-            SpinnerColumn(),
-            BarColumn(20 if terminal.err.width >= WIDE else 10),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[left]:>" + str(TIME_LEFT) + "}"),
-            TextColumn("{task.description}"),
-            console=terminal.err,
-            transient=True,
-        )
+        self.bar = 20 if terminal.err.width >= WIDE else 10
+        percentage, left = TextColumn("{task.percentage:>3.0f}%"), TextColumn(f"{{task.fields[left]:>{TIME_LEFT}}}")
+        super().__init__(SpinnerColumn(), BarColumn(self.bar), percentage, left, TextColumn("{task.description}"))
         self.task = self.progress.add_task("starting", total=epochs, left="")
-
-    def __enter__(self) -> Self:
-        if terminal.is_live():
-            self.progress.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if terminal.is_live():  # else it would print an empty line
-            self.progress.stop()
 
     def update(self, report: Report) -> None:
         """Show a report."""
@@ -109,8 +115,7 @@ class TrainingProgress:
 
     def _live(self, report: Report) -> str:
         """Return as many of the numbers as have room behind the time left."""
-        bar = 20 if terminal.err.width >= WIDE else 10
-        room = terminal.err.width - (2 + bar + 1 + 4 + 1 + TIME_LEFT + 1) - 1
+        room = terminal.err.width - (2 + self.bar + 1 + 4 + 1 + TIME_LEFT + 1) - 1
         line = ""
         for part in self._parts(report, ""):
             longer = f"{line}  {part}" if line else part
@@ -209,29 +214,13 @@ def _short(value: float, digits: int = 3, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}" if abs(value) < 10_000 else f"{value:{sign}.1e}"
 
 
-class Downloads:
+class Downloads(_Bars):
     """Progress bars of downloads; without a terminal, nothing."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=terminal.err,
-            transient=True,
-        )
+        name = TextColumn("{task.description}")
+        super().__init__(name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        if terminal.is_live():
-            self.progress.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        if terminal.is_live():  # else it would print an empty line
-            self.progress.stop()
 
     def __call__(self, name: str, done: int, total: int | None) -> None:
         """Show how far the download of a file is, in bytes."""

@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 from gantool.cli import app
-from gantool.cli.options import read_seeds
+from gantool.cli.generating import read_seeds
 from gantool.data.sources.catalog import SOURCES
 from gantool.errors import GantoolError, unknown
 from gantool.inference import scoring
