@@ -18,14 +18,11 @@ The rule, in the order in which it is applied:
 
 from __future__ import annotations
 
-import io
 import math
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +45,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _LYING = (5, 6, 7, 8)
-_FILTERS = threading.Lock()
 
 
 class Unreadable(Exception):  # noqa: N818  (callers count such files and continue)
@@ -66,11 +62,11 @@ class Unreadable(Exception):  # noqa: N818  (callers count such files and contin
         self.reason = reason
 
 
-def decode(file: Path | BinaryIO, *, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+def decode(file: Path, *, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Decode one image by the rule above.
 
     Args:
-        file: a path, or a binary stream, which is read from its start.
+        file: its path.
         channels: 1 for grey, 3 for colour.
         height: of the array, in pixels.
         width: of the array, in pixels.
@@ -86,13 +82,11 @@ def decode(file: Path | BinaryIO, *, channels: int, height: int, width: int) -> 
 
 
 def convert(image: Image.Image, *, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Convert an image that Pillow opened, or that was made from an array, by the same rule. It is left unchanged.
+    """Convert an image that was made from an array by the same rule. It is left unchanged.
 
     Raises:
-        Unreadable: as `decode`, because Pillow reads the pixels of an opened image only now.
+        Unreadable: its values are outside of the range that the rule names.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels: {channels} asked for; an image has 1 or 3")
     plain = _plain(_turned(image))
     plain = _fitted(plain.convert("L" if channels == 1 else "RGB"), height, width)
     array: npt.NDArray[np.uint8] = np.asarray(plain, dtype=np.uint8).reshape(height, width, channels)
@@ -149,7 +143,6 @@ def native(file: Path) -> tuple[int, int, int]:
         Unreadable: the header cannot be read, or promises more than 64 megapixels.
     """
     with _opened(file) as image:
-        _check_size(image)
         width, height = image.size
         # Pillow swaps the sides of a TIFF as it opens it, those of the other formats never.
         if image.format != "TIFF" and _orientation(image) in _LYING:
@@ -159,35 +152,27 @@ def native(file: Path) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO) -> Iterator[Image.Image]:
+def _opened(file: Path) -> Iterator[Image.Image]:
     """Open an image and close its file. Only the header is decoded."""
-    if not isinstance(file, Path):
-        yield _header(file if file.seekable() else io.BytesIO(file.read()))
-        return
-    # A named pipe would block forever.
-    if not file.is_file():
+    if not file.is_file():  # a named pipe would block forever
         raise Unreadable("not a file" if file.exists() else "no such file")
     with _explained():
-        stream = file.open("rb")
-    with stream:
-        yield _header(stream)
-
-
-def _header(stream: BinaryIO) -> Image.Image:
-    with _explained():
-        stream.seek(0)
-        if not stream.read(1):
+        if not file.stat().st_size:
             raise Unreadable("empty file")
-        stream.seek(0)
-        with _quiet():
-            return Image.open(stream, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
+    with image:
+        if image.width * image.height > LARGEST:
+            raise Unreadable("over 64 megapixels")
+        yield image
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn the many exceptions that Pillow raises for damaged files into `Unreadable`."""
+    """Turn the many exceptions that Pillow raises for damaged files into `Unreadable`, and silence its warnings."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except Unreadable:
         raise
     except UnidentifiedImageError as problem:
@@ -204,39 +189,22 @@ def _explained() -> Iterator[None]:
         raise Unreadable("damaged") from problem
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings about headers. The size is checked here, and odd metadata do not matter.
-
-    The lock is for threads: two overlapping `catch_warnings` would restore the filters in the wrong order.
-    """
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _turned(image: Image.Image) -> Image.Image:
     """Return the upright image, after its pixels were read."""
-    _check_size(image)
     with _explained():
         image.load()
     turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > LARGEST:
-        raise Unreadable("over 64 megapixels")
-
-
 def _orientation(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 to 8. It is 1, upright, if none is stored or it cannot be parsed."""
-    with _quiet():
-        try:
+    try:
+        with _explained():
             # The method of the base class, because the one of a PNG decodes the pixels first.
             found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-        except Exception:
-            return 1
+    except Unreadable:
+        return 1
     return found if isinstance(found, int) else 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +14,7 @@ from gantool.data.loader import Dataset
 from gantool.data.sources.base import Source
 from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_WEIGHTS, SOURCES
 from gantool.data.sources.folders import FETCHED, NAME, Folder, locate
-from gantool.data.sources.images import keep
+from gantool.data.sources.images import two_classes
 from gantool.data.sources.pairs import Pairs
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.recipe.blocks import Data
@@ -75,30 +74,18 @@ def fetch(what: str, name: str | None, root: Path, *, progress: Progress | None 
     Returns:
         the name for `data.source`.
     """
+    if IS_ADDRESS.match(what):
+        return _fetch_address(what, name, root, progress)
+    if name:
+        raise DataError(f"--name {name}: only images from an address get a name; leave it out")
     if what == INCEPTION_FOLDER:
         logger.info(f"fetching {INCEPTION_WEIGHTS.name}")
         download(INCEPTION_WEIGHTS, root / INCEPTION_FOLDER, progress=progress)
-        return what
-    if what in SOURCES:
-        if name:
-            raise DataError(f"--name {name}: only what is fetched from an address gets a name; leave it out")
+    elif what in SOURCES:
         _fetch(what, root, progress)
-        return what
-    if not IS_ADDRESS.match(what):
+    else:
         find_source(Data(source=what), root)
-        return what
-    file = unquote(urlsplit(what.replace("[", "%5B").replace("]", "%5D")).path).rpartition("/")[2]
-    called = name or re.sub(r"[^A-Za-z0-9_-]", "_", file.partition(".")[0]) or "images"
-    if called in SOURCES or not NAME.fullmatch(called):
-        raise DataError(f"--name {called}: expected a new name of letters, digits, - and _, other than the sources'")
-    target = root / FETCHED / called
-    if complete(target):
-        logger.info(f"{called} is already here, in {target}")
-        return called
-    archive = download(Remote(file or "images.zip", (what,)), root / "downloads" / called, progress=progress)
-    logger.info(f"unpacking {archive.name}")
-    unpack(archive, target)
-    return called
+    return what
 
 
 def available(root: Path) -> list[tuple[str, bool, str]]:
@@ -134,7 +121,7 @@ def find_source(data: Data, root: Path, kind: type[Batch] = Labeled) -> Source:
             raise DataError(f"data.source: {name + ': ' if looks_like_path else ''}{what}; see: gantool data list")
         source = Pairs(path, data.folder, data.classes) if kind is Paired else Folder(path, data.folder)
     if kind in (Paired, Unpaired):
-        _check_class_count(name, keep(name, source.classes, data.classes))
+        two_classes(name, source.classes, data.classes)
     return source
 
 
@@ -148,12 +135,19 @@ def _check_kind(name: str, own: type[Batch], kind: type[Batch]) -> None:
     )
 
 
-def _check_class_count(name: str, classes: Sequence[str]) -> None:
-    """Raise DataError unless there are two kinds of images to translate between."""
-    if len(classes) != 2:
-        count = "1 kind" if len(classes) == 1 else f"{len(classes)} kinds"
-        found = f"{count} ({', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''})"
-        raise DataError(f"{name}: has {found}, but a translation is between two; choose with data.classes=[A, B]")
+def _fetch_address(url: str, name: str | None, root: Path, progress: Progress | None) -> str:
+    file = unquote(urlsplit(url.replace("[", "%5B").replace("]", "%5D")).path).rpartition("/")[2]
+    called = name or re.sub(r"[^A-Za-z0-9_-]", "_", file.partition(".")[0]) or "images"
+    if called in SOURCES or not NAME.fullmatch(called):
+        raise DataError(f"--name {called}: expected a new name of letters, digits, - and _, other than the sources'")
+    target = root / FETCHED / called
+    if complete(target):
+        logger.info(f"{called} is already here, in {target}")
+        return called
+    archive = download(Remote(file or "images.zip", (url,)), root / "downloads" / called, progress=progress)
+    logger.info(f"unpacking {archive.name}")
+    unpack(archive, target)
+    return called
 
 
 def _fetch(name: str, root: Path, progress: Progress | None) -> None:

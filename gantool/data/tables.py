@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,7 +24,7 @@ from gantool.data.loader import Split
 from gantool.errors import DataError, unknown
 
 Inputs = NDArray[np.float32] | NDArray[np.int64]
-Cells = tuple[str, list[str]]  # a line of a file: its place for messages, and its values
+Row = tuple[str, list[str]]  # a line of a file: its place for messages, and its values
 LARGEST = 1e30  # limit of numbers in a file, so that they fit 32 bits, also when they are standardised
 OTHER_WORD, FIRST_WORD = 1, 2  # numbers of words; 0 is none
 _MAIN = ("age", "education", "marital-status", "occupation", "hours-per-week")
@@ -72,7 +72,7 @@ def encode(spec: RowSpec | TextSpec, file: Path) -> tuple[Inputs, list[str]]:
         spec: of the data that the model learned from.
         file: in UTF-8. For a table it is CSV: a head that names the columns, in any order, and rows. Columns that the
             model does not know, such as the class, are ignored. For sentences it is text with one sentence on a line.
-            A sentence longer than any that was learned from is cut to its last words, because the verdict tends to
+            A sentence that is longer than any training sentence is cut to its last words, because the verdict tends to
             come late.
 
     Raises:
@@ -82,9 +82,9 @@ def encode(spec: RowSpec | TextSpec, file: Path) -> tuple[Inputs, list[str]]:
         sentences = [line.strip() for line in _text(file).split("\n") if line.strip()]
         if not sentences:
             raise DataError(f"{file}: no sentence in it; write one on a line")
-        return _numbered(spec, sentences), sentences
-    rows = _ordered(spec.columns, file)
-    return _standardised(spec.columns, _values(spec.columns, rows)), _shown(spec.columns, rows)
+        return numbered(spec, sentences), sentences
+    rows = read_rows(spec.columns, file)
+    return standardised(spec.columns, values(spec.columns, rows)), shown(spec.columns, rows)
 
 
 # --- files ----------------------------------------------------------------------------------------------------
@@ -95,12 +95,12 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{file}: cannot be read ({reason}); give a file that is there and may be read") from None
+        raise DataError(f"{file}: cannot be read ({reason}); give a file that exists and may be read") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: byte {error.start} is not UTF-8; save it as UTF-8") from None
 
 
-def _csv(file: Path, advice: str) -> Iterator[Cells]:
+def read_csv(file: Path) -> Iterator[Row]:
     """Return the lines that are not blank."""
     reader = csv.reader(io.StringIO(_text(file)), skipinitialspace=True, strict=True)
     try:
@@ -108,13 +108,14 @@ def _csv(file: Path, advice: str) -> Iterator[Cells]:
             if any(cell.strip() for cell in cells):
                 yield f"{file}: line {reader.line_num}", [cell.strip() for cell in cells]
     except csv.Error as error:
+        advice = "quote texts with commas in them, and nothing else"
         raise DataError(f"{file}: line {reader.line_num}: not CSV ({error}); {advice}") from None
 
 
-def _ordered(columns: Sequence[Column], file: Path) -> list[Cells]:
+def read_rows(columns: Sequence[Column], file: Path) -> list[Row]:
     """Return the rows of a file with a head; their cells are in the order of `columns`."""
     wanted = [column.name for column in columns]
-    lines = _csv(file, "quote texts with commas in them, and nothing else")
+    lines = read_csv(file)
     where, head = next(lines, ("", []))
     if not head:
         raise DataError(f"{file}: empty; its first line names the columns: {','.join(wanted)}")
@@ -128,33 +129,33 @@ def _ordered(columns: Sequence[Column], file: Path) -> list[Cells]:
     places = [head.index(name) for name in wanted]
     rows = []
     for where, cells in lines:
-        _check_width(where, cells, len(head), "give each column of the head one")
+        check_width(where, cells, len(head))
         rows.append((where, [cells[place] for place in places]))
     if not rows:
         raise DataError(f"{file}: no row below its head; add one")
     return rows
 
 
-def _check_width(where: str, cells: list[str], expected: int, advice: str) -> None:
+def check_width(where: str, cells: Sequence[str], expected: int) -> None:
+    """Raise DataError unless a line has the expected number of values."""
     if len(cells) != expected:
-        raise DataError(f"{where}: expected {expected} values, got {len(cells)}; {advice}")
+        raise DataError(f"{where}: expected {expected} values, got {len(cells)}; give each column of the head one")
 
 
 # --- rows -----------------------------------------------------------------------------------------------------
 
 
-def _values(columns: Sequence[Column], rows: Iterable[Cells], advice: str = "") -> NDArray[np.float64]:
-    """Return the numbers of cells, [N, D]. Raise DataError, with `advice`, for a cell that holds none."""
+def values(columns: Sequence[Column], rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Return the numbers of cells, [N, D]. Raise DataError for a cell that holds none."""
     indices = [{name: float(index) for index, name in enumerate(column.categories)} for column in columns]
-    values = []
-    for where, cells in rows:
-        for column, index, cell in zip(columns, indices, cells, strict=True):
+    found = np.empty((len(rows), len(columns)))
+    for row, (where, cells) in enumerate(rows):
+        for place, (column, index, cell) in enumerate(zip(columns, indices, cells, strict=True)):
             value = index.get(cell) if index else _number(cell)
             if value is None:
-                what, _, mend = _problem(column, cell).rpartition("; ")
-                raise DataError(f"{where}: {what}; {advice or mend}")
-            values.append(value)
-    return np.array(values).reshape(-1, len(columns))
+                raise DataError(f"{where}: {_problem(column, cell)}")
+            found[row, place] = value
+    return found
 
 
 def _number(cell: str) -> float | None:
@@ -172,20 +173,14 @@ def _problem(column: Column, cell: str) -> str:
     return f"{column.name} {cell!r} is not a finite number; write one, such as 40"
 
 
-def _fitted(columns: Sequence[Column], values: NDArray[np.float64]) -> tuple[Column, ...]:
-    """Return the columns with the mean and the deviation of `values`."""
-    moments = zip(columns, values.mean(0).tolist(), values.std(0).tolist(), strict=True)
-    # A column that never changes has the deviation 0, and becomes 0 everywhere.
-    return tuple(column._replace(mean=mean, deviation=deviation or 1.0) for column, mean, deviation in moments)
-
-
-def _standardised(columns: Sequence[Column], values: NDArray[np.float64]) -> NDArray[np.float32]:
+def standardised(columns: Sequence[Column], numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return numbers of about unit size, [N, D]."""
     means, deviations = ([getattr(column, name) for column in columns] for name in ("mean", "deviation"))
-    standardised: NDArray[np.float32] = ((values - means) / deviations).astype(np.float32)
-    return standardised
+    inputs: NDArray[np.float32] = ((numbers - means) / deviations).astype(np.float32)
+    return inputs
 
 
-def _shown(columns: Sequence[Column], rows: Iterable[Cells]) -> list[str]:
+def shown(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """Return each row as text: its main columns, or all if it has none of these."""
     names = [column.name for column in columns]
     places = [names.index(name) for name in _MAIN if name in names] or range(len(names))
@@ -195,16 +190,16 @@ def _shown(columns: Sequence[Column], rows: Iterable[Cells]) -> list[str]:
 # --- sentences ------------------------------------------------------------------------------------------------
 
 
-def _words(sentence: str) -> list[str]:
+def words(sentence: str) -> list[str]:
     """Return the words of a sentence: letters and the apostrophes between them, in lower case."""
     return re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", sentence.lower().replace("\u2019", "'"))
 
 
-def _numbered(spec: TextSpec, sentences: Sequence[str]) -> NDArray[np.int64]:
+def numbered(spec: TextSpec, sentences: Sequence[str]) -> NDArray[np.int64]:
     """Return the numbers of the words: [N, L]. A sentence without words becomes one unknown word."""
     numbers = {word: number for number, word in enumerate(spec.words, FIRST_WORD)}
     inputs = np.zeros((len(sentences), spec.length), np.int64)
     for row, sentence in zip(inputs, sentences, strict=True):
-        found = [numbers.get(word, OTHER_WORD) for word in _words(sentence)][-spec.length :] or [OTHER_WORD]
+        found = [numbers.get(word, OTHER_WORD) for word in words(sentence)][-spec.length :] or [OTHER_WORD]
         row[: len(found)] = found
     return inputs

@@ -613,7 +613,7 @@ def test_a_contact_sheet_is_drawn(gantool, inside):
         (
             ["fetch", "digits", "--name", "x"],
             3,
-            "--name x: only what is fetched from an address gets a name; leave it out",
+            "--name x: only images from an address get a name; leave it out",
         ),
         (
             ["fetch", "https://example.org/a.zip", "--name", "a b"],

@@ -1,6 +1,7 @@
+"""The decoding rule, for every format, mode, orientation and size; and the reasons of unreadable files."""
+
 from __future__ import annotations
 
-import io
 import struct
 import warnings
 import zlib
@@ -11,13 +12,14 @@ import pytest
 from gantool.data.decode import Unreadable, convert, decode, halves, native
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("inside")
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
-def stored(image: Image.Image, form: str, **options) -> io.BytesIO:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream
+def stored(image: Image.Image, form: str, **options) -> Path:
+    path = Path(f"{form}.image")
+    image.save(path, form, **options)
+    return path
 
 
 def pixels(file, channels: int = 3, height: int = 1, width: int = 1) -> list:
@@ -35,11 +37,13 @@ def reason(file) -> str:
     return caught.value.reason
 
 
-def png(width: int, height: int, depth: int, kind: int, rows: bytes, extra: bytes = b"") -> io.BytesIO:
+def png(width: int, height: int, depth: int, kind: int, rows: bytes, extra: bytes = b"") -> Path:
     """A PNG made by hand, for what Pillow cannot write."""
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + body)
+    path = Path("by hand.png")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -68,7 +72,7 @@ def test_alpha_is_put_over_white(form):
     assert pixels(stored(image, form, **options), 3, 1, 3) == [[[255, 127, 127], [255] * 3, [9, 8, 7]]]
 
 
-def test_palette_with_transparency():
+def test_transparent_colours_of_a_palette_become_white():
     image = Image.new("P", (3, 1))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     image.putdata([0, 1, 2])
@@ -80,14 +84,14 @@ def test_palette_with_transparency():
 
 
 @pytest.mark.parametrize(("mode", "second", "grey"), [("1", 0, [255, 0]), ("LA", (0, 51), [255, 204])])
-def test_one_bit_and_grey_with_alpha(mode, second, grey):
+def test_one_bit_and_grey_with_alpha_are_read(mode, second, grey):
     image = Image.new(mode, (2, 1), 1 if mode == "1" else (0, 0))
     image.putpixel((1, 0), second)
     assert pixels(stored(image, "PNG"), 1, 1, 2) == [grey]
     assert pixels(stored(image, "PNG"), 3, 1, 2) == [[[value] * 3 for value in grey]]
 
 
-def test_transparent_value_of_a_png_without_alpha():
+def test_the_transparent_value_of_a_png_without_alpha_becomes_white():
     key = chunk(b"tRNS", struct.pack(">H", 0))
     assert pixels(png(2, 1, 8, 0, b"\0\0\x07", key), 1, 1, 2) == [[255, 7]]
     assert pixels(png(2, 1, 1, 0, b"\0\x40", key), 1, 1, 2) == [[255, 255]]
@@ -129,7 +133,7 @@ def test_values_without_a_known_white_are_refused(kind, value, fault):
     assert reason(stored(Image.fromarray(np.array([[0, value]], kind)), "TIFF")) == fault
 
 
-def test_first_frame_of_an_animation():
+def test_the_first_frame_of_an_animation_is_read():
     frames = [Image.new("RGB", (2, 2), color) for color in (RED, GREEN)]
     for form in ("GIF", "PNG", "TIFF", "WEBP"):
         options = {"lossless": True} if form == "WEBP" else {}
@@ -142,7 +146,7 @@ def test_first_frame_of_an_animation():
 
 # Where the first stored pixel ends: 0 above left, 1 above right, 2 below left, 3 below right.
 @pytest.mark.parametrize(("orientation", "corner"), [(1, 0), (2, 1), (3, 3), (4, 2), (5, 0), (6, 1), (7, 3), (8, 2)])
-def test_every_orientation(orientation, corner):
+def test_every_orientation_is_turned_upright(orientation, corner):
     image = Image.new("L", (3, 2))
     image.putpixel((0, 0), 255)
     exif = Image.Exif()
@@ -185,7 +189,7 @@ def test_shrinking_does_not_alias():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2_000_000, 1), (3, 7)])
 @pytest.mark.parametrize("wanted", [(1, 1), (64, 64), (1, 64), (64, 1)])
-def test_strange_sizes(size, wanted):
+def test_strange_sizes_are_resized(size, wanted):
     found = convert(Image.new("L", size, 77), channels=1, height=wanted[0], width=wanted[1])
     assert np.unique(found).tolist() == [77]
 
@@ -194,10 +198,10 @@ def test_strange_sizes(size, wanted):
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
-def test_truncated_which_the_header_does_not_show(form, tmp_path):
+def test_a_truncated_file_is_refused_although_its_header_is_whole(form):
     noise = np.random.default_rng(0).integers(0, 256, (64, 40, 3), dtype=np.uint8)
-    data = stored(Image.fromarray(noise), form).getvalue()
-    path = tmp_path / "half"
+    path = stored(Image.fromarray(noise), form)
+    data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     assert reason(path) == ("damaged" if form == "WEBP" else "truncated")
     if form not in ("TIFF", "WEBP", "GIF"):  # where sizes stand in front
@@ -210,7 +214,7 @@ FITS = b"".join(card.ljust(80) for card in CARDS).ljust(2880) + bytes(2880)
 
 
 @pytest.mark.parametrize("data", [b"hello, I am text", SVG, FITS, b"\x89PNG\r\n\x1a\n", b"\0"])
-def test_not_an_image_whatever_its_name(data, tmp_path):
+def test_other_content_is_refused_whatever_its_name(data, tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(data)
     assert reason(path) == "not an image"
@@ -218,20 +222,18 @@ def test_not_an_image_whatever_its_name(data, tmp_path):
         native(path)
 
 
-def test_the_ending_does_not_decide_and_what_is_no_file_is_named(tmp_path):
+def test_the_ending_does_not_decide_and_missing_files_are_named(tmp_path):
     Image.new("L", (1, 1), 9).save(tmp_path / "image.txt", "PNG")
     assert pixels(tmp_path / "image.txt", 1) == [[9]]
     (tmp_path / "empty.png").touch()
     assert reason(tmp_path / "empty.png") == "empty file"
-    assert reason(io.BytesIO()) == "empty file"
     assert reason(tmp_path / "none.png") == "no such file"
     assert reason(tmp_path) == "not a file"
 
 
 @pytest.mark.parametrize("side", [8_001, 12_000, 60_000])
-def test_too_many_pixels_are_refused_by_the_header(side, tmp_path):
-    path = tmp_path / "huge.png"
-    path.write_bytes(png(side, side, 8, 2, b"").getvalue())
+def test_too_many_pixels_are_refused_by_the_header(side):
+    path = png(side, side, 8, 2, b"")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert reason(path) == "over 64 megapixels"
@@ -244,13 +246,15 @@ def test_random_damage_raises_nothing_else():
     reasons = set()
     image = Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8))
     for form in ("PNG", "JPEG", "BMP", "WEBP", "GIF"):
-        whole = stored(image, form).getvalue()
+        path = stored(image, form)
+        whole = path.read_bytes()
         for _ in range(100):
             data = bytearray(whole)
             for place in random.integers(0, min(len(data), 300), 3):
                 data[place] = random.integers(256)
+            path.write_bytes(data)
             try:
-                assert decode(io.BytesIO(bytes(data)), channels=1, height=8, width=8).shape == (1, 8, 8)
+                assert decode(path, channels=1, height=8, width=8).shape == (1, 8, 8)
             except Unreadable as problem:
                 reasons.add(problem.reason)
     assert reasons <= {"not an image", "damaged", "truncated", "over 64 megapixels", "empty file"}
@@ -267,7 +271,7 @@ COLOUR_FILES = [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("P", "PNG")
 @pytest.mark.parametrize(
     ("mode", "form", "channels"), [(*file, 1) for file in GREY_FILES] + [(*file, 3) for file in COLOUR_FILES]
 )
-def test_native(mode, form, channels, tmp_path: Path):
+def test_channels_and_size_are_known_from_the_header(mode, form, channels, tmp_path: Path):
     path = tmp_path / "image"
     Image.new(mode, (5, 3)).save(path, form)
     assert native(path) == (channels, 3, 5)

@@ -1,4 +1,4 @@
-"""Pairs of the user's own, from two folders or side by side: what is a pair, and what is left out with a reason."""
+"""The user's own pairs, in two folders or side by side: which files are pairs, and why others are left out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gantool.batches import Paired
+from gantool.data.prepare import prepare
 from gantool.data.sources.pairs import Pairs
 from gantool.errors import DataError
+from gantool.recipe.blocks import Data
 from PIL import Image
 
 SIDE_BY_SIDE = "a file has to be two images side by side, or there have to be two folders with the same names"
@@ -75,32 +78,22 @@ def test_images_of_one_name_are_a_pair_and_come_one_after_the_other(tmp_path):
 
 
 def test_the_recipe_chooses_two_folders_and_their_order(tmp_path):
-    root = folders(tmp_path, "photo/1.png", "drawing/1.png", "test/2.png")
+    pairs = Pairs(folders(tmp_path, "photo/1.png", "drawing/1.png", "test/2.png"), None, ["photo", "drawing"])
 
-    turned = Pairs(root, None, ["photo", "drawing"])
-    assert (turned.classes, listed(turned)) == (("photo", "drawing"), ["1"])
-    assert refusal(root) == (
-        "HERE: holds 3 folders, drawing, photo, test; "
-        "say which is the source and which the target with data.classes=[drawing, photo]"
-    )
-    folders(tmp_path, *(f"{index:02d}/1.png" for index in range(20)))
-    assert ", 19 and 3 more; say which " in refusal(root)
+    assert (pairs.classes, listed(pairs)) == (("photo", "drawing"), ["1"])
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["A", "C"], f"HERE: unknown class 'C'; known: A, B; {KEEP}"),
-        (["phoot", "edgse"], f"HERE: unknown class 'phoot'; known: A, B; {KEEP}"),
+        (["A", "D"], f"HERE: unknown class 'D'; known: A, B, C; {KEEP}"),
         (["A", "A"], "HERE: data.classes names a class twice: A, A"),
-        (
-            ["B"],
-            "HERE: data.classes names 1, B; pairs need two, the source's and the target's, such as data.classes=[A, B]",
-        ),
+        (["B"], "HERE: has 1 kind (B), but a translation is between two; choose with data.classes=[A, B]"),
+        (None, "HERE: has 3 kinds (A, B, C), but a translation is between two; choose with data.classes=[A, B]"),
     ],
 )
 def test_classes_that_are_not_two_of_the_folders_are_refused(tmp_path, classes, message):
-    assert refusal(folders(tmp_path, "A/1.png", "B/1.png"), None, classes) == message
+    assert refusal(folders(tmp_path, "A/1.png", "B/1.png", "C/1.png"), None, classes) == message
 
 
 def test_subfolders_are_part_of_the_name_and_names_that_look_the_same_are_the_same(tmp_path):
@@ -122,7 +115,7 @@ def test_files_that_make_no_pair_are_left_out_with_a_reason(tmp_path):
 
     assert listed(pairs) == ["3"]
     assert problems(pairs) == [
-        ("A/1.png", "has the name of A/1.jpg".replace("A/1.jpg", str(Path("A/1.jpg")))),
+        ("A/1.png", f"has the name of {Path('A/1.jpg')}"),
         ("A/2.png", "no partner in B"),
         ("A/Egg.png", "no partner in B, where 'EGG' differs in case"),
         ("B/4.png", "no partner in A"),
@@ -162,25 +155,32 @@ def test_the_left_half_is_a_and_the_right_half_is_b(tmp_path):
     assert {(content.shape, content.dtype.name) for content in contents} == {((8, 8, 3), "uint8")}
     colours = [content.reshape(-1, 3).tolist() for content in contents]
     assert colours == [[colour] * 64 for colour in ([0, 0, 0], [0, 0, 100], [1, 0, 0], [0, 0, 101])]
-    turned = Pairs(tmp_path, None, ["B", "A"])
-    assert [content[0, 0].tolist() for _, _, content in turned.items(None, turned.classes)][:2] == [
-        [0, 0, 100],
-        [0] * 3,
-    ]
+    turned = list(Pairs(tmp_path, None, ["B", "A"]).items(None, ("B", "A")))
+    assert [item.content[0, 0].tolist() for item in turned[:2]] == [[0, 0, 100], [0, 0, 0]]
     assert refusal(tmp_path, None, ["photos", "edges"]) == f"HERE: unknown class 'photos'; known: A, B; {KEEP}"
 
 
-@pytest.mark.parametrize(("wrap", "name"), [("", "1"), ("food/", "food/1"), ("a/b/", "b/1")])
-def test_a_lone_wrapping_folder_is_looked_through(tmp_path, wrap, name):
-    assert listed(Pairs(beside(tmp_path / "one", f"{wrap}1.png"))) == [name]
-    assert listed(Pairs(folders(tmp_path / "two", f"{wrap}A/1.png", f"{wrap}B/1.png"))) == ["1"]
+def test_pairs_are_found_in_wrapping_folders_and_in_a_chosen_split(tmp_path):
+    assert listed(Pairs(beside(tmp_path / "one", "a/b/1.png"))) == ["b/1"]
+    assert listed(Pairs(folders(tmp_path / "two", "food/A/1.png", "food/B/1.png"))) == ["1"]
+    beside(tmp_path / "three", "facades/train/1.png", "facades/val/2.png", "facades/val/3.png")
+    assert refusal(tmp_path / "three") == f"{Path('HERE/facades')}: holds train, val; choose one with data.folder=val"
+    assert [listed(Pairs(tmp_path / "three", name)) for name in ("train", "val")] == [["1"], ["2", "3"]]
 
 
-def test_a_split_has_to_be_chosen(tmp_path):
-    beside(tmp_path, "facades/train/1.png", "facades/val/2.png", "facades/val/3.png")
+@pytest.mark.parametrize("layout", ["folders", "beside"])
+def test_the_orientation_of_a_camera_is_applied_to_both_images_of_a_pair(tmp_path, layout):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    places = ("A/1.png", "B/1.png") if layout == "folders" else ("1.png",)
+    for place in places:
+        (tmp_path / "mine" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.arange(4, dtype=np.uint8)[None]).save(tmp_path / "mine" / place, exif=exif)
+    store = prepare(
+        Data(source=str(tmp_path / "mine"), size=(1, 4 if layout == "folders" else 2)), tmp_path / "data", Paired
+    )
 
-    assert refusal(tmp_path) == f"{Path('HERE/facades')}: holds train, val; choose one with data.folder=val"
-    assert [listed(Pairs(tmp_path, name)) for name in ("train", "val")] == [["1"], ["2", "3"]]
+    assert store.images.reshape(2, -1).tolist() == ([[3, 2, 1, 0]] * 2 if layout == "folders" else [[3, 2], [1, 0]])
 
 
 def test_files_that_are_not_two_halves_are_left_out_with_a_reason(tmp_path):
@@ -199,11 +199,10 @@ def test_files_that_are_not_two_halves_are_left_out_with_a_reason(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("classes", [None, ["edges", "egg"]])
-def test_a_flat_folder_of_single_images_is_refused_whatever_the_classes(classes, tmp_path):
+def test_a_flat_folder_of_single_images_is_refused(tmp_path):
     reason = "8x8, but two images side by side are wider than high"
     message = f"HERE: no pair in it: 1.png ({reason}), 2.png ({reason}); {SIDE_BY_SIDE}"
-    assert refusal(folders(tmp_path, "1.png", "2.png"), None, classes) == message
+    assert refusal(folders(tmp_path, "1.png", "2.png"), None, ["edges", "egg"]) == message
 
 
 def test_a_file_that_breaks_off_is_left_to_its_next_reader_in_both_places(tmp_path):

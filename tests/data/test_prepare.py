@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -68,27 +65,10 @@ def test_a_folder_becomes_a_store_in_a_fixed_order(pets, tmp_path):
 
 def test_kept_classes_get_labels_in_the_order_of_the_recipe(pets, tmp_path):
     store = prepare(data(pets, classes=["dog", "cat"], size=(6, 10)), tmp_path / "data")
-    only = prepare(data(pets, classes=["dog"]), tmp_path / "data")
 
     assert store.spec == ImageSpec(3, 6, 10, ("dog", "cat"))
     assert (store.images.shape, store.labels.tolist()) == ((5, 3, 6, 10), [0, 0, 1, 1, 1])
-    assert (only.spec.classes, reds(only)) == (("dog",), [100, 101])
-
-
-def test_images_of_any_size_and_mode_become_alike(tmp_path):
-    for name, options in {
-        "1.png": {"size": (20, 10)}, "2.png": {"size": (1, 50)}, "3.jpg": {"size": (9, 9), "quality": 95},
-        "4.png": {"mode": "RGBA"}, "5.png": {"mode": "P"}, "6.gif": {"mode": "P"}, "7.bmp": {},
-        "8.webp": {"lossless": True}, "9.jpg": {"mode": "CMYK", "quality": 95}, "a.tif": {},
-        "한글 이름.png": {"size": (1, 1)},
-    }.items():  # fmt: skip
-        draw(tmp_path / "all" / name, **options)
-    store = prepare(data(tmp_path / "all"), tmp_path / "data")
-
-    assert store.images.shape == (11, 3, 8, 8)
-    wanted = np.array([200, 30, 10]).reshape(1, 3, 1, 1)
-    assert np.abs(store.images.astype(int) - wanted).max() < 60  # a palette of web colours
-    assert store.skipped == []
+    assert reds(prepare(data(pets, classes=["dog"]), tmp_path / "data")) == [100, 101]
 
 
 @pytest.mark.parametrize(("grey", "channels"), [(3, 1), (2, 3), (1, 3)])
@@ -102,19 +82,17 @@ def test_most_images_decide_the_channels(tmp_path, grey, channels):
 
 
 def test_unreadable_files_are_skipped_and_logged_once(pets, tmp_path, logged):
-    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
-    Image.fromarray(noise).save(tmp_path / "noise.png")
-    good = (tmp_path / "noise.png").read_bytes()
-    for name, content in {"text.png": b"text\n", "zero.png": b"", "half.png": good[: len(good) // 2]}.items():
+    for name, content in {"text.png": b"text\n", "zero.png": b""}.items():
         (pets / "cat" / name).write_bytes(content)
     store = prepare(data(pets), tmp_path / "data")
 
     assert len(store) == 5
-    reasons = {Path(name).name: reason for name, reason in store.skipped}
-    assert reasons == {"text.png": "not an image", "zero.png": "empty file", "half.png": "truncated"}
+    assert [(Path(name).name, reason) for name, reason in store.skipped] == [
+        ("text.png", "not an image"),
+        ("zero.png", "empty file"),
+    ]
     assert logged[0] == f"decoding {pets} at 8x8, once"
-    assert re.fullmatch(r"3 files skipped, such as cat.half.png \(truncated\); all in .*about.json", logged[1])
-    assert json.loads((store.path / "about.json").read_text(encoding="utf-8"))["skipped"] == store.skipped
+    assert re.fullmatch(r"2 files skipped, such as cat.text.png \(not an image\); all in .*about.json", logged[1])
     logged.clear()
     assert prepare(data(pets), tmp_path / "data").path == store.path
     assert logged == []
@@ -129,73 +107,51 @@ def test_a_folder_is_decoded_once_however_its_path_is_written(kind, tmp_path, mo
     assert whole.path == short.path
 
 
-# --- stores are kept ----------------------------------------------------------------------------------------
-
-
-def test_a_store_is_made_once_and_anew_when_a_file_changes(pets, tmp_path):
+def test_a_changed_file_or_other_settings_make_another_store(pets, tmp_path):
     first = prepare(data(pets), tmp_path / "data")
     times = {path.name: path.stat().st_mtime_ns for path in first.path.iterdir()}
     assert prepare(data(pets), tmp_path / "data").path == first.path
     assert {path.name: path.stat().st_mtime_ns for path in first.path.iterdir()} == times
 
+    settings = ({"size": 9}, {"size": (8, 9)}, {"channels": 1}, {"classes": ["dog", "cat"]})
+    paths = {first.path, *(prepare(data(pets, **options), tmp_path / "data").path for options in settings)}
     draw(pets / "cat" / "0.png", (50, 1, 2))
     os.utime(pets / "cat" / "0.png", ns=(1, 1))
     second = prepare(data(pets), tmp_path / "data")
     draw(pets / "cat" / "9.png", (60, 1, 2))
     third = prepare(data(pets), tmp_path / "data")
     assert (reds(first)[0], reds(second)[0], reds(third)[3]) == (0, 50, 60)
-    assert len({first.path, second.path, third.path}) == 3
-
-
-@pytest.mark.parametrize("options", [{"size": 9}, {"size": (8, 9)}, {"channels": 1}, {"classes": ["dog", "cat"]}])
-def test_other_settings_make_another_store(pets, tmp_path, options):
-    assert prepare(data(pets), tmp_path / "data").path != prepare(data(pets, **options), tmp_path / "data").path
-
-
-def test_a_damaged_store_is_refused(pets, tmp_path):
-    store = prepare(data(pets), tmp_path / "data")
-    (store.path / "images.u8").write_bytes(b"")
-
-    with pytest.raises(DataError, match="the decoded dataset is damaged; delete this directory and run the command"):
-        prepare(data(pets), tmp_path / "data")
-    shutil.rmtree(store.path)
-    assert len(prepare(data(pets), tmp_path / "data")) == 5
+    assert len(paths | {second.path, third.path}) == 7
 
 
 # --- archives, names and addresses --------------------------------------------------------------------------
 
 
-def test_an_archive_gives_the_same_pixels_as_its_folder(pets, tmp_path):
-    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
-        for file in pets.rglob("*.png"):
-            packed.write(file, file.relative_to(tmp_path).as_posix())
-    store, same = (prepare(data(path), tmp_path / "data") for path in (tmp_path / "packed.zip", pets))
-
-    assert store.spec == same.spec
-    assert np.array_equal(store.images, same.images)
-
-
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "kind", "message"),
     [
-        ("mnits", "data.source: unknown source 'mnits'; did you mean 'mnist'?; see: gantool data list"),
+        ("mnits", Labeled, "data.source: unknown source 'mnits'; did you mean 'mnist'?; see: gantool data list"),
         (
             "zzz",
+            Labeled,
             f"data.source: unknown source 'zzz'; known: {', '.join(sorted(SOURCES)[:20])} and "
             f"{len(SOURCES) - 20} more; see: gantool data list",
         ),
-        ("./nowhere", "data.source: ./nowhere: no such file or folder; see: gantool data list"),
-        ("a.zip", "data.source: a.zip: no such file or folder; see: gantool data list"),
-        ("a" * 5000, "data.source: unknown source 'aaa"),
+        ("./nowhere", Labeled, "data.source: ./nowhere: no such file or folder; see: gantool data list"),
+        ("a.zip", Paired, "data.source: a.zip: no such file or folder; see: gantool data list"),
+        ("a" * 5000, Labeled, "data.source: unknown source 'aaa"),
+        ("incoem", TableBatch, "data.source: unknown table 'incoem'; did you mean 'income'?; see: gantool data list"),
+        ("./a.csv", TableBatch, "data.source: unknown table './a.csv'; known: adult, and, income, sentences, xor; see"),
         (
             "https://example.org/a.zip",
+            Labeled,
             "data.source: https://example.org/a.zip is an address; fetch it first: "
             "gantool data fetch 'https://example.org/a.zip' --name food",
         ),
     ],
 )
-def test_a_source_that_does_not_exist_is_refused(inside, source, message):
-    assert refusal(prepare, data(source), inside / "data").startswith(message)
+def test_a_source_that_does_not_exist_is_refused(inside, source, kind, message):
+    assert refusal(prepare, data(source, size=None), inside / "data", kind).startswith(message)
     assert not (inside / "data").exists()
 
 
@@ -220,9 +176,8 @@ def test_describing_makes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("what", "name", "message"),
     [
-        ("digits", "mine", "--name mine: only what is fetched from an address gets a name; leave it out"),
+        ("digits", "mine", "--name mine: only images from an address get a name; leave it out"),
         ("https://example.org/a.zip", "mnist", "--name mnist: expected a new name of letters, digits, - and _, "),
-        ("https://example.org/a.zip", "../x", "--name ../x: expected a new name of letters, digits, - and _, "),
         ("https://example.org/eggs.zip", None, "--name eggs: expected a new name of letters, digits, - and _, "),
         ("digist", None, "data.source: unknown source 'digist'; did you mean 'digits'?; see: gantool data list"),
     ],
@@ -269,48 +224,29 @@ def test_a_source_of_another_kind_is_refused_with_those_that_fit(source, kind, m
 
 
 @pytest.mark.parametrize(
-    ("source", "kind", "options"),
+    ("source", "kind", "classes"),
     [
-        ("digits", Unpaired, {"classes": ["3", "8"]}),
-        ("egg_edges", Labeled, {}),
-        ("egg_edges", Unpaired, {}),
-        ("egg_edges", Paired, {"classes": ["egg", "edges"]}),
-        ("egg_colours", Labeled, {}),
-        ("income", TableBatch, {"size": None}),
+        ("digits", Unpaired, ["3", "8"]),
+        ("egg_edges", Labeled, None),
+        ("egg_edges", Unpaired, None),
+        ("egg_edges", Paired, ["egg", "edges"]),
+        ("egg_colours", Labeled, None),
     ],
 )
-def test_pairs_and_kinds_are_images_with_a_class_too_and_two_classes_are_two_kinds(source, kind, options, tmp_path):
-    assert find_source(data(source, **options), tmp_path, kind) is SOURCES[source]
+def test_pairs_and_kinds_are_images_with_a_class_too_and_two_classes_are_two_kinds(source, kind, classes, tmp_path):
+    assert find_source(data(source, classes=classes), tmp_path, kind) is SOURCES[source]
 
 
 @pytest.mark.parametrize(
     ("source", "kind", "classes", "found"),
     [
-        ("digits", Unpaired, None, "10 kinds (0, 1, 2, 3, 4, 5, ...)"),
-        ("digits", Unpaired, ["3", "8", "1"], "3 kinds (3, 8, 1)"),
-        ("egg_colours", Unpaired, ["brown"], "1 kind (brown)"),
+        ("digits", Unpaired, None, "10 kinds (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"),
         ("egg_edges", Paired, ["egg"], "1 kind (egg)"),
-        ("pets", Unpaired, ["cat"], "1 kind (cat)"),
     ],
 )
-def test_other_than_two_kinds_are_refused_by_a_model_that_translates(
-    source, kind, classes, found, pets, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
+def test_other_than_two_kinds_are_refused_by_a_model_that_translates(source, kind, classes, found, tmp_path):
     message = f"{source}: has {found}, but a translation is between two; choose with data.classes=[A, B]"
     assert refusal(prepare, data(source, classes=classes), tmp_path / "data", kind) == message
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("incoem", "data.source: unknown table 'incoem'; did you mean 'income'?; see: gantool data list"),
-        ("./mine.csv", "data.source: unknown table './mine.csv'; known: adult, and, income, sentences, xor; see: "),
-    ],
-)
-def test_a_table_that_does_not_exist_is_refused(source, message, tmp_path):
-    for ask in (describe, prepare):
-        assert refusal(ask, data(source, size=None), tmp_path, TableBatch).startswith(message)
 
 
 # --- pairs --------------------------------------------------------------------------------------------------
@@ -329,22 +265,19 @@ def test_a_folder_of_pairs_becomes_a_store_of_sources_and_targets_in_turn(tmp_pa
     assert reds(single) == [1, 2, 3, 101, 102, 103]
 
 
-@pytest.mark.parametrize("lone", [MAX_LISTED, MAX_LISTED + 3])
-def test_images_without_a_partner_are_listed_once_and_very_many_are_counted(tmp_path, lone, logged):
+def test_images_without_a_partner_are_listed_once_and_very_many_are_counted(tmp_path, logged):
     for side in "AB":
         draw(tmp_path / "mine" / side / "pair.png")
-    for index in range(lone):
+    for index in range(MAX_LISTED + 3):
         draw(tmp_path / "mine" / "B" / f"{index:02d}.png")
 
-    assert len(prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)) == 2
+    for _ in range(2):
+        assert len(prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)) == 2
     assert logged == [
         *(f"{Path(f'B/{index:02d}.png')}: no partner in A" for index in range(MAX_LISTED)),
-        *(["and 3 more such"] if lone > MAX_LISTED else []),
+        "and 3 more such",
         f"decoding {tmp_path / 'mine'} at 8x8, once",
     ]
-    logged.clear()
-    prepare(data(tmp_path / "mine"), tmp_path / "data", Paired)
-    assert logged == []
 
 
 @pytest.mark.parametrize("side", ["A", "B"])

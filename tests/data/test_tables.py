@@ -300,7 +300,7 @@ def test_a_wrong_file_of_rows_is_refused_in_one_line(content, found, tmp_path):
 @pytest.mark.parametrize("spec", [ROWS, SENTIMENT], ids=["rows", "sentences"])
 def test_a_file_that_cannot_be_read_is_refused(spec, tmp_path):
     missing = tmp_path / "missing.csv"
-    advice = "give a file that is there and may be read"
+    advice = "give a file that exists and may be read"
     assert message(encode, spec, missing) == f"{missing}: cannot be read (no such file or directory); {advice}"
     assert message(encode, spec, tmp_path).endswith(f"); {advice}")
 

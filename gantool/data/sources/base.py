@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gantool.batches import Batch, Labeled, Spec
-from gantool.data.archive import complete, unpack
+from gantool.data.archive import unpack
 from gantool.data.download import Progress, Remote, download
 from gantool.data.loader import Dataset
 from gantool.files import atomic_write
@@ -85,8 +85,7 @@ class NamedSource(Source):
         for folder, remote in DOWNLOADS.get(self.name, ()):
             path = download(remote, root / folder, progress=progress)
             if remote.name.endswith((".tar.gz", ".zip")):
-                if not complete(target := root / folder / "unpacked"):
-                    unpack(path, target)
+                unpack(path, root / folder / "unpacked")
             elif remote.name.endswith(".gz") and not (plain := path.with_suffix("")).exists():
                 with atomic_write(plain) as aside, gzip.open(path) as packed, aside.open("wb") as file:
                     shutil.copyfileobj(packed, file)

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gantool.batches import Batch, Paired, Unpaired
+from gantool.batches import Batch, Labeled, Paired, Unpaired
 from gantool.data.archive import MARK
 from gantool.data.download import sha256
-from gantool.data.sources import eggs as rendered
-from gantool.data.sources import translations
+from gantool.data.sources import eggs, translations
 from gantool.data.sources.base import DOWNLOADS, NamedSource
 from gantool.data.sources.images import SIDES, ImageSource, SourceImage
 from gantool.data.sources.tables import TABLES
+from gantool.data.sources.translations import real_data
 from gantool.errors import DataError
 
 ((INCEPTION_FOLDER, INCEPTION_WEIGHTS),) = DOWNLOADS["inception"]
@@ -52,18 +53,12 @@ class NamedImages(NamedSource, ImageSource):
 
 def _eggs(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     for name in classes:
-        for index in range(rendered.COUNT):
-            yield SourceImage(f"{name}/{index}", name, rendered.render(name, index))
+        for index in range(eggs.COUNT):
+            yield SourceImage(f"{name}/{index}", name, eggs.render(name, index))
 
 
 def _digits(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise DataError(
-            "data.source: digits needs scikit-learn; install it with: pip install 'gantool[real]'"
-        ) from None
-    digits = load_digits()
+    digits = real_data("digits", "sklearn.datasets", "scikit-learn").load_digits()
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         if str(label) in classes:
             yield SourceImage(str(index), str(label), np.round(image * (255 / 16)).astype(np.uint8))
@@ -78,7 +73,7 @@ def _read_mnist(name: str, names: Sequence[str], root: Path, wanted: Sequence[st
         labels = read_label_file(str(folder / "train-labels-idx1-ubyte")).tolist()
         if len(images) != len(labels) or max(labels) >= len(names):
             fault = f"{len(images)} images, {len(labels)} labels up to {max(labels)}"
-    except (ValueError, AssertionError, RuntimeError, IndexError, KeyError, TypeError, OSError) as error:
+    except Exception as error:  # torchvision checks little, so that damage shows anywhere
         fault = f"{type(error).__name__}: {str(error)[:60]}"
     if fault:
         mend = f"delete the files and run: gantool data fetch {name}"
@@ -97,18 +92,17 @@ def _mnist_like(name: str, summary: str, classes: str) -> NamedImages:
 
 
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_CIFAR_FOLDER = "cifar10"
 
 
 def _cifar10(root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     from torchvision.datasets import CIFAR10
 
+    folder = root / "cifar10"
     try:  # torchvision compares every file's MD5 before it reads one
-        dataset = CIFAR10(root / _CIFAR_FOLDER / "unpacked", train=True, download=False)
+        dataset = CIFAR10(folder / "unpacked", train=True, download=False)
     except (RuntimeError, OSError) as error:
-        raise DataError(
-            f"{root / _CIFAR_FOLDER}: damaged ({str(error)[:60]}); delete it and run: gantool data fetch cifar10"
-        ) from None
+        mend = "delete it and run: gantool data fetch cifar10"
+        raise DataError(f"{folder}: damaged ({str(error)[:60]}); {mend}") from None
     for index, (image, label) in enumerate(zip(dataset.data, dataset.targets, strict=True)):
         if _CIFAR[label] in classes:
             yield SourceImage(str(index), _CIFAR[label], image)
@@ -121,33 +115,21 @@ def _berkeley(name: str, summary: str, kind: type[Batch]) -> NamedImages:
     return NamedImages(name=name, summary=summary, classes=SIDES, kind=kind, read=read, needs=(f"{place}/{MARK}",))
 
 
+def _rendered(name: str, summary: str, classes: Sequence[str], kind: type[Batch], read: Any) -> NamedImages:
+    version = f"{eggs.VERSION}-{eggs.COUNT}" if name == "eggs" else f"{eggs.VERSION}"
+    summary, classes = f"{summary}; comes with gantool", tuple(classes)
+    return NamedImages(
+        name=name, summary=summary, classes=classes, kind=kind, rendered=True, read=read, version=version
+    )
+
+
+_FOODS = f"rendered food images, not photographs: {eggs.COUNT} of each class"
+_DRAWN = f"{len(translations.EDGES)} pairs: a drawing of a rendered egg, and the egg"
+_COLOURED = "300 brown and 300 blue rendered eggs, without pairs"
 _IMAGES = (
-    NamedImages(
-        name="eggs",
-        summary=f"rendered food images, not photographs: {rendered.COUNT} of each class; comes with gantool",
-        classes=rendered.CLASSES,
-        read=_eggs,
-        version=f"{rendered.VERSION}-{rendered.COUNT}",
-        rendered=True,
-    ),
-    NamedImages(
-        name="egg_edges",
-        summary=f"{len(translations.EDGES)} pairs: a drawing of a rendered egg, and the egg; comes with gantool",
-        classes=("edges", "egg"),
-        kind=Paired,
-        read=translations.egg_edges,
-        version=f"{rendered.VERSION}",
-        rendered=True,
-    ),
-    NamedImages(
-        name="egg_colours",
-        summary="300 brown and 300 blue rendered eggs, without pairs; comes with gantool",
-        classes=tuple(translations.COLOURS),
-        kind=Unpaired,
-        read=translations.egg_colours,
-        version=f"{rendered.VERSION}",
-        rendered=True,
-    ),
+    _rendered("eggs", _FOODS, eggs.CLASSES, Labeled, _eggs),
+    _rendered("egg_edges", _DRAWN, ("edges", "egg"), Paired, translations.egg_edges),
+    _rendered("egg_colours", _COLOURED, tuple(translations.COLOURS), Unpaired, translations.egg_colours),
     NamedImages(
         name="digits",
         summary="1,797 real handwritten digits of 8x8 pixels; comes with scikit-learn (gantool[real])",
@@ -182,7 +164,7 @@ _IMAGES = (
         summary="50,000 small colour photographs; 170 MB",
         classes=_CIFAR,
         read=_cifar10,
-        needs=(f"{_CIFAR_FOLDER}/unpacked/cifar-10-batches-py/data_batch_1",),
+        needs=("cifar10/unpacked/cifar-10-batches-py/data_batch_1",),
     ),
     # Sizes of the archives, and the number of pairs that train, as their authors list them. No image was looked at.
     _berkeley("facades", "400 pairs: A photographs of facades, B their parts; 30 MB", Paired),

@@ -112,6 +112,16 @@ def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tup
     return tuple(wanted or known)
 
 
+def two_classes(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes that `keep` returns. Raise DataError unless they are two, to translate between."""
+    classes = keep(source, known, wanted)
+    if len(classes) != 2:
+        count = "1 kind" if len(classes) == 1 else f"{len(classes)} kinds"
+        found = f"{count} ({', '.join(classes[:MAX_LISTED])}{', ...' if len(classes) > MAX_LISTED else ''})"
+        raise DataError(f"{source}: has {found}, but a translation is between two; choose with data.classes=[A, B]")
+    return classes
+
+
 def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     """Yield the halves of a file, decoded now, in the order of `classes`, which are some of SIDES.
 

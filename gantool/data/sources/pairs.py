@@ -9,10 +9,11 @@ from pathlib import Path
 from gantool.batches import Paired
 from gantool.data import decode
 from gantool.data.sources.folders import Folder, explore
-from gantool.data.sources.images import SIDES, SourceImage, keep, side_by_side
-from gantool.errors import MAX_LISTED, DataError
+from gantool.data.sources.images import SIDES, SourceImage, side_by_side, two_classes
+from gantool.errors import DataError
 
 MAX_NAMED = 3  # files that the refusal of a folder names
+Named = Mapping[str, Sequence[Path]]  # the files of each name; only one of them can be part of a pair
 
 
 class Pairs(Folder):
@@ -43,18 +44,19 @@ class Pairs(Folder):
         self.path, found = explore(path, inside)
         self.problems: list[tuple[str, str]] = []
         self.layout = "pairs-beside" if len(found) == 1 else "pairs-folders"
-        if len(found) == 1:
-            pairs = self._halves(*found.values())
-            self.classes = _two(self.path, SIDES, classes) if pairs else SIDES
+        if self.layout == "pairs-beside":
+            pairs = self._halves(self._by_name(self.path, *found.values()))
             advice = "a file has to be two images side by side, or there have to be two folders with the same names"
         else:
-            self.classes = _two(self.path, tuple(found), classes)
-            pairs = self._partners({name: found[name] for name in self.classes})
+            self.classes = two_classes(str(self.path), tuple(found), classes)
+            pairs = self._partners(*(self._by_name(self.path / name, found[name]) for name in self.classes))
             advice = f"an image in {self.classes[0]} and its partner in {self.classes[1]} have to have the same name"
         if not pairs:
             named = ", ".join(f"{name} ({reason})" for name, reason in self.problems[:MAX_NAMED])
             more = f" and {len(self.problems) - MAX_NAMED} more" if len(self.problems) > MAX_NAMED else ""
             raise DataError(f"{self.path}: no pair in it: {named}{more}; {advice}")
+        if self.layout == "pairs-beside":
+            self.classes = two_classes(str(self.path), SIDES, classes)
         self.names = sorted(pairs)
         self.files = {name: [pairs[pair][place] for pair in self.names] for place, name in enumerate(self.classes)}
 
@@ -71,11 +73,23 @@ class Pairs(Folder):
                     file = self.files[class_name][index]
                     yield SourceImage(self._shown(file), class_name, file)
 
-    def _halves(self, files: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
+    def _by_name(self, root: Path, files: Sequence[Path]) -> Named:
+        """Group files by their name below `root` without its ending; all but the first of a name are problems."""
+        named: dict[str, list[Path]] = {}
+        for file in files:
+            # Some systems store é as one character and others as two, which are the same name to a reader.
+            name = unicodedata.normalize("NFC", file.relative_to(root).with_suffix("").as_posix())
+            named.setdefault(name, []).append(file)
+        for first, *others in named.values():
+            for other in others:
+                self._leave_out(other, f"has the name of {self._shown(first)}")
+        return named
+
+    def _halves(self, named: Named) -> dict[str, tuple[Path, Path]]:
         pairs = {}
-        for name, file in self._named(self.path, files).items():
-            size = self._size(file) if file else None
-            if file is None or size is None:
+        for name, (file, *others) in named.items():
+            size = None if others else self._size(file)
+            if size is None:
                 continue
             height, width = size
             if width <= height:
@@ -86,44 +100,25 @@ class Pairs(Folder):
                 pairs[name] = (file, file)
         return pairs
 
-    def _partners(self, files: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, Path]]:
-        sources, targets = (self._named(self.path / name, own) for name, own in files.items())
+    def _partners(self, sources: Named, targets: Named) -> dict[str, tuple[Path, Path]]:
         source, target = self.classes
         self._leave_out_lone(sources, targets, target)
         self._leave_out_lone(targets, sources, source)
         pairs = {}
-        for name, file in sources.items():
-            partner = targets.get(name)
-            if file is None or partner is None:
-                continue
-            one, other = self._size(file), self._size(partner)
-            if one is None or other is None:
-                continue
-            pairs[name] = (file, partner)
-            if one != other:
+        for name in (name for name in sources if len(sources[name]) == len(targets.get(name, ())) == 1):
+            files = (sources[name][0], targets[name][0])
+            one, other = map(self._size, files)
+            if one and other:
+                pairs[name] = files
+            if one and other and one != other:
                 self.problems.append((name, f"{one[1]}x{one[0]} in {source}, {other[1]}x{other[0]} in {target}"))
         return pairs
 
-    def _leave_out_lone(self, own: Mapping[str, Path | None], others: Mapping[str, Path | None], other: str) -> None:
+    def _leave_out_lone(self, own: Named, others: Named, other: str) -> None:
         alike = {name.casefold(): name for name in others}
-        for name, file in own.items():
-            if file and name not in others:
-                near = alike.get(name.casefold())
-                self._leave_out(file, f"no partner in {other}" + (f", where {near!r} differs in case" if near else ""))
-
-    def _named(self, root: Path, files: Sequence[Path]) -> dict[str, Path | None]:
-        """Return each file's name below `root` without its ending; None for a name that several files have."""
-        named: dict[str, Path | None] = {}
-        first: dict[str, Path] = {}
-        for file in files:
-            # Some systems store é as one character and others as two, which are the same name to a reader.
-            name = unicodedata.normalize("NFC", file.relative_to(root).with_suffix("").as_posix())
-            if name in first:
-                self._leave_out(file, f"has the name of {self._shown(first[name])}")
-                named[name] = None
-            else:
-                named[name] = first[name] = file
-        return named
+        for name in (name for name in own if name not in others):
+            near = alike.get(name.casefold())
+            self._leave_out(own[name][0], f"no partner in {other}{f', where {near!r} differs in case' if near else ''}")
 
     def _size(self, file: Path) -> tuple[int, int] | None:
         """Return height and width by the header, or None if it cannot be read, which is a problem."""
@@ -138,20 +133,3 @@ class Pairs(Folder):
 
     def _shown(self, file: Path) -> str:
         return str(file.relative_to(self.path))
-
-
-def _two(path: Path, known: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the source's and the target's class. Raise DataError unless they are two that exist."""
-    chosen = keep(str(path), known, wanted)
-    if len(chosen) == 2:
-        return chosen
-    example = f"data.classes=[{known[0]}, {known[1]}]"
-    if wanted is None:
-        shown = ", ".join(known[:MAX_LISTED]) + (f" and {len(known) - MAX_LISTED} more" if known[MAX_LISTED:] else "")
-        raise DataError(
-            f"{path}: holds {len(known)} folders, {shown}; say which is the source and which the target with {example}"
-        )
-    raise DataError(
-        f"{path}: data.classes names {len(chosen)}, {', '.join(chosen)}; "
-        f"pairs need two, the source's and the target's, such as {example}"
-    )

@@ -17,25 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gantool.batches import Batch, Column, RowSpec, TableBatch, TextSpec
+from gantool.data import tables
 from gantool.data.sources.base import NamedSource
-from gantool.data.tables import (
-    Cells,
-    Table,
-    _check_width,
-    _csv,
-    _fitted,
-    _numbered,
-    _ordered,
-    _shown,
-    _standardised,
-    _values,
-    _words,
-)
+from gantool.data.tables import Row, Table, read_csv
 from gantool.errors import DataError
 from gantool.recipe.blocks import Data
 
 _HERE = Path(__file__).parent
-_REINSTALL = "install gantool again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +54,23 @@ _TRUTH = RowSpec((Column("a"), Column("b")), ("0", "1"))
 
 
 def _truth(labels: Sequence[int]) -> Table:
-    values = np.array([(0, 0), (0, 1), (1, 0), (1, 1)], np.float32)
-    texts = tuple(f"{a:g} {b:g}" for a, b in values)
-    return Table(_TRUTH, values, np.array(labels, np.int64), np.arange(4), np.arange(0), texts)
+    inputs = np.array([(0, 0), (0, 1), (1, 0), (1, 1)], np.float32)
+    texts = tuple(f"{a:g} {b:g}" for a, b in inputs)
+    return Table(_TRUTH, inputs, np.array(labels, np.int64), np.arange(4), np.arange(0), texts)
 
 
 # --- sentences ------------------------------------------------------------------------------------------------
 
 # The sentences to learn from come in pairs that differ only in the words that decide, so that no other word carries
 # information. Those that are held out combine the same words anew.
-_LINES = [cells for _, cells in _csv(_HERE / "sentences.csv", _REINSTALL)]
+_LINES = [cells for _, cells in read_csv(_HERE / "sentences.csv")]
 
 
 def _text_spec() -> TextSpec:
     """Return every word of the sentences to learn from a number, in order of appearance."""
-    learned = [_words(text) for use, _, text in _LINES if use == "learn"]
-    words = dict.fromkeys(word for sentence in learned for word in sentence)
-    return TextSpec(tuple(words), max(map(len, learned)), ("negative", "positive"))
+    learned = [tables.words(text) for use, _, text in _LINES if use == "learn"]
+    known = dict.fromkeys(word for sentence in learned for word in sentence)
+    return TextSpec(tuple(known), max(map(len, learned)), ("negative", "positive"))
 
 
 _SENTIMENT = _text_spec()
@@ -93,101 +81,77 @@ def _sentences(_: Path, __: float) -> Table:
     labels = np.array([_SENTIMENT.classes.index(name) for _, name, _ in _LINES], np.int64)
     learned = np.array([use == "learn" for use, _, _ in _LINES])
     train, held_out = np.flatnonzero(learned), np.flatnonzero(~learned)
-    return Table(_SENTIMENT, _numbered(_SENTIMENT, texts), labels, train, held_out, texts)
+    return Table(_SENTIMENT, tables.numbered(_SENTIMENT, texts), labels, train, held_out, texts)
 
 
 # --- incomes --------------------------------------------------------------------------------------------------
 
-
-def _people_columns() -> list[Column]:
-    """Return the columns of Adult, with its spelling mistakes; the last is the class, and `?` is an unknown value."""
-    lines = _csv(_HERE / "people.csv", _REINSTALL)
-    return [Column(name, tuple(categories.split())) for _, (name, categories) in lines]
-
-
-*_COLUMNS, _CLASS = _people_columns()
-_PEOPLE = RowSpec(tuple(_COLUMNS), _CLASS.categories)
+# The columns of Adult, with its spelling mistakes; the last is the class, and `?` is an unknown value.
+_COLUMNS = [Column(name, tuple(kinds.split())) for _, (name, kinds) in read_csv(_HERE / "people.csv")]
+_PEOPLE = RowSpec(tuple(_COLUMNS[:-1]), _COLUMNS[-1].categories)
 
 
 def _income(_: Path, share: float) -> Table:
-    rows = _ordered((*_PEOPLE.columns, _CLASS), _HERE / "income.csv")
-    labels = np.array([_PEOPLE.classes.index(cells[-1]) for _, cells in rows])
-    return _people(rows, _every_few(labels, share))
+    rows = tables.read_rows(_COLUMNS, _HERE / "income.csv")
+    held_out = []
+    for name in _PEOPLE.classes:  # a share of each class, spread evenly: the same rows in every run
+        own = np.array([row for row, (_, cells) in enumerate(rows) if cells[-1] == name])
+        count = round(share * len(own))
+        held_out.append(own[((np.arange(count) + 0.5) * len(own) / max(count, 1)).astype(np.int64)])
+    return _people(rows, np.sort(np.concatenate(held_out)))
 
 
-def _people(rows: list[Cells], held_out: NDArray[np.int64], advice: str = "") -> Table:
+def _people(rows: Sequence[Row], held_out: NDArray[np.int64]) -> Table:
     """Return the table of people that `rows` describe, whose last cell is the class."""
-    values = _values((*_PEOPLE.columns, _CLASS), rows, advice)
+    numbers = tables.values(_COLUMNS, rows)
     train = np.setdiff1d(np.arange(len(rows)), held_out)
-    columns = _fitted(_PEOPLE.columns, values[train, :-1])
-    labels = values[:, -1].astype(np.int64)
-    spec = RowSpec(columns, _PEOPLE.classes)
-    return Table(spec, _standardised(columns, values[:, :-1]), labels, train, held_out, tuple(_shown(columns, rows)))
-
-
-def _every_few(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """Return a share of the rows of every class, spread evenly: the same ones in every run."""
-    chosen = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        count = round(share * len(rows))
-        chosen.append(rows[((np.arange(count) + 0.5) * len(rows) / max(count, 1)).astype(np.int64)])
-    return np.sort(np.concatenate(chosen))
-
-
-# --- the real incomes -----------------------------------------------------------------------------------------
-
-_ADULT = ("adult.data", "adult.test")
-_AGAIN = "delete the file and run: gantool data fetch adult"
+    learned = numbers[train, :-1]
+    moments = zip(_PEOPLE.columns, learned.mean(0).tolist(), learned.std(0).tolist(), strict=True)
+    # A column that never changes has the deviation 0, and becomes 0 everywhere.
+    columns = tuple(column._replace(mean=mean, deviation=deviation or 1.0) for column, mean, deviation in moments)
+    inputs, labels = tables.standardised(columns, numbers[:, :-1]), numbers[:, -1].astype(np.int64)
+    return Table(RowSpec(columns, _PEOPLE.classes), inputs, labels, train, held_out, tuple(tables.shown(columns, rows)))
 
 
 def _adult(root: Path, _: float) -> Table:
-    train, test = (_adult_rows(root / "adult" / name) for name in _ADULT)
-    return _people([*train, *test], len(train) + np.arange(len(test)), _AGAIN)
+    try:
+        train, test = (_adult_rows(root / "adult" / name) for name in _ADULT)
+        return _people([*train, *test], len(train) + np.arange(len(test)))
+    except DataError as error:
+        fault = str(error).rpartition("; ")[0]
+        raise DataError(f"{fault}; delete the file and run: gantool data fetch adult") from None
 
 
-def _adult_rows(file: Path) -> list[Cells]:
+_ADULT = ("adult.data", "adult.test")
+
+
+def _adult_rows(file: Path) -> list[Row]:
     rows = []
-    for where, cells in _csv(file, _AGAIN):
-        if cells[0].startswith("|"):  # a comment, on the first line of adult.test
-            continue
-        _check_width(where, cells, len(_PEOPLE.columns) + 1, _AGAIN)
-        rows.append((where, [*cells[:-1], cells[-1].removesuffix(".")]))  # adult.test ends its labels with a full stop
+    for where, cells in read_csv(file):
+        if not cells[0].startswith("|"):  # a comment, on the first line of adult.test
+            tables.check_width(where, cells, len(_COLUMNS))
+            rows.append((where, [*cells[:-1], cells[-1].removesuffix(".")]))  # adult.test ends labels with a full stop
     if not rows:
-        raise DataError(f"{file}: no row in it; {_AGAIN}")
+        raise DataError(f"{file}: no row in it; add one")
     return rows
 
 
 def _table(
-    name: str,
-    summary: str,
-    spec: RowSpec | TextSpec,
-    read: Callable[[Path, float], Table],
-    needs: tuple[str, ...] = (),
+    name: str, summary: str, spec: RowSpec | TextSpec, read: Callable[[Path, float], Table], *needs: str
 ) -> TableSource:
-    return TableSource(
-        name=name, summary=summary, classes=spec.classes, kind=TableBatch, needs=needs, spec=spec, read=read
-    )
+    classes = spec.classes
+    return TableSource(name=name, summary=summary, classes=classes, kind=TableBatch, needs=needs, spec=spec, read=read)
 
 
+_INCOME = "4,000 made-up people, no census data: 14 columns, and whether they earn over 50K by a known rule"
+_ADULTS = "48,842 real people of the US census of 1994 (UCI Adult): the same columns; 6 MB"
 TABLES = {
     source.name: source
     for source in (
         _table("and", "the truth table of AND, 4 rows", _TRUTH, lambda *_: _truth((0, 0, 0, 1))),
         _table("xor", "the truth table of XOR, 4 rows", _TRUTH, lambda *_: _truth((0, 1, 1, 0))),
         _table("sentences", "18 short English sentences, bad or good; 8 of them held out", _SENTIMENT, _sentences),
-        _table(
-            "income",
-            "4,000 made-up people, no census data: 14 columns, and whether they earn over 50K by a known rule",
-            _PEOPLE,
-            _income,
-        ),
-        _table(
-            "adult",
-            "48,842 real people of the US census of 1994 (UCI Adult): the same columns; 6 MB",
-            _PEOPLE,
-            _adult,
-            needs=tuple(f"adult/{name}" for name in _ADULT),
-        ),
+        _table("income", _INCOME, _PEOPLE, _income),
+        _table("adult", _ADULTS, _PEOPLE, _adult, *(f"adult/{name}" for name in _ADULT)),
     )
 }

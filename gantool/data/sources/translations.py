@@ -1,7 +1,8 @@
-"""What `SOURCES` has to turn one image into another: pairs, and two kinds of images without pairs."""
+"""The named sources of translations: pairs, and two kinds of images without pairs."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def egg_edges(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    """Rendered eggs, none of which is in `eggs`, each after the drawing of its edges."""
+    """Yield rendered eggs, none of which is in `eggs`, each after the drawing of its edges."""
     content = {"edges": edges, "egg": eggs.render}
     for index in EDGES:
         for name in classes:
@@ -30,9 +31,9 @@ def egg_edges(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
 
 
 def egg_colours(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    """Rendered eggs of two kinds; no egg is there in both, nor in `eggs`.
+    """Yield rendered eggs of two kinds; no egg is in both kinds, or in `eggs`.
 
-    What a translation should give is known: `render` draws the same index in the other kind.
+    The right translation is known: `render` draws the same index in the other kind.
     """
     for name in classes:
         for index in COLOURS[name]:
@@ -40,22 +41,22 @@ def egg_colours(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
 
 
 def grass_gravel(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    """Crops of a photograph of grass and of one of gravel.
+    """Yield crops of a photograph of grass and of one of gravel.
 
-    Neighbours overlap by half: of a crop that is held out, training has seen most in others.
+    Neighbours overlap by half, so training has seen most of a held-out crop in other crops.
     """
-    photos = _photos("grass_gravel")
+    photos = real_data("grass_gravel", "skimage.data", "scikit-image")
     for name in classes:
         for place, crop in _crops(getattr(photos, name)(), SIDE // 2):
             yield SourceImage(f"{name}/{place}", name, crop)
 
 
 def photo_colours(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    """Crops of four photographs, and of these at half their size, each after itself in grey.
+    """Yield crops of four photographs, and of these at half their size, each after itself in grey.
 
-    No two crops of one size overlap, but those of the other size show the same once more.
+    No two crops of one size overlap, but those of the other size show the same again.
     """
-    photos = _photos("photo_colours")
+    photos = real_data("photo_colours", "skimage.data", "scikit-image")
     for photo in PHOTOS:
         whole = Image.fromarray(getattr(photos, photo)())
         for scale, image in (("", whole), ("-half", whole.reduce(2))):
@@ -66,19 +67,18 @@ def photo_colours(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
                     yield SourceImage(f"{photo}{scale}/{place}", name, content[name])
 
 
-def _photos(source: str) -> Any:
-    """Return the module of the photographs that come with scikit-image."""
+def real_data(source: str, module: str, package: str) -> Any:
+    """Return the module of a package that comes with the data of a source. Raise DataError if it is missing."""
     try:
-        from skimage import data
+        return importlib.import_module(module)
     except ImportError:
         raise DataError(
-            f"data.source: {source} needs scikit-image; install it with: pip install 'gantool[real]'"
+            f"data.source: {source} needs {package}; install it with: pip install 'gantool[real]'"
         ) from None
-    return data
 
 
 def _crops(pixels: NDArray[np.uint8], stride: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Return every square of SIDE whose corner is a multiple of `stride` away from the image's, with its place."""
+    """Yield every square of SIDE whose corner is a multiple of `stride` away from the image's, with its place."""
     height, width = pixels.shape[:2]
     for row in range(0, height - SIDE + 1, stride):
         for column in range(0, width - SIDE + 1, stride):
