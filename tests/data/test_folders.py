@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,9 @@ from gantool.data.sources.folders import ARCHIVES, Folder, locate
 from gantool.data.sources.images import keep
 from gantool.errors import DataError
 
-posix = pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
+import archives
+from processes import posix
+
 NO_FILES = "HERE: no files in it; a source is a folder of images, or of folders of images"
 SPLITS = ("train/cat/1.png", "train/dog/1.png", "valid/cat/1.png", "valid/dog/2.png", "valid/dog/3.png")
 
@@ -68,9 +68,8 @@ def test_a_flat_working_directory_has_a_class_too(inside):
     assert Folder(locate(".", inside / "data")).classes == ("image",)
 
 
-@pytest.mark.parametrize("files", [[], ["cat/.hidden"], [".hidden/1.png"], ["Thumbs.db"]])
-def test_an_empty_folder_is_refused(tmp_path, files):
-    assert refusal(make(tmp_path, *files)) == NO_FILES
+def test_an_empty_folder_is_refused(tmp_path):
+    assert refusal(make(tmp_path, "cat/.hidden", ".hidden/1.png", "Thumbs.db")) == NO_FILES
 
 
 @posix
@@ -103,9 +102,7 @@ def test_an_unreadable_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("wrap", ["", "food/", "a/b/c/"])
 def test_a_split_has_to_be_chosen_and_is_found_at_any_depth(tmp_path, wrap):
     make(tmp_path, *(wrap + name for name in SPLITS), "__MACOSX/valid/cat/._1.png", ".old/valid/cat/1.png")
-    if wrap != "a/b/c/":
-        message = f"{Path('HERE', wrap)}: holds train, valid; choose one with data.folder=valid"
-        assert refusal(tmp_path) == message
+    assert refusal(tmp_path) == f"{Path('HERE', wrap)}: holds train, valid; choose one with data.folder=valid"
     folder = Folder(tmp_path, "valid")
 
     assert folder.path == tmp_path / wrap / "valid"
@@ -124,7 +121,6 @@ def test_a_chosen_folder_may_be_a_path(tmp_path):
     ("inside", "message"),
     [
         ("vaild", "HERE: unknown folder 'vaild'; did you mean 'valid'?; data.folder names one inside of the source"),
-        ("zzz", "HERE: unknown folder 'zzz'; known: train, valid; data.folder names one inside of the source"),
         ("../here", "HERE: unknown folder '../here'; known: "),
         ("valid/../../here", "HERE: unknown folder "),
         ("/etc", "HERE: unknown folder '/etc'; known: "),
@@ -160,20 +156,9 @@ def test_a_fingerprint_changes_with_any_file_of_the_classes(tmp_path):
 # --- data.source --------------------------------------------------------------------------------------------
 
 
-def archive(path, root):
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as packed:
-            for file in sorted(root.rglob("*.png")):
-                packed.write(file, file.relative_to(root).as_posix())
-    else:
-        with tarfile.open(path, "w:" + path.name.rpartition("tar")[2].removeprefix(".")) as packed:
-            packed.add(root, ".")
-    return path
-
-
-@pytest.mark.parametrize("name", ["food.zip", "food.tar", "food.tar.gz", "food.tar.xz"])
-def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, name, logged):
-    path = archive(tmp_path / name, make(tmp_path / "food", "cat/1.png", "dog/1.png"))
+@pytest.mark.parametrize("kind", ["zip", "tar.xz"])
+def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, kind, logged):
+    path = archives.make(tmp_path / f"food.{kind}", [("cat/1.png", b"1"), ("dog/1.png", b"1")])
     first = locate(str(path), tmp_path / "data")
     assert Folder(first).classes == ("cat", "dog")
     assert locate(str(path), tmp_path / "data") == first
@@ -181,7 +166,7 @@ def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, name, l
 
     os.utime(path, ns=(1, 1))
     assert locate(str(path), tmp_path / "data") != first
-    flat = archive(tmp_path / f"my {name}", make(tmp_path / "flat", "1.png", "2.png"))
+    flat = archives.make(tmp_path / f"my food.{kind}", [("1.png", b"1"), ("2.png", b"1")])
     assert Folder(locate(str(flat), tmp_path / "data")).classes == ("my_food",)
 
 
@@ -192,10 +177,9 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
         locate(str(tmp_path / "a.png"), tmp_path / "data")
     with pytest.raises(DataError, match=re.escape(str(tmp_path / "a.zip"))):
         locate(str(tmp_path / "a.zip"), tmp_path / "data")
-    assert not list((tmp_path / "data").rglob("*.png"))
 
 
-@pytest.mark.parametrize("source", ["nowhere", "a/b", "../x", "x" * 5000, "a\0b", "~nobody_of_this_name/x"])
+@pytest.mark.parametrize("source", ["nowhere", "a/b", "x" * 5000, "a\0b", "~unknown_user_name/x"])
 def test_a_path_that_does_not_exist_is_none(inside, source):
     assert locate(source, inside / "data") is None
 
@@ -207,7 +191,7 @@ def test_home_folders_and_complete_fetched_archives_are_found(tmp_path, monkeypa
     assert locate("~/photos", tmp_path / "data") == tmp_path / "photos"
 
     assert locate("food", tmp_path) is None
-    (tmp_path / "fetched" / "food" / ".complete").write_text('{"files": 1, "bytes": 3}')
+    (tmp_path / "fetched" / "food" / ".complete").touch()
     assert locate("food", tmp_path) == tmp_path / "fetched" / "food"
     assert locate("../fetched/food", tmp_path) is None
 
@@ -219,7 +203,6 @@ def test_home_folders_and_complete_fetched_archives_are_found(tmp_path, monkeypa
     ("wanted", "message"),
     [
         (["Eg"], "food: unknown class 'Eg'; did you mean 'Egg'?; data.classes names the ones to keep, null keeps all"),
-        (["Zzz"], "food: unknown class 'Zzz'; known: Bread, Egg; data.classes names the ones to keep, null keeps all"),
         (["../x"], "food: unknown class '../x'; known: Bread, Egg; "),
         (["Egg", "Bread", "Egg"], "food: data.classes names a class twice: Egg, Bread, Egg"),
     ],

@@ -87,7 +87,6 @@ def test_the_recipe_chooses_two_folders_and_their_order(tmp_path):
     ("classes", "message"),
     [
         (["A", "D"], f"HERE: unknown class 'D'; known: A, B, C; {KEEP}"),
-        (["A", "A"], "HERE: data.classes names a class twice: A, A"),
         (["B"], "HERE: has 1 kind (B), but a translation is between two; choose with data.classes=[A, B]"),
         (None, "HERE: has 3 kinds (A, B, C), but a translation is between two; choose with data.classes=[A, B]"),
     ],

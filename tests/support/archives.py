@@ -28,6 +28,7 @@ def make_tar(path, members, mode="w:"):
 
 
 def make(path, members):
+    """Write the kind of archive that the name says."""
     kind = path.name.partition(".")[2]
     return make_zip(path, members) if kind == "zip" else make_tar(path, members, f"w:{kind[4:]}")
 
