@@ -1,3 +1,5 @@
+"""Tables and sentences: those that have a name, and files of new rows."""
+
 from __future__ import annotations
 
 import csv
@@ -26,7 +28,7 @@ TEST = """\
 44, Private, 160323, Masters, 14, Widowed, Sales, Unmarried, Black, Male, 7688, 0, 40, Peru, >50K.
 
 """
-DRAWN = "03f31d6d4f61282f47d0673dd6e1599a7d1fde7f697eb20b7f0f879c3b9f7015"  # of the people that code drew, SHA-256
+DRAWN = "03f31d6d4f61282f47d0673dd6e1599a7d1fde7f697eb20b7f0f879c3b9f7015"  # of the people that code drew once, SHA-256
 ROWS = RowSpec((Column("age", (), 40.0, 10.0), Column("kind", ("small", "large"), 0.5, 0.5)), ("no", "yes"))
 SENTIMENT = TABLES["sentences"].spec
 
@@ -80,7 +82,6 @@ def test_every_row_is_learned_from_or_held_out_and_has_a_class_and_a_text(adult,
     if name != "sentences":
         kinds = [[(c.name, c.categories) for c in spec.columns] for spec in (table.spec, TABLES[name].spec)]
         assert kinds[0] == kinds[1]
-        assert table.inputs.shape[1] == len(kinds[0])
 
 
 def test_the_key_of_a_table_changes_with_its_labels():
@@ -207,15 +208,12 @@ def test_adult_learns_from_one_file_and_holds_out_the_other(adult):
     ("line", "change", "found"),
     [
         (0, ("39,", "old,"), "line 1: age 'old' is not a finite number"),
-        (1, ("83311", "nan"), "line 2: fnlwgt 'nan' is not a finite number"),
         (1, ("0, 0, 13", "1e31, 0, 13"), "line 2: capital-gain '1e31' is not a finite number"),
         (2, ("Divorced", "Divorcd"), "line 3: unknown marital-status 'Divorcd'"),
         (0, ("<=50K", "50K"), "line 1: unknown income '50K'"),
         (0, (", <=50K", ""), "line 1: expected 15 values, got 14"),
-        (2, ("28, ?", "28, ?, ?"), "line 3: expected 15 values, got 16"),
         (1, ("Private", '"Private'), "line 4: not CSV (unexpected end of data)"),
         (None, (DATA, ""), "no row in it"),
-        (None, (DATA, "|1x3 Cross validator\n"), "no row in it"),
     ],
 )
 def test_a_damaged_file_of_adult_is_refused_in_one_line(adult, line, change, found):
@@ -225,8 +223,10 @@ def test_a_damaged_file_of_adult_is_refused_in_one_line(adult, line, change, fou
     assert change[0] in part
     file.write_text(DATA.replace(part, part.replace(*change, 1)))
 
-    told = message(TABLES["adult"].read, adult, 0.1)
-    assert told == f"{file}: {found}; delete the file and run: gantool data fetch adult"
+    assert (
+        message(TABLES["adult"].read, adult, 0.1)
+        == f"{file}: {found}; delete the file and run: gantool data fetch adult"
+    )
 
 
 # --- new rows ---------------------------------------------------------------------------------------------------
@@ -267,17 +267,14 @@ def test_csv_is_read_as_spreadsheets_and_people_write_it(content, tmp_path):
     ("content", "found"),
     [
         ("", "empty; its first line names the columns: age,kind"),
-        (" \n\n", "empty; its first line names the columns: age,kind"),
         ("age,kind\n\n", "no row below its head; add one"),
         ("age,kinds\n1,small\n", "line 1: no column 'kind'; is it 'kinds'? rename that"),
         ("age;kind\n1;small\n", "line 1: no column 'age'; the head needs: age,kind"),
         ("age,kind,age\n1,small,2\n", "line 1: 2 columns 'age'; leave one"),
         ("age,kind\n1,small\n\n2\n", "line 4: expected 2 values, got 1; give each column of the head one"),
-        ("age,kind\n1,small,3\n", "line 2: expected 2 values, got 3; give each column of the head one"),
         ("age,kind\n1,smal\n", "line 2: unknown kind 'smal'; did you mean 'small'?"),
         ("age,kind\n1,\n", "line 2: unknown kind ''; known: large, small"),
         ("age,kind\nten,small\n", "line 2: age 'ten' is not a finite number; write one, such as 40"),
-        ("age,kind\n,small\n", "line 2: age '' is not a finite number; write one, such as 40"),
         ("age,kind\ninf,small\n", "line 2: age 'inf' is not a finite number; write one, such as 40"),
         (f"age,kind\n{'x' * 50},small\n", f"line 2: age '{'x' * 39}…' is not a finite number; write one, such as 40"),
         (
@@ -312,9 +309,8 @@ def test_sentences_of_the_table_are_encoded_as_in_the_table(tmp_path):
     table = TABLES["sentences"].read(None, 0)
     inputs, texts = encode(table.spec, written(tmp_path, "\n".join(table.texts)))
 
-    assert inputs.dtype == np.int64
+    assert (inputs.dtype, texts) == (np.int64, list(table.texts))
     assert np.array_equal(inputs, table.inputs)
-    assert texts == list(table.texts)
 
 
 @pytest.mark.parametrize(
@@ -335,13 +331,6 @@ def test_words_are_letters_and_apostrophes_in_lower_case(sentence, numbers, tmp_
     assert (inputs.tolist(), texts) == ([numbers], [sentence])
 
 
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        ("\n \n\n", "no sentence in it; write one on a line"),
-        ("caf\u00e9".encode("latin-1"), "byte 3 is not UTF-8; save it as UTF-8"),
-    ],
-)
-def test_a_wrong_file_of_sentences_is_refused(content, found, tmp_path):
-    file = written(tmp_path, content)
-    assert message(encode, SENTIMENT, file) == f"{file}: {found}"
+def test_an_empty_file_of_sentences_is_refused(tmp_path):
+    file = written(tmp_path, "\n \n\n")
+    assert message(encode, SENTIMENT, file) == f"{file}: no sentence in it; write one on a line"
