@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from gantool.training import setup
 
 logger = logging.getLogger(__name__)
 
+COLUMNS = 8  # images of each run in a comparison
 ROWS, NEIGHBOURS = 8, 4  # of the sheet of nearest images: generated images, and real ones beside each
 
 
@@ -41,9 +42,7 @@ class Row(NamedTuple):
     same: bool  # whether it was measured on the same images, and with as many, as the first run
 
 
-def compare(
-    runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, count: int | None = None, columns: int = 8
-) -> list[Row]:
+def compare(runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, count: int | None = None) -> list[Row]:
     """Measure runs in the same way, and draw images of the same seeds. Return the runs, the best one first.
 
     Args:
@@ -52,7 +51,6 @@ def compare(
         device: see `devices.choose`.
         data_dir: where downloaded and prepared data are.
         count: generated images of each, instead of each recipe's `train.evaluate_images`.
-        columns: images of each run.
     """
     found: list[tuple[Row, TrainedModel]] = []
     first: Evaluator | None = None
@@ -67,31 +65,26 @@ def compare(
         row = Row(str(run.path), run.title, trained.name, trained.epoch, values, fakes, diagnoses, same)
         found.append((row, trained))
     found.sort(key=lambda each: (not each[0].same, each[0].values["fd"]))  # runs that cannot be compared come last
-    images.save(_sheet([(row.name, trained) for row, trained in found], columns), path)
+    images.save(side_by_side([(row.name, trained) for row, trained in found]), path)
     return [row for row, _ in found]
 
 
-def side_by_side(named: Mapping[str, TrainedModel], columns: int = 8, width: int = 120) -> Image.Image:
+def side_by_side(named: Sequence[tuple[str, TrainedModel]], width: int | None = None) -> Image.Image:
     """Draw images of the same seeds, a row for each model; translations stand below their sources.
 
     Args:
-        named: the models, by the caption of their row.
-        columns: images of each.
+        named: the captions of the rows and the models.
         width: pixels to which small images are enlarged, at least.
     """
-    return _sheet(list(named.items()), columns, width)
-
-
-def _sheet(named: Sequence[tuple[str, TrainedModel]], columns: int, width: int | None = None) -> Image.Image:
     made = []
     for name, trained in named:
-        request = trained.request(range(columns))
+        request = trained.request(range(COLUMNS))
         sources = None if request is None or request.sources is None else to_float(request.sources)
-        made.append((name, trained.sample(range(columns)), sources))
+        made.append((name, trained.sample(range(COLUMNS)), sources))
     lines = _lines(made)
     scale = None if width is None else max(1, math.ceil(width / made[0][1].shape[-1]))
-    captions = [text for name, _ in lines for text in (name, *[""] * (columns - 1))]
-    return images.grid(torch.cat(_alike([line for _, line in lines])), columns=columns, captions=captions, scale=scale)
+    captions = [text for name, _ in lines for text in (name, *[""] * (COLUMNS - 1))]
+    return images.grid(torch.cat(_alike([line for _, line in lines])), columns=COLUMNS, captions=captions, scale=scale)
 
 
 def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:

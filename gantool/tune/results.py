@@ -155,7 +155,7 @@ def compare(study: Study) -> None:
             named[caption] = TrainedModel(Run(best.folder), "best", "cpu")
             lengths.add(best.epochs)
     if len(named) == 2 and len(lengths) == 1:  # a longer training beside a shorter one would mislead
-        images.save(side_by_side(named), study.path / COMPARISON)
+        images.save(side_by_side(list(named.items()), width=120), study.path / COMPARISON)
 
 
 def rows(study: Study) -> list[dict[str, Any]]:

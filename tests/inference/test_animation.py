@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from gantool.errors import DiskError, GantoolError, ResourceError
 from gantool.images import grid
 from gantool.inference.animation import animate
 from PIL import Image
-
-each_format = pytest.mark.parametrize("ending", [".gif", ".webp", ".mp4"])
 
 
 def frames(count, *, mode="L", size=(40, 30)):
@@ -45,117 +42,86 @@ def film(path):
 
 @pytest.mark.parametrize("ending", [".gif", ".webp"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize(("loop", "times"), [(True, 0), (False, 1)])
-def test_a_gif_and_a_webp_hold_every_frame_for_its_time(ending, mode, loop, times, tmp_path):
-    path, pictures = tmp_path / f"new/a{ending}", frames(5, mode=mode, size=(31, 17))
-
-    animate(iter(pictures), path, seconds_per_frame=0.13, loop=loop)
-
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_gif_and_a_webp_hold_every_frame_for_its_time_and_loop(ending, mode, count, tmp_path):
+    path, images = tmp_path / f"new/a{ending}", frames(count, mode=mode, size=(31, 17))
+    animate(iter(images), path, seconds_per_frame=0.13)
     with Image.open(path) as found:
-        assert (found.n_frames, found.size) == (5, (31, 17))
-        assert found.info.get("loop", 1) == times  # a GIF that plays once does not mention it
-        for index, picture in enumerate(pictures):
+        assert (found.n_frames, found.size) == (count, (31, 17))
+        assert count == 1 or found.info["loop"] == 0
+        for index, image in enumerate(images):
             found.seek(index)
             found.load()
-            assert found.info["duration"] == 130
-            assert np.abs(np.asarray(found.convert(mode), int) - np.asarray(picture, int)).max() <= 1
+            assert count == 1 or found.info["duration"] == 130
+            assert np.abs(np.asarray(found.convert(mode), int) - np.asarray(image, int)).max() <= 1
     assert listing(path.parent) == [path.name]
 
 
 def test_a_gif_of_grey_frames_is_exact_and_its_frames_take_two_hundredths_at_least(tmp_path):
-    pictures = [grid(torch.rand(4, 1, 8, 8) * 2 - 1) for _ in range(3)]
-
-    animate(pictures, tmp_path / "a.gif", seconds_per_frame=0.001)
-
+    images = [grid(torch.rand(4, 1, 8, 8) * 2 - 1) for _ in range(3)]
+    animate(images, tmp_path / "a.gif", seconds_per_frame=0.001)
     with Image.open(tmp_path / "a.gif") as found:
         assert found.info["duration"] == 20
-        for index, picture in enumerate(pictures):
+        for index, image in enumerate(images):
             found.seek(index)
-            assert found.convert("L").tobytes() == picture.tobytes()
+            assert found.convert("L").tobytes() == image.tobytes()
 
 
 def test_a_gif_of_colour_frames_is_close(tmp_path):
     ramp = torch.linspace(-1, 1, 32)
-    pictures = [
+    images = [
         grid(torch.stack([ramp.expand(32, 32), ramp.view(32, 1).expand(32, 32), torch.full((32, 32), blue)])[None])
         for blue in (-1.0, 1.0)
     ]
-
-    animate(pictures, tmp_path / "a.gif")
-
+    animate(images, tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as found:
-        for index, picture in enumerate(pictures):
+        for index, image in enumerate(images):
             found.seek(index)
-            difference = np.asarray(found.convert("RGB"), int) - np.asarray(picture, int)
+            difference = np.asarray(found.convert("RGB"), int) - np.asarray(image, int)
             # Dithering moves single pixels, but not the colour of an area.
             assert np.abs(difference.mean((0, 1))).max() < 2
             assert np.abs(difference).mean() < 12
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("size", [(40, 30), (41, 31), (1, 1)])
-def test_an_mp4_holds_every_frame_with_even_sides(mode, size, tmp_path):
-    path, pictures = tmp_path / "a.mp4", frames(7, mode=mode, size=size)
-
-    animate(iter(pictures), path, seconds_per_frame=0.25)
-
+@pytest.mark.parametrize(("size", "count"), [((40, 30), 7), ((41, 31), 7), ((1, 1), 1)])
+def test_an_mp4_holds_every_frame_with_even_sides(mode, size, count, tmp_path):
+    path, images = tmp_path / "a.mp4", frames(count, mode=mode, size=size)
+    animate(iter(images), path, seconds_per_frame=0.25)
     found_size, rate, found = film(path)
-    assert (found_size, rate, len(found)) == ((size[0] + size[0] % 2, size[1] + size[1] % 2), 4, 7)
-    for seen, picture in zip(found, pictures, strict=True):
+    assert (found_size, rate, len(found)) == ((size[0] + size[0] % 2, size[1] + size[1] % 2), 4, count)
+    for seen, image in zip(found, images, strict=True):
         # An odd side is continued by its last pixels, so the frame is of one colour to its edges.
-        assert np.abs(seen.astype(int) - picture.convert("RGB").getpixel((0, 0))).max() <= 5  # 5 with ffmpeg 7
+        assert np.abs(seen.astype(int) - image.convert("RGB").getpixel((0, 0))).max() <= 5  # 5 with ffmpeg 7
     assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
     assert listing(tmp_path) == ["a.mp4"]
 
 
 def test_an_mp4_keeps_colours(tmp_path):
     animate([Image.new("RGB", (1280, 720), (200, 100, 50))], tmp_path / "a.mp4")
-
     *_, found = film(tmp_path / "a.mp4")
     assert np.abs(found[0].astype(int) - (200, 100, 50)).max() <= 4
 
 
-def test_an_ffmpeg_that_fails_is_reported(tmp_path, monkeypatch):
+def test_an_ffmpeg_that_fails_or_is_missing_is_reported(tmp_path, monkeypatch):
     import imageio_ffmpeg
+
+    def missing():
+        raise RuntimeError("no ffmpeg exe could be found")
 
     path = tmp_path / "a.mp4"
     path.write_bytes(b"the old file")
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: sys.executable)  # it knows none of these options
     with pytest.raises(DiskError, match=r"a\.mp4: cannot be written \(.+\)"):
         animate(frames(50, size=(400, 300)), path)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+    with pytest.raises(ResourceError, match=r"no ffmpeg.*write a \.gif or \.webp"):
+        animate(frames(2), path)
     assert path.read_bytes() == b"the old file"
     assert listing(tmp_path) == ["a.mp4"]
 
 
-def test_without_ffmpeg_another_format_is_advised(tmp_path, monkeypatch):
-    import imageio_ffmpeg
-
-    def missing():
-        raise RuntimeError("no ffmpeg exe could be found")
-
-    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
-    with pytest.raises(ResourceError, match=r"no ffmpeg.*write a \.gif or \.webp"):
-        animate(frames(2), tmp_path / "a.mp4")
-    assert listing(tmp_path) == []
-
-
-@each_format
-def test_frames_that_cannot_be_animated_are_refused(ending, tmp_path):
-    path = tmp_path / f"a{ending}"
-    for pictures, message in (
-        ([], "no frames to animate; give at least one"),
-        ([*frames(2), Image.new("L", (9, 9))], "frame 3 is 9x9 L, the first 40x30 L; make all frames alike"),
-        ([*frames(1), *frames(1, mode="RGB")], "frame 2 is 40x30 RGB, the first 40x30 L"),
-    ):
-        with pytest.raises(GantoolError, match=message):
-            animate(pictures, path)
-    for name in ("a.bmpp", "a"):
-        with pytest.raises(GantoolError, match=r"unknown ending '.*'; end it in \.gif or \.webp or \.mp4$"):
-            animate(frames(2), tmp_path / name)
-    assert listing(tmp_path) == []
-
-
-@each_format
+@pytest.mark.parametrize("ending", [".gif", ".webp", ".mp4"])
 def test_an_error_of_a_frame_is_not_reported_as_one_of_the_file(ending, tmp_path):
     def broken():
         yield from frames(2)
@@ -165,16 +131,12 @@ def test_an_error_of_a_frame_is_not_reported_as_one_of_the_file(ending, tmp_path
     path.write_bytes(b"the old file")
     with pytest.raises(FileNotFoundError):
         animate(broken(), path)
-    Image.effect_noise((40, 30), 50).save(tmp_path / "frame.bmp")
-    os.truncate(tmp_path / "frame.bmp", 1500)
-    with Image.open(tmp_path / "frame.bmp") as damaged, pytest.raises(OSError, match="image file is truncated"):
-        animate([*frames(2), damaged], path)
     assert path.read_bytes() == b"the old file"
-    assert listing(tmp_path) == [path.name, "frame.bmp"]
+    assert listing(tmp_path) == [path.name]
 
 
-@each_format
-def test_one_frame_is_an_animation_too(ending, tmp_path):
-    animate(frames(1), tmp_path / f"a{ending}")
-
-    assert (tmp_path / f"a{ending}").stat().st_size > 0
+@pytest.mark.parametrize("name", ["a.bmpp", "a"])
+def test_another_ending_is_refused(name, tmp_path):
+    with pytest.raises(GantoolError, match=r"unknown ending '.*'; end it in \.gif or \.webp or \.mp4$"):
+        animate(frames(2), tmp_path / name)
+    assert listing(tmp_path) == []

@@ -208,12 +208,12 @@ def test_translations_are_compared_below_their_sources_which_runs_of_the_same_da
         for seed in (1, 2)
     ]
     path = tmp_path / "sheet.png"
-    rows = compare.compare(pair, path, device="cpu", data_dir=data_dir, columns=3)
+    rows = compare.compare(pair, path, device="cpu", data_dir=data_dir)
     best = [load(row.run, device="cpu") for row in rows]
-    sources = to_float(best[0].shown.sources[:3])
-    lines = [("source", sources), *((row.name, one.sample(range(3))) for row, one in zip(rows, best, strict=True))]
-    captions = [text for name, _ in lines for text in (name, "", "")]
-    expected = images.grid(torch.cat([line for _, line in lines]), columns=3, captions=captions)
+    sources = to_float(best[0].shown.sources[:8])
+    lines = [("source", sources), *((row.name, one.sample(range(8))) for row, one in zip(rows, best, strict=True))]
+    captions = [text for name, _ in lines for text in (name, *[""] * 7)]
+    expected = images.grid(torch.cat([line for _, line in lines]), columns=8, captions=captions)
     with Image.open(path) as image:
         assert image.tobytes() == expected.tobytes()
 
