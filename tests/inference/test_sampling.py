@@ -8,66 +8,46 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from gantool import checkpoints, devices, load, models
-from gantool.batches import ImageSpec
+from gantool import checkpoints, load
 from gantool.errors import CheckpointError, GantoolError, RunError
 from gantool.images import to_pixels
 from gantool.inference.animate import animate_training, animate_walk
 from gantool.inference.sampling import TrainedModel, slerp
 from gantool.models.base import LatentModel
-from gantool.recipe.load import dump, shipped
-from gantool.runs import Run
 from gantool.training import engine
 from PIL import Image
 
+import trained
+from small import of, spec
+
 CPU = torch.device("cpu")
-FROM_NOISE = [name for name in shipped() if issubclass(engine.open_recipe(name).model.target, LatentModel)]
 
 
 def untrained(path, name, changes=None, checkpoint="best"):
-    """A run of fresh weights, as training would have saved it."""
-    recipe = engine.open_recipe(name, changes or {})
-    names = tuple(recipe.data.classes or [str(digit) for digit in range(10)])
-    spec = ImageSpec(recipe.data.channels or 3, recipe.data.height, recipe.data.width, names)
-    run = Run.create(dump(recipe), name=name, out=path)
-    with devices.rng_scope(CPU, devices.rng_states(CPU, 0)):
-        model = models.build(recipe, spec)
-        for module in model.modules():  # statistics as of a model that has seen something
-            if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-                torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
-                torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    content = {
-        "recipe": dump(recipe),
-        "spec": {"channels": spec.channels, "height": spec.height, "width": spec.width},
-        "classes": list(spec.classes),
-        "epoch": 7,
-        "fd": None,
-        "model": model.state_dict(),
-    }
-    checkpoints.save(run.checkpoints / f"{checkpoint}.pt", content)
-    return run
+    recipe = engine.open_recipe(name, changes)
+    return trained.untrained(path, recipe, spec(recipe), checkpoint=checkpoint)
 
 
 @pytest.fixture(scope="module")
 def foods(tmp_path_factory):
-    changes = {"data.size": 8, "data.classes": ["Egg", "Rice", "Soup"]}
+    changes = {"data.size": 8, "data.classes": ["Egg", "Lemon", "Onion"]}
     return untrained(tmp_path_factory.mktemp("foods") / "run", "cgan_egg", changes)
 
 
-@pytest.mark.parametrize("name", FROM_NOISE)
+@pytest.mark.parametrize("name", of(LatentModel))
 def test_a_seed_is_the_same_image_alone_and_beside_any_others(name, tmp_path):
-    trained = TrainedModel(untrained(tmp_path / "run", name), device="cpu")
-    assert (trained.recipe.name, trained.epoch, trained.file.name) == (name, 7, "best.pt")
-    single = trained.data.classes[0] if trained.model.conditional else None
-    images = trained.sample([7], single)
+    model = TrainedModel(untrained(tmp_path / "run", name), device="cpu")
+    assert (model.recipe.name, model.epoch, model.file.name) == (name, 7, "best.pt")
+    single = model.data.classes[0] if model.model.conditional else None
+    images = model.sample([7], single)
     assert (images.dtype, images.device, images.requires_grad) == (torch.float32, CPU, False)
     assert bool((images.abs() <= 1).all())
     alone = to_pixels(images)
-    assert alone.shape == (1, trained.data.height, trained.data.width, trained.data.channels)
+    assert alone.shape == (1, model.data.height, model.data.width, model.data.channels)
     parts = []
-    trained.model.generator.register_forward_hook(lambda _, inputs, output: parts.append(len(output)))
+    model.model.generator.register_forward_hook(lambda _, inputs, output: parts.append(len(output)))
     for seeds in (range(10), [7, 7, 3], [*range(70, 0, -1)]):
-        many = trained.sample(seeds, single)
+        many = model.sample(seeds, single)
         assert np.array_equal(to_pixels(many)[list(seeds).index(7)], alone[0])
         assert len({image.numpy().tobytes() for image in many}) == len(set(seeds))
     assert parts == [10, 3, 64, 6]
@@ -86,14 +66,14 @@ def test_an_image_depends_neither_on_threads_nor_on_the_callers_random_numbers(t
 
 
 def test_a_class_is_asked_for_by_its_name_and_without_one_they_take_turns(foods):
-    trained = load(foods.path, device="cpu")
-    rice = trained.sample([4, 5], class_name="Rice")
-    assert torch.equal(rice, trained.render(trained.model.prompt([4, 5], [1, 1])))
-    mixed = trained.sample(range(6))
-    for index, name in enumerate(["Egg", "Rice", "Soup"] * 2):
-        assert np.array_equal(to_pixels(mixed[index : index + 1]), to_pixels(trained.sample([index], name)))
-    with pytest.raises(RunError, match=r"^--class Rise: unknown class 'Rise'; did you mean 'Rice'\?$"):
-        trained.sample([0], class_name="Rise")
+    model = load(foods.path, device="cpu")
+    lemon = model.sample([4, 5], class_name="Lemon")
+    assert torch.equal(lemon, model.render(model.model.prompt([4, 5], [1, 1])))
+    mixed = model.sample(range(6))
+    for index, name in enumerate(["Egg", "Lemon", "Onion"] * 2):
+        assert np.array_equal(to_pixels(mixed[index : index + 1]), to_pixels(model.sample([index], name)))
+    with pytest.raises(RunError, match=r"^--class Lemmon: unknown class 'Lemmon'; did you mean 'Lemon'\?$"):
+        model.sample([0], class_name="Lemmon")
 
 
 @pytest.mark.parametrize(
@@ -156,11 +136,11 @@ def test_the_way_between_equal_or_opposite_latents_is_straight():
 
 
 def test_a_walk_comes_by_its_seeds_and_loops(foods):
-    trained = load(foods.path, device="cpu")
-    frames = [to_pixels(frame) for frame in trained.walk([3, 4, 9], 5, "Soup")]
+    model = load(foods.path, device="cpu")
+    frames = [to_pixels(frame) for frame in model.walk([3, 4, 9], 5, "Onion")]
     assert len(frames) == 15
     for index, seed in enumerate((3, 4, 9)):
-        assert np.array_equal(frames[5 * index], to_pixels(trained.sample([seed], "Soup")))
+        assert np.array_equal(frames[5 * index], to_pixels(model.sample([seed], "Onion")))
     apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, [*frames[1:], frames[0]], strict=True)]
     assert max(apart) < 4 * np.median(apart) + 2  # no jump, at the end neither
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from gantool import checkpoints
+from gantool import batches, checkpoints, devices, models
 from gantool.recipe.load import dump
 from gantool.runs import Run
 from gantool.training import engine
@@ -16,6 +16,20 @@ CLOCKS = {"seconds", "measured_seconds", "images_per_second"}
 def run_in(path, recipe):
     """A new run in a directory."""
     return Run.create(dump(recipe), name=recipe.name, out=path)
+
+
+def untrained(path, recipe, spec, examples=None, checkpoint="best"):
+    """A run of fresh weights, as training would have saved it after epoch 7."""
+    run, cpu = run_in(path, recipe), torch.device("cpu")
+    with devices.rng_scope(cpu, devices.rng_states(cpu, 0)):
+        model = models.build(recipe, spec)
+        for name, buffer in model.named_buffers():  # statistics as of a model that has seen something
+            if name.endswith(("running_mean", "running_var")):
+                torch.nn.init.uniform_(buffer, *((-0.2, 0.2) if name.endswith("mean") else (0.5, 2)))
+    content = {"recipe": dump(recipe), "spec": batches.plain(spec), "classes": list(spec.classes), "epoch": 7}
+    content |= {"model": model.state_dict(), "examples": examples}
+    checkpoints.save(run.checkpoints / f"{checkpoint}.pt", content)
+    return run
 
 
 def train(recipe, run, data_dir, stop_after=None, **rest):
