@@ -76,27 +76,20 @@ def side_by_side(named: Sequence[tuple[str, TrainedModel]], width: int | None = 
         named: the captions of the rows and the models.
         width: pixels to which small images are enlarged, at least.
     """
-    made = []
-    for name, trained in named:
-        request = trained.request(range(COLUMNS))
-        sources = None if request is None or request.sources is None else to_float(request.sources)
-        made.append((name, trained.sample(range(COLUMNS)), sources))
-    lines = _lines(made)
-    scale = None if width is None else max(1, math.ceil(width / made[0][1].shape[-1]))
-    captions = [text for name, _ in lines for text in (name, *[""] * (COLUMNS - 1))]
-    return images.grid(torch.cat(_alike([line for _, line in lines])), columns=COLUMNS, captions=captions, scale=scale)
-
-
-def _lines(runs: Sequence[tuple[str, Tensor, Tensor | None]]) -> list[tuple[str, Tensor]]:
-    """Put the images of each run below their sources, once for neighbours that share them."""
-    found = []
+    rows: list[tuple[str, Tensor]] = []
     above: Tensor | None = None
-    for name, made, sources in runs:
+    for name, trained in named:
+        request, made = trained.request(range(COLUMNS)), trained.sample(range(COLUMNS))
+        sources = None if request is None or request.sources is None else to_float(request.sources)
         if sources is not None and (above is None or not torch.equal(sources, above)):
-            found.append(("source", sources))
+            rows.append(("source", sources))  # once for neighbours that share them
         above = sources
-        found.append((name, made))
-    return found
+        rows.append((name, made))
+    height, long, channels = (max(row.shape[axis] for _, row in rows) for axis in (2, 3, 1))
+    alike = [interpolate(row, (height, long)).expand(-1, channels, -1, -1) for _, row in rows]
+    scale = None if width is None else max(1, math.ceil(width / rows[0][1].shape[-1]))
+    captions = [text for name, _ in rows for text in (name, *[""] * (COLUMNS - 1))]
+    return images.grid(torch.cat(alike), columns=COLUMNS, captions=captions, scale=scale)
 
 
 def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Path) -> dict[str, float]:
@@ -121,10 +114,3 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
     images.save(images.grid(torch.cat(tiles), columns=1 + near.indices.shape[1], captions=captions), path)
     found = evaluator.measure(evaluator.generate(trained.images)).metrics
     return {name: found[name] for name in ("copying", "copied") if name in found}
-
-
-def _alike(sheets: Sequence[Tensor]) -> list[Tensor]:
-    """Enlarge images to the largest size, and make grey ones colour if any image is."""
-    height, width = (max(sheet.shape[axis] for sheet in sheets) for axis in (2, 3))
-    channels = max(sheet.shape[1] for sheet in sheets)
-    return [interpolate(sheet, (height, width)).expand(-1, channels, -1, -1) for sheet in sheets]

@@ -33,7 +33,10 @@ def of_score(found: Score) -> str:
     translated = "translations" in found.about
     parts = []
     if "fd" in values:
-        parts.append(f"fd is {_number(values['fd'])}, and real images get 1: {_level(values['fd'], translated)}")
+        level = next(words for limit, words in LEVELS if values["fd"] <= limit)
+        if translated and values["fd"] > CLOSE:
+            level = "not yet close to real images"
+        parts.append(f"fd is {_number(values['fd'])}, and real images get 1: {level}")
         if found.about["real"] + found.about["held_out"] < MIN_IMAGES_TO_LEARN:
             parts[0] = "with so few images fd ranks generators, but does not measure quality"
     if "copying" in values and not translated:
@@ -52,12 +55,6 @@ def _of_answers(values: Mapping[str, float], guessing: float, held_out: int) -> 
     kind = "unseen examples" if held_out else "the examples that it learned from"
     right = f"{1 - values['error']:.1%} of the answers to {kind} are right"
     return f"{right}; always naming the commonest class gets {guessing:.1%}"
-
-
-def _level(fd: float, translated: bool) -> str:
-    if translated and fd > CLOSE:
-        return "not yet close to real images"
-    return next(words for limit, words in LEVELS if fd <= limit)
 
 
 def of_comparison(rows: Sequence[Row]) -> str:

@@ -52,14 +52,16 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {change.__name__: change for cha
 
 def _moved(images: Tensor, side: int) -> Tensor:
     """Return the pixels of a side, each image's shifted by its own whole number: [N, side]."""
-    most = _pixels(side, 1 / 8)
-    return torch.arange(side, device=images.device) - _whole(images, -most, most)
+    most = (side + 4) // 8
+    shift = torch.randint(-most, most + 1, (len(images), 1), device=images.device)
+    return torch.arange(side, device=images.device) - shift
 
 
 def _hole(images: Tensor, side: int) -> Tensor:
     """Return which pixels of a side a hole of half of it covers, anywhere in each image: [N, side]."""
-    size = _pixels(side, 1 / 2)
-    pixels = torch.arange(side, device=images.device) - (_whole(images, 0, side - size % 2) - size // 2)
+    size = (side + 1) // 2
+    middle = torch.randint(0, side - size % 2 + 1, (len(images), 1), device=images.device)
+    pixels = torch.arange(side, device=images.device) - (middle - size // 2)
     return (pixels >= 0) & (pixels < size)
 
 
@@ -71,13 +73,3 @@ def _crossed(rows: Tensor, columns: Tensor) -> Tensor:
 def _uniform(images: Tensor) -> Tensor:
     """Draw one number of 0 to 1 for each image: [N, 1, 1, 1]."""
     return torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
-
-
-def _whole(images: Tensor, low: int, high: int) -> Tensor:
-    """Draw one whole number for each image, both ends included: [N, 1]."""
-    return torch.randint(low, high + 1, (len(images), 1), device=images.device)
-
-
-def _pixels(side: int, share: float) -> int:
-    """Return a share of a side in pixels, rounded."""
-    return int(side * share + 0.5)

@@ -165,17 +165,14 @@ def _watch(model: Model, layers: list[Layer], current: list[Pass]) -> None:
             current.pop()
             if name not in seen:
                 seen.add(name)
-                layers.append(_layer(name, module, tuple(inputs[0].shape)[1:], tuple(output.shape)[1:]))
+                network, _, layer = name.partition(".")
+                given, made = tuple(inputs[0].shape)[1:], tuple(output.shape)[1:]
+                count = sum(parameter.numel() for parameter in module.parameters())
+                formula = _formula(module, given, made, count)
+                layers.append(Layer(network, layer, _kind(module), given, made, count, formula))
 
         module.register_forward_pre_hook(before)
         module.register_forward_hook(after)
-
-
-def _layer(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Layer:
-    network, _, layer = name.partition(".")
-    count = sum(parameter.numel() for parameter in module.parameters())
-    formula = _formula(module, inputs, outputs, count)
-    return Layer(network, layer, _kind(module), inputs, outputs, count, formula)
 
 
 def _kind(module: nn.Module) -> str:

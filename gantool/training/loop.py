@@ -139,20 +139,16 @@ class Training:
             TrainingError: a value is not finite.
         """
         first = self.trainer.steps - len(logs)
-        wrong: list[tuple[int, str, float]] = []
-        for name in dict.fromkeys(name for log in logs for name in log):
-            at = [index for index, log in enumerate(logs) if name in log]
-            values = torch.stack([logs[index][name] for index in at]).double().tolist()
-            wrong += [(index, name, value) for index, value in zip(at, values, strict=True) if not math.isfinite(value)]
+        named = [(index, name) for index, log in enumerate(logs) for name in log]
+        values = torch.stack([value for log in logs for value in log.values()]).double().tolist()
+        for (index, name), value in zip(named, values, strict=True):
+            if not math.isfinite(value):
+                raise self._failure(f"{name} became {value}", self.progress.batch - len(logs) + index + 1)
             total = self.progress.sums.setdefault(name, [0.0, 0])
-            for index, value in zip(at, values, strict=True):
-                total[0] += value
-                total[1] += 1
-                if name == "gradients/generator" and first + index < REFERENCE_STEPS:
-                    self.progress.first_gradients.append(value)
-        if wrong:
-            index, name, value = min(wrong)
-            raise self._failure(f"{name} became {value}", self.progress.batch - len(logs) + index + 1)
+            total[0] += value
+            total[1] += 1
+            if name == "gradients/generator" and first + index < REFERENCE_STEPS:
+                self.progress.first_gradients.append(value)
 
     def _end_epoch(self) -> Report:
         start = time.perf_counter()
