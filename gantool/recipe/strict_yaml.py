@@ -78,7 +78,10 @@ def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
         loader = _Loader(text)
         loader.name = name
         node = loader.get_single_node()
-        return (None if node is None else _value(node, (), lines, name)), lines
+        if node is None:
+            return None, lines
+        _note(node, (), lines, name)
+        return loader.construct_document(node), lines
     except yaml.reader.ReaderError:
         raise RecipeError(f"{name}: holds characters that text does not; is this a YAML file?") from None
     except yaml.MarkedYAMLError as error:
@@ -101,39 +104,19 @@ def dump(values: Any) -> str:
     return text
 
 
-def _value(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> Any:
+def _note(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> None:
+    """Note the lines of keys and items, and refuse repeated keys; keys are text, whatever they look like."""
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*place, i), lines, name) for i, item in enumerate(node.value)]
+        for index, item in enumerate(node.value):
+            _note(item, (*place, index), lines, name)
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, place, lines, name)
-    return _plain(node)
-
-
-def _mapping(node: yaml.MappingNode, place: Place, lines: dict[Place, int], name: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise RecipeError(f"{name}:{line}: a key is text, not a list or a block")
-        key = str(key_node.value)
-        if key in values:
-            first = lines[(*place, key)]
-            raise RecipeError(f"{name}:{line}: key {key!r} is given twice, first in line {first}; keep one")
-        lines[(*place, key)] = line
-        values[key] = _value(value_node, (*place, key), lines, name)
-    return values
-
-
-def _plain(node: yaml.Node) -> Any:
-    text = str(node.value)
-    kind = node.tag.removeprefix(_PLAIN)
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return text == "true"
-    if kind == "int":
-        return int(text)
-    if kind == "float":
-        return float(re.sub(r"\.(?=inf|nan)", "", text))
-    return text
+        for key, value in node.value:
+            line, inside = key.start_mark.line + 1, (*place, key.value)
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(f"{name}:{line}: a key is text, not a list or a block")
+            if inside in lines:
+                first = lines[inside]
+                raise RecipeError(f"{name}:{line}: key {key.value!r} is given twice, first in line {first}; keep one")
+            lines[inside], key.tag = line, f"{_PLAIN}str"
+            _note(value, inside, lines, name)
