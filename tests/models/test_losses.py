@@ -62,20 +62,6 @@ def test_known_logits_give_the_values_of_the_papers(name, discriminator, generat
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_lowering_a_loss_moves_logits_as_its_player_wants(name):
-    real, fake = random_logits(4, spread=0.2), random_logits(5, spread=0.2)
-    up, down = torch.autograd.grad(loss(name).function(real=real, fake=fake), (real, fake))
-    if name == "least_squares":  # beyond its targets it pulls back
-        assert bool(((up < 0) == (real < 1)).all())
-        assert bool(((down > 0) == (fake > 0)).all())
-    else:
-        assert bool((up < 0).all())
-        assert bool((down > 0).all())
-    (towards,) = torch.autograd.grad(generator_loss(name, fake, real), fake)
-    assert bool((towards < 0).all())
-
-
-@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_large_logits_give_finite_losses_and_gradients(name, dtype):
     extreme = torch.tensor([[-1000.0], [1000.0]], dtype=dtype, requires_grad=True)
