@@ -23,7 +23,7 @@ Answer = Callable[[Tensor], Tensor]
 
 
 class LabeledExamples(NamedTuple):
-    """Examples that a classifier is asked about, their right classes, [N], and each as text, but for images.
+    """Examples to classify, their right classes, [N], and each as text, but for images.
 
     The inputs are images, uint8 [N, C, H, W], rows, float [N, D], or sentences, int64 [N, L].
     """
@@ -34,9 +34,9 @@ class LabeledExamples(NamedTuple):
 
 
 class ClassifierEvaluator:
-    """Measures classifiers: the share of right answers about examples that training never saw.
+    """Measures classifiers: the share of right answers for examples that training never saw.
 
-    If none are held out, as for a truth table, it asks about the training examples.
+    If none are held out, as for a truth table, the training examples are classified.
     """
 
     def __init__(self, train: LabeledExamples, held_out: LabeledExamples, classes: Sequence[str]) -> None:
@@ -54,10 +54,10 @@ class ClassifierEvaluator:
 
     @classmethod
     def of(cls, data: Dataset, rows: Split) -> ClassifierEvaluator:
-        """Ask about rows of a table in their order, or about images in random order: the first show all classes."""
+        """Measure with rows of a table in their order, or with images in random order: the first show all classes."""
 
         def examples(chosen: NDArray[np.int64], most: int) -> LabeledExamples:
-            chosen = _some(chosen, most)
+            chosen = np.random.default_rng(SEED).permutation(chosen)[:most]
             chosen = np.sort(chosen) if data.texts else chosen
             inputs, labels = torch.from_numpy(data.inputs[chosen]), torch.from_numpy(data.labels[chosen])
             return LabeledExamples(inputs, labels, [data.texts[row] for row in chosen] if data.texts else ())
@@ -93,12 +93,7 @@ class ClassifierEvaluator:
 
 @torch.no_grad()
 def _answers(answer: Answer, inputs: Tensor) -> Tensor:
-    """Return all answers, on the CPU: [N, classes]."""
+    """Return the probabilities of all inputs, on the CPU: [N, classes]."""
     images = inputs.dtype == torch.uint8
     parts = (to_float(part) if images else part for part in torch.split(inputs, CHUNK))
     return torch.cat([answer(part).float().cpu() for part in parts])
-
-
-def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Choose at most so many rows at random, the same in every run."""
-    return np.random.default_rng(SEED).permutation(rows)[:most]

@@ -66,7 +66,7 @@ class FrechetTerms(NamedTuple):
 
 
 def _comparison(worst: T) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Let a function receive float64 tensors on one thread, and return `worst` for numbers that are not finite."""
+    """Return a decorator: the function gets float64 tensors on one thread, or returns `worst` if one is not finite."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)

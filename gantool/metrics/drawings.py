@@ -1,6 +1,6 @@
 """Images of a classifier's answers: over a plane, under images, or counted.
 
-All images of one classifier have the same size, whatever it answers, since they are the frames of an animation.
+All images of one classifier have the same size for any answers, since they are the frames of an animation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EDGE, HEAD = 20, 30  # pixels around a map, and above it for its legend
 MARKER, FINER = 17, 8  # pixels of an example's marker, and the factor of its drawing before it is smoothed
 LINE = 1.2  # half width in pixels of the line where the answer changes
 TILE = 160  # pixels of a tile with its caption, on its longer side
-WRONG = (1.0, 0.62, 0.56)  # colour around an image that is taken for another class, -1 to 1
+WRONG = (1.0, 0.62, 0.56)  # colour around a wrongly classified image, -1 to 1
 LIGHT = 0.9  # grey of a count of 0, -1 to 1
 
 
@@ -59,9 +59,9 @@ def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequen
 
 
 def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw images with the class that each is taken for, and its probability, as an RGB grid.
+    """Draw images with the predicted class of each, and its probability, as an RGB grid.
 
-    Images that are taken for another class have a red border, with their own class in brackets.
+    Wrongly classified images have a red border, with their own class in brackets.
     """
     height, width = images.shape[2:]
     scale = max(1, math.ceil(56 / max(height, width)))
@@ -79,7 +79,7 @@ def answered_images(images: Tensor, probabilities: Tensor, labels: Tensor, class
 
 
 def confusion(labels: Tensor, answers: Tensor, classes: Sequence[str]) -> Image.Image:
-    """Draw how many examples of each class are taken for each class: a row for each class, a column for each answer.
+    """Draw how often each class is predicted for each class: a row for each class, a column for each answer.
 
     The larger its share of the row, the darker is a tile.
     """

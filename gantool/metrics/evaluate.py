@@ -32,7 +32,7 @@ EQUAL_PSNR = 99.0  # decibels, in place of the infinite ratio of equal images, w
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Images that a generator is asked for, with a seed and the label of a class for each.
+    """A request for images of a generator, with a seed and the label of a class for each.
 
     `sources` are the images that they are made from, uint8 [N, C, H, W], or None if they are made from noise. `targets`
     are the images that they should become, if known.
@@ -53,7 +53,7 @@ class SampleRequest:
 
     @classmethod
     def translations(cls, store: Dataset, rows: Split, kind: type[Batch], most: int) -> SampleRequest:
-        """Ask for at most so many translations of held-out images, or of training images if none are held out.
+        """Return a request for at most so many translations of held-out images, or of training images if none are.
 
         If `kind` is Unpaired, each kind of images is translated to the other. For `rows` see `loader.rows_of`.
         """
@@ -73,12 +73,12 @@ Sample = Callable[[SampleRequest], Tensor]
 """Makes the images of a request: [N, C, H, W], -1 to 1."""
 
 
-def prompt_of(model: Generative, ask: SampleRequest) -> GeneratorInput:
+def prompt_of(model: Generative, request: SampleRequest) -> GeneratorInput:
     """Return a model's input for the images of a request."""
-    if ask.sources is not None:
-        return GeneratorInput(to_float(ask.sources), torch.tensor(ask.labels), torch.tensor(ask.seeds))
+    if request.sources is not None:
+        return GeneratorInput(to_float(request.sources), torch.tensor(request.labels), torch.tensor(request.seeds))
     assert isinstance(model, LatentModel)
-    return model.prompt(ask.seeds, ask.labels)
+    return model.prompt(request.seeds, request.labels)
 
 
 class Floor(NamedTuple):
@@ -150,20 +150,17 @@ class Evaluator:
     def _enough_of_each_class(self) -> bool:
         """Return whether each class can have its own distance.
 
-        Otherwise a generator could pass that shows the right classes for the wrong labels, or a translator that returns
-        its input.
+        Without it, a generator of the right classes for the wrong labels would pass, and a translator that returns its
+        input.
         """
         classes = len(self.reality.classes)
-        counts = (
-            torch.bincount(labels, minlength=classes)
-            for labels in (self.reality.train_labels, torch.tensor(self.request.labels))
-        )
         least = MIN_PER_CLASS if self.request.sources is None else 2
-        return classes > 1 and all(int(count.min()) >= least for count in counts)
+        sets = (self.reality.train_labels, torch.tensor(self.request.labels))
+        return classes > 1 and all(int(torch.bincount(labels, minlength=classes).min()) >= least for labels in sets)
 
     @property
     def about(self) -> dict[str, Any]:
-        """The conditions of a measurement, written beside its numbers."""
+        """The conditions of a measurement, which are logged with its numbers."""
         real, deviation = self.reality.train, self.floor.deviation
         return {
             "real": len(real),
@@ -185,7 +182,7 @@ class Evaluator:
         return self.measure(self.generate(sample), self.request.labels)
 
     def generate(self, sample: Sample) -> Tensor:
-        """Make the images of a measurement, in the 8 bits that are written: uint8 [N, C, H, W]."""
+        """Return the images of a measurement, in the 8 bits that are written: uint8 [N, C, H, W]."""
         parts = torch.split(torch.arange(len(self.request)), BATCH)
         return torch.cat([to_uint8(sample(self.request.rows(part.tolist()))) for part in parts])
 
@@ -193,15 +190,15 @@ class Evaluator:
         """Measure generated images, uint8 [N, C, H, W], and the labels that the generator received, if any."""
         found = {name: features(extractor, fake) for name, extractor in self.extractors.items()}
         request = torch.tensor(self.request.labels if labels is None else labels)
-        apart = {
+        terms = {
             name: self._frechet(self.real[name], found[name], self.reality.train_labels, request) for name in found
         }
         contrast, saturated = _contrast(fake)
-        parts = {name: terms.distance / self.floor.units[name] for name, terms in apart.items()}
+        parts = {name: own.distance / self.floor.units[name] for name, own in terms.items()}
         fd = combined(parts)
         metrics = {
             "fd": fd,
-            "fd_deviation": self._deviation(fd, apart),
+            "fd_deviation": self._deviation(fd, terms),
             **{f"fd_{name}": value for name, value in parts.items()},
             **self._neighbour_metrics(found[self.base_extractor]),
             "contrast": contrast / max(self.deviation, 1e-6),
@@ -240,17 +237,17 @@ class Evaluator:
                 own[mask] = part / classes
         return FrechetTerms(math.fsum(values) / classes, *terms)
 
-    def _deviation(self, fd: float, apart: Mapping[str, FrechetTerms]) -> float:
+    def _deviation(self, fd: float, terms: Mapping[str, FrechetTerms]) -> float:
         """Return the standard deviation of `fd` over other draws of the generated and of the real images.
 
         It is computed to first order from the images' influence. That vanishes for sets of the same distribution, where
         the floor's deviation remains.
         """
-        known = {name: terms for name, terms in apart.items() if 0 < terms.distance < math.inf}
-        shares = {name: FD_WEIGHTS[name] / sum(FD_WEIGHTS[each] for each in apart) for name in known}
+        weight = sum(FD_WEIGHTS[name] for name in terms)
+        known = {name: own for name, own in terms.items() if 0 < own.distance < math.inf}
         relative = 0.0
         for kind in ("real", "fake"):
-            parts = [shares[name] * getattr(terms, kind) / terms.distance for name, terms in known.items()]
+            parts = [FD_WEIGHTS[name] / weight * getattr(own, kind) / own.distance for name, own in known.items()]
             if parts:
                 relative += float(torch.stack(parts).sum(0).square().sum())
         return math.hypot(fd * math.sqrt(relative), self.floor.deviation)
@@ -289,7 +286,7 @@ class Evaluator:
         return found
 
     def _missing_classes(self, shown: Tensor) -> tuple[str, ...]:
-        """Name the classes that are shown less than a tenth as often as among the real images, and not by chance."""
+        """Return the classes that are shown less than a tenth as often as among the real images, and not by chance."""
         counts = torch.bincount(shown, minlength=len(self.reality.classes)).tolist()
         return tuple(
             name
@@ -303,9 +300,10 @@ class Evaluator:
         A Fréchet distance between two samples of one distribution is about proportional to 1/N + 1/M (Chong and Forsyth
         2020, arXiv:1911.07023), which scales the halves to the numbers of a measurement.
         """
+        # Without held-out images their features have another width.
         everything = {
-            name: torch.cat([part for part in (self.real[name], self.held_out[name]) if len(part)])
-            for name in self.extractors
+            name: torch.cat([real, self.held_out[name]]) if len(self.held_out[name]) else real
+            for name, real in self.real.items()
         }
         labels = torch.cat([self.reality.train_labels, self.reality.held_out_labels])
         half = len(labels) // 2
@@ -319,8 +317,8 @@ class Evaluator:
             rows = rows[labels[rows].argsort(stable=True)]
             one, other = rows[::2], rows[1::2]  # halves of every class
             for name, part in everything.items():
-                distance = self._frechet(part[one], part[other], labels[one], labels[other]).distance
-                found[name].append(scale * distance)
+                halves = self._frechet(part[one], part[other], labels[one], labels[other])
+                found[name].append(scale * halves.distance)
         units = {
             name: math.exp(statistics.fmean(map(math.log, values))) if all(values) else 1.0
             for name, values in found.items()

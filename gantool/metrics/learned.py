@@ -131,7 +131,7 @@ def learn_labels(
 def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
     """Return the extractor in `folder / f"{key}.pt"`; learn it if that file is missing, damaged or of another version.
 
-    If several processes ask at once, one learns it and the others wait.
+    If several processes need it at once, one learns it and the others wait.
 
     Raises:
         RunError: another process still learns it after half an hour; the message names the process.
@@ -155,12 +155,11 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
 
 
 def _read(path: Path) -> Learned | None:
-    kinds = {kind.name: kind for kind in (Learned, Judge)}
     try:
         content: dict[str, Any] = checkpoints.load(path)
         if content.pop("version") != VERSION:
             return None
-        kind = kinds[content.pop("name")]
+        kind = {"pretext": Learned, "judge": Judge}[content.pop("name")]
         with torch.device("meta"):  # draws no random weights
             network = _Network(*content.pop("sizes"))
         network.load_state_dict(content.pop("network"), assign=True)
@@ -198,17 +197,17 @@ def _accuracy(network: _Network, task: Task, count: int) -> float:
     """Return the mean over the classes of the share of right answers, 0 to 1: guessing reaches 1 / answers."""
     if not count:
         return math.nan
-    asked, hits = [], []
+    answers, hits = [], []
     for rows in torch.split(torch.arange(count), BATCH):
         images, right = task(rows)
-        asked.append(right)
+        answers.append(right)
         hits.append(network(images).argmax(1) == right)
-    every, hit = torch.cat(asked), torch.cat(hits).float()
+    every, hit = torch.cat(answers), torch.cat(hits).float()
     return float(torch.stack([hit[every == answer].mean() for answer in torch.unique(every)]).mean())
 
 
 def _view_task(images: Tensor) -> Task:
-    """Show every view of each image; the answer is which view it is."""
+    """Return a task that shows every view of each image; the answer is the view."""
 
     def task(rows: Tensor) -> tuple[Tensor, Tensor]:
         views = _views(to_float(images[rows]))
@@ -218,7 +217,7 @@ def _view_task(images: Tensor) -> Task:
 
 
 def _label_task(images: Tensor, labels: Tensor) -> Task:
-    """Show images; the answer is their class."""
+    """Return a task that shows images; the answer is their class."""
     return lambda rows: (to_float(images[rows]), labels[rows])
 
 

@@ -29,17 +29,17 @@ MIN_IMAGES_TO_LEARN = 60  # images below which nothing is learned from them
 MIN_IMAGES_FOR_JUDGE = 250  # images from which a judge learns their classes
 BATCH = 256
 FD_WEIGHTS = {"rand": 4, "texture": 1, "pretext": 2, "judge": 2}
-"""Of each extractor's distance in `fd`, a weighted geometric mean. Chosen by `nox -s ranking` and `nox -s ladder`: with
-more weight on `texture` the ranking of generators by their content suffers, with less noise and JPEG blocks are lost in
-the deviation of the others."""
+"""The weight of each extractor's distance in `fd`, a weighted geometric mean. They were chosen by `nox -s ranking` and
+`nox -s ladder`: more weight on `texture` worsens the ranking of generators by their content, and with less weight noise
+and JPEG blocks are lost in the deviation of the others."""
 
 
 @dataclass(frozen=True)
 class ReferenceSet:
     """The real images that a generator is measured against, uint8 [N, C, H, W] in random order, and their labels, [N].
 
-    Training sees the images in `train` and never those in `held_out`. `shares` are those of each class in the whole
-    training data, and `split` is the share of all images that is held out, see `loader.split`.
+    Training sees the images in `train` and never those in `held_out`. `shares` are the frequencies of the classes in
+    the training data, and `split` is the share of all images that is held out, see `loader.split`.
     """
 
     train: Tensor

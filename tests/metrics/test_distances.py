@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 
 import numpy as np
 import prdc
@@ -32,6 +31,8 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 from torch_fidelity.metric_kid import kernel_mmd
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
+
+from stores import no_random_numbers
 
 OF_TWO = [
     frechet_distance,
@@ -70,8 +71,8 @@ def frechet_by(library, real, fake):
     return float(_compute_fid(real.mean(0), real.T.cov(), fake.mean(0), fake.T.cov()))
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("size", [1, 2, 8, 64])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("size", [1, 8, 64])
 def test_covariances_of_the_same_axes_give_the_closed_form(seed, size):
     axes = rotation(seed, size)
     generator = torch.Generator().manual_seed(100 + seed)
@@ -115,17 +116,12 @@ def test_other_libraries_give_the_same_distance(library, real, fake):
     assert frechet_distance(real, fake) == pytest.approx(frechet_by(library, real, fake), rel=1e-5, abs=1e-4)
 
 
-@pytest.mark.parametrize(("count", "others"), [(300, 300), (2, 2), (250, 250)])
-def test_kernel_distance_is_what_other_libraries_give(count, others):
-    real, fake = normal(1, count, 64), 1.2 * normal(2, others, 64) + 0.1
-    wanted = kernel_mmd(
-        real.numpy(),
-        fake.numpy(),
-        kid_kernel="poly",
-        kid_kernel_poly_degree=3,
-        kid_kernel_poly_gamma=None,
-        kid_kernel_poly_coef0=1,
-    )
+@pytest.mark.parametrize("count", [2, 300])
+def test_kernel_distance_is_that_of_other_libraries(count):
+    real, fake = normal(1, count, 64), 1.2 * normal(2, count, 64) + 0.1
+    options = {"degree": 3, "gamma": None, "coef0": 1}
+    options = {f"kid_kernel_poly_{name}": value for name, value in options.items()}
+    wanted = kernel_mmd(real.numpy(), fake.numpy(), kid_kernel="poly", **options)
     assert kernel_distance(real, fake) == pytest.approx(wanted, abs=1e-12)
     assert kernel_distance(real, fake) == pytest.approx(float(poly_mmd(real, fake)), abs=1e-12)
 
@@ -182,15 +178,10 @@ def test_density_of_a_set_in_itself_is_one():
     assert density_coverage(features, features.clone()) == DensityCoverage(1.0, 1.0)
 
 
-@pytest.mark.parametrize(("real", "fake", "k"), [(898, 400, 5), (200, 200, 5), (100, 300, 3), (50, 400, 5)])
+@pytest.mark.parametrize(("real", "fake", "k"), [(898, 400, 5), (200, 200, 5), (100, 300, 3)])
 def test_coverage_is_as_expected_where_both_sets_have_the_same_law(real, fake, k):
     found = [density_coverage(normal(s, real, 16), normal(1000 + s, fake, 16), k).coverage for s in range(8)]
     assert np.mean(found) == pytest.approx(expected_coverage(real, fake, k), abs=0.02)
-
-
-def test_expected_coverage_of_known_sizes():
-    assert expected_coverage(898, 400) == pytest.approx(0.842, abs=5e-4)
-    assert expected_coverage(1000, 1000) == pytest.approx(0.969, abs=5e-4)
     assert expected_coverage(2, 3) == pytest.approx(1 - 1 / 4)
     assert expected_coverage(1, 10) == 0
 
@@ -283,17 +274,13 @@ def test_support_size_of_different_and_of_equal_images():
     assert support_size(twice, torch.cat([real[:10], real[:1]])) == Support(55.0, 1)
 
 
-def test_inception_score_of_known_answers():
-    assert inception_score(torch.eye(10).repeat(5, 1)) == pytest.approx(10)
-    assert inception_score(torch.full((20, 10), 0.1)) == pytest.approx(1)
-    assert inception_score(torch.tensor([[1.0, 0.0, 0.0]])) == pytest.approx(1)
-    assert inception_score(torch.tensor([[math.nan, 1.0]])) == 1
-
-
-def test_inception_score_is_that_of_torch_fidelity():
+def test_inception_score_is_that_of_torch_fidelity_and_known_for_simple_answers():
     logits = 3 * normal(1, 200, 10)
     wanted = isc_features_to_metric(logits, splits=1, shuffle=False)[KEY_METRIC_ISC_MEAN]
     assert inception_score(logits.softmax(1)) == pytest.approx(wanted, rel=1e-12)
+    assert inception_score(torch.eye(10).repeat(5, 1)) == pytest.approx(10)
+    assert inception_score(torch.full((20, 10), 0.1)) == pytest.approx(1)
+    assert inception_score(torch.tensor([[math.nan, 1.0]])) == 1
 
 
 @pytest.mark.parametrize("distance", OF_TWO, ids=NAMES)
@@ -307,8 +294,7 @@ def test_the_size_of_chunks_and_single_precision_change_no_digit(distance, monke
 
 
 @pytest.mark.parametrize("distance", OF_TWO, ids=NAMES)
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("others", [1, 2, 3])
+@pytest.mark.parametrize(("count", "others"), [(1, 1), (1, 3), (3, 1), (2, 2)])
 def test_a_few_images_are_enough_not_to_fail(distance, count, others):
     for size in (1, 8):
         real = normal(1, count, size)
@@ -327,7 +313,7 @@ def test_one_image_reaches_nothing():
     assert copied_share(one, many) == pytest.approx(1 / 20)  # its copy
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_images_that_are_not_finite_get_the_worst_value(bad):
     real, fake = normal(1, 20, 4), normal(2, 20, 4)
     fake[3, 2] = bad
@@ -345,11 +331,6 @@ def test_images_that_are_not_finite_get_the_worst_value(bad):
 
 @pytest.mark.parametrize("distance", OF_TWO, ids=NAMES)
 def test_measuring_draws_no_random_numbers_and_needs_no_gradient(distance):
-    before, outside, python = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    real = normal(1, 30, 4).requires_grad_()
-    found = distance(real, normal(2, 25, 4))
-    assert isinstance(found, float | tuple)
-    kernel_distance(normal(1, 2001, 2), normal(2, 1500, 2))
-    assert torch.equal(before, torch.get_rng_state())
-    assert np.array_equal(outside, np.random.get_state()[1])
-    assert python == random.getstate()
+    with no_random_numbers():
+        assert isinstance(distance(normal(1, 30, 4).requires_grad_(), normal(2, 25, 4)), float | tuple)
+        kernel_distance(normal(1, 2001, 2), normal(2, 1500, 2))

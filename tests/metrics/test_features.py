@@ -10,6 +10,7 @@ from gantool.metrics import features as module
 from gantool.metrics.features import RandomFeatures, TextureFeatures
 
 from digits import digits
+from stores import no_random_numbers
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +48,14 @@ def test_filters_keep_the_size_of_activations_and_the_projection_is_orthonormal(
     torch.testing.assert_close(projection.T @ projection, torch.eye(64), rtol=0, atol=1e-5)
 
 
-def test_the_integer_hash_gives_standard_normal_numbers():
+def test_the_integer_hash_makes_standard_normal_numbers():
     numbers, other = (module._normal((200, 500), stream=stream) for stream in (3, 4))
 
-    assert abs(numbers.mean()) < 0.01
-    assert abs(numbers.std() - 1) < 0.01
-    assert abs((numbers**4).mean() - 3) < 0.1
-    assert np.abs(np.corrcoef(numbers[:20]) - np.eye(20)).max() < 0.2
+    assert (abs(numbers.mean()), numbers.std(), (numbers**4).mean()) == (
+        pytest.approx(0, abs=0.01),
+        pytest.approx(1, abs=0.01),
+        pytest.approx(3, abs=0.1),
+    )
     assert abs(np.corrcoef(numbers.ravel(), other.ravel())[0, 1]) < 0.01
 
 
@@ -78,7 +80,7 @@ def test_texture_is_the_mean_energy_of_each_filter_over_a_mirrored_image():
     torch.testing.assert_close(found, (energies[:, 1:] + module.VISIBLE_NOISE).log(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 7, 500])
+@pytest.mark.parametrize("size", [1, 7])
 def test_features_do_not_depend_on_the_batches(images, extract, size):
     apart = torch.cat([extract(chunk) for chunk in images[:500].split(size)])
 
@@ -98,7 +100,7 @@ def test_the_fitted_images_have_mean_0_and_deviation_1(images, extract):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 5), (28, 28), (63, 64), (64, 64), (65, 130)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (63, 64), (65, 130)])
 def test_images_of_any_size_and_equal_images_have_finite_features(channels, size):
     images = torch.rand(5, channels, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -119,10 +121,5 @@ def test_a_feature_that_hardly_varies_is_not_blown_up():
 
 
 def test_extracting_draws_no_random_numbers_and_keeps_no_graph(images, extract):
-    before, outside = torch.get_rng_state(), np.random.get_state()[1].copy()
-
-    made = extract(images[:8].clone().requires_grad_())
-
-    assert not made.requires_grad
-    assert torch.equal(before, torch.get_rng_state())
-    assert np.array_equal(outside, np.random.get_state()[1])
+    with no_random_numbers():
+        assert not extract(images[:8].clone().requires_grad_()).requires_grad

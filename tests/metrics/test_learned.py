@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
-import random
 import re
 import threading
 
@@ -19,6 +17,7 @@ from gantool.metrics.distances import frechet_distance
 from gantool.metrics.learned import Judge, Learned, cached, learn_labels, learn_views
 
 from digits import digits
+from stores import no_random_numbers
 
 TRAIN, HELD_OUT = slice(0, 250), slice(900, 1350)
 
@@ -61,8 +60,7 @@ def test_views_and_classes_of_unseen_digits_are_recognised(pretext, judge):
     assert (pretext.chance, judge.chance) == (pytest.approx(1 / 6), pytest.approx(0.1))
     assert 0.8 <= pretext.accuracy <= 1
     assert 0.88 <= judge.accuracy <= 1
-    assert pretext.usable
-    assert judge.usable
+    assert (pretext.usable, judge.usable) == (True, True)
     shown = judge.probabilities(to_float(images[HELD_OUT]))
     torch.testing.assert_close(shown.sum(1), torch.ones(450))
     assert float((shown.argmax(1) == labels[HELD_OUT]).float().mean()) == pytest.approx(judge.accuracy, abs=0.01)
@@ -81,12 +79,11 @@ def test_a_view_is_a_turn_or_a_shift_by_half_that_keeps_the_shape():
     assert all(sorted(view.flatten().tolist()) == list(range(16)) for view in views)
     assert views[2][0, 0, :, 0].tolist() == [8, 12, 0, 4]
     assert views[3][0, 0, 0].tolist() == [2, 3, 0, 1]
-    for size in ((8, 12), (12, 8)):
-        assert [tuple(view.shape[2:]) for view in module._views(torch.zeros(2, 3, *size))] == [size] * 4
+    assert [tuple(view.shape[2:]) for view in module._views(torch.zeros(2, 3, 8, 12))] == [(8, 12)] * 4
 
 
 def test_accuracy_is_the_mean_over_classes_so_that_guessing_the_commonest_gains_nothing(quick):
-    images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)  # nothing to see: one answer for all
+    images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)  # equal images have one answer
     labels = torch.tensor([0] * 36 + [1] * 4)
     judge = learn_labels(images, labels, images, labels, 2)
     assert judge.accuracy == pytest.approx(0.5)
@@ -103,7 +100,7 @@ def test_without_held_out_images_the_accuracy_is_unknown_and_nothing_is_usable(q
 # Features
 
 
-@pytest.mark.parametrize("size", [1, 7, 300])
+@pytest.mark.parametrize("size", [1, 7])
 def test_features_are_64_numbers_without_a_graph_that_do_not_depend_on_the_batches(extract, size):
     images = to_float(digits()[0][:300]).requires_grad_()
     together = extract(images)
@@ -123,11 +120,11 @@ def test_from_250_images_on_each_feature_has_its_own_scale_and_none_is_dead(extr
     unseen = extract(to_float(digits()[0][HELD_OUT]))
     assert float((unseen * extract.deviation + extract.mean).min()) < 0  # before the activation
     assert float(unseen.std(0).min()) > 0.1
-    for count, scales in ((100, 1), (249, 1), (250, 64)):
+    for count, scales in ((249, 1), (250, 64)):
         assert len(set(quick(count=count).deviation.tolist())) == scales
 
 
-@pytest.mark.parametrize("count", [1, 4, 20])
+@pytest.mark.parametrize("count", [1, 20])
 def test_few_or_equal_images_have_finite_features(quick, count):
     images, labels = noise(count, 3, 9, 9), torch.arange(count) % 2
     equal = torch.full((30, 3, 9, 9), 90, dtype=torch.uint8)
@@ -136,7 +133,7 @@ def test_few_or_equal_images_have_finite_features(quick, count):
         assert bool(extract(to_float(noise(7, 3, 9, 9))).isfinite().all())
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (63, 65), (64, 64), (70, 130), (100, 100), (127, 128), (150, 140)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (63, 65), (64, 64), (100, 100), (150, 140)])
 def test_images_of_any_size_have_features_that_see_every_pixel(size):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -153,7 +150,7 @@ def test_images_of_any_size_have_features_that_see_every_pixel(size):
 # Equal again, and nothing else changed
 
 
-def test_equal_images_and_seed_give_equal_features_whatever_threads_and_random_numbers_are_outside(quick):
+def test_equal_images_and_seed_have_equal_features_for_any_threads_and_random_numbers_outside(quick):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -163,7 +160,6 @@ def test_equal_images_and_seed_give_equal_features_whatever_threads_and_random_n
         torch.manual_seed(2)
         with torch.no_grad():
             again = quick()
-        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
     images = to_float(noise(9, 1, 8, 8))
@@ -183,18 +179,13 @@ def test_the_identity_names_the_kind_and_changes_with_seed_weights_and_scale(qui
 
 
 def test_learning_and_extracting_leave_all_random_numbers_and_settings_alone(quick, tmp_path):
-    def outside():
-        torch_state, numpy_state = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()
-        return torch_state, numpy_state, random.getstate(), torch.get_num_threads(), torch.is_grad_enabled()
-
-    before = outside()
     images, labels = noise(20, 1, 8, 8), torch.arange(20) % 2
-    judge = learn_labels(images, labels, images, labels, 2)
-    judge(to_float(images))
-    judge.probabilities(to_float(images))
-    for _ in range(2):  # learned, then read
-        cached(tmp_path, "views", quick)
-    assert outside() == before
+    with no_random_numbers():
+        judge = learn_labels(images, labels, images, labels, 2)
+        judge(to_float(images))
+        judge.probabilities(to_float(images))
+        for _ in range(2):  # learned, then read
+            cached(tmp_path, "views", quick)
 
 
 # The files
@@ -213,42 +204,33 @@ def kept(quick, tmp_path):
     return cached(tmp_path / "a" / "b", "views-7", quick), tmp_path / "a" / "b" / "views-7.pt"
 
 
-def test_a_learned_extractor_is_read_from_disk_or_unpickled_instead_of_learned_again(kept, judge):
-    extract, path = kept
+def test_a_learned_extractor_is_read_from_disk_instead_of_learned_again(kept, judge):
+    views, path = kept
     cached(path.parent, "judge-7", lambda: judge)
-    images = to_float(noise(9, 1, 8, 8))
-    for again in (cached(path.parent, "views-7", refuse), pickle.loads(pickle.dumps(extract))):
-        assert type(again) is Learned
-        assert torch.equal(again(images), extract(images))
-        found, wanted = ((one.identity, one.accuracy, one.chance) for one in (again, extract))
-        assert found == wanted
+    for wanted, key, kind, images in (
+        (views, "views-7", Learned, noise(9, 1, 8, 8)),
+        (judge, "judge-7", Judge, digits()[0][:9]),
+    ):
+        again = cached(path.parent, key, refuse)
+        assert type(again) is kind
+        assert torch.equal(again(to_float(images)), wanted(to_float(images)))
+        found, expected = ((one.identity, one.accuracy, one.chance) for one in (again, wanted))
+        assert found == expected
         assert not any(parameter.requires_grad for parameter in again.network.parameters())
-    other = cached(path.parent, "judge-7", refuse)
-    assert type(other) is Judge
-    images = to_float(digits()[0][:9])
-    assert torch.equal(other.probabilities(images), judge.probabilities(images))
     assert visible(path.parent) == ["judge-7.pt", "views-7.pt"]
-
-
-def flipped(path):
-    data = bytearray(path.read_bytes())
-    data[-2000] ^= 1
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda path: path.write_bytes(path.read_bytes()[:-9]),
-        flipped,
-        lambda path: path.write_bytes(b""),
         lambda path: checkpoints.save(path, {"model": torch.ones(3)}),
         lambda path: checkpoints.save(path, [1, 2]),
         lambda path: checkpoints.save(path, checkpoints.load(path) | {"version": module.VERSION - 1}),
         lambda path: checkpoints.save(path, checkpoints.load(path) | {"name": "oracle"}),
         lambda path: checkpoints.save(path, checkpoints.load(path) | {"sizes": (1, 8, 7)}),
     ],
-    ids=["cut", "flipped", "empty", "foreign", "list", "older", "unknown", "reshaped"],
+    ids=["cut", "foreign", "list", "older", "unknown", "reshaped"],
 )
 def test_a_damaged_or_outdated_file_is_replaced(kept, quick, spoil):
     extract, path = kept
@@ -257,19 +239,15 @@ def test_a_damaged_or_outdated_file_is_replaced(kept, quick, spoil):
     assert cached(path.parent, "views-7", refuse).identity == extract.identity
 
 
-def test_if_several_ask_at_once_one_learns_and_the_others_wait(quick, tmp_path):
+def test_if_several_need_it_at_once_one_learns_and_the_others_wait(quick, tmp_path):
     extract, made, found = quick(), [], []
     together = threading.Barrier(3)
 
-    def make():
-        made.append(1)
-        return extract
-
-    def ask():
+    def need():
         together.wait()
-        found.append(cached(tmp_path, "views", make).identity)
+        found.append(cached(tmp_path, "views", lambda: made.append(1) or extract).identity)
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads = [threading.Thread(target=need) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -278,17 +256,13 @@ def test_if_several_ask_at_once_one_learns_and_the_others_wait(quick, tmp_path):
     assert found == [extract.identity] * 3
 
 
-def test_a_failure_while_learning_leaves_no_file_and_no_lock(quick, tmp_path):
+def test_a_failure_while_learning_leaves_no_file_and_an_impossible_directory_is_named(quick, tmp_path):
     def fail():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         cached(tmp_path, "views", fail)
     assert visible(tmp_path) == []
-    assert cached(tmp_path, "views", quick).identity == quick().identity
-
-
-def test_a_directory_that_cannot_be_created_is_named(quick, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     place = re.escape(str(tmp_path / "file" / "below"))
     with pytest.raises(DiskError, match=rf"^{place}: cannot be written \(.+\); check the folder and its permissions$"):
