@@ -1,4 +1,4 @@
-"""How good a classifier is, by hand and against scikit-learn; and the images of what it answers."""
+"""How good a classifier is, by hand and against scikit-learn; and the images of its answers."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from gantool.batches import ImageSpec, TableBatch
+from gantool.batches import TableBatch
 from gantool.data.loader import Split
 from gantool.data.prepare import prepare
-from gantool.data.store import Store
 from gantool.metrics import classification, drawings
 from gantool.metrics.classification import ClassifierEvaluator, LabeledExamples
 from gantool.metrics.drawings import answered_images, confusion, decision_map
 from gantool.recipe.blocks import Data
 
+from stores import store_of
+
 CLASSES = ("a", "b", "c")
 
 
-def questions(count, seed, classes=3):
+def examples(count, seed):
     generator = torch.Generator().manual_seed(seed)
-    return LabeledExamples(
-        torch.randn(count, 4, generator=generator), torch.randint(classes, (count,), generator=generator)
-    )
+    return LabeledExamples(torch.randn(count, 4, generator=generator), torch.randint(3, (count,), generator=generator))
 
 
 def guess(inputs):
@@ -34,7 +33,7 @@ def guess(inputs):
 # What is measured.
 
 
-def test_numbers_by_hand():
+def test_metrics_of_four_examples_are_those_by_hand():
     inputs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
     asked = LabeledExamples(inputs, torch.tensor([0, 0, 1, 1]))
     seen = LabeledExamples(inputs[:1], torch.tensor([1]))
@@ -50,9 +49,9 @@ def test_numbers_by_hand():
     }
 
 
-def test_numbers_are_scikit_learns():
+def test_metrics_are_those_of_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
-    train, held_out = questions(500, 0), questions(2300, 1)  # more than a chunk
+    train, held_out = examples(500, 0), examples(2300, 1)  # more than a chunk
     found = ClassifierEvaluator(train, held_out, CLASSES).measure(guess)
     said, right = guess(held_out.inputs), held_out.labels
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(right, said.argmax(1)))
@@ -80,25 +79,25 @@ def test_no_graph_is_kept_and_no_chunk_is_larger_than_it_says():
         assert not torch.is_grad_enabled()
         return guess(inputs)
 
-    ClassifierEvaluator(questions(5, 0), questions(2300, 1), CLASSES).measure(answer)
+    ClassifierEvaluator(examples(5, 0), examples(2300, 1), CLASSES).measure(answer)
     assert sizes == [1000, 1000, 300, 5]
 
 
 def test_the_log_holds_counts_and_shares_and_training_examples_stand_in_for_missing_held_out_ones():
     asked = LabeledExamples(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1]))
-    about = ClassifierEvaluator(questions(5, 0), asked, CLASSES).about
+    about = ClassifierEvaluator(examples(5, 0), asked, CLASSES).about
     assert json.loads(json.dumps(about)) == about
     assert (about["train"], about["held_out"], about["guessing"]) == (5, 4, 0.75)
     assert about["classes"] == {"a": 0.25, "b": 0.75, "c": 0.0}
 
-    train = questions(30, 0)
-    found = ClassifierEvaluator(train, questions(0, 1), CLASSES)
+    train = examples(30, 0)
+    found = ClassifierEvaluator(train, examples(0, 1), CLASSES)
     assert found.shown is train
     assert found.about["held_out"] == 0
     assert found.measure(guess)["accuracy"] == found.measure(guess)["train_accuracy"]
 
 
-def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
+def test_of_a_table_the_held_out_rows_are_measured(tmp_path):
     table = prepare(Data(source="sentences"), tmp_path, TableBatch)
     found = ClassifierEvaluator.of(table, Split(table.train, table.held_out))
     assert torch.equal(found.shown.inputs, torch.from_numpy(table.inputs[table.held_out]))
@@ -106,15 +105,12 @@ def test_of_a_table_it_asks_about_the_rows_that_are_held_out(tmp_path):
     assert list(found.shown.texts) == [table.texts[row] for row in table.held_out]
 
 
-def test_of_images_it_asks_about_a_fixed_mixture(tmp_path, monkeypatch):
+def test_images_are_measured_in_a_fixed_random_order(monkeypatch):
     monkeypatch.setattr(classification, "TRAIN", 20)
-    images = np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1)
-    labels = np.repeat(np.arange(3), 20)
-    store = Store(tmp_path, images, labels, ImageSpec(1, 1, 1, CLASSES), {})
+    store = store_of(np.arange(60, dtype=np.uint8).reshape(60, 1, 1, 1), np.repeat(np.arange(3), 20), CLASSES)
     rows = Split(np.arange(0, 60, 2), np.arange(1, 60, 2))
     found, again = ClassifierEvaluator.of(store, rows), ClassifierEvaluator.of(store, rows)
     assert torch.equal(found.shown.inputs, again.shown.inputs)
-    assert found.shown.inputs.dtype == torch.uint8
     assert sorted(found.shown.inputs.flatten().tolist()) == list(range(1, 60, 2))
     assert len(set(found.shown.labels[:12].tolist())) == 3
     assert torch.equal(found.shown.labels, found.shown.inputs.flatten() // 20)
@@ -135,30 +131,30 @@ def right_of_a_half(inputs):
 
 
 def test_a_map_has_each_classs_colour_where_it_is_answered_and_a_line_between():
-    picture = decision_map(right_of_a_half, SQUARE, torch.tensor([0, 0, 1, 1]), ("no", "yes"))
-    assert (picture.size, picture.mode) == ((320, 330), "RGB")
+    image = decision_map(right_of_a_half, SQUARE, torch.tensor([0, 0, 1, 1]), ("no", "yes"))
+    assert (image.size, image.mode) == ((320, 330), "RGB")
     soft = [tuple(round(255 + drawings.SOFT * (one - 255)) for one in colour) for colour in drawings.CLASSES]
     middle = drawings.HEAD + drawings.SIDE // 2
-    assert picture.getpixel((drawings.EDGE + 40, middle)) == soft[0]
-    assert picture.getpixel((drawings.EDGE + 240, middle)) == soft[1]
-    assert sum(picture.getpixel((drawings.EDGE + drawings.SIDE // 2, middle))) < 300
+    assert image.getpixel((drawings.EDGE + 40, middle)) == soft[0]
+    assert image.getpixel((drawings.EDGE + 240, middle)) == soft[1]
+    assert sum(image.getpixel((drawings.EDGE + drawings.SIDE // 2, middle))) < 300
     for right, up, colour in ((70, 70, 0), (70, 210, 0), (210, 70, 1), (210, 210, 1)):  # the four examples
         place = (drawings.EDGE + right, drawings.HEAD + drawings.SIDE - up)
-        assert picture.getpixel(place) == drawings.CLASSES[colour]
+        assert image.getpixel(place) == drawings.CLASSES[colour]
 
 
-def test_a_map_shows_the_second_number_upwards_and_asks_about_twice_the_examples_span():
+def test_a_map_shows_the_second_number_upwards_over_twice_the_range_of_the_examples():
     asked = []
 
     def answer(inputs):
         asked.append(inputs)
         return torch.stack([inputs[:, 1] <= 0.5, inputs[:, 1] > 0.5], dim=1).float()
 
-    picture = decision_map(answer, SQUARE, torch.tensor([0, 1, 0, 1]), ("no", "yes"))
+    image = decision_map(answer, SQUARE, torch.tensor([0, 1, 0, 1]), ("no", "yes"))
     (plane,) = asked
     assert plane.min(0).values.tolist() == pytest.approx([-0.5, -0.5], abs=0.02)
     assert plane.max(0).values.tolist() == pytest.approx([1.5, 1.5], abs=0.02)
-    top, bottom = (picture.getpixel((160, drawings.HEAD + y)) for y in (10, drawings.SIDE - 10))
+    top, bottom = (image.getpixel((160, drawings.HEAD + y)) for y in (10, drawings.SIDE - 10))
     assert top[0] > top[2]  # orange
     assert bottom[2] > bottom[0]  # blue
 
@@ -166,42 +162,41 @@ def test_a_map_shows_the_second_number_upwards_and_asks_about_twice_the_examples
 def test_a_map_of_undecided_answers_is_white_and_has_no_line():
     for examples in (SQUARE, SQUARE[:1]):
         labels = torch.zeros(len(examples)).long()
-        picture = decision_map(lambda inputs: torch.full((len(inputs), 2), 0.5), examples, labels, ("n", "y"))
-        assert np.asarray(picture)[drawings.HEAD + 130 : drawings.HEAD + 132, 30:150].min() == 255
+        image = decision_map(lambda inputs: torch.full((len(inputs), 2), 0.5), examples, labels, ("n", "y"))
+        assert np.asarray(image)[drawings.HEAD + 130 : drawings.HEAD + 132, 30:150].min() == 255
 
 
-def test_images_that_are_taken_for_others_stand_on_red():
+def test_wrongly_classified_images_have_a_red_border():
     images = -torch.ones(4, 1, 16, 16)
     shares = torch.eye(3)[[0, 1, 2, 0]] * 0.7 + 0.1
-    picture = np.asarray(answered_images(images, shares, torch.tensor([0, 1, 2, 2]), CLASSES))
-    height, width = picture.shape[:2]
-    corners = [picture[8 + dy, 8 + dx].tolist() for dy in (0, height // 2) for dx in (0, width // 2)]
+    image = np.asarray(answered_images(images, shares, torch.tensor([0, 1, 2, 2]), CLASSES))
+    height, width = image.shape[:2]
+    corners = [image[8 + dy, 8 + dx].tolist() for dy in (0, height // 2) for dx in (0, width // 2)]
     assert corners[:3] == [[255, 255, 255]] * 3
     assert corners[3] == [round((one + 1) * 127.5) for one in drawings.WRONG]
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 64, 64), (1, 28, 20), (3, 200, 180)])
-def test_answered_images_are_of_one_size_whatever_is_answered(shape):
+@pytest.mark.parametrize("shape", [(1, 16, 16), (1, 28, 20), (3, 200, 180)])
+def test_answered_images_have_one_size_for_any_answers(shape):
     images, labels = torch.zeros(16, *shape), torch.arange(16) % 3
     names = ("a", "b", "a class with quite a long name, as some have")
     generator = torch.Generator().manual_seed(0)
-    pictures = [
+    drawn = [
         answered_images(images, torch.rand(16, 3, generator=generator).softmax(1), labels, names) for _ in range(3)
     ]
-    assert len({(picture.size, picture.mode) for picture in pictures}) == 1
     certain = answered_images(images, torch.eye(3)[labels], labels, names)
-    assert (certain.size, certain.mode) == (pictures[0].size, "RGB")
+    assert {(image.size, image.mode) for image in drawn} == {(certain.size, "RGB")}
 
 
 def test_a_matrix_has_a_row_for_each_class_and_dark_tiles_for_frequent_answers():
     labels, said = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 2, 2, 2, 2])
-    picture = confusion(labels, said, CLASSES)
-    down, across = picture.height // 3, picture.width // 3
+    image = confusion(labels, said, CLASSES)
+    down, across = image.height // 3, image.width // 3
 
     full, empty = drawings.CLASSES[0], (round((drawings.LIGHT + 1) * 127.5),) * 3
-    assert [[picture.getpixel((column * across + 8, row * down + 8)) for column in range(3)] for row in range(3)] == [
+    assert [[image.getpixel((column * across + 8, row * down + 8)) for column in range(3)] for row in range(3)] == [
         [full, empty, empty],
         [empty, empty, full],
         [empty, empty, full],
     ]
-    assert confusion(labels[:0], labels[:0], CLASSES).size == picture.size
+    assert confusion(labels[:0], labels[:0], CLASSES).size == image.size
