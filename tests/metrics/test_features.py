@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from gantool.images import to_float
@@ -29,34 +28,11 @@ def test_the_weights_are_pinned_by_their_identities():
     assert TextureFeatures().identity == "texture-010fba429004"
 
 
-def test_the_weights_are_pinned_by_literal_values():
-    for kernel, shape, values in (
-        (module._kernels(1)[0], (16, 1, 3, 3), [-0.3167938, -0.4737936, 0.1912883]),
-        (module._kernels(1)[1], (32, 16, 3, 3), [0.006184, -0.075064, -0.0901509]),
-        (module._kernels(1)[2], (64, 32, 3, 3), [-0.1570381, 0.0167898, 0.0711624]),
-        (module._kernels(3)[0], (16, 3, 3, 3), [-0.0116841, 0.2017505, -0.2749582]),
-        (module._projection(), (560, 64), [0.0515130, 0.0173550, 0.0078845]),
-    ):
-        assert (kernel.shape, kernel.dtype) == (shape, torch.float32)
-        assert kernel.flatten()[:3].tolist() == pytest.approx(values, abs=5e-7)
-
-
 def test_filters_keep_the_size_of_activations_and_the_projection_is_orthonormal():
     for kernel in module._kernels(3):
         torch.testing.assert_close(kernel.flatten(1).norm(dim=1), torch.full((len(kernel),), 2**0.5))
     projection = module._projection()
     torch.testing.assert_close(projection.T @ projection, torch.eye(64), rtol=0, atol=1e-5)
-
-
-def test_the_integer_hash_makes_standard_normal_numbers():
-    numbers, other = (module._normal((200, 500), stream=stream) for stream in (3, 4))
-
-    assert (abs(numbers.mean()), numbers.std(), (numbers**4).mean()) == (
-        pytest.approx(0, abs=0.01),
-        pytest.approx(1, abs=0.01),
-        pytest.approx(3, abs=0.1),
-    )
-    assert abs(np.corrcoef(numbers.ravel(), other.ravel())[0, 1]) < 0.01
 
 
 def test_the_features_of_known_images_are_pinned():
