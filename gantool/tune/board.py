@@ -1,4 +1,4 @@
-"""Readers of a search's events: a live table on a terminal, a line for each trial elsewhere, objects for programs."""
+"""Output of the events of a search: a live table on a terminal, a line for each trial elsewhere, or JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gantool.tune.space import names
 logger = logging.getLogger(__name__)
 
 TOP_TRIALS = 10  # in the table while the search runs
-INLINE_GAIN = 1.2  # times as long as the trials themselves; a search with workers that took longer was too short
+INLINE_GAIN = 1.2  # times the seconds of the trials; a search with workers that takes longer was too short
 _BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "fail": "red"}
 _WORDS = {"complete": "finished", "pruned": "stopped early", "fail": "failed", "running": "running"}
@@ -33,41 +33,34 @@ _WORDS = {"complete": "finished", "pruned": "stopped early", "fail": "failed", "
 def as_object(event: Event, metric: str) -> dict[str, Any]:
     """Return an event as plain values, for programs."""
     if isinstance(event, SearchStarted):
-        standing = event.standing
-        total = max(standing.wanted, standing.done)
-        done = {"done": standing.done, "trials": total, "interrupted": event.interrupted}
-        return {"event": "begin", "study": str(event.study.shown), **done}
+        done, wanted = event.standing.done, event.standing.wanted
+        counts = {"done": done, "trials": max(wanted, done), "interrupted": event.interrupted}
+        return {"event": "begin", "study": str(event.study.shown), **counts}
     if isinstance(event, SearchEnded):
-        winner = event.study.winner()
+        known = results.summary(event.study)
         return {
             "event": "end",
             "study": str(event.study.shown),
             "interrupted": event.interrupted,
             "spent_budget": event.budget or None,
-            "best": None if winner is None else winner.number,
-            "sentence": results.sentence(event.study),
-            "verdict": results.summary(event.study)["verdict"],
+            **{name: known[name] for name in ("best", "sentence", "verdict")},
         }
     trial = event.trial
-    fields: dict[str, Any] = {"event": event.kind, "trial": trial.label}
-    if event.kind == "started":
-        return fields | {"values": trial.values}
-    if event.kind == "interrupted":
-        return fields | {"epoch": trial.reached()}
-    if event.kind == "measured":
-        return fields | {"epoch": trial.epoch, metric: trial.scores[-1], "best": trial.best}
     best = trial.best if math.isfinite(trial.best) else None
-    fields |= {"state": trial.state, "epoch": trial.epoch, metric: best}
-    return fields | {"why": trial.why or None, "diagnoses": list(trial.diagnoses)}
+    facts: dict[str, dict[str, Any]] = {
+        "started": {"values": trial.values},
+        "interrupted": {"epoch": trial.reached()},
+        "measured": {"epoch": trial.epoch, metric: trial.scores[-1] if trial.scores else None, "best": best},
+        "ended": {
+            **{"state": trial.state, "epoch": trial.epoch, metric: best},
+            **{"why": trial.why or None, "diagnoses": list(trial.diagnoses)},
+        },
+    }
+    return {"event": event.kind, "trial": trial.label, **facts[event.kind]}
 
 
 class Board:
-    """Shows the events of a search, with trials ranked by their metric.
-
-    Args:
-        recipe: what is searched.
-        as_json: print each event as an object on a line of standard output, in place of tables.
-    """
+    """Shows the events of a search, with trials ranked by their metric, or as JSON on standard output."""
 
     def __init__(self, recipe: Recipe, *, as_json: bool = False) -> None:
         self.as_json, self.metric = as_json, recipe.metric
@@ -75,7 +68,7 @@ class Board:
         self.start = time.monotonic()
         self.rows: dict[str, TrialStatus] = {}
         self.standing = Standing(0, 0, 0, "", (), None, None)
-        self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended in this search
+        self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended since the start
         self.search_start = self.start
         self.live = Live(get_renderable=self._live_view, console=terminal.err, refresh_per_second=4, transient=True)
 
@@ -109,16 +102,14 @@ class Board:
         trial, self.standing = event.trial, event.standing
         if terminal.is_live() and not self.as_json:
             self.live.start()
+        self.rows[trial.label] = trial
         if event.kind == "interrupted":
             self.rows.pop(trial.label)
-            return
-        self.rows[trial.label] = trial
         if event.kind != "ended":
             return
         self.spent.append((time.monotonic() - trial.start, trial.epoch - trial.first_epoch))
         if not terminal.err.is_terminal and not self.as_json:
-            score = f"{self.metric} {terminal.number(trial.best)}" if math.isfinite(trial.best) else ""
-            found = "; ".join(part for part in (score, trial.why) if part)
+            found = "; ".join(filter(None, (self._score(trial), trial.why)))
             state = f"{_WORDS[trial.state]} at epoch {trial.epoch}"
             logger.info(f"trial {trial.label} {state}: {found}; {'; '.join(self._header())}")
 
@@ -148,14 +139,16 @@ class Board:
             table = Table.grid(padding=(0, 2))
             for row in running:
                 reached = row.reached()
-                score = f"{self.metric} {terminal.number(row.best)}" if math.isfinite(row.best) else ""
-                bar = ProgressBar(row.epochs, reached, width=24)
-                table.add_row(f"trial {row.label}", bar, f"{reached}/{row.epochs}", score, sparkline(row.scores))
+                bar, epochs = ProgressBar(row.epochs, reached, width=24), f"{reached}/{row.epochs}"
+                table.add_row(f"trial {row.label}", bar, epochs, self._score(row), sparkline(row.scores))
             parts += [Text(), table]
         return Group(*parts)
 
+    def _score(self, row: TrialStatus) -> str:
+        return f"{self.metric} {terminal.number(row.best)}" if math.isfinite(row.best) else ""
+
     def _header(self) -> tuple[str, str]:
-        """Return trials by state; and the time used and left with the best result so far."""
+        """Return the numbers of trials, and the time used and left with the best result so far."""
         states = [row.state for row in self.rows.values() if not row.is_further]
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         trials = counts or "0"
@@ -172,7 +165,7 @@ class Board:
         return trials, "; ".join(parts)
 
     def _left(self) -> str:
-        """Estimate the time left: the epochs to come on all slots, times the mean seconds of an epoch so far."""
+        """Return the estimated time left: the remaining epochs on all slots times the mean seconds of an epoch."""
         trained = sum(epochs for _, epochs in self.spent)
         if not trained:
             return ""
@@ -183,10 +176,9 @@ class Board:
         return f", about {terminal.duration(min(left, allowed))} left"
 
     def table(self, rows: list[TrialStatus] | None = None) -> Table:
-        """Return the table of trials: of `rows`, or by default of the best ones that have ended."""
+        """Return the table of `rows`, or by default of the best trials that have ended."""
         final = rows is not None
-        if rows is None:
-            rows = [row for row in self.rows.values() if row.state != "running" and not row.is_further]
+        rows = rows or [row for row in self.rows.values() if row.state != "running" and not row.is_further]
         order = {str(one.number): place for place, one in enumerate(self.standing.confirmed)}
         rows = sorted(rows, key=lambda row: (order.get(row.label, len(order)), row.best, int(row.label.split()[0])))
         columns = [
@@ -204,8 +196,7 @@ class Board:
 
     def _cells(self, row: TrialStatus, *, final: bool) -> list[str]:
         """Return the cells of a trial, with markup."""
-        words = {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
-        standing = self.standing
+        standing, words = self.standing, {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
         marks = ["winner"] if row.label == str(standing.winner) and final else []
         marks += ["your recipe"] if row.label == str(standing.own) else []
         state = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
@@ -223,7 +214,7 @@ class Board:
 
 
 def sparkline(scores: tuple[float, ...], width: int = 8) -> str:
-    """Draw the last values of a metric, with the lowest at the bottom.
+    """Draw the last values of a metric.
 
     >>> sparkline((3.0, 2.0, 1.0))
     '█▄▁'

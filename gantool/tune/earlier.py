@@ -1,52 +1,98 @@
-"""What a new study learns from an earlier one: trials that it need not train again, and values to try first."""
+"""Studies that exist already: the one that a search resumes, and one whose results a new study uses."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from gantool.errors import GantoolError, ResourceError
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
-from gantool.runs import environment
+from gantool.runs import STUDY, environment, make_directory
 from gantool.training import engine
-from gantool.tune.record import DATA, TAKEN
+from gantool.tune.record import DATA, TAKEN, differs
 from gantool.tune.study import FIRST_POINTS, Study
+
+logger = logging.getLogger(__name__)
 
 MAX_FIRST_POINTS = 3  # of an earlier study that are tried first
 
 
-def begin_with(study: Study, other: Study) -> int:
-    """Try the best values of another study first, after the recipe's own; return how many there are.
+def find_study(out: Path | None, recipe: Recipe) -> Path | None:
+    """Return the study at `out`, or by default the newest one of this recipe in `runs/`, if it exists."""
+    if out is not None:
+        return out if (out / STUDY).is_file() else None
+    keys = {path: _difference(path, recipe) for path in _studies(recipe)}
+    same = [path for path, key in keys.items() if key is None]
+    for path, key in list(keys.items())[-1:]:
+        if key and not same:
+            logger.info(f"{path} differs in {key}: a new study starts (--from takes its best values)")
+    return same[-1] if same else None
 
-    Values that this study does not search are left out, and its own take their place.
+
+def new_study(out: Path | None, recipe: Recipe) -> Path:
+    """Make the directory of a new study: `out`, from which a study is moved aside, or a new one in `runs/`."""
+    if out is None:
+        return make_directory(None, recipe.name)
+    if (out / STUDY).is_file():
+        number = 1
+        while (aside := out.with_name(f"{out.name}-old-{number}")).exists():
+            number += 1
+        try:
+            out.rename(aside)
+        except OSError as error:
+            raise ResourceError(f"{out}: cannot be moved to {aside} ({error.strerror}); end what uses it") from None
+    return make_directory(out, recipe.name, "")
+
+
+def earlier_study(recipe: Recipe) -> Study | None:
+    """Return the newest study of a recipe's name in `runs/`, if it can be read."""
+    for path in _studies(recipe)[-1:]:
+        with contextlib.suppress(GantoolError):
+            return Study(path)
+    return None
+
+
+def _difference(path: Path, recipe: Recipe) -> str | None:
+    with contextlib.suppress(GantoolError):
+        return differs(path, recipe)
+    return ""  # an unreadable study must not prevent a new one
+
+
+def _studies(recipe: Recipe) -> list[Path]:
+    """Return the studies of a recipe's name in `runs/`, the newest last."""
+    found = [path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file()]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def begin_with(study: Study, other: Study) -> int:
+    """Let a study try the best values of another one first, after the recipe's own; return how many there are.
+
+    Values that this study does not search are replaced by its own.
     """
-    ranked = [trial for trial in other.finished() if not trial.user_attrs.get("own")]
     winner = other.winner()
-    if winner is not None and winner in ranked:
-        ranked = [winner, *(trial for trial in ranked if trial is not winner)]
     known = [study.space.own_point, *(trial.params for trial in study.trials())]
     points: list[dict[str, Any]] = []
-    for trial in ranked:
+    for trial in sorted(other.finished(), key=lambda trial: trial != winner):
         point = study.space.point({**study.space.own, **other.space.changes(trial.params)})
-        if point is not None and point not in known and point not in points:
+        is_new = not trial.user_attrs.get("own") and point not in (*known, *points)
+        if point is not None and is_new and len(points) < MAX_FIRST_POINTS:
             points.append(point)
-    study.search.set_user_attr(FIRST_POINTS, points[:MAX_FIRST_POINTS])
-    return len(points[:MAX_FIRST_POINTS])
+    study.search.set_user_attr(FIRST_POINTS, points)
+    return len(points)
 
 
 def take_over(study: Study, other: Study) -> int:
-    """Copy the finished trials of another study that would be trained in the same way in this one.
+    """Copy the finished trials of another study that would be trained equally in this one; return how many there are.
 
-    These have equal values of all keys, equal data, as many epochs, and were trained by the same version of gantool
-    and torch. They count as trials of this study, in addition to `tune.trials`.
-
-    Returns:
-        how many there are.
+    Their values of all keys, data, number of epochs, and versions of gantool and torch are equal. They count as trials
+    of this study, in addition to `tune.trials`.
     """
     found: list[tuple[FrozenTrial, dict[str, Any]]] = []
     if other.search.user_attrs.get(DATA) == study.search.user_attrs.get(DATA, ""):
@@ -57,37 +103,29 @@ def take_over(study: Study, other: Study) -> int:
     for number, (trial, point) in enumerate(found):
         shutil.copytree(other.folder(trial.number), study.folder(number))
         attributes = {**trial.user_attrs, "own": point == study.space.own_point, "taken_from": other.path.name}
-        study.search.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.COMPLETE,
-                value=trial.value,
-                params=point,
-                distributions={name: study.space.distributions[name] for name in point},
-                user_attrs=attributes,
-                intermediate_values=trial.intermediate_values,
-            )
-        )
+        results = {"value": trial.value, "intermediate_values": trial.intermediate_values}
+        study.add(study.search, TrialState.COMPLETE, point, user_attrs=attributes, **results)
     study.search.set_user_attr(TAKEN, (len(found), len(other.trials())))
     return len(found)
 
 
 def _same_training(study: Study, other: Study, trial: FrozenTrial) -> dict[str, Any] | None:
-    """Return the point of this study at which a trial of another one would be trained again, if there is one."""
+    """Return the point of this study at which a trial of another one would be trained again, if it exists."""
     if study.epochs != other.epochs or not _is_of_this_version(other.folder(trial.number)):
         return None
-    there = other.space.changes(trial.params)
-    point = study.space.point({**study.space.own, **there})
+    changes = other.space.changes(trial.params)
+    point = study.space.point({**study.space.own, **changes})
     if point is None:
         return None
-    here = engine.change(study.recipe, study.space.changes(point))
-    return point if _trained(engine.change(other.recipe, there)) == _trained(here) else None
-
-
-def _trained(recipe: Recipe) -> dict[str, Any]:
-    """Return what decides how a trial of a recipe is trained; its epochs are the study's."""
-    block: dict[str, Any] = plain(recipe)
-    block["train"].pop("epochs")
-    return {name: value for name, value in block.items() if name not in {"name", "tune"}}
+    there, here = (
+        plain(engine.change(one.recipe, values))
+        for one, values in ((other, changes), (study, study.space.changes(point)))
+    )
+    for block in (there, here):  # the studies have equal epochs
+        block["train"].pop("epochs")
+        block.pop("name")
+        block.pop("tune")
+    return point if there == here else None
 
 
 def _is_of_this_version(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The events of a search, which `search` yields: all that a table, a log or another program needs to show it."""
+"""The events of a search, which `search` yields: everything that a table, a log or another program shows of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import optuna
 from optuna.trial import FrozenTrial
 
 from gantool.tune import results
@@ -35,11 +36,11 @@ class TrialStatus:
     start: float = field(default_factory=lambda: time.monotonic())
 
     @classmethod
-    def of(cls, study: Study, trial: FrozenTrial) -> TrialStatus:
-        """Return the status of a trial of the search as the database has it."""
+    def of(cls, study: Study, trial: FrozenTrial, phase: optuna.Study | None = None, epochs: int = 0) -> TrialStatus:
+        """Return the status of a trial as the database has it; by default it is one of the search."""
         best = lowest(trial)
         return cls(
-            str(trial.number),
+            study.label(phase or study.search, trial),
             study.space.changes(trial.params),
             trial.state.name.lower(),
             math.inf if best is None else best,
@@ -47,8 +48,8 @@ class TrialStatus:
             tuple(trial.intermediate_values.values()),
             str(trial.user_attrs.get("why", "")),
             tuple(trial.user_attrs.get("diagnoses", ())),
-            study.folder(trial.number),
-            study.epochs,
+            study.folder_of(trial),
+            epochs or study.epochs,
         )
 
     @property
@@ -57,7 +58,7 @@ class TrialStatus:
         return " " in self.label
 
     def reached(self) -> int:
-        """Return the last epoch that a running trial has trained, by its log, which has also unmeasured epochs."""
+        """Return the last epoch that a running trial has trained, by its log, which also has unmeasured epochs."""
         if self.folder is None or self.state != "running":
             return self.epoch
         with contextlib.suppress(OSError, ValueError, KeyError), (self.folder / "log.jsonl").open("rb") as file:
@@ -69,9 +70,9 @@ class TrialStatus:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a search stands."""
+    """The state of a search."""
 
-    wanted: int  # trials in all
+    wanted: int  # all trials
     done: int  # trials that have ended
     reseeded: int  # trainings with new seeds that have ended
     summary: str  # the result so far, in a few words
@@ -87,7 +88,7 @@ class Standing:
 
     @classmethod
     def of(cls, study: Study, **more: Any) -> Standing:
-        """Read how a study stands; `more` are the fields with a default."""
+        """Return the state of a study; `more` are the fields with a default."""
         with study.cached_trials():
             winner, own = study.winner(), study.own()
             return cls(
@@ -104,23 +105,16 @@ class Standing:
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """A search has started; it must be stopped and not cut off. Or a study is shown.
-
-    Args:
-        study: the study.
-        trials: the trials that have ended.
-        standing: how it stands.
-        interrupted: the number of trainings that will resume.
-    """
+    """A search has started, which has to be stopped to be saved. Or a study is shown."""
 
     study: Study
-    trials: tuple[TrialStatus, ...]
+    trials: tuple[TrialStatus, ...]  # that have ended; of a study that is shown, all
     standing: Standing
-    interrupted: int = 0
+    interrupted: int = 0  # trainings that will resume
 
     @classmethod
     def of(cls, study: Study, *, resumes: bool = False) -> SearchStarted:
-        """Return the event; if the study is only shown, its trials include those that have not ended."""
+        """Return the event for a search that resumes, or for a study that is only shown."""
         trials = tuple(TrialStatus.of(study, trial) for trial in (study.spent() if resumes else study.trials()))
         return cls(study, trials, Standing.of(study), len(study.unended()) if resumes else 0)
 
@@ -136,7 +130,7 @@ class TrialEvent:
 
 @dataclass(frozen=True)
 class SearchEnded:
-    """A search has ended: of its own, because it was `interrupted`, or because a `budget` is spent."""
+    """A search has ended: it is done, it was `interrupted`, or a `budget` is spent."""
 
     study: Study
     interrupted: bool = False

@@ -1,4 +1,4 @@
-"""The trials of a search one after the other in this process, without Ray: for tests, debugging and short searches."""
+"""The trials of a search one after the other in this process, without Ray: for short searches and tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gantool.tune.trials import Trials
 
 
 def run_trials(trials: Trials, objective: Objective) -> Iterator[Event]:
-    """Run all trials that are left, and yield their events."""
+    """Run all remaining trials, and yield their events."""
     for key in map(str, itertools.count()):
         config = trials.next(key)
         yield from trials.pending_events()

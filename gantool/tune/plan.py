@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -15,135 +14,116 @@ from gantool.training.monitor import Monitor
 from gantool.training.setup import TrainingSetup
 from gantool.training.trainer import Trainer
 from gantool.tune.race import SEEDS_PER_LOOK, SELECTION_SEEDS
-from gantool.tune.record import finish_epochs
+from gantool.tune.study import ENDED, Study
 from gantool.tune.verdict import MIN_SEEDS
 
 TRAINED_SHARE = 0.6  # of a search's epochs that are trained; the others are saved by stopping trials early
-CONFIRM, FINISH = 0.4, 0.25  # of the time, that new seeds and the full length may take at the most
+CONFIRM, FINISH = 0.4, 0.25  # of the time, that new seeds and the full length may take at most
 TIME_MARGIN = 0.03  # of the time, left for reports and for ending
 TRAINING_OVERHEAD = 0.5  # seconds of a training besides its epochs: its files, its last measurement
 PROBE_SECONDS = 1.5  # seconds of training, from which the seconds of an epoch are estimated
-PARALLEL_SLOWDOWN = 1.25  # times as long as alone takes an epoch beside other trials, with measurements
+PARALLEL_SLOWDOWN = 1.25  # an epoch beside other trials takes so many times as long as a single one
 
 
-@dataclass(frozen=True)
 class Plan:
-    """What a search does with its time.
+    """How the time of a search is divided among trials, trainings with new seeds, and the full length.
 
     Args:
-        recipe: with a `tune` block whose new seeds fit into the time.
+        study: what is searched. Its new seeds are reduced to those that fit.
+        seconds: that are left.
+        epoch: seconds of an epoch, until trainings have shown it.
         slots: trials at once.
-        seconds: that it may take.
-        end: the moment at which it ends, on the monotonic clock.
-        epoch: estimated seconds of an epoch, until trials have shown it.
     """
 
-    recipe: Recipe
-    slots: int
-    seconds: float
-    end: float
-    epoch: float
-
-    @classmethod
-    def of(cls, recipe: Recipe, seconds: float, epoch: float, slots: int) -> Plan:
-        """Return what fits into a time.
-
-        Args:
-            recipe: with a `tune` block.
-            seconds: that are left.
-            epoch: seconds of one epoch of one trial.
-            slots: trials at once.
-        """
-        tune, usable = recipe.tune, (1 - TIME_MARGIN) * seconds
-        assert tune is not None
-        if tune.confirm is not None:
-            training = _confirm_epochs(recipe) * epoch + TRAINING_OVERHEAD
-            affordable = int(CONFIRM * usable * slots / training)
-            top, seeds = tune.confirm.top, tune.confirm.seeds
-            if affordable < top * SELECTION_SEEDS + 2 * MIN_SEEDS:
-                top = 1  # the best trial is the contender
+    def __init__(self, study: Study, seconds: float, epoch: float, slots: int) -> None:
+        self.study, self.epoch, self.slots = study, epoch, slots
+        self.seconds = max(0.0, (1 - TIME_MARGIN) * seconds)
+        self.end = time.monotonic() + self.seconds
+        self.wanted_epochs = study.full_epochs  # to which trainings continue if there is time
+        confirm = study.tune.confirm
+        if confirm is not None:
+            affordable = int(CONFIRM * self.seconds * slots / self._training_seconds(study.confirm_epochs))
+            # With few trainings the best trial is the contender.
+            top = confirm.top if affordable >= confirm.top * SELECTION_SEEDS + 2 * MIN_SEEDS else 1
             left = affordable - (top > 1) * top * SELECTION_SEEDS
-            confirm = tune.confirm.model_copy(update={"top": top, "seeds": max(1, min(seeds, left // 2))})
-            recipe = recipe.model_copy(update={"tune": tune.model_copy(update={"confirm": confirm})})
-        return cls(recipe, slots, usable, time.monotonic() + usable, epoch)
+            seeds = max(1, min(confirm.seeds, left // 2))
+            confirm = confirm.model_copy(update={"top": top, "seeds": seeds})
+        study.replan(confirm=confirm)
 
-    def training_seconds(self, epochs: int, epoch: float) -> float:
-        """Return the seconds of a training of so many epochs, each of which takes `epoch` seconds."""
-        return epochs * epoch + TRAINING_OVERHEAD
+    def learn(self) -> None:
+        """Take the seconds of an epoch from the newest trainings that ended."""
+        known = [
+            (run.user_attrs["seconds"], run.last_step)
+            for run in [*self.study.trials(), *self.study.runs()]
+            if run.state in ENDED and run.last_step and "seconds" in run.user_attrs
+        ][-2 * self.slots :]
+        if known:
+            self.epoch = sum(seconds for seconds, _ in known) / sum(epochs for _, epochs in known)
 
-    def finish_seconds(self, epoch: float) -> float:
-        """Return the seconds that are kept for the full length."""
-        tune = self.recipe.tune
-        if tune is None or tune.finish is None:
-            return 0.0
-        epochs = max(0, finish_epochs(self.recipe) - _confirm_epochs(self.recipe))
-        return min(FINISH * self.seconds, 2 / min(2, self.slots) * epochs * epoch)
+    def has_time_for_a_trial(self) -> bool:
+        """Return whether another trial of the search may start."""
+        trial = TRAINED_SHARE * self._training_seconds(self.study.epochs)
+        return time.monotonic() + trial < self.end - self._confirm_seconds() - self._finish_seconds()
 
-    def confirm_seconds(self, epoch: float) -> float:
-        """Return the seconds that are kept for trainings with new seeds."""
-        tune = self.recipe.tune
-        if tune is None or tune.confirm is None:
-            return 0.0
-        # Most races are decided by the fewest seeds that can decide; another look is kept in reserve.
-        selection = tune.confirm.top * SELECTION_SEEDS if tune.confirm.top > 1 else 0
-        trainings = selection + 2 * min(tune.confirm.seeds, MIN_SEEDS + SEEDS_PER_LOOK)
-        took = -(-trainings // self.slots) * self.training_seconds(_confirm_epochs(self.recipe), epoch)
-        return min(CONFIRM * self.seconds, took)
+    def has_time_for_a_seed(self) -> bool:
+        """Return whether another training with a new seed may start."""
+        return time.monotonic() + self._training_seconds(self.study.confirm_epochs) < self.end - self._finish_seconds()
 
-    def has_time_for_a_trial(self, epoch: float) -> bool:
-        """Return whether another trial of the search may begin; `epoch` is what an epoch has taken so far."""
-        trial = TRAINED_SHARE * self.training_seconds(_trial_epochs(self.recipe), epoch)
-        return time.monotonic() + trial < self.end - self.confirm_seconds(epoch) - self.finish_seconds(epoch)
-
-    def has_time_for_a_seed(self, epoch: float) -> bool:
-        """Return whether another training with a new seed may begin."""
-        training = self.training_seconds(_confirm_epochs(self.recipe), epoch)
-        return time.monotonic() + training < self.end - self.finish_seconds(epoch)
-
-    def full_epochs(self, epoch: float) -> int:
-        """Return to how many epochs the winner and the recipe's own values can go on."""
+    def full_epochs(self) -> int:
+        """Return to how many epochs the winner and the recipe's own values can continue."""
+        if not self.epoch:
+            return self.wanted_epochs
         seconds = (self.end - time.monotonic()) * min(2, self.slots) / 2
-        full = finish_epochs(self.recipe)
-        return min(full, _confirm_epochs(self.recipe) + max(0, int(seconds / epoch) if epoch else full))
+        return min(self.wanted_epochs, self.study.confirm_epochs + max(0, int(seconds / self.epoch)))
 
     def sentence(self) -> str:
         """Return the plan in one line."""
-        tune = self.recipe.tune
-        assert tune is not None
-        finish, confirm = self.finish_seconds(self.epoch), self.confirm_seconds(self.epoch)
+        study, finish, confirm = self.study, self._finish_seconds(), self._confirm_seconds()
         search = self.seconds - finish - confirm
-        epochs = _trial_epochs(self.recipe)
-        trials = max(1, int(search * self.slots / (TRAINED_SHARE * self.training_seconds(epochs, self.epoch))))
+        trials = max(1, int(search * self.slots / (TRAINED_SHARE * self._training_seconds(study.epochs))))
         parts = [
-            f"about {terminal.several(trials, 'trial')} of up to {terminal.several(epochs, 'epoch')} in "
+            f"about {terminal.several(trials, 'trial')} of up to {terminal.several(study.epochs, 'epoch')} in "
             f"{terminal.duration(search)}"
         ]
-        if tune.confirm is not None:
-            parts.append(f"up to {terminal.several(tune.confirm.seeds, 'new seed')} in {terminal.duration(confirm)}")
+        if study.tune.confirm is not None:
+            seeds = terminal.several(study.tune.confirm.seeds, "new seed")
+            parts.append(f"up to {seeds} in {terminal.duration(confirm)}")
         if finish:
             parts.append(f"the winner trained on for {terminal.duration(finish)}")
         return f"plan: {', '.join(parts)}"
 
+    def _training_seconds(self, epochs: int) -> float:
+        return epochs * self.epoch + TRAINING_OVERHEAD
 
-def _trial_epochs(recipe: Recipe) -> int:
-    return (recipe.tune and recipe.tune.epochs) or recipe.train.epochs
+    def _finish_seconds(self) -> float:
+        """Return the seconds that are kept for the full length."""
+        if self.study.tune.finish is None:
+            return 0.0
+        epochs = max(0, self.wanted_epochs - self.study.confirm_epochs)
+        return min(FINISH * self.seconds, 2 / min(2, self.slots) * epochs * self.epoch)
+
+    def _confirm_seconds(self) -> float:
+        """Return the seconds that are kept for trainings with new seeds."""
+        confirm = self.study.tune.confirm
+        if confirm is None:
+            return 0.0
+        # Most races are decided by the fewest seeds that can decide; another look is kept in reserve.
+        selection = confirm.top * SELECTION_SEEDS if confirm.top > 1 else 0
+        trainings = selection + 2 * min(confirm.seeds, MIN_SEEDS + SEEDS_PER_LOOK)
+        took = -(-trainings // self.slots) * self._training_seconds(self.study.confirm_epochs)
+        return min(CONFIRM * self.seconds, took)
 
 
-def _confirm_epochs(recipe: Recipe) -> int:
-    confirm = recipe.tune and recipe.tune.confirm
-    return (confirm and confirm.epochs) or _trial_epochs(recipe)
-
-
-def epoch_seconds(recipe: Recipe, materials: TrainingSetup, device: str, threads: int) -> float:
+def epoch_seconds(recipe: Recipe, epochs: int, materials: TrainingSetup, device: str, threads: int) -> float:
     """Return the seconds that an epoch of a trial will take, by training for a moment and measuring once.
 
     Args:
         recipe: of the trial.
+        epochs: of the trial.
         materials: its data.
         device: `cpu` or `cuda`.
         threads: of each trial.
     """
-    epochs = _trial_epochs(recipe)
     place = torch.device("cuda" if device == "cuda" and torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(), devices.threads(threads):
         model = models.build(recipe, materials.store.spec).to(place)

@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from gantool.errors import CheckpointError, RunError
 from gantool.files import write
 from gantool.recipe import load as recipes
-from gantool.recipe.blocks import Recipe, Tune
+from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment
 from gantool.training import engine
 from gantool.tune.samplers import pruner
-from gantool.tune.space import Space
+from gantool.tune.space import Space, dotted
 from gantool.tune.storage import DATABASE, database_errors, open_storage
 
 SETTINGS = "settings"  # in study.json: how a search was started, besides its recipe
@@ -36,13 +36,13 @@ FREE = {
 class StudyRecord:
     """The directory of a study.
 
-    `study.json` (which database and study it is), `recipe.yaml` (with every default), `study.db` (Optuna's, in SQLite),
-    `trials/<number>/`, which are runs, and what `results` writes. `ray/` is Ray's own, and may be deleted.
+    It holds `study.json` (which database and study it is), `recipe.yaml` (with every default), `study.db` (Optuna's, in
+    SQLite), `trials/<number>/`, which are runs, and the files of `results`. Nothing in `ray/` is needed.
 
     Args:
         path: the directory of an existing study; `create` makes one.
-        recipe: what is searched; by default what its `recipe.yaml` says.
-        new: whether its database is still to be made.
+        recipe: what is searched; by default `recipe.yaml` in that directory.
+        new: whether its database has to be made.
 
     Raises:
         CheckpointError: the study's database is damaged.
@@ -53,10 +53,11 @@ class StudyRecord:
         self.path = path.absolute()
         self.recipe = recipe or engine.open_recipe(str(self.path / "recipe.yaml"))
         self.space = Space(self.recipe)
-        assert self.recipe.tune is not None  # Space checks that
-        self.tune: Tune = self.recipe.tune
+        self.tune = self.space.tune
         self.epochs = self.tune.epochs or self.recipe.train.epochs
-        self.full_epochs = finish_epochs(self.recipe)  # to which the winner is trained; fewer if the time is limited
+        finish = self.tune.finish
+        # To which the winner is trained; fewer if the time is limited.
+        self.full_epochs = finish if isinstance(finish, int) else self.recipe.train.epochs
         self._cache: dict[optuna.Study, list[FrozenTrial]] = {}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         name = _name(self.path / STUDY)
@@ -66,18 +67,19 @@ class StudyRecord:
                     f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
                 )
             self._storage = open_storage(self.path, self.tune.storage)
-            self.search = self._open(name, pruner(self.tune, self.epochs))
-            self.confirmation = self._open(f"{name}-confirm", optuna.pruners.NopPruner())
-            self.finishing = self._open(f"{name}-finish", optuna.pruners.NopPruner())
+            self.phases = self.search, self.confirmation, self.finishing = [
+                optuna.create_study(
+                    study_name=f"{name}{end}",
+                    storage=self._storage,
+                    load_if_exists=True,
+                    pruner=optuna.pruners.NopPruner() if end else pruner(self.tune, self.epochs),
+                )
+                for end in ("", "-confirm", "-finish")
+            ]
+            for phase in self.phases:
+                phase.get_trials(deepcopy=False)  # a damaged database fails here, not in the middle of a search
             if new:
                 self.search.set_user_attr(MADE_WITH, environment())
-
-    def _open(self, name: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
-        study = optuna.create_study(
-            study_name=name, storage=self._storage, load_if_exists=True, direction="minimize", pruner=pruner
-        )
-        study.get_trials(deepcopy=False)  # a damaged database fails here, not in the middle of a search
-        return study
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Self:
@@ -108,7 +110,7 @@ class StudyRecord:
 
     @property
     def shown(self) -> Path:
-        """The directory as one types it in the working directory."""
+        """The directory, relative to the working directory if it is inside of it."""
         return shown(self.path)
 
     @property
@@ -126,8 +128,7 @@ class StudyRecord:
     @property
     def settings(self) -> dict[str, str]:
         """How the search was started: `data_dir`, `engine`, `address`, `device`; empty for older studies."""
-        known = json.loads((self.path / STUDY).read_text(encoding="utf-8")).get(SETTINGS, {})
-        return {key: value for key, value in known.items() if isinstance(value, str)}
+        return read_settings(self.path)
 
     @property
     def data_dir(self) -> Path | None:
@@ -165,11 +166,11 @@ class StudyRecord:
 
     @contextmanager
     def cached_trials(self) -> Iterator[None]:
-        """Read the trials once while the block runs, in which nothing changes."""
+        """Read the trials once while the block runs; no trial may change in it."""
         if self._cache:  # a block inside of another
             yield
             return
-        self._cache = {study: self._read(study) for study in (self.search, self.confirmation, self.finishing)}
+        self._cache = {phase: self._read(phase) for phase in self.phases}
         try:
             yield
         finally:
@@ -186,11 +187,11 @@ class StudyRecord:
         return self._read(self.search)
 
     def runs(self) -> list[FrozenTrial]:
-        """Return the candidates' trainings with other seeds; the attributes `of` and `seed` say which."""
+        """Return the trainings with new seeds; the attributes `of` and `seed` name the trial and the seed."""
         return self._read(self.confirmation)
 
     def finishes(self) -> list[FrozenTrial]:
-        """Return the trainings to the recipe's full length; the attributes `of` and `seed` say which."""
+        """Return the trainings to the recipe's full length; see `runs`."""
         return self._read(self.finishing)
 
     @property
@@ -199,7 +200,7 @@ class StudyRecord:
         return int(self.search.user_attrs.get(TAKEN, (0, 0))[0])
 
     def folder(self, number: int, seed: int | None = None) -> Path:
-        """Return the directory of a trial, or of its training with another seed."""
+        """Return the directory of a trial, or of its training with a new seed."""
         return self.path / "trials" / (f"{number:04d}" if seed is None else f"{number:04d}-seed-{seed}")
 
     def folder_of(self, trial: FrozenTrial) -> Path:
@@ -207,7 +208,7 @@ class StudyRecord:
         return self.folder(trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed"))
 
     def label(self, study: optuna.Study, trial: FrozenTrial | optuna.Trial) -> str:
-        """Return the name of a training for people: of trial 3 `3`, `3 seed 7` or `3 to the end`."""
+        """Return the name of a training for people: `3`, `3 seed 7` or `3 to the end` for trial 3."""
         seed = trial.user_attrs.get("seed")
         label = f"{trial.user_attrs.get('of', trial.number)}{'' if seed is None else f' seed {seed}'}"
         return f"{label} to the end" if study is self.finishing else label
@@ -216,67 +217,60 @@ class StudyRecord:
         """Return the labels of the trainings that started and have not ended."""
         return [
             self.label(study, trial)
-            for study in (self.search, self.confirmation, self.finishing)
+            for study in self.phases
             for trial in self._read(study)
             if trial.state == TrialState.RUNNING
         ]
 
     def begin(
-        self,
-        study: optuna.Study,
-        params: dict[str, Any],
-        system_attrs: dict[str, Any] | None = None,
-        **attributes: Any,
+        self, study: optuna.Study, params: dict[str, Any], state: dict[str, Any] | None = None, **attributes: Any
     ) -> optuna.Trial:
-        """Start a trial of one of the three studies with these values, perhaps those of an older version's trial."""
-        params = self.space.renamed(params)
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=params,
-                distributions={key: self.space.distributions[key] for key in params},
-                user_attrs=attributes,
-                system_attrs=system_attrs,
-            )
-        )
+        """Start a trial of one of the three studies with these values; `state` is the sampler's."""
+        self.add(study, TrialState.RUNNING, params, user_attrs=attributes, system_attrs=state)
         return optuna.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
 
+    def add(self, study: optuna.Study, state: TrialState, params: dict[str, Any], **more: Any) -> None:
+        """Add a trial to one of the three studies, perhaps with the values of a trial of an older version."""
+        params = self.space.renamed(params)
+        spans = {key: self.space.distributions[key] for key in params}
+        study.add_trial(optuna.trial.create_trial(state=state, params=params, distributions=spans, **more))
+
+    def begin_further(self, study: optuna.Study, number: int, seed: int | None, **attributes: Any) -> optuna.Trial:
+        """Start a further training of a trial of the search."""
+        return self.begin(study, self.trials()[number].params, of=number, seed=seed, **attributes)
+
     def learn_from(self, data: str) -> None:
-        """Write what identifies the content of the data, once."""
+        """Write the identifier of the content of the data, once."""
         if DATA not in self.search.user_attrs:
             self.search.set_user_attr(DATA, data)
 
     def keep_image(self, trial: optuna.Trial, image: Path) -> None:
-        """Keep an image as an artifact of a running trial, which `optuna-dashboard --artifact-dir` shows."""
+        """Keep an image of a running trial, which `optuna-dashboard --artifact-dir` shows."""
         folder = self.path / "artifacts"
         folder.mkdir(exist_ok=True)
         store = optuna.artifacts.FileSystemArtifactStore(str(folder))
         optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(image), study_or_trial=trial)
 
 
-def finish_epochs(recipe: Recipe) -> int:
-    """Return the epochs to which a search trains its winner."""
-    finish = recipe.tune.finish if recipe.tune else None
-    return finish if isinstance(finish, int) else recipe.train.epochs
+def read_settings(path: Path) -> dict[str, str]:
+    """Return how the search of the study in a directory was started; empty for an older or a damaged study."""
+    try:
+        known = json.loads((path / STUDY).read_text(encoding="utf-8")).get(SETTINGS, {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {key: value for key, value in known.items() if isinstance(value, str)}
 
 
 def differs(path: Path, recipe: Recipe) -> str | None:
-    """Return the dotted key by which a recipe differs from a study's, or None if the search is the same."""
-    before, after = plain(engine.open_recipe(str(path / "recipe.yaml"))), plain(recipe)
-    for block in (before, after):
-        block["tune"] = {key: value for key, value in (block["tune"] or {}).items() if key not in FREE}
-        block.pop("name")
-    return _first_difference(before, after)
-
-
-def _first_difference(before: Any, after: Any, key: str = "") -> str | None:
-    if isinstance(before, dict) and isinstance(after, dict) and key != "tune.space.":
-        found = (_first_difference(before.get(name), after.get(name), f"{key}{name}.") for name in {**before, **after})
-        return next((one for one in found if one), None)
-    if key == "tune.space." and before != after:
-        named = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-        return f"tune.space.{named[0]}"
-    return key.rstrip(".") if before != after else None
+    """Return the dotted key by which a recipe differs from that of a study, or None if the search is the same."""
+    before, after = (dotted(plain(one)) for one in (engine.open_recipe(str(path / "recipe.yaml")), recipe))
+    for key in {**before, **after}:
+        old, new = before.get(key), after.get(key)
+        is_block = isinstance(old, dict) and isinstance(new, dict)
+        is_free = key == "name" or (key.startswith("tune.") and key.split(".")[1] in FREE)
+        if old != new and not is_block and not is_free:
+            return key
+    return None
 
 
 def _name(file: Path) -> str:
@@ -287,6 +281,6 @@ def _name(file: Path) -> str:
 
 
 def shown(path: Path) -> Path:
-    """Return a path as one types it in the working directory."""
+    """Return a path relative to the working directory if it is inside of it."""
     here, path = Path.cwd(), path.absolute()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""What a study says and writes for people: the verdict, the winner as a recipe and images, and tables of its trials."""
+"""What a study writes for people: the verdict, the winner as a recipe and images, and tables of its trials."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 import shutil
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from optuna.trial import TrialState
@@ -40,15 +41,14 @@ def recipe_of(study: Study, number: int) -> Recipe:
 
 
 def sentence(study: Study) -> str:
-    """Return what the search can say about its best setting; empty before a trial has finished."""
+    """Return the verdict as a sentence, with the longer trainings; empty before a trial has finished."""
     verdict = study.verdict()
     if verdict is None:
         return ""
-    found = [(label, study.best_run(number)) for label, number in pair(study)]
     longer = [
         f"{label} {number(best.value)} after {several(best.epochs, 'epoch')}"
-        for label, best in found
-        if best and best.epochs > verdict.epochs
+        for label, trial in pair(study)
+        if (best := study.best_run(trial)) and best.epochs > verdict.epochs
     ]
     finished = f"; trained on with one seed: {', '.join(longer)}" if longer else ""
     return f"{verdict.sentence()}, after {several(verdict.epochs, 'epoch')}{finished}"
@@ -59,27 +59,27 @@ def interim_summary(study: Study) -> str:
     verdict, winner, race = study.verdict(), study.winner(), study.race()
     if verdict is None or winner is None:
         return ""
-    if verdict.kind == "unconfirmed" and (verdict.number != winner.number or verdict.values == (winner.value,)):
-        lower = any((trial.value or 0.0) < (winner.value or 0.0) for trial in study.finished())
-        copies = "; copies of training images left out" if lower else ""
-        lowest = f"lowest {study.recipe.metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed{copies})"
-        if len(study.spent()) < study.wanted or race.over:
-            return lowest
-        if race.contender is None:
-            among = ", ".join(str(trial.number) for trial in study.candidates())
-            return f"{lowest}; new seeds choose among trials {among}"
-        return f"{lowest}; new seeds compare trial {race.contender} with your recipe"
-    seeds = several(len(verdict.values), "new seed")
-    told = f"trial {verdict.number}: {verdict.in_words(verdict.values)}"
-    if not verdict.own:
-        return f"{told} over {seeds}; your recipe failed"
-    return f"{told}, your recipe: {shown(verdict.own)}, {seeds} each"
+    if verdict.kind != "unconfirmed" or (verdict.number == winner.number and verdict.values != (winner.value,)):
+        seeds = several(len(verdict.values), "new seed")
+        values = f"trial {verdict.number}: {verdict.in_words(verdict.values)}"
+        if not verdict.own:
+            return f"{values} over {seeds}; your recipe failed"
+        return f"{values}, your recipe: {shown(verdict.own)}, {seeds} each"
+    lower = any((trial.value or 0.0) < (winner.value or 0.0) for trial in study.finished())
+    copies = "; copies of training images left out" if lower else ""
+    lowest = f"lowest {study.recipe.metric} {number(winner.value or 0.0)} (trial {winner.number}, one seed{copies})"
+    if len(study.spent()) < study.wanted or race.over:
+        return lowest
+    if race.contender is None:
+        among = ", ".join(str(trial.number) for trial in study.candidates())
+        return f"{lowest}; new seeds choose among trials {among}"
+    return f"{lowest}; new seeds compare trial {race.contender} with your recipe"
 
 
 def advice(study: Study) -> str:
-    """Return what would decide if the verdict is open, and how long that probably takes; else an empty text."""
+    """Return the setting that would decide an open verdict, and how long that probably takes; else an empty text."""
     verdict = study.verdict()
-    if verdict is None or verdict.kind != "unsure" or study.race().pending or study.tune.confirm is None:
+    if verdict is None or verdict.kind != "unsure" or not study.race().over or study.tune.confirm is None:
         return ""
     wanted = verdict.seeds_to_decide()
     if wanted is None:
@@ -95,8 +95,9 @@ def pair(study: Study) -> list[tuple[str, int]]:
     """Return the captions and numbers of the two trials to look at: the recipe's own values and their best rival."""
     own, verdict = study.own(), study.verdict()
     found = [] if own is None else [(OWN, own.number)]
-    rival = None if verdict is None else verdict.number
-    return found if rival is None else [*found, (f"trial {rival}", rival)]
+    if verdict is not None and verdict.number is not None:
+        found.append((f"trial {verdict.number}", verdict.number))
+    return found
 
 
 def write(study: Study) -> None:
@@ -106,7 +107,7 @@ def write(study: Study) -> None:
         winner = study.winner()
         if winner is not None:
             _write_winner(study, winner.number)
-        _drop_checkpoints(study)
+        _delete_checkpoints(study)
 
 
 def _write_winner(study: Study, winner: int) -> None:
@@ -125,8 +126,8 @@ def _write_winner(study: Study, winner: int) -> None:
             shutil.copyfile(grid, aside)
 
 
-def _drop_checkpoints(study: Study) -> None:
-    """Delete the weights of every training that is over, but for the best of each trial that may win."""
+def _delete_checkpoints(study: Study) -> None:
+    """Delete the weights of every training that has ended, except for the best of each trial that may win."""
     numbers = {number for _, number in pair(study)} | {one.number for one in (study.winner(),) if one is not None}
     if not study.race().over:
         numbers |= {trial.number for trial in study.candidates()}
@@ -138,24 +139,24 @@ def _drop_checkpoints(study: Study) -> None:
 
 
 def settle(study: Study) -> None:
-    """Make the winner Optuna's own best trial, and draw it beside the recipe's own values."""
+    """Make the winner the best trial of Optuna's study, and draw its images beside those of the recipe."""
     study.agree()
     compare(study)
 
 
 def compare(study: Study) -> None:
-    """Draw what the recipe's own values and the best setting make of the same latents, if both have equal epochs."""
+    """Draw images of the recipe's own values and of the best setting from the same latents, if epochs are equal."""
     if not issubclass(study.recipe.model.target, Generative):
         return
-    named, lengths = {}, set()
+    named, lengths = [], set()
     for label, trial in pair(study):
         best = study.best_run(trial)
         if best is not None and (best.folder / "checkpoints" / "best.pt").is_file():
             caption = f"{label}: {study.recipe.metric} {number(best.value)}"
-            named[caption] = TrainedModel(Run(best.folder), "best", "cpu")
+            named.append((caption, TrainedModel(Run(best.folder), "best", "cpu")))
             lengths.add(best.epochs)
-    if len(named) == 2 and len(lengths) == 1:  # a longer training beside a shorter one would mislead
-        images.save(side_by_side(list(named.items()), width=120), study.path / COMPARISON)
+    if len(named) == 2 and len(lengths) == 1:  # a longer training would look better than a shorter one
+        images.save(side_by_side(named, width=120), study.path / COMPARISON)
 
 
 def rows(study: Study) -> list[dict[str, Any]]:
@@ -195,44 +196,46 @@ def table(study: Study) -> str:
 
 def summary(study: Study) -> dict[str, Any]:
     """Return a study as plain values, for programs."""
-    winner, verdict = study.winner(), study.verdict()
-    confirmed = [
-        {
-            "number": one.number,
-            "values": list(map(_json, one.values)),
-            "mean": _json(one.mean),
-            "deviation": _json(one.deviation),
-            "epochs": one.epochs,
-        }
-        for one in study.confirmed()
-    ]
-    return {
+    winner = study.winner()
+    found: dict[str, Any] = {
         "study": str(study.path),
         "metric": study.recipe.metric,
         "trials": study.tune.trials,
         "best": None if winner is None else winner.number,
         "sentence": sentence(study),
-        "verdict": None if verdict is None else _plain(verdict),
+        "verdict": _plain(study.verdict()),
         "advice": advice(study),
         "seconds": study.search.user_attrs.get("seconds", 0.0),
         "environment": study.search.user_attrs.get(MADE_WITH),
-        "confirmed": confirmed,
+        "confirmed": [{**asdict(one), "mean": one.mean, "deviation": one.deviation} for one in study.confirmed()],
         "rows": rows(study),
     }
+    return {name: _finite(value) for name, value in found.items()}
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
+def _plain(verdict: Verdict | None) -> dict[str, Any] | None:
+    if verdict is None:
+        return None
     effect = verdict.effect
     return {
         "kind": verdict.kind,
         "trial": verdict.number,
-        "values": list(map(_json, verdict.values)),
-        "own": list(map(_json, verdict.own)),
-        "ratio": None if effect is None else _json(effect.ratio),
-        "interval": None if effect is None else [_json(effect.low), _json(effect.high)],
+        "values": verdict.values,
+        "own": verdict.own,
+        "ratio": effect and effect.ratio,
+        "interval": effect and (effect.low, effect.high),
         "epochs": verdict.epochs,
         "copies": verdict.copies,
     }
+
+
+def _finite(value: Any) -> Any:
+    """Replace infinity and NaN, which JSON cannot hold, by None."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return list(map(_finite, value))
+    return value if not isinstance(value, float) or math.isfinite(value) else None
 
 
 def side_by_side_of(studies: Sequence[Study]) -> list[dict[str, Any]]:
@@ -241,16 +244,12 @@ def side_by_side_of(studies: Sequence[Study]) -> list[dict[str, Any]]:
     `lowest` is the lowest metric with one seed after each quarter of the seconds of its trials. `same_points` is an
     earlier study of these that tried some of the same values, and how many.
     """
-    found: list[dict[str, Any]] = []
     points = [[study.space.changes(trial.params) for trial in study.trials()] for study in studies]
+    found = []
     for index, study in enumerate(studies):
         verdict, winner = study.verdict(), study.winner()
-        shared = [
-            (str(other.shown), sum(point in tried for point in points[index]))
-            for other, tried in zip(studies[:index], points, strict=False)
-        ]
-        # The first trial of each has the recipe's own values.
-        alike = [(name, count) for name, count in shared if count > 1]
+        shared = [(str(studies[at].shown), sum(one in points[at] for one in points[index])) for at in range(index)]
+        alike = [one for one in shared if one[1] > 1]  # the first trial of each has the recipe's own values
         found.append(
             {
                 "study": str(study.shown),
@@ -261,8 +260,8 @@ def side_by_side_of(studies: Sequence[Study]) -> list[dict[str, Any]]:
                 "pruner": study.tune.pruner,
                 "seed": study.tune.seed,
                 "lowest": _lowest_over_time(study),
-                "winner": None if winner is None else winner.number,
-                "verdict": None if verdict is None else verdict.kind,
+                "winner": winner and winner.number,
+                "verdict": verdict and verdict.kind,
                 "sentence": sentence(study),
                 "same_points": max(alike, key=lambda other: other[1], default=None),
             }
@@ -283,8 +282,3 @@ def _lowest_over_time(study: Study) -> list[float | None]:
         min((value for at, value in finished if at <= passed[-1] * quarter / 4 + 1e-9), default=None)
         for quarter in (1, 2, 3, 4)
     ]
-
-
-def _json(value: float) -> float | None:
-    """Return a number that JSON can hold, which infinity and NaN are not."""
-    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What chooses the next trial, and what stops one early: Optuna's, by the names that a recipe has for them."""
+"""Samplers choose the values of the next trial, and pruners stop a trial early: those of Optuna, and one more."""
 
 from __future__ import annotations
 
@@ -20,26 +20,18 @@ from gantool.errors import RecipeError
 from gantool.recipe.blocks import Tune
 
 STARTUP = 5  # trials at random before a sampler learns from them
-ETA = 3  # one of three goes on, at each rung
+REDUCTION = 3  # one trial of three continues at each rung
 _NEEDS = {"gp": "scipy", "cmaes": "cmaes"}
 
 
 def derived(seed: int, *purpose: str | int) -> int:
-    """Return a seed of its own for each purpose: nothing that is drawn with it repeats what another one draws.
-
-    Args:
-        seed: `tune.seed`.
-        purpose: what it is for, such as the sampler's name and the number of the trial.
-
-    Returns:
-        0 to 2**32 - 1, by SHA-256.
-    """
+    """Return a seed for one purpose, from 0 to 2**32 - 1, by SHA-256; other purposes draw other random numbers."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def sampler(tune: Tune, count: int) -> BaseSampler:
-    """Return the sampler for the trial of number `count`; it depends on nothing but that and the recipe.
+    """Return the sampler for the trial of number `count`. It depends only on that and on the recipe.
 
     Raises:
         RecipeError: it needs a package that is not installed.
@@ -60,14 +52,13 @@ def sampler(tune: Tune, count: int) -> BaseSampler:
 
 
 def pruner(tune: Tune, epochs: int) -> BasePruner:
-    """Return the pruner of a study whose trials have this many epochs.
-
-    A GAN's first epochs say little, so that none stops a trial before a fifth of them.
-    """
-    grace = max(1, epochs // 5)
+    """Return the pruner of a study whose trials have this many epochs."""
+    grace = max(1, epochs // 5)  # the first epochs of a GAN predict little
     kinds: dict[str, Callable[[], BasePruner]] = {
-        "successive_halving": lambda: SuccessiveHalvingPruner(min_resource=max(1, epochs // 4), reduction_factor=ETA),
-        "hyperband": lambda: HyperbandPruner(min_resource=grace, max_resource=epochs, reduction_factor=ETA),
+        "successive_halving": lambda: SuccessiveHalvingPruner(
+            min_resource=max(1, epochs // 4), reduction_factor=REDUCTION
+        ),
+        "hyperband": lambda: HyperbandPruner(min_resource=grace, max_resource=epochs, reduction_factor=REDUCTION),
         "median": lambda: MedianPruner(n_startup_trials=STARTUP - 1, n_warmup_steps=grace),
         "ratio": lambda: RatioPruner(epochs),
         "none": NopPruner,
@@ -76,14 +67,11 @@ def pruner(tune: Tune, epochs: int) -> BasePruner:
 
 
 class RatioPruner(BasePruner):
-    """A pruner that stops a trial when its metric is many times the lowest one, the fewer times the later.
+    """A pruner that stops a trial whose metric is many times the lowest one.
 
     After `n` of `epochs` epochs it stops a trial whose lowest value so far is more than `epochs / n` times the lowest
-    that any trial had by then: 4 times after a quarter, twice after a half. Ranks, by which other pruners decide,
+    value of any other trial by then: 4 times after a quarter, twice after a half. Other pruners decide by ranks, which
     change too much between the first epochs of a GAN and its last ones.
-
-    Args:
-        epochs: of a whole trial.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -103,27 +91,25 @@ def _lowest(trial: FrozenTrial, step: int) -> float:
     return min((value for at, value in trial.intermediate_values.items() if at <= step), default=math.inf)
 
 
-class Blind(BasePruner):
-    """A pruner that does not see the trials of its own batch, so that it does not matter which of them is faster.
+class BatchPruner(BasePruner):
+    """A pruner that ignores the other trials of a trial's batch, so that their speed does not matter.
 
-    Args:
-        inner: what decides.
-        batch: gives the number of the first trial of a trial's batch.
+    The attribute `batch` of a trial is the number of the first trial of its batch.
     """
 
-    def __init__(self, inner: BasePruner, batch: Callable[[FrozenTrial], int]) -> None:
-        self.inner, self.batch = inner, batch
+    def __init__(self, inner: BasePruner) -> None:
+        self.inner = inner
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether to stop a trial."""
         before = copy.copy(study)
-        before._storage = cast(BaseStorage, _Before(study, self.batch(trial), trial.number))
+        before._storage = cast(BaseStorage, _Before(study, int(trial.user_attrs.get("batch", 0)), trial.number))
         before.study_name = "search"  # from which Hyperband draws brackets; the true one may have a random part
         return self.inner.prune(before, trial)
 
 
 class _Before:
-    """A storage whose studies are as they were before a batch began, but for one of its trials."""
+    """A storage without the trials of a batch and later ones, except for one trial."""
 
     def __init__(self, study: optuna.Study, first: int, own: int) -> None:
         self._storage, self._study_id, self._first, self._own = study._storage, study._study_id, first, own

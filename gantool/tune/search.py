@@ -21,10 +21,10 @@ from gantool.terminal import several
 from gantool.training.setup import TrainingSetup, prepare_training
 from gantool.tune import inline, results
 from gantool.tune.cluster import connect
-from gantool.tune.earlier import begin_with, take_over
+from gantool.tune.earlier import begin_with, earlier_study, find_study, new_study, take_over
 from gantool.tune.events import Event, SearchEnded, SearchStarted
-from gantool.tune.find import earlier_study, find_study
 from gantool.tune.plan import Plan, epoch_seconds
+from gantool.tune.record import read_settings
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
 from gantool.tune.study import Study
@@ -38,86 +38,56 @@ MIN_IMAGES = 16  # with fewer, a search cannot tell settings apart
 
 @dataclass(frozen=True)
 class SearchBackend:
-    """What runs the trials. An empty setting means the one that the study remembers, or the default.
+    """What runs the trials. An empty setting means the one that the study remembers, or the default."""
 
-    Args:
-        engine: `ray` (the default), or `inline` for one trial at a time in this process.
-        address: of the Ray cluster; see `connect.connected`. Default: `local`.
-        device: see `devices.choose`. Default: `auto`.
-        verbose: whether to show the messages of Ray.
-    """
-
-    engine: str = ""
-    address: str = ""
-    device: str = ""
-    verbose: bool = False
+    engine: str = ""  # `ray` (the default), or `inline` for one trial at a time in this process
+    address: str = ""  # of the Ray cluster; see `connect.connected`; `local` by default
+    device: str = ""  # see `devices.choose`; `auto` by default
+    verbose: bool = False  # whether to show the messages of Ray
 
     def resolved(self, remembered: Mapping[str, str]) -> SearchBackend:
-        """Return it with remembered settings or the defaults in place of empty ones."""
-        return replace(
-            self,
-            engine=self.engine or remembered.get("engine", "ray"),
-            address=self.address or remembered.get("address", "local"),
-            device=self.device or remembered.get("device", "auto"),
-        )
+        """Return it with remembered settings or the defaults in place of empty ones.
 
-    def check(self) -> None:
-        """Refuse a setting that is unknown or does not fit the others, and an address without a cluster."""
-        if self.engine == "inline" and self.address != "local":
-            raise GantoolError(f"--address {self.address}: --engine inline runs in this process; leave one of them out")
-        if self.engine == "ray" and self.device not in {"auto", "cpu", "cuda"}:
-            raise GantoolError(
-                f"--device {self.device}: workers know auto, cpu and cuda; use --engine inline for others"
-            )
-        if self.address == "local":
-            devices.choose(self.device)
+        Raises:
+            GantoolError: a setting is unknown, does not fit the others, or no cluster has the address.
+        """
+        engine = self.engine or remembered.get("engine", "ray")
+        address = self.address or remembered.get("address", "local")
+        device = self.device or remembered.get("device", "auto")
+        if engine == "inline" and address != "local":
+            raise GantoolError(f"--address {address}: --engine inline runs in this process; leave one of them out")
+        if engine == "ray" and device not in {"auto", "cpu", "cuda"}:
+            raise GantoolError(f"--device {device}: workers know auto, cpu and cuda; use --engine inline for others")
+        if address == "local":
+            devices.choose(device)
         else:
-            connect.check_address(self.address)
+            connect.check_address(address)
+        return SearchBackend(engine, address, device, self.verbose)
 
 
 @dataclass(frozen=True)
 class _Search:
-    """A search whose study is open, with the arguments of `search`; `start` is on the monotonic clock."""
+    """A search whose study is open and whose data are prepared; `end` is on the monotonic clock."""
 
     study: Study
+    materials: TrainingSetup
     data_dir: Path
     backend: SearchBackend
     stopped: list[int]
     objective: Objective
-    minutes: float | None
-    start: float
+    end: float | None
 
-    def prepare(self, other: Study | None, *, points: bool) -> TrainingSetup:
-        """Prepare the data before trials need them, and start a new study with the results of an earlier one."""
-        study = self.study
-        study.space.check(self.data_dir)
-        made = prepare_training(study.recipe, self.data_dir)
-        if made.store.path and len(made.store) < MIN_IMAGES:
-            raise DataError(
-                f"{study.recipe.data.source}: has {len(made.store)} images, too few to tell settings apart; give it "
-                f"{MIN_IMAGES} or more, or use gantool train"
-            )
-        study.learn_from(made.store.key)
-        if other is not None:
-            taken = take_over(study, other)
-            if taken:
-                verb = "are" if taken > 1 else "is"
-                logger.info(f"{several(taken, 'finished trial')} of {other.shown} {verb} taken over")
-            if points:
-                logger.info(f"{begin_with(study, other)} of the best values of {other.shown} come first")
-        return made
-
-    def run(self, materials: TrainingSetup) -> Generator[Event, None, str]:
+    def run(self) -> Generator[Event, None, str]:
         """Run the trials; return the budget that is spent, if one is."""
-        study, path = self.study, materials.store.path
-        searched = any(key.startswith("data.") for key in study.space.ranges)
-        store = "" if searched or path is None else str(path)
+        study, path = self.study, self.materials.store.path
+        is_searched = any(key.startswith("data.") for key in study.space.ranges)
+        store = "" if is_searched or path is None else str(path)
         environment = TrialEnvironment(self.data_dir, store, self.backend.device)
         if self.backend.engine == "inline":
-            trials = self._trials(environment, materials)
+            trials = self._trials(environment)
             yield from inline.run_trials(trials, self.objective)
         else:
-            trials = yield from self._run_on_ray(environment, materials)
+            trials = yield from self._run_on_ray(environment)
         if trials.failure is not None:
             raise trials.failure
         with study.database_errors():
@@ -125,7 +95,7 @@ class _Search:
             study.search.set_user_attr("slots", trials.environment.slots)
         return trials.over()
 
-    def _run_on_ray(self, environment: TrialEnvironment, materials: TrainingSetup) -> Generator[Event, None, Trials]:
+    def _run_on_ray(self, environment: TrialEnvironment) -> Generator[Event, None, Trials]:
         from gantool.tune.cluster import nodes
 
         address = self.backend.address
@@ -139,22 +109,19 @@ class _Search:
             device = "cuda" if slots.gpus else "cpu"
             environment = replace(environment, device=device, gpus=slots.gpus, slots=slots.count)
             logger.info(slots.sentence())
-            trials = self._trials(environment, materials)
+            trials = self._trials(environment)
             yield from pool.run_trials(trials, slots, self.objective)
         return trials
 
-    def _trials(self, environment: TrialEnvironment, materials: TrainingSetup) -> Trials:
+    def _trials(self, environment: TrialEnvironment) -> Trials:
         """Return the trials; if the time is limited, plan how many trials, seeds and epochs fit into it."""
-        plan = None
-        if self.minutes is not None:
+        study, plan = self.study, None
+        if self.end is not None:
             device = "cuda" if environment.device in {"cuda", "auto"} and environment.gpus else "cpu"
-            epoch = epoch_seconds(self.study.recipe, materials, device, self.study.tune.cpus_per_trial)
-            left = 60 * self.minutes - (time.monotonic() - self.start)
-            plan = Plan.of(self.study.recipe, left, epoch, environment.slots)
-            assert plan.recipe.tune is not None
-            self.study.replan(confirm=plan.recipe.tune.confirm)
+            epoch = epoch_seconds(study.recipe, study.epochs, self.materials, device, study.tune.cpus_per_trial)
+            plan = Plan(study, self.end - time.monotonic(), epoch, environment.slots)
             logger.info(plan.sentence())
-        return Trials(self.study, environment, self.stopped, plan)
+        return Trials(study, environment, self.stopped, plan)
 
 
 def search(
@@ -190,29 +157,25 @@ def search(
     Raises:
         TrainingError: no trial finished; with the commonest reason.
     """
-    start, stopped = time.monotonic(), [] if stopped is None else stopped
-    Space(recipe)
-    assert recipe.tune is not None
-    given = backend.resolved({})
-    given.check()
-    sampler(recipe.tune, 0)  # fails for a missing package before a directory is made
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    stopped = [] if stopped is None else stopped
+    sampler(Space(recipe).tune, 0)  # fails for a missing package before a directory is made
+    old = None if fresh else find_study(out, recipe)
+    backend = backend.resolved(read_settings(old) if old else {})
     other = Study(source) if source else None
     if other is None and not out and not fresh:
         other = earlier_study(recipe)
-    path, old = find_study(out, recipe, fresh=fresh)
-    with _removed_on_failure(path, new=not old), exclusive_lock(path / "lock"):
-        study = Study.resume(path, recipe) if old else Study.create(path, recipe)
-        root, resolved, budget = data_root(data_dir, study.data_dir), backend.resolved(study.settings), ""
-        if resolved != given:
-            resolved.check()
-        study.remember(data_dir=str(root), engine=resolved.engine, address=resolved.address, device=resolved.device)
+    path = old or new_study(out, recipe)
+    with _removed_on_failure(path, new=old is None), exclusive_lock(path / "lock"):
+        study, budget = Study.resume(path, recipe) if old else Study.create(path, recipe), ""
+        root = data_root(data_dir, study.data_dir)
+        study.remember(data_dir=str(root), engine=backend.engine, address=backend.address, device=backend.device)
         if old and study.is_done() and minutes is None:
             yield SearchStarted.of(study)
         else:
-            run = _Search(study, root, resolved, stopped, objective, minutes, start)
-            materials = run.prepare(None if old else other, points=source is not None)
+            materials = _prepare(study, root, None if old else other, points=source is not None)
             yield SearchStarted.of(study, resumes=True)
-            budget = yield from run.run(materials)
+            budget = yield from _Search(study, materials, root, backend, stopped, objective, end).run()
         results.write(study)
         done = study.is_done()
         if done and study.finished():
@@ -220,6 +183,26 @@ def search(
         yield SearchEnded(study, bool(stopped), "" if done else budget)
         if done and not study.finished():
             raise TrainingError(f"{study.shown}: no trial finished; most often: {_commonest_reason(study)}")
+
+
+def _prepare(study: Study, data_dir: Path, other: Study | None, *, points: bool) -> TrainingSetup:
+    """Prepare the data before trials need them, and start a new study with the results of an earlier one."""
+    study.space.check(data_dir)
+    made = prepare_training(study.recipe, data_dir)
+    if made.store.path and len(made.store) < MIN_IMAGES:
+        raise DataError(
+            f"{study.recipe.data.source}: has {len(made.store)} images, too few to tell settings apart; give it "
+            f"{MIN_IMAGES} or more, or use gantool train"
+        )
+    study.learn_from(made.store.key)
+    if other is not None:
+        taken = take_over(study, other)
+        if taken:
+            verb = "are" if taken > 1 else "is"
+            logger.info(f"{several(taken, 'finished trial')} of {other.shown} {verb} taken over")
+        if points:
+            logger.info(f"{begin_with(study, other)} of the best values of {other.shown} come first")
+    return made
 
 
 def _commonest_reason(study: Study) -> str:

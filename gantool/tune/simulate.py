@@ -1,9 +1,9 @@
-"""Searches replayed on a table of trainings: what a sampler, a pruner and a budget are worth, in minutes.
+"""Searches replayed on a table of trainings, to measure a sampler, a pruner and a budget within minutes.
 
 A table (`nox -s gan-table`) has the learning curves of many configurations of one recipe with several seeds. A replay
-asks Optuna's real sampler for values, takes the nearest configuration of the table that was not tried yet, and shows
-its curve with one seed to Optuna's real pruner. The truth about a configuration is its best metric in the table, as the
-geometric mean over all seeds. Trials run one after the other; with several at once a sampler knows a little less.
+draws values with Optuna's sampler, takes the nearest configuration of the table that was not tried yet, and shows its
+curve with one seed to the pruner. The truth about a configuration is its best metric in the table, as the geometric
+mean over all seeds. Trials run one after the other; with several at once a sampler knows a little less.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 
 from gantool.errors import DataError, RecipeError
 from gantool.recipe.blocks import Recipe
@@ -28,7 +29,7 @@ from gantool.schedule import trial_epochs
 from gantool.tune.samplers import derived, pruner, sampler
 from gantool.tune.space import Space
 
-BUDGET_SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of a search's seconds after which its pick is looked at
+BUDGET_SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of a search's seconds after which its pick is judged
 QUANTILES = (0.1, 0.5, 0.9)
 SHORT_LENGTHS = (5, 10, 20, 30, 50, 75)  # epochs of shorter trials that are compared with whole ones
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
@@ -93,43 +94,25 @@ class Table:
 
 
 class Replay(NamedTuple):
-    """One replayed search.
+    """One replayed search."""
 
-    Args:
-        truths: of its pick after each of `BUDGET_SHARES`.
-        rank: of its final pick among all configurations, as a share, 0 for the best.
-        early: whether the best configuration that it tried was stopped early.
-        saved: share of its trials' epochs that were not trained.
-        rival: truth of the pick of random search in as many seconds.
-        rival_trials: truth of the pick of random search with a given number of trials; NaN without one.
-        seconds: of training.
-    """
-
-    truths: tuple[float, ...]
-    rank: float
-    early: bool
-    saved: float
-    rival: float
-    rival_trials: float
-    seconds: float
+    truths: tuple[float, ...]  # of its pick after each of `BUDGET_SHARES`
+    rank: float  # of its final pick among all configurations, as a share, 0 for the best
+    early: bool  # whether the best configuration that it tried was stopped early
+    saved: float  # share of its trials' epochs that were not trained
+    rival: float  # truth of the pick of random search in as many seconds
+    rival_trials: float  # truth of the pick of random search with a given number of trials; NaN without one
+    seconds: float  # of training
 
 
 class Tried(NamedTuple):
-    """A trial of a replayed search.
+    """A trial of a replayed search."""
 
-    Args:
-        configuration: its number in the table.
-        value: its lowest metric; infinite if it was stopped or failed.
-        seconds: that it was trained.
-        epochs: that it was trained.
-        stopped: whether it was stopped, or failed.
-    """
-
-    configuration: int
-    value: float
-    seconds: float
-    epochs: int
-    stopped: bool
+    configuration: int  # its number in the table
+    value: float  # its lowest metric; infinite if it was stopped or failed
+    seconds: float  # that it was trained
+    epochs: int  # that it was trained
+    stopped: bool  # or failed
 
 
 def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequence[int] = ()) -> list[Tried]:
@@ -142,9 +125,8 @@ def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequen
         seed: index of the training's seed in the table.
         first: configurations that are tried after the recipe's own values, such as an earlier study's best.
     """
-    tune, length = recipe.tune, _length(recipe)
-    assert tune is not None
-    space = Space(recipe)
+    space, length = Space(recipe), _length(recipe)
+    tune = space.tune
     places = np.array([_place(space, point) for point in table.points])
     settings = tune.model_copy(update={"seed": derived(tune.seed, "replay", number)})
     study = optuna.create_study(sampler=sampler(settings, 0), pruner=pruner(tune, length))
@@ -154,7 +136,7 @@ def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequen
             chosen = (0, *first)[index]
         else:
             asked = space.ask(study)
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)  # it is only asked for its values
+            study.tell(asked, state=TrialState.FAIL)  # it is only asked for its values
             distances = ((places[left] - _place(space, asked.params)) ** 2).sum(axis=1)
             chosen = left[int(np.argmin(distances))]
         left.remove(chosen)
@@ -167,23 +149,20 @@ def _trained(
     study: optuna.Study, space: Space, table: Table, chosen: int, seed: int, length: int, *, whole: bool
 ) -> Tried:
     """Show the curve of a configuration to the pruner, which may stop it unless it has to be `whole`."""
-    trial, values, stopped = space.ask(study), list[float](), False
+    trial, best = space.ask(study), math.inf
     for epoch in trial_epochs(length):
-        values.append(float(table.curves[chosen, seed, table.epochs.index(epoch)]))
-        if not math.isfinite(values[-1]):
-            stopped = True
-            break
-        trial.report(values[-1], epoch)
-        if not whole and epoch != length and trial.should_prune():
-            stopped = True
-            break
-    seconds = float(table.seconds[chosen, seed, table.epochs.index(epoch)])
-    if not stopped:
-        study.tell(trial, min(values))
-        return Tried(chosen, min(values), seconds, epoch, stopped)
-    state = optuna.trial.TrialState
-    study.tell(trial, state=state.PRUNED if any(map(math.isfinite, values)) else state.FAIL)
-    return Tried(chosen, math.inf, seconds, epoch, stopped)
+        at = (chosen, seed, table.epochs.index(epoch))
+        value = float(table.curves[at])
+        stopped = not math.isfinite(value)
+        if not stopped:
+            best = min(best, value)
+            trial.report(value, epoch)
+            stopped = not whole and epoch != length and trial.should_prune()
+        if stopped:
+            study.tell(trial, state=TrialState.PRUNED if math.isfinite(best) else TrialState.FAIL)
+            return Tried(chosen, math.inf, float(table.seconds[at]), epoch, stopped)
+    study.tell(trial, best)
+    return Tried(chosen, best, float(table.seconds[at]), epoch, stopped)
 
 
 def replays(recipe: Recipe, table: Table, count: int, rival_trials: int | None = None) -> Iterator[Replay]:
@@ -193,7 +172,7 @@ def replays(recipe: Recipe, table: Table, count: int, rival_trials: int | None =
         recipe: with a `tune` block.
         table: of its trainings.
         count: replays.
-        rival_trials: of a random search to compare with besides.
+        rival_trials: trials of a random search that is compared too.
 
     Raises:
         RecipeError: the table was not measured after the epochs that a trial of this recipe is measured after.
@@ -270,9 +249,8 @@ def _with_interval(wins: npt.NDArray[Any]) -> dict[str, Any]:
 def about(table: Table) -> dict[str, Any]:
     """Return how noisy the trainings of a table are and what short trials are worth, as plain values.
 
-    `noise` is the deviation between seeds of the logarithm of the best measurement, for the best twentieth and for all
-    configurations. `statistics` is how well one number of one seed, made in different ways, predicts the rank of the
-    other seeds in the end (Spearman). `lengths` is the same for the best measurement of shorter trials.
+    `noise` is the deviation between seeds of the logarithm of the best measurement. `statistics` is how well one number
+    of one seed predicts the rank of the other seeds in the end (Spearman), and `lengths` the same for shorter trials.
     """
     logs = np.log(table.curves.min(axis=2))
     count, seeds = logs.shape
@@ -313,7 +291,7 @@ def _length(recipe: Recipe) -> int:
 
 
 def _place(space: Space, point: Mapping[str, Any]) -> list[float]:
-    """Return where a point lies in its ranges, each from 0 to 1; each value of a choice has a dimension of its own."""
+    """Return the position of a point in its ranges, each from 0 to 1; each value of a choice is one dimension."""
     found: list[float] = []
     for key, span in space.distributions.items():
         if isinstance(span, CategoricalDistribution):
@@ -343,7 +321,6 @@ def _point(space: Space, row: Mapping[str, str]) -> dict[str, Any]:
 def _choice(key: str, choices: Sequence[Any], text: str) -> Any:
     """Return the choice that a table has as text, in which 10.0 may be written as 10."""
     for choice in choices:
-        is_number = isinstance(choice, int | float) and not isinstance(choice, bool)
-        if text in {str(choice), f"{choice:g}" if is_number else ""}:
+        if text in {str(choice), f"{choice:g}" if isinstance(choice, float) else ""}:
             return choice
     raise DataError(f"{key}: the table has {text}, which is not among {list(choices)}; search the space of the table")

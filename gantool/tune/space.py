@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ ALIKE = (
     *("data.source", "data.classes", "data.folder", "data.held_out"),
 )  # in every trial of a search: distances are compared on the same images, measured alike
 COMPLEMENT = "1 - "  # before Optuna's name of a key of which 1 - value is searched
-_NOTHING = object()  # what a recipe has at a key that is not its own
+_NOTHING = object()  # the value of a key that a recipe does not have
 
 
 class Space:
@@ -39,17 +39,18 @@ class Space:
     def __init__(self, recipe: Recipe) -> None:
         if recipe.tune is None:
             raise RecipeError(f"{recipe.name}: has no tune block; add one with a space, such as tune.space")
-        self.recipe = recipe
+        self.recipe, self.tune = recipe, recipe.tune
         given = recipe.tune.space
         spans = {key: Choice(choice=span) if isinstance(span, list) else span for key, span in given.items()}
         self.ranges: dict[str, Range | Choice] = _ordered(spans)
         self.own: dict[str, Any] = {}  # the recipe's own values of the keys that are searched
         self.distributions: dict[str, BaseDistribution] = {}  # by Optuna's name of a key
+        values = dotted(plain(recipe))
         for key, span in self.ranges.items():
-            own = _own_value(recipe, key, span)
+            own = _own_value(values, key, span)
             if self.searched(key, self.own):
                 if own is _NOTHING:
-                    near = difflib.get_close_matches(key, _keys(plain(recipe)), 1, 0.8)
+                    near = difflib.get_close_matches(key, values, 1, 0.8)
                     advice = f"did you mean {near[0]}?" if near else "name one that it has"
                     raise RecipeError(f"tune.space.{key}: the recipe {recipe.name} has no such key; {advice}")
                 self.own[key] = own
@@ -199,97 +200,84 @@ def _never(span: Range | Choice, value: Any) -> str:
     return f"never {value}; choose from {span.low} to {span.high}{f' in steps of {step}' if step > 1 else ''}"
 
 
-def _keys(block: Any, prefix: str = "") -> list[str]:
-    """List the dotted keys of a recipe."""
+def dotted(block: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a recipe by their dotted keys: blocks, lists, and what they hold."""
     pairs = block.items() if isinstance(block, dict) else enumerate(block) if isinstance(block, list) else ()
-    return [key for name, value in pairs for key in (f"{prefix}{name}", *_keys(value, f"{prefix}{name}."))]
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        found |= {f"{prefix}{name}": value, **dotted(value, f"{prefix}{name}.")}
+    return found
 
 
-def _own_value(recipe: Recipe, key: str, span: Range | Choice) -> Any:
-    value: Any = plain(recipe)
-    for part in key.split("."):
-        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        elif isinstance(value, dict) and part in value:
-            value = value[part]
-        else:
-            return _NOTHING
-        if value is None and key.startswith(("train.generator.", "train.discriminator.")):
-            return _own_value(recipe, "train.optimizer." + key.split(".", 2)[2], span)
+def _own_value(values: Mapping[str, Any], key: str, span: Range | Choice) -> Any:
+    parts = key.split(".")
+    is_player = parts[:2] in (["train", "generator"], ["train", "discriminator"])
+    if is_player and values.get(".".join(parts[:3]), _NOTHING) is None:
+        key = ".".join(["train", "optimizer", *parts[2:]])
+    value = values.get(key, _NOTHING)
     if isinstance(value, dict) and "name" in value and isinstance(span, Choice):
         return value["name"]  # `loss: [hinge, minimax]`: a block that is only a name
     return value
 
 
 def _distribution(key: str, span: Range | Choice, own: Any) -> BaseDistribution:
-    place = f"tune.space.{key}"
+    """Return Optuna's distribution of a range; `own` is the recipe's own value, or `_NOTHING`."""
     if isinstance(span, Choice):
         if own is not _NOTHING and own not in span.choice:
-            raise RecipeError(f"{place}: the recipe's own value {own} is not among {span.choice}; add it")
+            raise RecipeError(f"tune.space.{key}: the recipe's own value {own} is not among {span.choice}; add it")
         return CategoricalDistribution(span.choice)
-    _check_range(place, span, own)
+    whole = isinstance(span.low, int) and isinstance(span.high, int) and (own is _NOTHING or isinstance(own, int))
+    problem = next(_problems(span, own, whole), None)
+    if problem is not None:
+        raise RecipeError(f"tune.space.{key}: {problem}")
     if span.log_complement:
         return FloatDistribution(1 - span.high, 1 - span.low, log=True)
-    whole = isinstance(span.low, int) and isinstance(span.high, int) and (own is _NOTHING or isinstance(own, int))
-    if span.step is not None:
-        return _stepped(place, span, own, span.step, whole)
-    if whole:
-        return IntDistribution(int(span.low), int(span.high), log=span.log)
-    return FloatDistribution(span.low, span.high, log=span.log)
-
-
-def _check_range(place: str, span: Range, own: Any) -> None:
-    if not span.low < span.high:
-        raise RecipeError(f"{place}: low {span.low} is not below high {span.high}; swap or widen them")
-    outside = own is not _NOTHING and (isinstance(own, bool | str) or own is None or not span.low <= own <= span.high)
-    if outside:
-        raise RecipeError(f"{place}: the recipe's own value {own} is outside of {span.low} to {span.high}; widen it")
-    if span.log and span.low <= 0:
-        raise RecipeError(f"{place}: low {span.low} has no logarithm; make it more than 0")
-    if span.log_complement and span.high >= 1:
-        raise RecipeError(f"{place}: 1 - high {span.high} has no logarithm; make high less than 1")
-    if span.step is not None and (span.log or span.log_complement):
-        raise RecipeError(f"{place}: step {span.step} does not go with a logarithm; leave one out")
-
-
-def _stepped(place: str, span: Range, own: Any, step: float, whole: bool) -> BaseDistribution:
-    if step <= 0:
-        raise RecipeError(f"{place}: step {step} is not more than 0; leave it out")
-    if whole and step != int(step):
-        raise RecipeError(f"{place}: step {step} is not a whole number, as low and high are; round it")
     found: FloatDistribution | IntDistribution
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the last step may end before `high`
         if whole:
-            found = IntDistribution(int(span.low), int(span.high), step=int(step))
+            found = IntDistribution(int(span.low), int(span.high), log=span.log, step=int(span.step or 1))
         else:
-            found = FloatDistribution(span.low, span.high, step=step)
-    steps = 0.0 if own is _NOTHING else (own - span.low) / step
-    if abs(steps - round(steps)) > 1e-8 or (own is not _NOTHING and own > found.high + 1e-8 * step):
-        raise RecipeError(f"{place}: the recipe's own value {own} is not {span.low} and a number of steps of {step}")
+            found = FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+    if span.step is not None and own is not _NOTHING:
+        steps = (own - span.low) / span.step
+        if abs(steps - round(steps)) > 1e-8 or own > found.high + 1e-8 * span.step:
+            raise RecipeError(
+                f"tune.space.{key}: the recipe's own value {own} is not {span.low} and a number of steps of {span.step}"
+            )
     return found
 
 
-def short(key: str) -> str:
-    """Name a dotted key by its end.
-
-    >>> short("train.optimizer.betas.0"), short("model.latent_dim"), short("loss.name")
-    ('betas.0', 'latent_dim', 'loss.name')
-    """
-    parts = key.split(".")
-    return ".".join(parts[-2:]) if parts[-1].isdigit() or parts[-1] == "name" else parts[-1]
+def _problems(span: Range, own: Any, whole: bool) -> Iterator[str]:
+    if not span.low < span.high:
+        yield f"low {span.low} is not below high {span.high}; swap or widen them"
+    if own is not _NOTHING and (isinstance(own, bool | str) or own is None or not span.low <= own <= span.high):
+        yield f"the recipe's own value {own} is outside of {span.low} to {span.high}; widen it"
+    if span.log and span.low <= 0:
+        yield f"low {span.low} has no logarithm; make it more than 0"
+    if span.log_complement and span.high >= 1:
+        yield f"1 - high {span.high} has no logarithm; make high less than 1"
+    if span.step is None:
+        return
+    if span.log or span.log_complement:
+        yield f"step {span.step} cannot be combined with a logarithm; leave one out"
+    if span.step <= 0:
+        yield f"step {span.step} is not more than 0; leave it out"
+    if whole and span.step != int(span.step):
+        yield f"step {span.step} is not a whole number, as low and high are; round it"
 
 
 def names(keys: Iterable[str]) -> dict[str, str]:
-    """Name dotted keys by their ends, and by longer ends if two would have the same name.
+    """Return short names of dotted keys: their ends, as long as they have to be to differ.
 
-    >>> names(["train.optimizer.lr", "train.generator.lr", "model.latent_dim"])
-    {'train.optimizer.lr': 'optimizer.lr', 'train.generator.lr': 'generator.lr', 'model.latent_dim': 'latent_dim'}
+    >>> names(["train.optimizer.lr", "train.generator.lr", "train.optimizer.betas.0"])
+    {'train.optimizer.lr': 'optimizer.lr', 'train.generator.lr': 'generator.lr', 'train.optimizer.betas.0': 'betas.0'}
     """
     given = dict.fromkeys(keys)
     found = {}
     for key in given:
-        parts, length = key.split("."), short(key).count(".") + 1
+        parts = key.split(".")
+        length = 2 if parts[-1].isdigit() or parts[-1] == "name" else 1
         while length < len(parts) and sum(f".{other}".endswith("." + ".".join(parts[-length:])) for other in given) > 1:
             length += 1
         found[key] = ".".join(parts[-length:])

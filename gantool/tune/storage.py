@@ -26,16 +26,12 @@ def open_storage(folder: Path, address: str | None) -> optuna.storages.RDBStorag
     Raises:
         RecipeError: the address cannot be read, or its driver is not installed.
     """
-    if address:
-        return _storage_at(address)
+    if not address:
 
-    def connect() -> sqlite3.Connection:  # by its path: `?`, `%` and `#` have a meaning in an address
-        return sqlite3.connect(str(folder / DATABASE), timeout=LOCK_TIMEOUT, check_same_thread=False)
+        def connect() -> sqlite3.Connection:  # by its path: `?`, `%` and `#` have a meaning in an address
+            return sqlite3.connect(str(folder / DATABASE), timeout=LOCK_TIMEOUT, check_same_thread=False)
 
-    return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
-
-
-def _storage_at(address: str) -> optuna.storages.RDBStorage:
+        return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
     try:
         return optuna.storages.RDBStorage(address)
     except ImportError as error:

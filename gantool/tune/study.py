@@ -1,8 +1,9 @@
-"""A study: what a search tries next, and what its trials say so far."""
+"""A study: the values that a search tries next, and the results of its trials so far."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 from collections.abc import Sequence, Set
@@ -28,25 +29,17 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class BestRun(NamedTuple):
-    """A finished training of a trial.
+    """A finished training of a trial."""
 
-    Args:
-        folder: its run's directory.
-        epochs: its number of epochs.
-        value: the metric that it reached.
-        epoch: of its best checkpoint.
-        seed: the new seed; None for the search's own.
-    """
-
-    folder: Path
+    folder: Path  # of its run
     epochs: int
-    value: float
-    epoch: int
-    seed: int | None
+    value: float  # the metric that it reached
+    epoch: int  # of its best checkpoint
+    seed: int | None  # the new seed; None for the search's own
 
 
 class Study(StudyRecord):
-    """A study, with what follows from its trials."""
+    """A study with the results of its trials."""
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Self:
@@ -59,29 +52,28 @@ class Study(StudyRecord):
     # What is tried next
 
     def ask(self, **attributes: Any) -> optuna.Trial:
-        """Start a new trial, whose values depend on the trials so far and the recipe's seed alone.
+        """Start a new trial, whose values depend only on the trials so far and on the recipe's seed.
 
-        Its values are drawn in memory: on disk a trial appears with all of them at once, or not at all.
+        The values are drawn in memory. On disk a trial appears with all of them at once, or not at all.
         """
-        trials = self.search.get_trials(deepcopy=False)
+        search, trials = self.search, self.search.get_trials(deepcopy=False)
         attributes |= {"sampler": self.tune.sampler, "pruner": self.tune.pruner, "tune_seed": self.tune.seed}
         if not any(trial.user_attrs.get("own") for trial in trials):
-            return self.begin(self.search, self.space.own_point, own=True, **attributes)
-        given = self.search.user_attrs.get(FIRST_POINTS, [])
-        taken, earlier_trials = self.search.user_attrs.get(TAKEN, (0, 0))
+            return self.begin(search, self.space.own_point, own=True, **attributes)
+        given = search.user_attrs.get(FIRST_POINTS, [])
+        taken, earlier_trials = search.user_attrs.get(TAKEN, (0, 0))
         tried = sum(trial.user_attrs.get("sampler") == EARLIER for trial in trials[taken:])
         if tried < len(given):
-            return self.begin(self.search, given[tried], **attributes | {"sampler": EARLIER})
+            return self.begin(search, given[tried], **attributes | {"sampler": EARLIER})
         # The random numbers of trials that were taken over are not used again.
         memory = optuna.create_study(sampler=sampler(self.tune, len(trials) - taken + earlier_trials))
         memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
         drawn = self.space.ask(memory)
-        # CMA-ES keeps its state there.
-        kept = memory.get_trials(deepcopy=False)[-1].system_attrs
-        return self.begin(self.search, drawn.params, kept, **attributes)
+        state = memory.get_trials(deepcopy=False)[-1].system_attrs  # of CMA-ES
+        return self.begin(search, drawn.params, state, **attributes)
 
     def _for_sampler(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
-        """Return a trial with this version's names, without constraints, and with the worst value if it copies."""
+        """Return a trial with the names of this version, without constraints, and with the worst value if it copies."""
         seen = copy.copy(trial)
         seen.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINTS}
         seen.params, seen.distributions = map(self.space.renamed, (trial.params, trial.distributions))
@@ -93,7 +85,7 @@ class Study(StudyRecord):
 
     @property
     def wanted(self) -> int:
-        """The trials in all: those of the recipe, and those that were taken over from an earlier study."""
+        """The number of all trials: `tune.trials`, and those that were taken over from an earlier study."""
         return self.tune.trials + self.taken
 
     def spent(self) -> list[FrozenTrial]:
@@ -130,20 +122,18 @@ class Study(StudyRecord):
     def seeds(self) -> list[int]:
         """Return the new seeds: those that choose the contender, then those that decide.
 
-        The search's own seed is none of them. It chose the candidates, and would flatter them.
+        The search's own seed is not among them: it chose the candidates, so their metrics with it are too low.
         """
         wanted = SELECTION_SEEDS + self.tune.confirm.seeds if self.tune.confirm else 0
-        found: list[int] = []
-        index = 0
+        drawn = (derived(self.tune.seed, "confirm", index) % SEED_LIMIT for index in itertools.count())
+        found: dict[int, None] = {}
         while len(found) < wanted:
-            seed = derived(self.tune.seed, "confirm", index) % SEED_LIMIT
-            if seed not in (*found, self.recipe.train.seed):
-                found.append(seed)
-            index += 1
-        return found
+            found[next(drawn)] = None
+            found.pop(self.recipe.train.seed, None)
+        return list(found)
 
     def race(self) -> Race:
-        """Return how far the trainings with new seeds are, and what they show."""
+        """Return the trainings with new seeds that are needed, and what those that ended show."""
         own, candidates = self.own(), self.candidates()
         if own is None or not candidates:
             return Race(())
@@ -151,7 +141,7 @@ class Study(StudyRecord):
         return race(self.recipe.metric, own.number, numbers, self._outcomes(), self.seeds(), self.confirm_epochs)
 
     def _outcomes(self) -> dict[tuple[int, int], Outcome]:
-        """Return the trainings with new seeds that ended and have as many epochs as are wanted now."""
+        """Return the trainings with new seeds that ended and have as many epochs as `tune.confirm` asks for."""
         return {
             (run.user_attrs["of"], run.user_attrs["seed"]): Outcome(_value(run), disqualified(run))
             for run in self.runs()
@@ -179,45 +169,43 @@ class Study(StudyRecord):
 
     def confirmed(self) -> list[Confirmed]:
         """Return the means over new seeds of each trial's longest trainings, the winner and then the lowest first."""
-        lengths: dict[int, dict[int, list[FrozenTrial]]] = {}
-        for run in self.runs():
-            if run.state in ENDED:
-                lengths.setdefault(run.user_attrs["of"], {}).setdefault(self.epochs_of_run(run), []).append(run)
+        ended = [run for run in self.runs() if run.state in ENDED]
+        longest: dict[int, int] = {}
+        for run in ended:
+            number = run.user_attrs["of"]
+            longest[number] = max(longest.get(number, 0), self.epochs_of_run(run))
         means = []
-        for number, found in lengths.items():
-            epochs, runs = max(found.items())
-            means.append(Confirmed(number, tuple(map(_value, runs)), any(map(disqualified, runs)), epochs))
+        for number, epochs in longest.items():
+            runs = [run for run in ended if run.user_attrs["of"] == number and self.epochs_of_run(run) == epochs]
+            means.append(Confirmed(number, tuple(map(_value, runs)), epochs))
         winner = self.winner()
-        first = None if winner is None else winner.number
-        return sorted(means, key=lambda one: (one.number != first, one.mean, one.number))
+        return sorted(means, key=lambda one: (winner is None or one.number != winner.number, one.mean, one.number))
 
     # The result
 
     def verdict(self) -> Verdict | None:
-        """Return what the search can say so far about its best setting; None before a trial has finished."""
-        finished = self.finished()
+        """Return the verdict on the best setting so far; None before a trial has finished."""
+        finished, found, own = self.finished(), self.race().verdict, self.own()
         if not finished:
             return None
-        found, own, metric = self.race().verdict, self.own(), self.recipe.metric
-        own_finished = own is not None and own.state == TrialState.COMPLETE
+        values = (_value(own),) if own is not None and own.state == TrialState.COMPLETE else ()
         if found is not None:
             # A recipe that fails with its own seed cannot be kept, whatever it does with other seeds.
-            return found if own_finished else replace(found, kind="unconfirmed", own=(), effect=None, copies=False)
+            return found if values else replace(found, kind="unconfirmed", own=(), effect=None, copies=False)
+        verdict = Verdict("unconfirmed", None, self.recipe.metric, own=values, epochs=self.epochs)
         best = next((trial for trial in finished if not trial.user_attrs.get("own")), None)
-        values = () if best is None else (_value(best),)
-        own_values = (_value(own),) if own is not None and own_finished else ()
-        number = None if best is None else best.number
-        copies = best is not None and bool(own_values) and best != finished[0] and disqualified(best)
-        return Verdict("unconfirmed", number, metric, values, own_values, epochs=self.epochs, copies=copies)
+        if best is None:
+            return verdict
+        copies = bool(values) and best != finished[0] and disqualified(best)
+        return replace(verdict, number=best.number, values=(_value(best),), copies=copies)
 
     def winner(self) -> FrozenTrial | None:
-        """Return the trial that the search recommends: never one that is worse than the recipe on the evidence.
+        """Return the trial that the search recommends, which is never known to be worse than the recipe.
 
-        Before there are trainings with new seeds it is the trial with the lowest metric. Then it is the recipe itself,
+        Before trainings with new seeds it is the trial with the lowest metric. Afterwards it is the recipe itself,
         unless another setting is better, or every training with it was better than every one with the recipe.
         """
-        finished, own = self.finished(), self.own()
-        verdict = self.race().verdict
+        finished, own, verdict = self.finished(), self.own(), self.race().verdict
         if verdict is None:
             return finished[0] if finished else None
         if verdict.kind == "better" or verdict.leads or own is None or own.state != TrialState.COMPLETE:
@@ -244,17 +232,14 @@ class Study(StudyRecord):
         if self.tune.finish is None or verdict is None or not self.race().over:
             return []
         numbers = [] if own is None else [own.number]
-        behind = verdict.kind == "keep" or (verdict.kind == "unconfirmed" and self.winner() is own)
-        if verdict.number is not None and not behind:
+        is_worse = verdict.kind == "keep" or (verdict.kind == "unconfirmed" and self.winner() is own)
+        if verdict.number is not None and not is_worse:
             numbers.append(verdict.number)
-        failed = {
-            (run.user_attrs["of"], run.user_attrs["seed"])
-            for run in self.finishes()
-            if run.state in (TrialState.FAIL, TrialState.PRUNED)
-        }
+        failed = (TrialState.FAIL, TrialState.PRUNED)
+        tried = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.finishes() if run.state in failed}
         found = [(number, self.best_run(number)) for number in numbers]
         wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < self.full_epochs]
-        return [pair for pair in wanted if pair not in failed]
+        return [pair for pair in wanted if pair not in tried]
 
     def is_done(self) -> bool:
         """Return whether nothing is left to train."""
@@ -300,13 +285,13 @@ class Study(StudyRecord):
         rank = (_value(winner), winner.number)
         drop = text("DELETE FROM trial_system_attributes WHERE key = :key AND trial_id = :trial")
         add = text("INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (:trial, :key, '[1.0]')")
-        with self.database_errors(), self._storage.engine.begin() as connection:
-            for trial in trials:
-                row = {"key": CONSTRAINTS, "trial": trial._trial_id}
-                connection.execute(drop, row)
-                if trial.state == TrialState.COMPLETE and (_value(trial), trial.number) < rank:
-                    connection.execute(add, row)
         with self.database_errors():
+            with self._storage.engine.begin() as connection:
+                for trial in trials:
+                    row = {"key": CONSTRAINTS, "trial": trial._trial_id}
+                    connection.execute(drop, row)
+                    if trial.state == TrialState.COMPLETE and (_value(trial), trial.number) < rank:
+                        connection.execute(add, row)
             self._describe()
 
     def _describe(self) -> None:

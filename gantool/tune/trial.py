@@ -33,56 +33,32 @@ _setups: dict[str, TrainingSetup] = {}  # of this process, whose trials have the
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """What a trial is to do, as plain values that can be sent to a worker.
+    """What a trial is to do, as plain values that can be sent to a worker."""
 
-    Args:
-        label: the trial's name.
-        recipe: the text of its recipe.
-        folder: the directory of its run.
-        data_dir: the data directory.
-        store: the directory of the decoded data; empty if the data are searched.
-        device: see `devices.choose`.
-        keep_end: whether to keep a checkpoint of the last epoch, to continue from.
-        new_latents: whether to measure the best checkpoint with new latents at the end.
-    """
-
-    label: str
-    recipe: str
-    folder: str
-    data_dir: str
-    store: str = ""
-    device: str = "cpu"
-    keep_end: bool = False
-    new_latents: bool = False
+    label: str  # the name of the trial
+    recipe: str  # the text of its recipe
+    folder: str  # the directory of its run
+    data_dir: str  # the data directory
+    store: str = ""  # the directory of the decoded data; empty if the data are searched
+    device: str = "cpu"  # see `devices.choose`
+    keep_end: bool = False  # whether to keep a checkpoint of the last epoch, to continue from
+    new_latents: bool = False  # whether to measure the best checkpoint with new latents at the end
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A measurement of a trial, or its end.
+    """A measurement of a trial, or its end. A trial that failed would fail again. A full disk ends the search."""
 
-    Args:
-        score: the metric; NaN if this is an end without a measurement.
-        best: the lowest metric so far.
-        epoch: the epoch that was measured.
-        seconds: of training so far.
-        diagnoses: their codes.
-        copies: whether the images are copies of training images.
-        resumed: the epochs that were done when the trial started or resumed.
-        state: `running`, or how it ended. A trial that failed would fail again. A full disk ends the search.
-        value: the metric of the best checkpoint with new latents, if that was wanted.
-        why: why it failed, or which file cannot be written.
-    """
-
-    score: float = math.nan
-    best: float = math.inf
-    epoch: int = 0
-    seconds: float = 0.0
-    diagnoses: tuple[str, ...] = ()
-    copies: bool = False
-    resumed: int = 0
+    score: float = math.nan  # the metric; NaN if this is an end without a measurement
+    best: float = math.inf  # the lowest metric so far
+    epoch: int = 0  # that was measured
+    seconds: float = 0.0  # of training so far
+    diagnoses: tuple[str, ...] = ()  # their codes
+    copies: bool = False  # whether the images are copies of training images
+    resumed: int = 0  # the epochs that were done when the trial started or resumed
     state: Literal["running", "finished", "failed", "interrupted", "disk full"] = "running"
-    value: float | None = None
-    why: str = ""
+    value: float | None = None  # the metric of the best checkpoint with new latents, if `new_latents` is set
+    why: str = ""  # it failed, or which file cannot be written
 
 
 Objective = Callable[[TrialConfig, Callable[[], bool]], Generator[TrialResult, None, None]]
@@ -104,14 +80,17 @@ def run_trial(config: TrialConfig, interrupted: Callable[[], bool]) -> Generator
     try:
         recipe = recipes.parse(config.recipe, f"trial {config.label}", models.KINDS)
         run = _run(recipe, config)
-        yield from _train(recipe, run, _setup(recipe, config), config, interrupted)
+        materials = _setup(recipe, config)
+        with contextlib.closing(_train(recipe, run, materials, config, interrupted)) as results:
+            for result in results:
+                is_last = config.new_latents and result.state == "finished"
+                yield replace(result, value=_value(recipe, run, materials, config, result)) if is_last else result
     except DiskError as error:
         yield TrialResult(state="disk full", why=str(error))
     except Exception as error:  # one configuration must not end the search
-        lines = str(error).splitlines() or [""]
-        known = error.__class__.__module__.startswith("gantool")
-        why = lines[0] if known else f"{type(error).__name__}: {lines[0]}"
-        yield TrialResult(state="failed", why=why[:300])
+        first = (str(error).splitlines() or [""])[0]
+        is_known = error.__class__.__module__.startswith("gantool")
+        yield TrialResult(state="failed", why=(first if is_known else f"{type(error).__name__}: {first}")[:300])
 
 
 def _train(
@@ -135,9 +114,7 @@ def _train(
                     last = report.epoch - 1
                     yield from _before(recipe, run, last)
                 if report.metrics:
-                    yield _with_value(
-                        config, recipe, run, materials, _measurement(recipe, report.entry(), report.best, last)
-                    )
+                    yield _measurement(recipe, report.entry(), report.best, last)
             except GeneratorExit:  # dropped: the state is not saved
                 with contextlib.suppress(TrainingError):
                     training.throw(TrainingError("dropped"))
@@ -150,8 +127,7 @@ def _train(
                 yield TrialResult(state="interrupted")
                 return
     if last is None:  # its process died after the last epoch, before it reported it
-        for result in _before(recipe, run, recipe.train.epochs):
-            yield _with_value(config, recipe, run, materials, result)
+        yield from _before(recipe, run, recipe.train.epochs)
 
 
 def _run(recipe: Recipe, config: TrialConfig) -> Run:
@@ -164,25 +140,19 @@ def _run(recipe: Recipe, config: TrialConfig) -> Run:
     return Run.create(config.recipe, name=recipe.name, out=folder)
 
 
-@contextlib.contextmanager
-def _warnings_only() -> Iterator[None]:
-    logger = logging.getLogger("gantool")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _setup(recipe: Recipe, config: TrialConfig) -> TrainingSetup:
     """Return the data and the evaluator; the trials of a process share them, unless data are searched."""
     blocks = (recipe.data, recipe.train.extractors, recipe.train.evaluate_images, recipe.model.name)
     key = repr((blocks, config.store, config.data_dir))
     if key not in _setups:
         store = open_store(Path(config.store)) if config.store else None
-        with _warnings_only():  # the search has logged the rest
+        logger = logging.getLogger("gantool")
+        level = logger.level
+        logger.setLevel(logging.WARNING)  # the search has logged the rest
+        try:
             made = setup.prepare_training(recipe, Path(config.data_dir), store=store)
+        finally:
+            logger.setLevel(level)
         _setups.clear()
         _setups[key] = made
     return _setups[key]
@@ -213,18 +183,11 @@ def _measurement(recipe: Recipe, entry: Mapping[str, Any], best: float, resumed:
     )
 
 
-def _with_value(
-    config: TrialConfig, recipe: Recipe, run: Run, materials: TrainingSetup, result: TrialResult
-) -> TrialResult:
-    """Add the metric of the best checkpoint with latents that chose neither the setting nor the checkpoint.
-
-    Only the last result of a training with a new seed has one. Models without latents keep their best measurement.
-    """
+def _value(recipe: Recipe, run: Run, materials: TrainingSetup, config: TrialConfig, result: TrialResult) -> float:
+    """Return the metric of the best checkpoint with latents that chose neither the setting nor the checkpoint."""
     evaluator = materials.evaluator
-    if not (config.new_latents and result.state == "finished"):
-        return result
-    if isinstance(evaluator, ClassifierEvaluator) or evaluator.request.sources is not None:
-        return replace(result, value=result.best)
+    if isinstance(evaluator, ClassifierEvaluator) or evaluator.request.sources is not None:  # it has no latents
+        return result.best
     request = SampleRequest([seed + NEW_LATENTS for seed in evaluator.request.seeds], evaluator.request.labels)
     fake = to_uint8(TrainedModel(run, "best", config.device).images(request))
-    return replace(result, value=evaluator.measure(fake, request.labels).metrics[recipe.metric])
+    return evaluator.measure(fake, request.labels).metrics[recipe.metric]

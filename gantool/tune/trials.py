@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -20,42 +21,34 @@ from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.events import Event, Standing, TrialEvent, TrialStatus
 from gantool.tune.plan import Plan
-from gantool.tune.samplers import Blind
-from gantool.tune.study import ENDED, Study, best_epoch_of
+from gantool.tune.samplers import BatchPruner
+from gantool.tune.study import Study, best_epoch_of
 from gantool.tune.trial import TrialConfig, TrialResult
 
 OVERTIME_SHARE = 0.07  # of the planned time, after which a search stops at once
-SECONDS_PER_SAVE = 5.0  # between two notes of how long a search has taken
+SECONDS_PER_SAVE = 5.0  # between two saves of the time that a search has taken
 
 
 @dataclass
 class RunningTrial:
-    """A training that runs: Optuna's trial, the study of it, what is shown, measured epochs, and its newest result."""
+    """A training that runs."""
 
     trial: optuna.Trial
-    study: optuna.Study
-    status: TrialStatus
-    seen: set[int]
+    study: optuna.Study  # of the trial
+    status: TrialStatus  # that is shown
+    seen: set[int]  # epochs that were measured
     last: TrialResult | None = None
 
 
 @dataclass(frozen=True)
 class TrialEnvironment:
-    """Where trials run.
+    """The place where trials run."""
 
-    Args:
-        data_dir: the data directory.
-        store: the directory of the decoded data; empty if the data are searched.
-        device: see `devices.choose`.
-        gpus: of each trial.
-        slots: trials at once.
-    """
-
-    data_dir: Path
-    store: str
-    device: str
-    gpus: float = 0.0
-    slots: int = 1
+    data_dir: Path  # the data directory
+    store: str  # the directory of the decoded data; empty if the data are searched
+    device: str  # see `devices.choose`
+    gpus: float = 0.0  # of each trial
+    slots: int = 1  # trials at once
 
 
 class Trials:
@@ -89,10 +82,12 @@ class Trials:
                 for old in phase.get_trials(deepcopy=False)
                 if old.state == TrialState.RUNNING
             ]
-            for phase in (study.search, study.confirmation, study.finishing)
+            for phase in study.phases
         }
+        if plan is not None:
+            plan.learn()
         if study.tune.deterministic:
-            study.search.pruner = Blind(study.search.pruner, lambda trial: int(trial.user_attrs.get("batch", 0)))
+            study.search.pruner = BatchPruner(study.search.pruner)
         self.standing = self._look()
 
     def pending_events(self) -> Iterator[Event]:
@@ -122,11 +117,11 @@ class Trials:
             return "--minutes"
         return ""
 
-    def allowed_seconds(self) -> float:
-        """Return the seconds that the budgets of time leave."""
+    def deadline(self) -> float:
+        """Return the end of the budgets of time, on the monotonic clock."""
         hours = self.study.tune.hours
-        left = 3600 * hours - self.spent_seconds() if hours else math.inf
-        return max(0.0, min(left, self.plan.end - time.monotonic() if self.plan else math.inf))
+        end = self.start - self.before + 3600 * hours if hours else math.inf
+        return min(end, self.plan.end) if self.plan else end
 
     def save_time(self) -> None:
         """Write how long the search has taken so far, for its budget."""
@@ -141,16 +136,25 @@ class Trials:
     # What a backend calls
 
     def next(self, key: str) -> TrialConfig | None:
-        """Return the configuration of the next training, which `key` then names; None if there is none now."""
-        return None if self.stopping else self._guarded(lambda: self._next(key))
+        """Return the configuration of the next training, which `key` then names; None if none can start now."""
+        started_by = (self._new_trials, self._new_seed, self._longer_trainings)
+        with self._errors_kept():
+            for phase, start in () if self.stopping else zip(self.study.phases, started_by, strict=True):
+                self.waiting[phase] = self.waiting[phase] or start()
+                if self.waiting[phase]:
+                    return self._begin(key, self.waiting[phase].pop(0), phase)
+        return None
 
     def measured(self, key: str, result: TrialResult) -> bool:
         """Take a result, and return whether the trial is to stop early."""
-        return bool(self._guarded(lambda: self._measured(key, result)))
+        with self._errors_kept():
+            return self._measured(key, result)
+        return False
 
     def ended(self, key: str, *, died: bool) -> None:
         """Take the end of a trial; `died`: its process died too often."""
-        self._guarded(lambda: self._ended(key, died))
+        with self._errors_kept():
+            self._ended(key, died)
 
     @property
     def finished(self) -> bool:
@@ -161,36 +165,23 @@ class Trials:
             waiting = any(self.waiting.values()) or self._left() or self._missing_seeds() or self._to_finish()
         return self.stopping or not waiting
 
-    def _guarded(self, action: Callable[[], Any]) -> Any:
+    @contextlib.contextmanager
+    def _errors_kept(self) -> Iterator[None]:
         try:
             with self.study.database_errors():
-                return action()
+                yield
         except Exception as error:
             self.failure = self.failure or error
-            return None
 
     # What is trained next
 
-    def _next(self, key: str) -> TrialConfig | None:
-        study = self.study
-        phases = (
-            (study.search, self._new_trials),
-            (study.confirmation, self._new_seed),
-            (study.finishing, self._longer_trainings),
-        )
-        for phase, more in phases:
-            self.waiting[phase] = self.waiting[phase] or more()
-            if self.waiting[phase]:
-                return self._begin(key, self.waiting[phase].pop(0), phase)
-        return None
-
     def _new_trials(self) -> list[optuna.Trial]:
         """Start a new trial, or a batch of them, none of which knows the results of the others."""
-        left, deterministic = self._left(), self.study.tune.deterministic
-        if not left or (deterministic and self.live):
+        left, is_batch = self._left(), self.study.tune.deterministic
+        if not left or (is_batch and self.live):
             return []
-        batch = {"batch": self.count} if deterministic else {}
-        found = [self.study.ask(**batch) for _ in range(min(left, self.environment.slots) if deterministic else 1)]
+        attributes = {"batch": self.count} if is_batch else {}
+        found = [self.study.ask(**attributes) for _ in range(min(left, self.environment.slots) if is_batch else 1)]
         self.count += len(found)
         return found
 
@@ -198,7 +189,7 @@ class Trials:
         """Return how many trials of the search have not started; with a plan 1 as long as time is left."""
         if self.plan is None or self.planned_all:
             return max(0, self.study.wanted - self.count)
-        if self.count == self.study.taken or self.plan.has_time_for_a_trial(self._epoch_seconds()):
+        if self.count == self.study.taken or self.plan.has_time_for_a_trial():
             return 1
         self.planned_all = True
         self.study.replan(trials=self.count - self.study.taken)
@@ -209,9 +200,9 @@ class Trials:
         return any(live.study is search for live in self.live.values()) or bool(self.waiting[search] or self._left())
 
     def _new_seed(self) -> list[optuna.Trial]:
-        epochs = self.study.confirm_epochs
+        study = self.study
         return [
-            self.study.begin(self.study.confirmation, self._params(number), of=number, seed=seed, epochs=epochs)
+            study.begin_further(study.confirmation, number, seed, epochs=study.confirm_epochs)
             for number, seed in self._missing_seeds()[:1]
         ]
 
@@ -220,7 +211,7 @@ class Trials:
         if self._searching():
             return []
         study = self.study
-        if self.plan and not self.plan.has_time_for_a_seed(self._epoch_seconds()):
+        if self.plan and not self.plan.has_time_for_a_seed():
             if not self.live and not self.waiting[study.confirmation]:
                 study.adopt_runs()
             return []
@@ -233,10 +224,7 @@ class Trials:
             return [pair for pair in study.race().pending if pair not in started]
 
     def _longer_trainings(self) -> list[optuna.Trial]:
-        return [
-            self.study.begin(self.study.finishing, self._params(number), of=number, seed=seed)
-            for number, seed in self._to_finish()
-        ]
+        return [self.study.begin_further(self.study.finishing, *training) for training in self._to_finish()]
 
     def _to_finish(self) -> list[tuple[int, int | None]]:
         """Return the trials and seeds whose trainings continue to the recipe's full length; none before a verdict."""
@@ -244,54 +232,35 @@ class Trials:
         if self._searching() or self.live or self.waiting[study.confirmation] or self._missing_seeds():
             return []
         if self.plan and not self.waiting[study.finishing]:
-            study.full_epochs = self.plan.full_epochs(self._epoch_seconds())
+            study.full_epochs = self.plan.full_epochs()
         running = [run for run in study.finishes() if run.state == TrialState.RUNNING]
         started = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in running}
         with study.cached_trials():
             return [pair for pair in study.to_finish() if pair not in started]
 
-    def _params(self, number: int) -> dict[str, Any]:
-        return self.study.trials()[number].params
-
-    def _epoch_seconds(self) -> float:
-        """Return the seconds of an epoch, by the newest trainings that ended, or by the plan before one has."""
-        known = [
-            (run.user_attrs["seconds"], run.last_step)
-            for run in [*self.study.trials(), *self.study.runs()]
-            if run.state in ENDED and run.last_step and "seconds" in run.user_attrs
-        ][-2 * self.environment.slots :]
-        if not known:
-            return self.plan.epoch if self.plan else 0.0
-        return sum(seconds for seconds, _ in known) / sum(epochs for _, epochs in known)
-
     def _begin(self, key: str, trial: optuna.Trial, phase: optuna.Study) -> TrialConfig:
-        study, finishing = self.study, phase is self.study.finishing
-        number, seed = trial.user_attrs.get("of", trial.number), trial.user_attrs.get("seed")
-        values, label = study.space.changes(trial.params), study.label(phase, trial)
+        study, environment, finishing = self.study, self.environment, phase is self.study.finishing
+        seed = trial.user_attrs.get("seed")
         # All trials have the same number of epochs, so they are measured after the same ones and can be compared.
         epochs = study.full_epochs if finishing else study.epochs_of_run(trial)
-        may_continue = study.tune.finish is not None and (study.tune.confirm is None or phase is study.confirmation)
-        fixed = {"train.epochs": epochs, "train.keep_every": 0} | ({} if seed is None else {"train.seed": seed})
-        before = phase.get_trials(deepcopy=False)[trial.number].intermediate_values
-        first_epoch = max(before, default=0)
+        found = phase.get_trials(deepcopy=False)[trial.number]
+        status = TrialStatus.of(study, found, phase, epochs)
         if finishing:
-            best = study.best_run(number)
-            first_epoch = max(first_epoch, best.epochs if best else 0)
-        scores = tuple(before.values())
-        status = TrialStatus(
-            label, values, best=min(scores, default=math.inf), epoch=first_epoch, scores=scores,
-            folder=study.folder(number, seed), epochs=epochs, first_epoch=first_epoch,
-        )  # fmt: skip
-        self.live[key] = RunningTrial(trial, phase, status, set(before))
+            best = study.best_run(found.user_attrs["of"])
+            status = replace(status, epoch=max(status.epoch, best.epochs if best else 0))
+        status = replace(status, first_epoch=status.epoch)
+        self.live[key] = RunningTrial(trial, phase, status, set(found.intermediate_values))
         self.standing = replace(self.standing, todo=self._todo_epochs())
         self._emit("started", status)
+        may_continue = study.tune.finish is not None and (study.tune.confirm is None or phase is study.confirmation)
+        fixed = {"train.epochs": epochs, "train.keep_every": 0} | ({} if seed is None else {"train.seed": seed})
         return TrialConfig(
-            label=label,
-            recipe=recipes.dump(engine.change(study.recipe, {**values, **fixed})),
-            folder=str(status.folder),
-            data_dir=str(self.environment.data_dir),
-            store=self.environment.store,
-            device=self.environment.device,
+            status.label,
+            recipes.dump(engine.change(study.recipe, {**status.values, **fixed})),
+            str(status.folder),
+            str(environment.data_dir),
+            environment.store,
+            environment.device,
             keep_end=finishing or (may_continue and epochs < study.full_epochs),
             new_latents=phase is not study.search,
         )
@@ -348,6 +317,8 @@ class Trials:
         if time.monotonic() - self.saved > SECONDS_PER_SAVE:
             self.save_time()
         with self.study.cached_trials():
+            if self.plan is not None:
+                self.plan.learn()
             results.write(self.study)
             self.standing = self._look()
         best = live.status.best if value is None else value
@@ -390,7 +361,7 @@ class Trials:
             gpus=self.environment.gpus,
             gpu_seconds=self.gpu_seconds,
             planned=self.plan is not None,
-            deadline=time.monotonic() + self.allowed_seconds(),
+            deadline=self.deadline(),
         )
 
     def _todo_epochs(self) -> float:

@@ -36,26 +36,18 @@ class Effect:
 class Verdict:
     """What a search can say about its best setting.
 
-    Args:
-        kind: `better`: the setting beats the recipe's own values. `keep`: no setting did. `unsure`: the trainings do
-            not tell. `unconfirmed`: one training each, with the search's own seed.
-        number: the trial with the setting; None if only the recipe's own values finished.
-        metric: its name.
-        values: the metric with the setting, one a seed.
-        own: the metric with the recipe's own values, one a seed; empty if they did not finish.
-        effect: None if there are no trainings with new seeds.
-        epochs: of these trainings.
-        copies: whether the setting is refused because its images are copies of training images.
+    `better`: the setting beats the recipe's own values. `keep`: no setting did. `unsure`: the trainings cannot decide.
+    `unconfirmed`: one training each, with the search's own seed.
     """
 
     kind: Literal["better", "keep", "unsure", "unconfirmed"]
-    number: int | None
+    number: int | None  # the trial with the setting; None if only the recipe's own values finished
     metric: str
-    values: tuple[float, ...] = ()
-    own: tuple[float, ...] = ()
-    effect: Effect | None = None
-    epochs: int = 0
-    copies: bool = False
+    values: tuple[float, ...] = ()  # the metric with the setting, for each seed
+    own: tuple[float, ...] = ()  # the metric with the recipe's own values; empty if they did not finish
+    effect: Effect | None = None  # None if there are no trainings with new seeds
+    epochs: int = 0  # of these trainings
+    copies: bool = False  # whether the setting is refused because its images are copies of training images
 
     @property
     def leads(self) -> bool:
@@ -84,15 +76,15 @@ class Verdict:
     def _compared(self, numbers: str) -> str:
         assert self.effect is not None
         lower, least, most = (100 * (1 - ratio) for ratio in (self.effect.ratio, self.effect.high, self.effect.low))
+        claim = f"trial {self.number} is better than your recipe"
         if self.kind == "unsure":
             interval = f"the effect lies between {most:.0f} % lower and {-least:.0f} % higher (95 % interval)"
             interval = interval if math.isfinite(least) else "these are too few results for an interval"
-            return f"cannot tell yet whether trial {self.number} is better than your recipe: {numbers}; {interval}"
-        told = f"trial {self.number} is better than your recipe"
+            return f"cannot tell yet whether {claim}: {numbers}; {interval}"
         if not math.isfinite(mean(self.own)):
-            return f"{told}: {numbers}"
+            return f"{claim}: {numbers}"
         return (
-            f"{told}: {self.metric} is {lower:.0f} % lower (95 % interval {least:.0f} to {most:.0f} %) over "
+            f"{claim}: {self.metric} is {lower:.0f} % lower (95 % interval {least:.0f} to {most:.0f} %) over "
             f"{len(self.own)} new seeds, {shown(self.values)} instead of {shown(self.own)}"
         )
 
@@ -139,13 +131,7 @@ def effect(values: Sequence[float], own: Sequence[float], level: float = LEVEL) 
 
 @cache
 def critical_rank(count: int, other: int, level: float) -> int:
-    """Return which of the sorted differences, counted from either end, bound the interval; 0 if none does.
-
-    Args:
-        count: values of one sample.
-        other: values of the other sample.
-        level: of the interval.
-    """
+    """Return which of the sorted ratios of two samples, counted from either end, bound the interval; 0 if none does."""
     ways = _ways(count, other)
     total, below, rank = math.comb(count + other, count), 0, 0
     while rank < len(ways) and 2 * (below + ways[rank]) <= (1 - level) * total:
@@ -178,11 +164,8 @@ def decide(metric: str, number: int, values: Sequence[float], own: Sequence[floa
         last: whether no more seeds follow.
     """
     found = effect(values, own)
-    kind: Literal["better", "keep", "unsure"] = "unsure"
-    if found.high < 1:
-        kind = "better"
-    elif found.ratio >= 1 and (last or len(values) >= 2):
-        kind = "keep"
+    is_kept = found.ratio >= 1 and (last or len(values) >= 2)
+    kind: Literal["better", "keep", "unsure"] = "better" if found.high < 1 else "keep" if is_kept else "unsure"
     return Verdict(kind, number, metric, tuple(values), tuple(own), found, epochs)
 
 
@@ -208,5 +191,5 @@ def shown(values: Sequence[float]) -> str:
     finite = list(filter(math.isfinite, values))
     if len(finite) == len(values):
         return terminal.number(mean(values))
-    told = terminal.number(statistics.median(finite)) if finite else "no result"
-    return f"{told} ({len(values) - len(finite)} of {len(values)} failed)"
+    result = terminal.number(statistics.median(finite)) if finite else "no result"
+    return f"{result} ({len(values) - len(finite)} of {len(values)} failed)"

@@ -1,7 +1,7 @@
-"""`nox -s bench`, second part: what a search costs beside its trials' own training, and whether it is worth it.
+"""`nox -s bench`, second part: the time of a search besides the training of its trials, and whether it is worth it.
 
-The trials of the first part sleep: what is left is the search's own. The second part is the main job, measured against
-a notebook that trains the recipe's own values once; its pace is measured in the same run.
+The trials of the first part only sleep. The second part is a whole search, compared with a notebook that trains the
+recipe's own values once; the pace of the notebook is measured in the same run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from gantool.recipe.blocks import Recipe
 from gantool.training import engine, setup
-from gantool.tune.events import SearchEnded
 from gantool.tune.results import sentence
 from gantool.tune.search import SearchBackend, search
 from gantool.tune.trial import Objective, TrialConfig, TrialResult
@@ -29,7 +28,7 @@ FIXED, ALL, MARGINAL = 12.0, 25.0, 0.1  # seconds: until both workers have torch
 
 
 def napping(log: str, nap: float) -> Objective:
-    """Return an objective that sleeps, and writes to a file who ran it and when it began."""
+    """Return an objective that sleeps, and writes its process and the time of its start to a file."""
 
     def objective(config: TrialConfig, interrupted: Callable[[], bool]) -> Generator[TrialResult, None, None]:
         import torch  # as a trial's worker has to
@@ -44,16 +43,16 @@ def napping(log: str, nap: float) -> Objective:
 
 
 def searched(recipe: Recipe, folder: Path, name: str, objective: Objective) -> float:
-    """Search with an objective; gives the seconds."""
+    """Search with an objective, and return the seconds."""
     start = time.perf_counter()
-    options = {"out": folder / name, "data_dir": folder / "data", "backend": SearchBackend("ray")}
-    for _ in search(recipe, objective=objective, **options):
+    backend = SearchBackend("ray")
+    for _ in search(recipe, out=folder / name, data_dir=folder / "data", backend=backend, objective=objective):
         pass
     return time.perf_counter() - start
 
 
 def overhead() -> bool:
-    """Measure what a search costs beside its trials; tells whether the goals are reached."""
+    """Measure the time of a search besides its trials, and return whether the goals are reached."""
     wanted = {"tune.confirm": None, "tune.finish": None, "tune.epochs": 1, "tune.parallel": WORKERS}
     recipe = engine.open_recipe(
         "gan14", {**wanted, "train.extractors": ["rand"], "data.source": "eggs", "data.channels": 1}
@@ -62,22 +61,19 @@ def overhead() -> bool:
         folder, log = Path(place), Path(place) / "pids"
         searched(engine.change(recipe, {"tune.trials": 1}), folder, "warm", napping(str(log), 0))  # renders the data
         log.unlink()
-        begun = time.time()
+        start = time.time()
         searched(engine.change(recipe, {"tune.trials": WORKERS}), folder, "fixed", napping(str(log), 5.0))
-        fixed = max(float(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()) - begun
+        fixed = max(float(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()) - start
         log.unlink()
         whole = searched(engine.change(recipe, {"tune.trials": TRIALS}), folder, "many", napping(str(log), NAP))
-        pids = {line.split()[0] for line in log.read_text(encoding="utf-8").splitlines()}
-        times = [float(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()]
-        # The second half only: the first trials of a worker wait for its imports.
-        times.sort()
-        later = times[TRIALS // 2 :]
+        pids, times = zip(*(line.split() for line in log.read_text(encoding="utf-8").splitlines()), strict=True)
+        later = sorted(map(float, times))[TRIALS // 2 :]  # the first trials of a worker wait for its imports
         marginal = (later[-1] - later[0]) / (len(later) - 1) * WORKERS - NAP
     rows = [
         ("until every worker has torch, s", fixed, FIXED),
         (f"{TRIALS} trials of {NAP} s on {WORKERS} workers, s", whole, ALL),
         ("each trial beside its own time, s", marginal, MARGINAL),
-        ("worker processes", float(len(pids)), float(WORKERS)),
+        ("worker processes", float(len(set(pids))), float(WORKERS)),
     ]
     print(f"{'a search':44} {'':>8} {'goal':>8}")
     for name, spent, goal in rows:
@@ -86,7 +82,7 @@ def overhead() -> bool:
 
 
 def worth(seconds: float) -> bool:
-    """Run the main job; tells whether it takes less time than a notebook's one training, and finds something better."""
+    """Run a whole search, and return whether it finds something better in less time than a notebook trains once."""
     recipe = engine.open_recipe("cgan_egg")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -98,27 +94,22 @@ def worth(seconds: float) -> bool:
             images += next(step)
         pace = images / (time.perf_counter() - start)
         start = time.perf_counter()
-        *_, last = search(recipe, out=folder / "study", data_dir=folder / "data")
-        assert isinstance(last, SearchEnded)
-        study = last.study
-        took = time.perf_counter() - start
+        *_, end = search(recipe, out=folder / "study", data_dir=folder / "data")
+        study, took = end.study, time.perf_counter() - start
         materials = setup.prepare_training(recipe, folder / "data")
         learned = len(materials.evaluator.reality.train)
         notebook = recipe.train.epochs * learned / pace
-        verdict, said = study.verdict(), sentence(study)
+        verdict, result = study.verdict(), sentence(study)
     print(f"cgan_egg: a notebook's {recipe.train.epochs} epochs at {pace:.0f} images/s: {notebook:.0f} s")
-    print(
-        f"cgan_egg: gantool tune, with new seeds and what follows: {took:.0f} s, "
-        f"{took / notebook:.2f} times that (goal: below 1)"
-    )
-    print(f"cgan_egg: {said} (goal: better than your recipe)")
+    print(f"cgan_egg: gantool tune: {took:.0f} s, {took / notebook:.2f} times that (goal: below 1)")
+    print(f"cgan_egg: {result} (goal: better than your recipe)")
     return took < notebook and verdict is not None and verdict.kind == "better"
 
 
 def main() -> None:
-    """Measure."""
+    """Measure, and fail if a goal is not reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="to measure the notebook's pace for")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of measuring the notebook's pace")
     parser.add_argument("--quick", action="store_true", help="without the main job")
     chosen = parser.parse_args()
     cores = os.cpu_count() or 1

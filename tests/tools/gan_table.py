@@ -1,8 +1,7 @@
 """`nox -s gan-table`: train many configurations of a recipe with several seeds, and write their learning curves down.
 
 `gantool study simulate` replays searches on the table. The configurations are drawn at random from the recipe's search
-space; number 0 has the recipe's own values. Trainings that are done are kept in `--work`, so that the same command goes
-on after a stop.
+space; number 0 has the recipe's own values. Finished trainings are kept in `--work`, so that the same command resumes.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ AGAIN = 50  # epochs between two of those
 
 
 def configurations(recipe: Recipe, count: int) -> list[dict[str, Any]]:
-    """Return values of the searched keys: the recipe's own, and random ones; more of them begin with the same."""
+    """Return values of the searched keys: the recipe's own, and random ones. A larger count adds to the same list."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = Space(recipe)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -53,9 +52,9 @@ def _materials(recipe_text: str, data_dir: str) -> TrainingSetup:
 
 
 def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict[str, Any]]:
-    """Train a recipe, as `gantool train` does, and yield its measurements; it ends early where it is not finite.
+    """Train a recipe like `gantool train`, and yield its measurements until one is not finite.
 
-    `fd_again` is the same as `fd` of images from other latents.
+    `fd_again` is `fd` of images from other latents.
     """
     store, evaluator = materials
     device = torch.device("cpu")
@@ -94,7 +93,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(done: list[dict[str, Any]]) -> str:
-    """Return the trainings as CSV, a line a measurement."""
+    """Return the trainings as CSV, with a line for each measurement."""
     text = io.StringIO()
     keys = list(done[0]["values"])
     columns = ("epoch", "seconds", "fd", "fd_again", *METRICS[1:])
@@ -132,7 +131,7 @@ def _spearman(pairs: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Train what is missing, and write the table of all that is there."""
+    """Run the trainings that are missing, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="gan14")
     parser.add_argument("--source", default="digits")
@@ -141,7 +140,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=24 * 60, help="stop to begin trainings after so long")
+    parser.add_argument("--minutes", type=float, default=24 * 60, help="after which no training starts")
     parser.add_argument("--work", type=Path, default=Path(".nox/gan-table"))
     parser.add_argument("--out", type=Path, default=Path("tests/files/gan14-digits.csv.gz"))
     parser.add_argument("--ranks", type=Path, help="print how a table's short trainings rank its long ones, and end")
@@ -153,7 +152,7 @@ def main() -> None:
     kept = told.work / "trainings.jsonl"
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     done = [json.loads(line) for line in lines if line.endswith("}")]
-    there = {(job["number"], job["seed"]) for job in done}
+    known = {(job["number"], job["seed"]) for job in done}
     fixed = {"data.source": told.source, "train.epochs": told.epochs}
     recipe = engine.open_recipe(told.recipe, fixed)
     plain = told.work / "recipe.yaml"
@@ -167,7 +166,7 @@ def main() -> None:
         }
         for seed in range(1, told.seeds + 1)
         for number, values in enumerate(configurations(recipe, told.configurations))
-        if (number, seed) not in there
+        if (number, seed) not in known
     ]
     setup.prepare_training(recipe, told.work / "data")  # once, before two processes want it
     start = time.monotonic()

@@ -1,9 +1,9 @@
-"""`nox -s ranking`: which metric ranks generators as a better judge does, on 64x64 eggs.
+"""`nox -s ranking`: which metric ranks generators like a better judge, on 64x64 eggs.
 
-Many small DCGANs of different settings are trained, and images of each are kept at several moments. Every metric
-that a run can afford scores them against the run's own training images. What they are compared with is a judge that
-no run can afford: the Fréchet distance to 4,000 eggs that nobody has trained on, on the features of a network that
-learned the eggs' variety, place, size and angle from 12,000 others with the truth known.
+Many small DCGANs with different settings are trained, and images of each are kept after several numbers of steps. Every
+metric that a run can afford scores them against the run's training images. The metrics are compared with a judge that
+no run can afford: the Fréchet distance to 4,000 new eggs, on the features of a network that learned the variety, place,
+size and angle of 12,000 other eggs from the truth.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def configurations() -> list[dict[str, object]]:
 
 
 def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
-    """Train every configuration and keep its images; what is there already is not made again."""
+    """Train every configuration that has no images yet, and keep its images."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, changes in enumerate(configurations()):
         path = folder / f"{number:02d}.npz"
@@ -89,8 +89,8 @@ def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
                     recent = losses[-50:] or [[0.0, 0.0]]
                     kept[f"losses-{step}"] = np.mean(recent, axis=0)
                 with devices.rng_scope(device, trainer.randomness):
-                    told = trainer.step(batch)
-                losses.append([float(told["generator/adversarial"]), float(told["discriminator/adversarial"])])
+                    logs = trainer.step(batch)
+                losses.append([float(logs["generator/adversarial"]), float(logs["discriminator/adversarial"])])
                 step += 1
                 if step > MOMENTS[-1]:
                     break
@@ -99,7 +99,7 @@ def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
 
 
 class Gold(nn.Module):
-    """Eggs to 128 numbers, from which their variety, background, place, size, aspect and angle can be read."""
+    """Map eggs to 128 numbers that determine their variety, background, place, size, aspect and angle."""
 
     def __init__(self, kinds: int, backgrounds: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def _numbered(names: list[str]) -> Tensor:
 
 
 def gold_features() -> Callable[[Tensor], Tensor]:
-    """Train the judge that no run can afford."""
+    """Return the features of the judge, which is trained first."""
     images, kinds, backgrounds, lengths = eggs(100_000, GOLD_IMAGES)
     lengths = (lengths - lengths.mean(0)) / lengths.std(0)
     torch.manual_seed(0)
@@ -221,7 +221,7 @@ def _row(evaluator: Evaluator, reality: ReferenceSet, fake: Tensor) -> dict[str,
 
 
 def report(table: dict[str, list[float]]) -> None:
-    """Print how each metric ranks the sets against the gold, with what chance alone could do to it."""
+    """Print how each metric ranks the sets compared with the judge, with 95 % intervals."""
     per, gold = len(MOMENTS) - 1, np.array(table["gold"])
     configurations = np.arange(len(gold)).reshape(-1, per)
     last = configurations[:, -1]
@@ -248,7 +248,7 @@ def report(table: dict[str, list[float]]) -> None:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the images are kept; what is there is not made again")
+    parser.add_argument("folder", type=Path, help="of the images; a repeated call makes only what is missing")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)

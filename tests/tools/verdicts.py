@@ -1,8 +1,8 @@
-"""`nox -s verdicts`: how often a search says `better` where nothing is, and where something is.
+"""`nox -s verdicts`: how often a search says `better` if no setting is, and if one is.
 
 Simulated races draw the metric of each training from a log-normal distribution. The real searches train `gan14` on
-digits for a few epochs over a space in which nothing matters: latents of 97 to 103 numbers, which train alike but draw
-other random numbers. Replays on a table of trainings tell what the values of an earlier study are worth.
+digits for a few epochs over a space that does not matter: latents of 97 to 103 numbers, which draw other random
+numbers. Replays on a table of trainings show the worth of the values of an earlier study.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import optuna
 from gantool.training import engine
-from gantool.tune.events import SearchEnded
 from gantool.tune.race import SELECTION_SEEDS, Outcome, Race, race
 from gantool.tune.search import SearchBackend, search
 from gantool.tune.simulate import Table, searched
@@ -48,7 +47,7 @@ def raced(deviation: float, factor: float, drawn: random.Random) -> tuple[Race, 
 
 
 def simulated(repeats: int) -> None:
-    """Print how often each verdict ends a race, as the table of docs/measured.md has it."""
+    """Print how often each verdict ends a race, as a table for docs/measured.md."""
     print("| deviation between seeds | true factor | `better` | cannot tell | `keep` | trainings |")
     print("|---|---|---|---|---|---|")
     for deviation in (0.1, 0.2, 0.4):
@@ -64,27 +63,28 @@ def simulated(repeats: int) -> None:
 
 
 def real(count: int, first: int) -> None:
-    """Run real searches in which nothing matters, and print the verdict of each and how often it is `better`."""
+    """Run real searches over settings that do not matter, and print their verdicts."""
     kinds: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(first, first + count):
             changes: dict[str, Any] = {**NOTHING, "tune.seed": seed, "train.seed": seed}
             recipe, start = engine.open_recipe("gan14", changes), time.monotonic()
-            options = {"out": Path(folder) / str(seed), "data_dir": Path(folder) / "data"}
-            *_, last = search(recipe, backend=SearchBackend("inline"), **options)
-            assert isinstance(last, SearchEnded)
-            verdict = last.study.verdict()
+            place = Path(folder)
+            *_, end = search(
+                recipe, out=place / str(seed), data_dir=place / "data", backend=SearchBackend(engine="inline")
+            )
+            verdict = end.study.verdict()
             assert verdict is not None
             kinds[verdict.kind] += 1
             print(f"search {seed}: {verdict.kind}: {verdict.sentence()}; {time.monotonic() - start:.0f} s", flush=True)
-    print(f"{count} real searches in which nothing matters: {dict(kinds)}")
+    print(f"{count} real searches over settings that do not matter: {dict(kinds)}")
 
 
 def warm(repeats: int, file: Path) -> None:
-    """Print what an earlier study's three best values are worth, and what misleading ones cost.
+    """Print the effect of the three best values of an earlier study, and of misleading ones.
 
-    The earlier study is a search of 24 trials on the same table, with another seed of the trainings where the table has
-    one. Misleading values are three of the worse half of the table.
+    The earlier study is a search of 24 trials on the same table, if possible with another seed of the trainings.
+    Misleading values are three of the worse half of the table.
     """
     recipe = engine.open_recipe("gan14", {"tune.epochs": 100, "tune.trials": 24})
     short = engine.open_recipe("gan14", {"tune.epochs": 100, "tune.trials": 12})

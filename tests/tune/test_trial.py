@@ -17,12 +17,12 @@ EPOCHS = 6
 
 @pytest.fixture(autouse=True)
 def every_epoch(monkeypatch):
-    """A checkpoint at the end of every epoch, whatever it costs."""
+    """Write a checkpoint at the end of every epoch."""
     monkeypatch.setattr(loop, "CHECKPOINT_TIME_SHARE", 1e9)
 
 
 def config(folder, data_dir, **changes):
-    """The configuration of a small trial on real digits that is measured after every epoch."""
+    """Return a small trial on real digits that is measured after every epoch."""
     small = {"data.source": "digits", "train.extractors": ["rand"], "train.evaluate_images": 64, "train.epochs": EPOCHS}
     recipe = engine.open_recipe("gan14", {**small, "train.evaluate_every": 1, "train.batch_size": 256, **changes})
     return TrialConfig("0", recipes.dump(recipe), str(folder), str(data_dir))
@@ -33,9 +33,9 @@ def never():
 
 
 def after(count):
-    """An interruption at a number of looks."""
-    looks = itertools.count(1)
-    return lambda: next(looks) >= count
+    """Return an interruption at the call of this number."""
+    calls = itertools.count(1)
+    return lambda: next(calls) >= count
 
 
 def scores(results):

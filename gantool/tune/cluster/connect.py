@@ -1,4 +1,4 @@
-"""A Ray cluster for trials: a new one on this machine or an existing one, and how many trials it has room for."""
+"""A Ray cluster for trials: a new one on this machine or an existing one, and how many trials fit on it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from typing import Any
 from gantool.devices import available_cores
 from gantool.errors import GantoolError, NetworkError, ResourceError
 from gantool.recipe.blocks import Tune
+from gantool.terminal import several
 
-_QUIET = {  # unless Ray's messages are wanted
+_QUIET = {  # unless Ray's messages are shown
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -56,26 +57,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many trials run at once, and what each one gets.
+    """How many trials run at once, and the cores and GPUs of each."""
 
-    Args:
-        count: trials at once.
-        cpus: of each trial; also its threads.
-        gpus: of each trial; a fraction if trials share a GPU.
-        reason: why not more.
-    """
-
-    count: int
-    cpus: int
-    gpus: float
-    reason: str
+    count: int  # trials at once
+    cpus: int  # of each trial; also its threads
+    gpus: float  # of each trial; a fraction if trials share a GPU
+    reason: str  # why not more
 
     def sentence(self) -> str:
         """Return the number of trials at once, and the reason."""
-        trials = "1 trial at once" if self.count == 1 else f"{self.count} trials at once"
-        if not self.gpus:
-            return f"{trials}: {self.reason}"
-        return f"{trials}, {round(1 / self.gpus)} on each GPU: {self.reason}"
+        on_each = f", {round(1 / self.gpus)} on each GPU" if self.gpus else ""
+        return f"{several(self.count, 'trial')} at once{on_each}: {self.reason}"
 
 
 @contextlib.contextmanager
@@ -127,22 +119,20 @@ def _connection_error(address: str, error: Exception) -> GantoolError:
 @contextlib.contextmanager
 def _private() -> Iterator[dict[str, Any]]:
     """Yield the options of a Ray that only this user can use or read: on the loopback, with a random token."""
-    folder = _short_folder()
+    folder, before = _short_folder(), dict(os.environ)
     names = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # read at Ray's import: with 0 it listens on the loopback alone
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # read at Ray's import: with 0 it listens only on the loopback
     }
-    before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     try:
-        # Ray opens its own folder to everybody, so it is inside of a private one.
+        # Everybody may read Ray's own folder, so it is inside of a private one.
         yield {"include_dashboard": False, "num_cpus": available_cores(), "_temp_dir": str(folder / "r")}
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name)
+        os.environ.update({name: before[name] for name in names if name in before})
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -164,7 +154,7 @@ def _short_folder() -> Path:
 
 
 def _set_environment(verbose: bool) -> None:
-    """Set what Ray reads from the environment, silence its loggers, and let it read its token anew."""
+    """Set Ray's environment variables, silence its loggers, and make it read its token again."""
     for name, value in (_ALWAYS if verbose else {**_ALWAYS, **_QUIET}).items():
         os.environ.setdefault(name, value)
     import ray  # noqa: F401  its loggers are made by the import
@@ -186,46 +176,49 @@ def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | No
         nodes: of the cluster.
         tune: the `tune` block of the recipe.
         device: `cpu` does not use GPUs; `cuda` needs one; `auto` uses them if they exist.
-        need: bytes that a trial takes of a GPU's memory, and what a GPU has; None if it was not measured.
+        need: bytes of a GPU's memory that a trial takes, and the bytes of a GPU; None if they were not measured.
 
     Raises:
         ResourceError: no node can run a trial.
     """
-    cpus = tune.cpus_per_trial
+    cpus, per_card = tune.cpus_per_trial, 0
     largest = max((node.cpus for node in nodes), default=0)
-    cards = sum(node.gpus for node in nodes) if device != "cpu" else 0
+    has_gpus = device != "cpu" and any(node.gpus for node in nodes)
     if cpus > largest:
         raise ResourceError(
             f"tune.cpus_per_trial: {cpus} cores on one machine, but the largest has {largest}; ask for fewer"
         )
-    if device not in {"auto", "cpu"} and not cards:
+    if device not in {"auto", "cpu"} and not has_gpus:
         raise ResourceError(f"--device {device}: no machine of this Ray has a GPU; leave it out")
-    if not cards:
+    if has_gpus:
+        per_card, reason = _trials_per_gpu(nodes, tune, need)
+        count = sum(min(node.cpus // cpus, node.gpus * per_card) for node in nodes)
+    else:
         count = sum(node.cpus // cpus for node in nodes)
         reason = "one on each core" if cpus == 1 else f"{cpus} cores each"
-        return _limited(Slots(count, cpus, 0, reason), tune)
-    cores = max(1, min(node.cpus // node.gpus for node in nodes if node.gpus) // cpus)
-    per_card, reason = cores, f"as many as a GPU has cores ({cores * cpus})"
-    if tune.trials_per_gpu:
-        per_card, reason = tune.trials_per_gpu, f"tune.trials_per_gpu {tune.trials_per_gpu}"
-    elif need:
-        fit = max(1, int(MAX_GPU_SHARE * need[1] / need[0]))
-        took = f"a trial takes {need[0] / 1e9:.1f} of {need[1] / 1e9:.0f} GB"
-        per_card, reason = (fit, took) if fit < cores else (cores, f"{reason}; {took}")
-    count = sum(min(node.cpus // cpus, node.gpus * per_card) for node in nodes)
     if not count:
         raise ResourceError(f"tune.cpus_per_trial: {cpus} cores beside a GPU, but no machine with a GPU has as many")
-    return _limited(Slots(count, cpus, 1 / per_card, reason), tune)
+    if tune.parallel is not None and tune.parallel < count:
+        count, reason = tune.parallel, f"tune.parallel {tune.parallel}"
+    return Slots(count, cpus, 1 / per_card if per_card else 0, reason)
 
 
-def _limited(slots: Slots, tune: Tune) -> Slots:
-    if tune.parallel is None or tune.parallel >= slots.count:
-        return slots
-    return Slots(tune.parallel, slots.cpus, slots.gpus, f"tune.parallel {tune.parallel}")
+def _trials_per_gpu(nodes: list[Node], tune: Tune, need: tuple[int, int] | None) -> tuple[int, str]:
+    """Return how many trials share a GPU, and the reason."""
+    if tune.trials_per_gpu:
+        return tune.trials_per_gpu, f"tune.trials_per_gpu {tune.trials_per_gpu}"
+    cpus = tune.cpus_per_trial
+    cores = max(1, min(node.cpus // node.gpus for node in nodes if node.gpus) // cpus)
+    reason = f"as many as a GPU has cores ({cores * cpus})"
+    if not need:
+        return cores, reason
+    fit = max(1, int(MAX_GPU_SHARE * need[1] / need[0]))
+    took = f"a trial takes {need[0] / 1e9:.1f} of {need[1] / 1e9:.0f} GB"
+    return (fit, took) if fit < cores else (cores, f"{reason}; {took}")
 
 
 def check_address(address: str) -> None:
-    """Refuse an address at which no Ray answers: Ray itself would try for five minutes, and then end the process."""
+    """Raise an error if no Ray answers at an address. Ray itself would try for five minutes and end the process."""
     if address in {"local", "auto"}:
         return
     if address.startswith("ray://"):
@@ -253,7 +246,7 @@ def check_address(address: str) -> None:
 def _is_head(address: str) -> bool:
     """Return whether Ray's health check succeeds, in another process because the check cannot be cancelled."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(
             [*command, "--address", address],
             env={**os.environ, **_SHORT_TIMEOUTS},
@@ -262,14 +255,13 @@ def _is_head(address: str) -> bool:
             timeout=10 * CONNECT_TIMEOUT,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return done.returncode == 0
+    return False
 
 
 @contextlib.contextmanager
 def _own_process_group() -> Iterator[None]:
-    """Start processes in another group, because a signal to ours would end Ray before the search is saved."""
+    """Start processes in another group: a signal to ours would end Ray before the search is saved."""
     if not hasattr(os, "setpgid"):  # on Windows Ray's processes have their own group
         yield
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,10 +31,8 @@ def check_nodes(nodes: list[Node], study: Study, environment: TrialEnvironment) 
     Raises:
         ResourceError: a machine does not see the study's directory, or has another gantool, or none.
     """
-    if len(nodes) < 2:
-        return environment
     all_see_data = True
-    for node in nodes:
+    for node in nodes if len(nodes) > 1 else []:
         try:
             version, sees_study, sees_data = _on(node, 0, _look, str(study.path / STUDY), environment.store)
         except Exception as error:
@@ -54,7 +53,7 @@ def check_nodes(nodes: list[Node], study: Study, environment: TrialEnvironment) 
 
 
 def memory(nodes: list[Node], study: Study, environment: TrialEnvironment) -> tuple[int, int] | None:
-    """Measure the bytes of a GPU that the largest trial takes, and the GPU's own; None if no number is needed.
+    """Measure the bytes of a GPU that the largest trial takes, and those of the GPU; None if they are not needed.
 
     Raises:
         ResourceError: torch cannot use the GPU that Ray has counted.
@@ -62,11 +61,11 @@ def memory(nodes: list[Node], study: Study, environment: TrialEnvironment) -> tu
     cards = [node for node in nodes if node.gpus]
     if not cards or environment.device == "cpu" or study.tune.trials_per_gpu:
         return None
-    try:
-        wanted = [study.space.largest(), study.recipe]
-    except GantoolError:  # not all upper ends fit together
-        wanted = [study.recipe]
-    for recipe in wanted:
+    largest = []
+    with contextlib.suppress(GantoolError):  # not all upper ends fit together
+        largest = [study.space.largest()]
+    problem = ""
+    for recipe in [*largest, study.recipe]:
         task = (_try_to_train, recipes.dump(recipe), str(environment.data_dir), environment.store)
         taken, total, problem = _on(cards[0], 1, *task)
         if not problem:
@@ -104,7 +103,7 @@ def copied(study: Study, environment: TrialEnvironment) -> TrialEnvironment:
 
 
 def _try_to_train(text: str, data_dir: str, store: str) -> tuple[int, int, str]:
-    """Return the bytes that training takes of this process's GPU, and the GPU's own; or why it fails."""
+    """Return the bytes of this process's GPU that training takes, and those of the GPU; or why it fails."""
     try:
         return *_train(text, data_dir, store), ""
     except Exception as error:

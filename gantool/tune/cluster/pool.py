@@ -1,4 +1,4 @@
-"""The trials of a search on Ray Tune, whose own record of them is thrown away: the study's is the true one."""
+"""The trials of a search on Ray Tune, whose own record of them is deleted: the study is the only record."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from gantool.tune.events import Event
 from gantool.tune.trial import Objective, TrialConfig, TrialResult
 from gantool.tune.trials import Trials
 
-RETRIES = 3  # of a trial whose worker process or machine died; a trial that merely fails is not tried again
-GRACE = 30.0  # seconds for workers to save their state, if a search ends before it is done
-POLL = 0.5  # seconds between two looks for the end; Windows hears a signal only between them
+RETRIES = 3  # of a trial whose worker process or machine died; a trial that fails is not tried again
+GRACE = 30.0  # seconds for workers to save their state if a search ends before it is done
+POLL = 0.5  # seconds between two checks for the end; Windows handles a signal only between them
 
 
 def run_trials(trials: Trials, slots: Slots, objective: Objective) -> Iterator[Event]:
-    """Run all trials that are left on the cluster that this process is connected to, and yield their events.
+    """Run all remaining trials on the cluster that this process is connected to, and yield their events.
 
-    Tune runs in a thread, so that this one hears a signal at once. Closing the iterator waits for trials to be saved.
+    Tune runs in a thread, so that this one handles a signal at once. Closing the iterator waits until trials are saved.
     """
     thread = threading.Thread(target=_run, args=(trials, slots, objective), daemon=True)
     thread.start()
@@ -48,7 +48,7 @@ def run_trials(trials: Trials, slots: Slots, objective: Objective) -> Iterator[E
 
 def _run(trials: Trials, slots: Slots, objective: Objective) -> None:
     study, stop = trials.study.path, trials.study.path / "stop"
-    searcher = StudySearch(trials, str(stop))
+    searcher = StudySearch(trials, stop)
     _clean(study)
     try:
         tune.Tuner(
@@ -96,23 +96,25 @@ def _clean(study: Path) -> None:
         (study / "stop").unlink()
 
 
-class StudySearch(Searcher):
-    """Tune's way to the next trial.
+class _NotSaved:
+    """A part of Tune whose state is not saved, because a search always starts from the study."""
 
-    Args:
-        trials: of the study.
-        stop: path of the file that tells workers to save and end.
-    """
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
-    def __init__(self, trials: Trials, stop: str) -> None:
+
+class StudySearch(_NotSaved, Searcher):
+    """Gives Tune the next trial; workers save and end when the file `stop` exists."""
+
+    def __init__(self, trials: Trials, stop: Path) -> None:
         super().__init__()
         self.trials, self.stop = trials, stop
 
     def suggest(self, trial_id: str) -> Any:
-        """Return a trial's configuration, None if there is none now, or that no more will follow."""
+        """Return the configuration of a trial, None if none can start now, or that no more will follow."""
         config = self.trials.next(trial_id)
         if config is not None:
-            return {**asdict(config), "stop": self.stop}
+            return {**asdict(config), "stop": str(self.stop)}
         return str(Searcher.FINISHED) if self.trials.finished else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -126,14 +128,11 @@ class StudySearch(Searcher):
         """Save nothing: the study is on disk."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing: a search always starts from the study."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+        """Restore nothing."""
 
 
-class StudyScheduler(FIFOScheduler):
-    """Stops the trials that the study's pruner prunes, so that pruning survives a restart as the study does."""
+class StudyScheduler(_NotSaved, FIFOScheduler):
+    """Stops the trials that the study's pruner prunes."""
 
     def __init__(self, searcher: StudySearch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -145,21 +144,12 @@ class StudyScheduler(FIFOScheduler):
         stop = self.searcher.trials.measured(trial.trial_id, own)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
-
-class GracefulStop(Stopper):
-    """Ends a search before it is done: workers are asked to save, and are ended after `GRACE`.
-
-    Args:
-        trials: of the study.
-        stop: the file that asks the workers, on any machine.
-    """
+class GracefulStop(_NotSaved, Stopper):
+    """Ends a search before it is done: the file `stop` asks workers to save, and after `GRACE` they are ended."""
 
     def __init__(self, trials: Trials, stop: Path) -> None:
-        self.trials, self.stop = trials, stop
-        self.deadline = 0.0
+        self.trials, self.stop, self.deadline = trials, stop, 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Leave single trials to the scheduler."""
@@ -176,6 +166,3 @@ class GracefulStop(Stopper):
             except OSError:  # on a full disk they cannot save either
                 return True
         return time.monotonic() > self.deadline
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
