@@ -129,7 +129,8 @@ def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequen
     tune = space.tune
     places = np.array([_place(space, point) for point in table.points])
     settings = tune.model_copy(update={"seed": derived(tune.seed, "replay", number)})
-    study = optuna.create_study(sampler=sampler(settings, 0), pruner=pruner(tune, length))
+    # Hyperband draws its brackets from the name.
+    study = optuna.create_study(study_name="search", sampler=sampler(settings, 0), pruner=pruner(tune, length))
     left, tried = list(range(len(table.points))), list[Tried]()
     for index in range(min(tune.trials, len(left))):
         if index <= len(first):
