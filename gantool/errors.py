@@ -73,9 +73,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     "unknown loss 'hinged'; did you mean 'hinge'?"
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(str(name), names, 1, 0.6)
+    lower = {one.lower(): one for one in names}
+    nearest = difflib.get_close_matches(str(name).lower(), lower, 1, 0.6)
     if nearest:
-        return f"unknown {kind} {name!r}; did you mean {nearest[0]!r}?"
+        return f"unknown {kind} {name!r}; did you mean {lower[nearest[0]]!r}?"
     shown = ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
     return f"unknown {kind} {name!r}; " + (f"known: {shown}" if names else "there is none")
 

@@ -44,7 +44,7 @@ class Run:
     def open(cls, place: str | None) -> Self:
         """Return the run at a path, of a name in `runs/`, or the newest one in `runs/` if `place` is None.
 
-        A study stands for the training of its winner.
+        A study stands for the training of its winner. The newest run may be that of a study which has a winner.
 
         Raises:
             RunError: no such run exists.
@@ -53,10 +53,11 @@ class Run:
         return cls(_winner(path) if is_file(path / STUDY) else path)
 
     @classmethod
-    def newest(cls, name: str) -> Self | None:
-        """Return the newest run of the recipe called `name`, or None."""
-        runs = (path for path in Path("runs").glob("*") if path.name.rpartition("-")[0] == name and _number(path))
-        found = [path for path in runs if (path / "recipe.yaml").is_file()]
+    def newest(cls, name: str | None = None) -> Self | None:
+        """Return the newest run of the recipe called `name`, or of any recipe; None if there is none."""
+        found = [path for path in Path("runs").glob("*") if is_file(path / "recipe.yaml") and not is_file(path / STUDY)]
+        if name is not None:
+            found = [path for path in found if path.name.rpartition("-")[0] == name and _number(path)]
         return cls(max(found, key=_number)) if found else None
 
     @property
@@ -116,12 +117,18 @@ class Run:
             yield
 
 
-def _winner(study: Path) -> Path:
-    """Return the directory of the winner of a study."""
+def _place_of_winner(study: Path) -> str | None:
+    """Return where in the study the run of its winner is, or None if it has no winner yet."""
     try:
-        place = json.loads((study / STUDY).read_text(encoding="utf-8")).get("run")
+        place: str | None = json.loads((study / STUDY).read_text(encoding="utf-8")).get("run")
     except (OSError, ValueError, AttributeError):
         raise RunError(f"{study / STUDY}: is damaged; restore a copy, or name one of its trials") from None
+    return place
+
+
+def _winner(study: Path) -> Path:
+    """Return the directory of the winner of a study."""
+    place = _place_of_winner(study)
     if not place:
         state = "of an older version" if is_file(study / "best.yaml") else "in which no trial has finished yet"
         raise RunError(f"{study}: is a study {state}; continue with: {command_line('tune', study)}")
@@ -159,9 +166,10 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     """Return the directory of a run or study, which holds the file `inside`; see `Run.open`."""
     parent = Path("runs")
     if place is None:
-        # By number, since copying a directory changes its time. A study has a recipe too, but is no run.
-        wanted = inside == STUDY
-        found = [path for path in parent.glob("*") if is_file(path / inside) and is_file(path / STUDY) == wanted]
+        # By number, since copying a directory changes its time. A study has a recipe too, and is a run by its winner.
+        found = [path for path in parent.glob("*") if is_file(path / inside)]
+        if inside != STUDY:
+            found = [path for path in found if not is_file(path / STUDY) or _place_of_winner(path)]
         if not found:
             raise RunError(f"runs: no {kind} here yet; make one with: {first}")
         return max(found, key=_number)

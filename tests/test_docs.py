@@ -13,6 +13,7 @@ import gantool
 import pytest
 import typer
 import yaml
+from gantool import terminal
 from gantool.cli import app
 from gantool.cli.generating import read_seeds
 from gantool.data.sources.catalog import SOURCES
@@ -203,6 +204,12 @@ def check_values(path, given):
         scoring.chosen(given.get("metrics"))
     if "seeds" in given:
         read_seeds(given["seeds"])
+
+
+@pytest.fixture(autouse=True)
+def not_quiet(monkeypatch):
+    """A line with -q is only parsed here, so nothing ends its effect."""
+    monkeypatch.setattr(terminal, "quiet", False)
 
 
 # What the pages say can be run.

@@ -113,6 +113,20 @@ def test_a_run_is_found_by_path_by_name_or_as_the_newest(inside):
     assert Run.open(None).path == new.path
 
 
+def test_the_newest_run_may_be_the_winner_of_a_study_but_that_is_not_resumed(inside):
+    trained = Run.create("", name="a")
+    study = Run.create("", name="b")
+    (study.path / "study.json").write_text("{}")
+    assert Run.open(None).path == trained.path, "a study without a winner"
+
+    winner = Run.create("", name="0001", out=study.path / "trials" / "0001")
+    (study.path / "study.json").write_text(json.dumps({"run": "trials/0001"}))
+
+    assert Run.open(None).path == winner.path
+    assert Run.newest().path == trained.path
+    assert Run.newest("b") is None
+
+
 def test_the_newest_of_a_recipe_is_none_of_a_longer_name(inside):
     Run.create("", name="gan")
     newest = Run.create("", name="gan")

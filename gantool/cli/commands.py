@@ -32,7 +32,11 @@ class _Plain:
             terminal.quiet = True
             ctx.find_root().call_on_close(lambda: setattr(terminal, "quiet", False))
             args = [word for word in args if word not in QUIET]
-        return super().parse_args(ctx, args)  # type: ignore[misc]
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc]
+        except UsageError as error:
+            error.ctx = ctx  # type: ignore[attr-defined] # Click leaves it out where an option lacks its value
+            raise
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         """Write the usage, such as `gantool compare RUN RUN... [OPTIONS]`."""
@@ -78,7 +82,9 @@ def usage_error(error: Any) -> str:
     message = error.format_message().replace("\n", " ").rstrip(".")
     if kind == "NoSuchOption":
         known = [word for one in context.command.get_params(context) for word in one.opts if word.startswith("--")]
-        message = unknown("option", option, known)
+        key = _key_of_recipe(option) if "--set" in known else None
+        message = f"unknown option {option!r}; did you mean '--set {key}=VALUE'?" if key else ""
+        message = message or unknown("option", option, known)
     elif kind == "MissingParameter" and parameter is not None:
         message = f"{path}: {_name(parameter)} is missing"
     elif parameter is not None:
@@ -91,6 +97,14 @@ def usage_error(error: Any) -> str:
     elif option is not None:
         message = f"{option}: needs a value"
     return f"{message}{' ' if message.endswith('?') else '; '}see: {path} --help"
+
+
+def _key_of_recipe(option: str) -> str | None:
+    """Return the key of a recipe that an unknown option may mean."""
+    from gantool.recipe.blocks import Recipe
+    from gantool.recipe.schema import nested_key
+
+    return nested_key(option.lstrip("-").replace("-", "_"), Recipe)
 
 
 def _place(argument: Any) -> str:

@@ -40,8 +40,9 @@ def sample(
 ) -> None:
     """Generate images, translate images or classify inputs. One seed is one image.
 
-    The output FILE.png is a grid, and any other name is a folder of single files. A model that translates images shows
-    examples, or translates --input. A classifier prints its answers, or writes them to -o FILE.csv.
+    An output with a suffix, such as FILE.png, is a grid. Without a suffix it is a folder of single files. A model that
+    translates images shows examples, or translates --input. A classifier prints its answers, or writes them to
+    -o FILE.csv.
     """
     from gantool import load, terminal
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from gantool.cli.options import AsJson, Checkpoint, DataDir, Device, Images, OutputFile, Overwrite, RunName, output_file
-from gantool.errors import GantoolError, RunError
+from gantool.errors import GantoolError, RunError, command_line
+from gantool.files import is_file
 from gantool.runs import Run, data_root
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def score(
-    what: Annotated[str | None, Argument(metavar="RUN", help="A run, or a folder of images.")] = None,
+    what: Annotated[
+        str | None,
+        Argument(metavar="RUN", help="A run, or a folder of images with --against. Default: the newest run."),
+    ] = None,
     against: Annotated[
         Path | None,
         Option("--against", metavar="FOLDER", help="Real images. Default: those that the run was trained on."),
@@ -28,7 +32,9 @@ def score(
     ] = None,
     count: Images = None,
     checkpoint: Checkpoint = "best",
-    details: Annotated[bool, Option("--all", help="Also print the seed and the identity of the features.")] = False,
+    details: Annotated[
+        bool, Option("--all", help="Also print metrics for information, the seed and the identity of the features.")
+    ] = False,
     as_json: AsJson = False,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -38,7 +44,12 @@ def score(
     from gantool.inference import scoring, verdicts
 
     names = scoring.chosen(metrics)
-    if what is not None and against is not None and Path(what).is_dir() and not (Path(what) / "recipe.yaml").is_file():
+    if what is not None and _is_folder(what):
+        if against is None:
+            raise GantoolError(
+                f"{what}: is no run; a folder is measured against real images: "
+                f"{command_line('score', what, '--against', 'FOLDER')}"
+            )
         if count is not None:
             raise GantoolError(f"--images {count}: a folder is measured with all of its images; leave it out")
         found = scoring.score_folder(Path(what), against, names, data_dir=data_root(data_dir))
@@ -54,13 +65,19 @@ def score(
         return
     if verdict:
         terminal.result(verdict)
-    _print_score(found, scoring.METRICS | scoring.PARTS)
+    hidden = () if details or metrics is not None else scoring.FOR_INFORMATION
+    _print_score(found, {name: text for name, text in (scoring.METRICS | scoring.PARTS).items() if name not in hidden})
     if details and "fake" in found.about:
         terminal.result(f"seed {found.about['seed']}; extractors {', '.join(found.about['extractors'])}")
 
 
+def _is_folder(what: str) -> bool:
+    """Return whether `what` is a directory which is no run."""
+    return Path(what).is_dir() and not any(is_file(path / "recipe.yaml") for path in (Path(what), Path("runs") / what))
+
+
 def _print_score(found: Score, meanings: Mapping[str, str]) -> None:
-    """Print each metric with its meaning, and what was measured."""
+    """Print each metric that has a meaning here, and what was measured."""
     from gantool import terminal
 
     about = found.about
@@ -68,8 +85,9 @@ def _print_score(found: Score, meanings: Mapping[str, str]) -> None:
     rows = []
     for name, value, perfect, deviation in found.values:
         best = "" if perfect is None else terminal.number(perfect)
-        rows.append((name, _measured(name, value, deviation), best, meanings.get(name, "")))
-    terminal.table(("metric", "value", "real images get", "meaning"), rows, f"{found.what}{against}")
+        if name in meanings:
+            rows.append((name, _measured(name, value, deviation), best, meanings[name]))
+    terminal.table(("metric", "value", "real", "meaning"), rows, f"{found.what}{against}")
     if "fake" in about:
         terminal.result(
             f"{about['fake']:,} generated against {about['real']:,} real images of {about['size']}, "

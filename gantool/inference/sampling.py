@@ -113,13 +113,13 @@ class TrainedModel:
 
     def label(self, class_name: str) -> int:
         """Return the index of a class by its name."""
-        if class_name not in self.data.classes:
-            raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
         if not self.generator.conditional:
             raise RunError(
                 f"--class {class_name}: {self.name} has no classes; leave it out; "
                 "a conditional model has some, such as cgan_egg"
             )
+        if class_name not in self.data.classes:
+            raise RunError(f"--class {class_name}: " + unknown("class", class_name, self.data.classes))
         return self.data.classes.index(class_name)
 
     def walk(self, seeds: Sequence[int], frames: int, class_name: str | None = None) -> Iterator[Tensor]:

@@ -65,6 +65,7 @@ PARTS = {
     "fd_pretext": "its part on features learned from the images: what is where",
     "fd_judge": "its part on features learned from the classes",
 }
+FOR_INFORMATION = tuple(name for name, meaning in METRICS.items() if meaning.startswith("for information"))
 PAIRED = ("l1", "psnr", "ssim")
 ANSWERED = ("error", "accuracy", "balanced_accuracy", "train_accuracy", "cross_entropy")
 BY_ITSELF = tuple(name for name in METRICS if name not in ("fid", "fd_v1", *PAIRED, *ANSWERED))  # without --metrics

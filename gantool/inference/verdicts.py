@@ -45,7 +45,8 @@ def of_score(found: Score) -> str:
     if "coverage" in values and best:
         parts.append(f"{min(1.0, values['coverage'] / best):.0%} of the variety of real images")
     if values.get("support", math.inf) < min(FEW_DISTINCT_IMAGES, found.about["real"] / 2) and not translated:
-        parts.append(f"only about {values['support']:.0f} different images")
+        count = round(values["support"])
+        parts.append(f"only about {count} different image{'' if count == 1 else 's'}")
     return "; ".join(parts)
 
 
@@ -72,7 +73,7 @@ def of_comparison(rows: Sequence[Row]) -> str:
     if math.isnan(noise):
         return f"{unsure}: the real images are too few to know the noise"
     if high - low <= noise:
-        return f"{unsure}: their fd differ by less than the noise"
+        return f"{unsure}: their fd differ by at most two standard deviations of the difference"
     if first.values.get("copying", 0) < COPYING_C_T and "change" not in first.values:  # translations have a change
         return f"{unsure}: the fd of {first.name} is lower, but its images may be copies of training images"
     others = "the others" if len(rows) > 2 else second.name

@@ -90,6 +90,14 @@ def plain(block: Block) -> dict[str, Any]:
     return block.model_dump(mode="json")
 
 
+def nested_key(key: str, schema: type[Block]) -> str | None:
+    """Return the dotted key of a block inside of `schema` whose last part is `key`, such as `train.epochs`."""
+    for name, field in schema.model_fields.items():
+        if any(key in block.model_fields for block in _blocks_in(field.annotation)):
+            return f"{name}.{key}"
+    return None
+
+
 def _problems(error: ValidationError, values: Mapping[str, Any], schema: type[Block]) -> Iterator[Problem]:
     """Yield pydantic's errors as problems, one a place: pydantic has one for each form that a value may take."""
     found: dict[tuple[Place, str], list[str]] = {}
@@ -120,6 +128,9 @@ def _message(error: Mapping[str, Any], schema: type[Block]) -> tuple[str, str]:
     """Return what was expected, and what was found; or nothing, and what is wrong with a key."""
     (*parents, last), kind, value = error["loc"], error["type"], error.get("input")
     if kind == "extra_forbidden":
+        nested = None if parents else nested_key(str(last), schema)
+        if nested:
+            return "", f"unknown key {last!r}; did you mean {nested!r}?"
         return "", unknown("key", last, _block_at(parents, schema).model_fields)
     if kind == "missing":
         return ("more values", _shown(value)) if isinstance(last, int) else ("", f"missing key {last!r}")

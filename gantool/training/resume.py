@@ -32,6 +32,8 @@ def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, res
     """
     run = _old_run(name, out) if resume else None
     if name is None and run is None:
+        if resume and out is None:
+            raise RunError("runs: no run here yet; make one with: gantool train RECIPE")
         raise RunError("train: name a recipe, such as: gantool train gan14; or resume the newest run with --resume")
     if not resume and name is not None and is_file(Path(name) / "recipe.yaml"):
         raise RunError(
@@ -62,8 +64,10 @@ def resumed(run: Run, given: Recipe | None, changes: Mapping[str, Any]) -> Recip
     before, after = _flat(schema.plain(own)), _flat(schema.plain(wanted))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and key not in FREE and not key.startswith("tune"):
+            keep = f"resume it as it was with: {command_line('train', run.path, '--resume')}; or " if given else ""
             raise RunError(
-                f"{run.path}: was started with {key}={before.get(key)}, not {after.get(key)}; start a new run for that"
+                f"{run.path}: was started with {key}={before.get(key)}, not {after.get(key)}; "
+                f"{keep}start a new run for that"
             )
     wanted = wanted.model_copy(update={"name": own.name})
     if wanted != own:
@@ -76,7 +80,7 @@ def _old_run(name: str | None, out: Path | None) -> Run | None:
     if out is not None:
         return Run(out) if (out / "recipe.yaml").is_file() else None
     if name is None:
-        return Run.open(None)
+        return Run.newest()
     try:
         return Run.open(name)
     except RunError:

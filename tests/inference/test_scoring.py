@@ -11,6 +11,7 @@ import pytest
 import torch
 from gantool import terminal
 from gantool.data.sources.eggs import render
+from gantool.errors import command_line
 from gantool.inference import compare
 from gantool.training import engine
 from PIL import Image
@@ -101,6 +102,26 @@ def test_the_table_of_a_score_says_what_each_number_means_and_what_is_missing(ru
     assert re.search(r"^fd +[\d.]+ ± [\d.]+ +1\.0", out, re.MULTILINE)
     assert "± is a standard deviation over other draws of images; differences of less than two are noise" in out
     assert lines[-1] == "not measured, because classes or images are too few: judge_accuracy"
+
+
+def test_metrics_for_information_are_printed_on_request(runs, command):
+    _, out, _ = command("score", runs[1].path)
+    assert "coverage" in out
+    assert "inception_score" not in out
+
+    _, everything, _ = command("score", runs[1].path, "--all")
+    assert re.search(r"^inception_score +\d", everything, re.MULTILINE)
+    assert re.search(r"^seed \d+; extractors rand-", everything, re.MULTILINE)
+
+
+def test_a_folder_without_real_images_is_refused_with_the_command(command, tmp_path):
+    images = folder_of_eggs(tmp_path / "images", range(3))
+    code, out, err = command("score", images)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"error: {images}: is no run; a folder is measured against real images: "
+        f"{command_line('score', images, '--against', 'FOLDER')}\n"
+    )
 
 
 def test_a_handful_of_images_has_no_floor_and_says_how_little_it_means(command, tmp_path):

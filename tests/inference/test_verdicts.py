@@ -31,6 +31,7 @@ UNSURE = "cannot tell whether a or b is better"
         (FINE, {"real": 30, "held_out": 12}, f"{FEW}; {REST}"),
         (FINE | {"copying": -3.4}, {}, f"{LEVEL}; possible copies of training images; {VARIETY}"),
         (FINE | {"support": 8.2}, {}, f"{LEVEL}; {REST}; only about 8 different images"),
+        (FINE | {"support": 1.2}, {}, f"{LEVEL}; {REST}; only about 1 different image"),
         (FINE, {"translations": True}, f"fd is 9.4, and real images get 1: not yet close to real images; {VARIETY}"),
         ({"fd": 2.0}, {"translations": True}, "fd is 2.0, and real images get 1: close to real images"),
     ],
@@ -62,7 +63,10 @@ def row(name, fd, deviation=1.0, *, same=True, **values):
     [
         ([row("a", 14), row("b", 35)], "a is better than b: its fd is 60% lower than 35, which is more than the noise"),
         ([row("a", 14), row("b", 35), row("c", 50)], "a is better than the others: its fd is 60% lower than 35, "),
-        ([row("a", 14), row("b", 16.8)], f"{UNSURE}: their fd differ by less than the noise"),
+        (
+            [row("a", 14), row("b", 16.8)],
+            f"{UNSURE}: their fd differ by at most two standard deviations of the difference",
+        ),
         ([row("a", 14), row("b", 16.9)], "a is better than b: "),
         ([row("a", 14, float("nan")), row("b", 35)], f"{UNSURE}: the real images are too few to know the noise"),
         ([row("a", 0.4, copying=-24.5), row("b", 35)], f"{UNSURE}: the fd of a is lower, but its images may be copies"),
