@@ -82,7 +82,7 @@ def usage_error(error: Any) -> str:
     message = error.format_message().replace("\n", " ").rstrip(".")
     if kind == "NoSuchOption":
         known = [word for one in context.command.get_params(context) for word in one.opts if word.startswith("--")]
-        key = _key_of_recipe(option) if "--set" in known else None
+        key = _key_of_recipe(str(option)) if "--set" in known else None
         message = f"unknown option {option!r}; did you mean '--set {key}=VALUE'?" if key else ""
         message = message or unknown("option", option, known)
     elif kind == "MissingParameter" and parameter is not None:
