@@ -130,7 +130,6 @@ class LatentModel(Generative):
         return torch.randn(len(images), self.latent_dim, device=images.device, dtype=images.dtype)
 
     def sample(self, prompt: GeneratorInput) -> Tensor:
-        """Make one image of each row of the input: [N, C, H, W], -1 to 1."""
         return self.generator(prompt.source, *self._condition(prompt.labels))
 
     def plain_logits(self, batch: Labeled) -> Tensor:

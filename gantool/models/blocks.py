@@ -40,7 +40,6 @@ class FastConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's own name
-        """Compute the convolution of a batch."""
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros" and input.dim() == 4
         if not plain or isinstance(self.padding, str) or input.shape[1] != self.in_channels:
             return super().forward(input)
@@ -72,7 +71,6 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  torch's own name
-        """Compute the transposed convolution of a batch."""
         plain = output_size is None and self.groups == 1 and self.dilation == (1, 1) and input.dim() == 4
         if not plain or input.shape[1] != self.in_channels:
             return super().forward(input, output_size)
@@ -107,7 +105,6 @@ class FastDropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's own name
-        """Drop activations of a batch of any shape, in training mode."""
         level = round(self.p * 2**16)
         if not self.training or input.device.type != "cpu" or not 0 < level < 2**16:
             return super().forward(input)
@@ -134,7 +131,6 @@ class ClassLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, labels: Tensor, embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Compute the layer."""
         ctx.save_for_backward(inputs, labels, embeddings, weight)
         width = embeddings.shape[1]
         of_class = linear(embeddings, weight[:, :width], bias)  # [classes, outputs]

@@ -61,7 +61,6 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*upsampling_layers(latent_dim + embedding_dim, convolutions))
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Make one image of each row."""
         return self.layers(torch.cat([latents, self.embedding(labels)], dim=1))  # [N, latent_dim + embedding_dim]
 
 
@@ -75,6 +74,5 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*downsampling_layers(data.channels + 1, convolutions, norm=True, dropout=dropout))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Score each image as one of its class."""
         channel = self.unflatten(self.embedding(labels))  # [N, 1, H, W]
         return self.layers(torch.cat([images, channel], dim=1))  # [N, C + 1, H, W]

@@ -46,7 +46,6 @@ class Generator(nn.Module):
         )
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Make one image of each row."""
         return self.layers(torch.cat([self.embedding(labels), latents], dim=1))  # [N, 2 * latent_dim]
 
 
@@ -68,7 +67,6 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Score each image as one of its class."""
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
         if images.device.type == "cpu" and not first._forward_hooks:  # `gantool shapes` sees every layer

@@ -167,7 +167,6 @@ class Residual(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the sum."""
         return images + self.layers(images)
 
 

@@ -91,7 +91,6 @@ class HalfTurn(nn.Module):
     """Half a turn of images [N, C, H, W]: the first pixel becomes the last one."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn a batch."""
         return images.contiguous().flip(2, 3)
 
 
@@ -110,7 +109,6 @@ class TurnedConv2d(FastConv2d):
         super().__init__(channels, width, 5, 2, 2)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's own name
-        """Compute the convolution of a batch."""
         return self.convolved(input, self.weight.flip(2, 3))
 
 
@@ -128,7 +126,6 @@ class TurnedConvTranspose2d(FastConvTranspose2d):
         super().__init__(channels, width, 5, 2, 2, 1, bias=False)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  torch's own name
-        """Compute the transposed convolution of a batch."""
         if input.device.type == "cpu":
             input = input.contiguous(memory_format=torch.channels_last)  # noqa: A001  in which oneDNN is faster
         return self.grown(input, self.weight.flip(2, 3))
@@ -148,7 +145,6 @@ class FourierConvTranspose2d(nn.ConvTranspose2d):
         super().__init__(channels, width, 5, 1, 2, bias=False)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  torch's own name
-        """Compute the transposed convolution of a batch."""
         count, channels, height, width = input.shape
         if input.device.type != "cpu" or channels != self.in_channels or height * width > FFT_PIXELS:
             return super().forward(input, output_size)

@@ -36,7 +36,6 @@ class _Reader(nn.Module):
         self.head = nn.Linear(hidden, answers)
 
     def forward(self, words: Tensor) -> Tensor:
-        """Return the logits of a batch of sentences."""
         states, _ = self.lstm(self.embedding(words))  # [N, L, hidden], after each word
         # States after the last word are not used. Packing the sentences would save them, but a GPU would have to wait
         # for their lengths.
