@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from gantool.batches import ImageSpec
 from gantool.data import decode
 from gantool.data.tables import encode
 from gantool.errors import DataError, GantoolError, RunError
-from gantool.files import disk, write
+from gantool.files import atomic_write
 from gantool.images import to_float
 from gantool.inference.sampling import TrainedModel
 from gantool.metrics.evaluate import SampleRequest
@@ -140,15 +139,12 @@ def predictions(trained: TrainedModel, given: Path | None) -> list[Prediction]:
 
 def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
     """Write answers as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("asked", "answer", "probability"))
-    writer.writerows((row.asked, row.answer, f"{row.probability:.6f}") for row in rows)
-    try:
+    with atomic_write(path) as aside:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, text.getvalue())
-    except OSError as error:
-        raise disk(path, error) from None
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("asked", "answer", "probability"))
+            writer.writerows((row.asked, row.answer, f"{row.probability:.6f}") for row in rows)
 
 
 def _images(given: Path) -> list[Path]:

@@ -170,16 +170,6 @@ def test_samples_are_images_of_the_datas_shape_and_range_and_draw_no_random_numb
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", of(LatentModel))
-def test_a_seed_is_one_latent_whatever_the_others_are(name):
-    _, model = built(name, small(name))
-    many, one = model.prompt(range(10)), model.prompt([7])
-    assert torch.equal(many.source[7], one.source[0])
-    assert many.source.shape == (10, model.latent_dim)
-    assert many.labels.tolist() == [index % len(model.data.classes) for index in range(10)]
-    assert model.prompt([1, 2], [0, 0]).labels.tolist() == [0, 0]
-
-
 @pytest.mark.parametrize("name", of(Translator))
 def test_a_translation_depends_on_its_own_row_and_takes_sides_that_are_multiples_of_the_stride(name):
     _, model = built(name, small(name))

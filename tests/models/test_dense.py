@@ -59,7 +59,7 @@ def learned(name, seed, epochs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "epochs", "seeds"), [("perceptron_and", 400, 2), ("mlp_xor", 600, 1), ("lstm_sentiment", 100, 2)]
 )
-def test_a_table_is_learned_whole(name, epochs, seeds, tmp_path):
+def test_a_table_is_learned_without_an_error(name, epochs, seeds, tmp_path):
     assert epochs <= engine.open_recipe(name).train.epochs
     assert [learned(name, seed, epochs, tmp_path) for seed in range(seeds)] == [1.0] * seeds
 

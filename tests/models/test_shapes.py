@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -114,16 +113,6 @@ def test_the_printed_table_is_the_golden_one(name, tmp_path, monkeypatch, capsys
         golden.write_text(printed, encoding="utf-8", newline="\n")
     assert golden.is_file(), "a new recipe: set GANTOOL_UPDATE_GOLDEN=1 to write its table"
     assert printed == golden.read_text(encoding="utf-8")
-
-
-def test_json_holds_the_same_layers(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["shapes", "dcgan14", "--json", "--data-dir", str(tmp_path)])
-    rows = json.loads(capsys.readouterr().out)
-    layers = shapes.trace(lambda: built("dcgan14"))
-    assert [(row["network"], row["layer"], tuple(row["output"])) for row in rows] == [
-        (layer.network, layer.layer, layer.output) for layer in layers
-    ]
 
 
 def test_tracing_takes_no_memory_for_weights_and_draws_none_of_the_callers_random_numbers():

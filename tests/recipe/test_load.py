@@ -98,7 +98,7 @@ def test_a_wrong_recipe_is_refused_with_line_and_place(old, new, message):
 
 
 @pytest.mark.parametrize("value", ["no", "010", "1:30", "2024-08-05", "0x10"])
-def test_what_yaml_would_turn_into_a_number_is_called_by_what_was_written(value):
+def test_what_yaml_would_turn_into_a_number_is_reported_as_it_was_written(value):
     wrong = TEXT.replace("epochs: 2", f"epochs: {value}")
     assert refusal(wrong) == [f'r.yaml:9: train.epochs: expected a whole number, got "{value}"']
     assert read(TEXT.replace("source: digits", f"source: {value}")).data.source == value

@@ -116,14 +116,6 @@ def test_a_deep_nest_is_refused_before_the_rest_is_read(text, monkeypatch):
     assert read[-1] < 1100  # to know a key, YAML looks 1,024 characters ahead
 
 
-def test_an_alias_bomb_is_refused_at_once():
-    bomb = "a: &a [x, x]\n" + "".join(
-        f"{chr(98 + index)}: &{chr(98 + index)} [*{chr(97 + index)}, *{chr(97 + index)}]\n" for index in range(20)
-    )
-    with pytest.raises(RecipeError, match=r"^r.yaml:2: an alias \(\*a\) is not used in recipes"):
-        parse(bomb, "r.yaml")
-
-
 @pytest.mark.parametrize("text", ["#" * 2_000_000, b"x" * (MAX_BYTES + 1), "[" + "1, " * 50_000 + "]"])
 def test_a_large_file_is_refused_before_it_is_read(text, monkeypatch):
     monkeypatch.setattr(strict_yaml, "_Loader", None)

@@ -53,7 +53,7 @@ def test_a_run_that_fails_is_diagnosed_and_a_resumed_one_as_one_that_never_stopp
     assert news == straight
 
 
-def test_a_run_that_learns_is_told_nothing_and_copies_no_image(tmp_path, data_dir):
+def test_a_run_that_learns_has_no_diagnosis_and_copies_no_image(tmp_path, data_dir):
     changes = {"train.epochs": 24, "train.evaluate_every": 4, "train.optimizer.lr": 5e-4}
     news, run = train(tmp_path / "run", data_dir, changes)
     assert news == []

@@ -11,17 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from gantool import checkpoints, schedule
+from gantool import checkpoints, errors, schedule
 from gantool.data.prepare import prepare
-from gantool.errors import (
-    CheckpointError,
-    GantoolError,
-    RecipeError,
-    ResourceError,
-    RunError,
-    ShapeError,
-    TrainingError,
-)
 from gantool.training import engine, loop, resume, setup
 from PIL import Image
 
@@ -166,12 +157,12 @@ def test_batches_of_one_and_batches_larger_than_the_data_work(size, epochs, imag
 @pytest.mark.parametrize(
     ("name", "changes", "error", "message"),
     [
-        ("dcgan28", {"data.size": 20}, ShapeError, r"data\.size=28 would fit"),
-        ("cgan_egg", {"train.batch_size": 1}, RecipeError, r"^train\.batch_size: .* use 2 or more$"),
+        ("dcgan28", {"data.size": 20}, errors.ShapeError, r"data\.size=28 would fit"),
+        ("cgan_egg", {"train.batch_size": 1}, errors.RecipeError, r"^train\.batch_size: .* use 2 or more$"),
         # 196 TB: more than any address space gives, so that nothing is touched before it is refused.
         ("dcgan14", {"data.source": "digits", "model.latent_dim": 1_000_000,
                      "model.generator": [[1_000_000, 7, 1, 0], [1, 4, 2, 1]]},
-         ResourceError, r"^cpu: out of memory; try --set train\.batch_size=64, or a smaller model$"),
+         errors.ResourceError, r"^cpu: out of memory; try --set train\.batch_size=64, or a smaller model$"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_cannot_be_trained_is_refused_before_its_data_are_fetched(
@@ -182,7 +173,7 @@ def test_a_recipe_that_cannot_be_trained_is_refused_before_its_data_are_fetched(
     with pytest.raises(error, match=message):
         train(recipe, run, tmp_path / "data")
     assert not (run.path / "lock").exists()
-    if error is not ResourceError:
+    if error is not errors.ResourceError:
         assert not (tmp_path / "data").exists()
 
 
@@ -191,11 +182,11 @@ def test_a_run_in_use_and_an_unknown_device_are_refused(tmp_path, data_dir):
     run = run_in(tmp_path / "run", recipe_of())
     first = engine.train(recipe_of(), run, data_dir=data_dir, device="cpu")
     next(first)
-    with pytest.raises(RunError, match="in use by process"):
+    with pytest.raises(errors.RunError, match="in use by process"):
         train(recipe_of(), run, data_dir)
     first.close()
     assert not (run.path / "lock").exists()
-    with pytest.raises(GantoolError, match="--device tpu"):
+    with pytest.raises(errors.GantoolError, match="--device tpu"):
         next(engine.train(recipe_of(), run, data_dir=tmp_path / "data", device="tpu"))
     assert not (tmp_path / "data").exists()
 
@@ -213,7 +204,7 @@ def test_a_run_that_is_no_longer_finite_returns_to_its_last_good_checkpoint(tmp_
         return step(batch, epochs)
 
     monkeypatch.setattr(course.trainer, "step", diverging)
-    with pytest.raises(TrainingError) as error:
+    with pytest.raises(errors.TrainingError) as error:
         list(course.epochs())
     *kept, failed = run.entries()
     assert re.fullmatch(
@@ -252,7 +243,7 @@ def test_the_step_at_which_a_number_became_nan_is_named(what, message, tmp_path,
         return logs
 
     monkeypatch.setattr(course.trainer, "step", poisoned)
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(errors.TrainingError, match=message):
         list(course.epochs())
     assert course.run.entries()[-1]["diagnoses"] == ["nonfinite"]
 
@@ -271,7 +262,7 @@ def test_a_run_resumes_with_more_epochs_and_other_frequencies_but_no_other_setti
         ("data.size", 28, 14),
         ("loss.name", "hinge", "non_saturating"),
     ):
-        with pytest.raises(RunError) as error:
+        with pytest.raises(errors.RunError) as error:
             resume.resumed(run, None, {key: value})
         assert str(error.value) == (
             f"{run.path}: was started with {key}={before}, not {value}; start a new run for that"
@@ -280,7 +271,7 @@ def test_a_run_resumes_with_more_epochs_and_other_frequencies_but_no_other_setti
     # A whole recipe may be named if it is the run's own.
     assert resume.resumed(run, recipe_of(train__epochs=9), {}).train.epochs == 9
     assert resume.resumed(run, recipe_of().model_copy(update={"name": "other"}), {}).name == "gan14"
-    with pytest.raises(RunError, match=r"was started with model\.discriminator=\[256\], not \[\[32, 3, 2, 1\]"):
+    with pytest.raises(errors.RunError, match=r"was started with model\.discriminator=\[256\], not \[\[32, 3, 2, 1\]"):
         resume.resumed(run, engine.open_recipe("dcgan14", SMALL), {})
 
 
@@ -296,7 +287,7 @@ def test_a_run_resumes_with_more_epochs_and_other_frequencies_but_no_other_setti
 def test_weights_that_do_not_fit_are_named(change, message, tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(2, 3))
     state = {name: value for name, value in (model.state_dict() | change).items() if value is not None}
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(errors.CheckpointError) as error:
         checkpoints.load_weights(model, state, tmp_path / "some.pt")
     assert str(error.value) == f"{tmp_path / 'some.pt'}: {message}"
 
@@ -350,7 +341,7 @@ def test_a_run_that_is_prolonged_follows_the_schedule_of_its_new_length(tmp_path
     assert after == before + sorted(epoch for epoch in expected if epoch > 3)
 
 
-def test_one_image_is_no_images(tmp_path):
+def test_a_split_of_one_image_is_described_in_the_singular(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")
     recipe = engine.open_recipe("gan14", {"data.source": str(tmp_path / "one"), "data.classes": None})
