@@ -60,7 +60,7 @@ def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: flo
 
 
 def _indexed(frame: Image.Image) -> Image.Image:
-    """Return a colour frame 256 colours of its own; the octree is fast, and dithering hides its steps."""
+    """Reduce a colour frame to its own 256 colours. The octree is fast, and dithering hides its steps."""
     if frame.mode == "L":
         return frame
     palette = frame.quantize(256, method=Image.Quantize.FASTOCTREE)

@@ -1,4 +1,4 @@
-"""What measurements say, in a sentence that stands before the numbers. docs/metrics.md explains the limits."""
+"""Summaries of measurements in one sentence, printed before the numbers. docs/metrics.md explains the limits."""
 
 from __future__ import annotations
 

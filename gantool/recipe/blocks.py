@@ -42,12 +42,12 @@ class Data(Block):
 
     @property
     def height(self) -> int:
-        """Of every image, in pixels."""
+        """Height of every image, in pixels."""
         return self._sides[0]
 
     @property
     def width(self) -> int:
-        """Of every image, in pixels."""
+        """Width of every image, in pixels."""
         return self._sides[1]
 
     @property

@@ -47,7 +47,7 @@ def shapes(recipe: Recipe, data_dir: Path, device: str = "meta") -> list[tracing
     """List the layers of a recipe's networks.
 
     Raises:
-        ShapeError: they do not fit; says which layer does not, and what would.
+        ShapeError: they do not fit. The message names the layer, and what would fit.
         RecipeError: a layer cannot learn from batches of one image.
     """
     spec = describe(recipe.data, data_dir, recipe.batch_type)

@@ -62,7 +62,7 @@ class Monitor(ABC):
 
     @abstractmethod
     def draw(self) -> tuple[Image.Image, dict[str, float]]:
-        """Draw the image of an epoch, and return the values for the diagnoses that it tells."""
+        """Draw the image of an epoch, and return what the diagnoses need to know of it."""
 
 
 class GeneratorMonitor(Monitor):

@@ -30,7 +30,7 @@ class Observation:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
-        """Return a value; NaN, which no condition is true of, if it is unknown or not finite."""
+        """Return a value, or NaN if it is unknown or not finite. No condition is true of NaN."""
         value = self.values.get(name, math.nan)
         return value if math.isfinite(value) else math.nan
 
