@@ -210,7 +210,7 @@ def test_a_rewound_log_goes_on_after_a_torn_line(run):
 
 def test_a_locked_run_refuses_a_second_training_and_has_no_temporary_files(run):
     message = re.escape(f"{run.path}: in use by process {os.getpid()} on {socket.gethostname()}; wait for it")
-    left = [run.path / ".log.jsonl.1.part", run.checkpoints / ".next.pt.1.part", run.samples / ".0001.png.1.part"]
+    left = [run.path / ".log.jsonl.1.part", run.checkpoints / ".last.pt.1.part", run.samples / ".0001.png.1.part"]
     kept = [run.path / ".gitignore", run.checkpoints / "best.pt", run.checkpoints / "my.part"]
     for path in left + kept:
         path.touch()

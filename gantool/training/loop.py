@@ -296,18 +296,12 @@ class Training:
 
     def _save(self) -> None:
         """Write `last.pt`, and keep the one before as `previous.pt`, so that one of them is whole at any moment."""
-        start = time.perf_counter()
-        checkpoints.save(self.run.checkpoints / "next.pt", self._state())
-        self._promote()
+        start, last = time.perf_counter(), self.run.checkpoints / "last.pt"
+        if last.exists():
+            last.replace(last.with_name("previous.pt"))
+        checkpoints.save(last, self._state())
         self.saved, self.saved_at = (self.progress.epoch, self.progress.batch), time.perf_counter()
         self.save_cost = self.saved_at - start
-
-    def _promote(self) -> None:
-        """Rename `next.pt`; a kill may come between any two lines here."""
-        last = self.run.checkpoints / "last.pt"
-        if last.exists():
-            last.replace(self.run.checkpoints / "previous.pt")
-        (self.run.checkpoints / "next.pt").replace(last)
 
     def save_now(self) -> None:
         """Write a checkpoint, if the state is new and finite."""
@@ -316,8 +310,8 @@ class Training:
 
     def restore(self) -> None:
         """Load the newest whole checkpoint of the run, if it has any."""
-        files = [self.run.checkpoints / f"{name}.pt" for name in ("next", "last", "previous")]
-        found = [file for file in files if file.exists()]
+        last, previous = (self.run.checkpoints / f"{name}.pt" for name in ("last", "previous"))
+        found = [file for file in (last, previous) if file.exists()]
         for index, file in enumerate(found):
             try:
                 state = checkpoints.load(file, self.device)
@@ -327,8 +321,7 @@ class Training:
                     raise
                 logger.warning(f"{error}; resuming from {found[index + 1].name}")
             else:
-                if file.stem == "next":
-                    self._promote()
+                file.replace(last)  # not to be replaced by a damaged one
                 self.run.rewind(self.progress.epoch - 1)
                 if not self.is_trial:
                     batch = f", batch {self.progress.batch}" if self.progress.batch else ""
