@@ -11,9 +11,10 @@ import pytest
 from gantool.batches import Paired
 from gantool.data.prepare import prepare
 from gantool.data.sources.pairs import Pairs
-from gantool.errors import DataError
 from gantool.recipe.blocks import Data
 from PIL import Image
+
+from refusals import refusal
 
 SIDE_BY_SIDE = "a file has to be two images side by side, or there have to be two folders with the same names"
 KEEP = "data.classes names the ones to keep, null keeps all"
@@ -54,12 +55,8 @@ def problems(pairs):
     return [(Path(name).as_posix(), reason) for name, reason in pairs.problems]
 
 
-def refusal(*arguments):
-    with pytest.raises(DataError) as caught:
-        Pairs(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message.replace(str(arguments[0]), "HERE")
+def refused(path, *arguments):
+    return refusal(Pairs, path, *arguments).replace(str(path), "HERE")
 
 
 # --- two folders --------------------------------------------------------------------------------------------
@@ -92,7 +89,7 @@ def test_the_recipe_chooses_two_folders_and_their_order(tmp_path):
     ],
 )
 def test_classes_that_are_not_two_of_the_folders_are_refused(tmp_path, classes, message):
-    assert refusal(folders(tmp_path, "A/1.png", "B/1.png", "C/1.png"), None, classes) == message
+    assert refused(folders(tmp_path, "A/1.png", "B/1.png", "C/1.png"), None, classes) == message
 
 
 def test_subfolders_are_part_of_the_name_and_names_that_look_the_same_are_the_same(tmp_path):
@@ -136,7 +133,7 @@ def test_a_pair_of_unequal_sizes_is_listed_and_stays(tmp_path):
 def test_when_no_pair_is_left_the_first_offenders_are_named(tmp_path):
     folders(tmp_path, *(f"A/{index}a.png" for index in range(3)), *(f"B/{index}b.png" for index in range(2)))
 
-    assert refusal(tmp_path) == (
+    assert refused(tmp_path) == (
         f"HERE: no pair in it: {Path('A/0a.png')} (no partner in B), {Path('A/1a.png')} (no partner in B), "
         f"{Path('A/2a.png')} (no partner in B) and 2 more; "
         "an image in A and its partner in B have to have the same name"
@@ -156,14 +153,14 @@ def test_the_left_half_is_a_and_the_right_half_is_b(tmp_path):
     assert colours == [[colour] * 64 for colour in ([0, 0, 0], [0, 0, 100], [1, 0, 0], [0, 0, 101])]
     turned = list(Pairs(tmp_path, None, ["B", "A"]).items(None, ("B", "A")))
     assert [item.content[0, 0].tolist() for item in turned[:2]] == [[0, 0, 100], [0, 0, 0]]
-    assert refusal(tmp_path, None, ["photos", "edges"]) == f"HERE: unknown class 'photos'; known: A, B; {KEEP}"
+    assert refused(tmp_path, None, ["photos", "edges"]) == f"HERE: unknown class 'photos'; known: A, B; {KEEP}"
 
 
 def test_pairs_are_found_in_wrapping_folders_and_in_a_chosen_split(tmp_path):
     assert listed(Pairs(beside(tmp_path / "one", "a/b/1.png"))) == ["b/1"]
     assert listed(Pairs(folders(tmp_path / "two", "food/A/1.png", "food/B/1.png"))) == ["1"]
     beside(tmp_path / "three", "facades/train/1.png", "facades/val/2.png", "facades/val/3.png")
-    assert refusal(tmp_path / "three") == f"{Path('HERE/facades')}: holds train, val; choose one with data.folder=val"
+    assert refused(tmp_path / "three") == f"{Path('HERE/facades')}: holds train, val; choose one with data.folder=val"
     assert [listed(Pairs(tmp_path / "three", name)) for name in ("train", "val")] == [["1"], ["2", "3"]]
 
 
@@ -201,7 +198,7 @@ def test_files_that_are_not_two_halves_are_left_out_with_a_reason(tmp_path):
 def test_a_flat_folder_of_single_images_is_refused(tmp_path):
     reason = "8x8, but two images side by side are wider than high"
     message = f"HERE: no pair in it: 1.png ({reason}), 2.png ({reason}); {SIDE_BY_SIDE}"
-    assert refusal(folders(tmp_path, "1.png", "2.png"), None, ["edges", "egg"]) == message
+    assert refused(folders(tmp_path, "1.png", "2.png"), None, ["edges", "egg"]) == message
 
 
 def test_a_file_that_breaks_off_is_left_to_its_next_reader_in_both_places(tmp_path):

@@ -13,9 +13,11 @@ from gantool.data import prepare as prepare_module
 from gantool.data.prepare import describe, fetch, find_source, prepare
 from gantool.data.sources import catalog
 from gantool.data.sources.catalog import SOURCES
-from gantool.errors import MAX_LISTED, DataError
+from gantool.errors import MAX_LISTED
 from gantool.recipe.blocks import Data
 from PIL import Image
+
+from refusals import refusal
 
 
 def draw(path, colour=(200, 30, 10), size=(8, 8), mode="RGB", **options):
@@ -40,13 +42,6 @@ def data(source, **options):
 
 def reds(store):
     return store.images[:, 0, 0, 0].tolist()
-
-
-def refusal(function, *arguments):
-    with pytest.raises(DataError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- folders ------------------------------------------------------------------------------------------------
