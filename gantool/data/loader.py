@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gantool.batches import Batch, Labeled, Paired, Spec, TableBatch, Unpaired
+from gantool.images import to_float
 
 MIN_HELD_OUT, MIN_TRAINED = 12, 8  # images
 MAX_RESIDENT_SHARE = 0.25  # of a GPU's free memory, which data may take to stay there
@@ -126,13 +128,11 @@ class Loader:
         self.count = max(map(len, self.rows))
         # BatchNorm cannot learn from one image alone: if there is only one, a batch has it twice.
         self.batch_size = max(2, min(batch_size, self.count)) if batch_size > 1 else 1
-        self.inputs = tensor(data.inputs)
-        self.labels = tensor(data.labels)
+        self.inputs, self.labels = tensor(data.inputs), tensor(data.labels)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if data.inputs.nbytes < MAX_RESIDENT_SHARE * free:
-                self.inputs = self.inputs.to(device)
-                self.labels = self.labels.to(device)
+                self.inputs, self.labels = self.inputs.to(device), self.labels.to(device)
 
     def __len__(self) -> int:
         """Return the batches in an epoch; the last, smaller one is left out."""
@@ -163,13 +163,12 @@ class Loader:
         return Labeled(self._images(rows), labels)
 
     def _images(self, rows: Tensor) -> Tensor:
-        return self.inputs.index_select(0, rows).to(self.device).float().div_(127.5).sub_(1)
+        return to_float(self.inputs.index_select(0, rows).to(self.device))
 
     def _order(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Shuffle rows, as often as an epoch needs."""
-        wanted = max(self.count, self.batch_size)
-        rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-wanted // len(rows)))]
-        return torch.cat(rounds)
+        rounds = math.ceil(max(self.count, self.batch_size) / len(rows))
+        return torch.cat([rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)])
 
     def _augmented(self, batch: Batch, epoch: int, index: int) -> Batch:
         """Mirror and move the images of a batch at random; both images of a pair alike."""
@@ -192,19 +191,16 @@ class Loader:
             images = torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
         if self.jitter:
             larger = interpolate(images, (height + self.jitter, width + self.jitter), mode="bilinear")
-            windows = [
-                larger[row, :, down : down + height, across : across + width]
-                for row, (down, across) in enumerate(corners)
-            ]
-            images = torch.stack(windows)
+            places = enumerate(corners)
+            images = torch.stack([larger[row, :, y : y + height, x : x + width] for row, (y, x) in places])
         return images
 
 
 def _scattered(count: int) -> NDArray[np.uint64]:
     """Return numbers in no order, which no library version can change: [count]."""
     bits = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((32, 0xD6E8FEB86659FD93), (32, 0xD6E8FEB86659FD93)):
-        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    for _ in range(2):
+        bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     return bits ^ (bits >> np.uint64(32))
 
 

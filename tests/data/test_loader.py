@@ -90,15 +90,6 @@ def test_a_seed_and_an_epoch_decide_the_order_and_nothing_else_does():
     assert {row for number in (1, 2, 3) for batch in epoch(few, number) for row in batch} == {3, 5, 7, 11}
 
 
-def test_bytes_become_numbers_from_minus_one_to_one_exactly():
-    images = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
-    data = Store(Path("nowhere"), images, np.zeros(256, np.int64), ImageSpec(1, 1, 1), {"skipped": []})
-    made = Loader(data, 256, 0, CPU).take(torch.arange(256)).images
-    assert (made.dtype, made.shape) == (torch.float32, (256, 1, 1, 1))
-    assert (made[0].item(), made[255].item()) == (-1.0, 1.0)
-    np.testing.assert_allclose(made.flatten().numpy(), np.arange(256) / 127.5 - 1, rtol=0, atol=1e-7)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and wants a file system with sparse files")
 def test_a_store_larger_than_memory_is_opened_and_gives_batches(tmp_path):
     def anonymous_memory():

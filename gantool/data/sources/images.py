@@ -34,12 +34,12 @@ class SourceImage(NamedTuple):
     Args:
         name: for messages.
         class_name: the class that it belongs to.
-        content: pixels, uint8 [H, W] or [H, W, 3], or the file that holds them.
+        content: pixels, uint8 [H, W] or [H, W, 3], the file that holds them, or the reason why it cannot be read.
     """
 
     name: str
     class_name: str
-    content: NDArray[np.uint8] | Path
+    content: NDArray[np.uint8] | Path | str
 
 
 class ImageSource(Source):
@@ -77,8 +77,7 @@ class ImageSource(Source):
             settings["pairs"] = True
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         path = root / "stores" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', Path(data.source).stem)[:24]}-{key}"
-        store = open_store(path)
-        if store is not None:
+        if (store := open_store(path)) is not None:
             return store
         for name, reason in self.problems[:MAX_LISTED]:
             logger.info(f"{name}: {reason}")
@@ -123,14 +122,11 @@ def two_classes(source: str, known: Sequence[str], wanted: Sequence[str] | None)
 
 
 def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    """Yield the halves of a file, decoded now, in the order of `classes`, which are some of SIDES.
-
-    If the file cannot be read, both are the file itself, so that its next reader finds the reason.
-    """
+    """Yield the halves of a file, decoded now, in the order of `classes`, which are some of SIDES."""
     try:
-        contents: tuple[NDArray[np.uint8] | Path, ...] = decode.halves(file)
-    except decode.Unreadable:
-        contents = (file, file)
+        contents: tuple[NDArray[np.uint8] | str, ...] = decode.halves(file)
+    except decode.Unreadable as error:
+        contents = (error.reason, error.reason)
     for class_name in classes:
         yield SourceImage(name, class_name, contents[SIDES.index(class_name)])
 
@@ -139,23 +135,19 @@ def _decoded(images: Iterator[SourceImage], spec: ImageSpec) -> Iterator[Item]:
     labels = {name: label for label, name in enumerate(spec.classes)}
     shape: dict[str, Any] = {"channels": spec.channels, "height": spec.height, "width": spec.width}
     for name, class_name, content in images:
+        image: NDArray[np.uint8] | str
         try:
             if isinstance(content, Path):
                 image = decode.decode(content, **shape)
             else:
-                image = decode.convert(Image.fromarray(content), **shape)
+                image = content if isinstance(content, str) else decode.convert(Image.fromarray(content), **shape)
         except decode.Unreadable as error:
-            yield Item(name, labels[class_name], str(error))
-        else:
-            yield Item(name, labels[class_name], image)
+            image = error.reason
+        yield Item(name, labels[class_name], image)
 
 
 def _whole_pairs(items: Iterator[Item]) -> Iterator[Item]:
     """Yield source and target of each pair in turn; if one could not be read, yield that one only."""
-    for source in items:
-        target = next(items)
-        if isinstance(source.image, str) or isinstance(target.image, str):
-            yield source if isinstance(source.image, str) else target
-        else:
-            yield source
-            yield target
+    for pair in zip(items, items, strict=True):
+        broken = [item for item in pair if isinstance(item.image, str)]
+        yield from broken[:1] or pair
