@@ -26,23 +26,15 @@ PYTHON = WORKSHOP / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 PARALLEL = ("--numprocesses", str(os.cpu_count()), "--dist", "loadfile", "--no-loadscope-reorder")
 EXTRAS = ".[real,samplers]"
-BARE = ("pydantic", "platformdirs", "optuna")  # what a machine lacks that has torch, typer, rich and Pillow
-THERE = ("numpy", "pyyaml")  # what BARE needs and the machine has
-MOST = 30e6  # bytes of unpacked wheels
+MISSING = ("pydantic", "platformdirs", "optuna")  # on a machine that has torch, typer, rich and Pillow
+PRESENT = ("numpy", "pyyaml")  # dependencies of MISSING that the machine has
+MAX_BYTES = 30e6  # of the unpacked wheels
 
-# Quick tests that use every dependency, one real search with Ray among them.
-QUICK = (
-    *("recipe/test_recipe", "recipe/test_schema", "recipe/test_strict_yaml", "test_files", "test_images"),
-    *(f"data/test_{name}" for name in ("prepare", "catalog", "decode", "pairs", "store", "loader")),
-    *(f"models/test_{name}" for name in ("counts", "losses", "augment", "translators")),
-    *("training/test_trainer", "training/test_resume", "metrics/test_pixels", "metrics/test_distances"),
-    *("report/test_charts", "tune/test_board", "tune/test_samplers", "tune/test_space", "tune/test_study"),
-)
 ONE_SEARCH = "tests/tune/test_clusters.py::test_a_search_on_a_ray_of_its_own"
 
 
 def workshop(session: nox.Session) -> str:
-    """Make or refresh the shared environment; gives its Python."""
+    """Make or refresh the shared environment and return its Python."""
     if not PYTHON.exists():
         session.run(sys.executable, "-m", "venv", str(WORKSHOP), external=True)
     pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check")
@@ -52,7 +44,7 @@ def workshop(session: nox.Session) -> str:
 
 
 def above_floors(frozen: str) -> list[str]:
-    """Give what is installed in a higher version than the lowest that pyproject.toml names."""
+    """Return the packages whose installed version is higher than the lowest that pyproject.toml names."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
@@ -88,7 +80,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def quick(session: nox.Session) -> None:
-    """Run what finds most mistakes within two minutes: style, and the tests that are not marked as slow."""
+    """Check the style, and run the tests that are not marked as slow, in two minutes."""
     session.run(workshop(session), "-m", "ruff", "check", ".", external=True)
     session.run(str(PYTHON), "-m", "pytest", *PARALLEL, "-m", "not slow", *session.posargs, external=True)
 
@@ -115,13 +107,13 @@ def ranking(session: nox.Session) -> None:
 
 @nox.session(name="gan-table", venv_backend="none", default=False)
 def gan_table(session: nox.Session) -> None:
-    """Learning curves of 400 configurations of gan14, for `gantool study simulate`: hours; the same line goes on."""
+    """Learning curves of 400 configurations of gan14, for `gantool study simulate`: hours; the same line resumes."""
     session.run(workshop(session), "tests/tools/gan_table.py", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)
 def verdicts(session: nox.Session) -> None:
-    """How often a search says `better` where nothing is, and where something is: simulated, and 20 real searches."""
+    """How often a search says `better`, with and without a better setting: simulated, and in 20 real searches."""
     session.run(workshop(session), "tests/tools/verdicts.py", *session.posargs, external=True)
 
 
@@ -138,24 +130,26 @@ def gpu_wheels(session: nox.Session) -> None:
     python, system = python or "3.12", system or "x86_64-manylinux_2_28"
     target = Path(folder or f".nox/wheels-{python}")
     if target.exists():
-        session.error(f"{target} is there already; name another folder, or delete it")
+        session.error(f"{target} already exists; name another folder, or delete it")
     session.install("uv>=0.9")
-    there = Path(session.create_tmp()) / "there.txt"
-    there.write_text("\n".join(THERE) + "\n", encoding="utf-8")
+    present = Path(session.create_tmp()) / "present.txt"
+    present.write_text("\n".join(PRESENT) + "\n", encoding="utf-8")
     where = ("--target", str(target), "--python-version", python, "--python-platform", system)
-    session.run("uv", "pip", "install", "--quiet", *where, "--only-binary", ":all:", "--excludes", str(there), *BARE)
+    session.run(
+        "uv", "pip", "install", "--quiet", *where, "--only-binary", ":all:", "--excludes", str(present), *MISSING
+    )
     for compiled in target.glob("sqlalchemy/**/*.so"):
-        compiled.unlink()  # a third of all; SQLAlchemy has the same in Python
+        compiled.unlink()  # a third of all bytes; SQLAlchemy has the same code in Python
     shutil.rmtree(target / "bin", ignore_errors=True)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     session.log(f"{target}: {size / 1e6:.1f} MB")
-    if size > MOST:
-        session.error(f"{target}: more than {MOST / 1e6:.0f} MB")
+    if size > MAX_BYTES:
+        session.error(f"{target}: more than {MAX_BYTES / 1e6:.0f} MB")
 
 
 @nox.session(venv_backend="none", default=False)
 def floors(session: nox.Session) -> None:
-    """Quick tests with the lowest versions that pyproject.toml allows, on the lowest Python."""
+    """Quick tests and one search with Ray, on the lowest Python and the lowest versions that pyproject.toml allows."""
     uv = shutil.which("uv")
     if uv is None:
         session.error("needs uv: pip install uv")
@@ -166,6 +160,8 @@ def floors(session: nox.Session) -> None:
     above = above_floors(session.run(uv, "pip", "freeze", "--python", python, external=True, silent=True))
     if above:
         session.error(f"cannot be installed together, so raise the floors in pyproject.toml: {', '.join(above)}")
-    tests = session.posargs or [*(f"tests/{name}.py" for name in QUICK), ONE_SEARCH]
-    # An old library may use what a newer one of its own needs deprecates, which Python shows to nobody.
-    session.run(python, "-m", "pytest", "-W", "ignore::DeprecationWarning", *tests, external=True)
+    # An old library may use a part of its own dependencies that newer versions deprecate.
+    pytest = (python, "-m", "pytest", "-W", "ignore::DeprecationWarning")
+    session.run(*pytest, *(session.posargs or [*PARALLEL, "-m", "not slow"]), external=True)
+    if not session.posargs:
+        session.run(*pytest, ONE_SEARCH, external=True)
