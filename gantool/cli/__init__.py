@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import sys
@@ -13,7 +15,10 @@ from typer import Option
 from gantool.cli import data, generating, measuring, studies, training, tuning
 from gantool.cli.commands import ClickException, Command, Group, usage_error
 from gantool.cli.stand_ins import use_stand_ins
-from gantool.errors import GantoolError
+from gantool.errors import GantoolError, ResourceError
+
+CLOSED_PIPE = 141  # the exit code that shells report for SIGPIPE
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 app = typer.Typer(
     name="gantool",
@@ -73,19 +78,38 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _discard_output()
+        sys.exit(CLOSED_PIPE)
+    except OSError as error:
+        if error.errno not in FULL_DISK or error.filename is not None:  # files that gantool writes have a name
+            raise
+        with contextlib.suppress(OSError):  # standard error may be on the same disk
+            _print_error(f"the output cannot be written ({error.strerror}); free some space on its disk")
+        _discard_output()
+        sys.exit(ResourceError.exit_code)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
     sys.exit(code or 0)
 
 
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere, since its file or pipe takes no more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None or closed
+            os.dup2(nowhere, stream.fileno())
+
+
 def _fail(message: str, code: int) -> NoReturn:
+    _print_error(message)
+    sys.exit(code)
+
+
+def _print_error(message: str) -> None:
     from gantool import terminal
 
     terminal.error(message)
-    sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)

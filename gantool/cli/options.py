@@ -68,6 +68,8 @@ def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
             terminal.status(message)
 
     kinds = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
+    # nohup, and shells for jobs in the background, start a process so that it ignores a signal.
+    kinds = [kind for kind in kinds if signal.getsignal(kind) is not signal.SIG_IGN]
     before: dict[signal.Signals, Any] = {kind: signal.signal(kind, handle) for kind in kinds}
     try:
         yield caught

@@ -160,7 +160,7 @@ def _removed_on_failure(run: Run, *, new: bool) -> Iterator[None]:
         yield
     except TrainingError:
         raise
-    except (GantoolError, KeyboardInterrupt, SystemExit):
+    except (GantoolError, OSError, KeyboardInterrupt, SystemExit):
         if new and not run.entries() and not any(run.checkpoints.iterdir()):
             shutil.rmtree(run.path, ignore_errors=True)
         raise

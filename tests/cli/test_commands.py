@@ -705,7 +705,53 @@ def test_a_reader_that_has_had_enough_ends_it_quietly():
         done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
         os.close(writer)
 
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (141, "")
+
+
+@posix
+def test_training_whose_reader_has_gone_saves_the_run_and_says_so_by_its_exit_code(gantool, inside):
+    command = [sys.executable, "-m", "gantool", "train", "gan14", *sets(train__epochs=100_000), "--out", "run"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:
+        waited(Path("run/samples/epoch-0003.png"))
+        training.stderr.close()
+        assert training.wait(timeout=60) == 141
+
+    saved = checkpoints.load(Path("run/checkpoints/last.pt"))["epoch"]
+    assert saved >= 2
+    assert gantool("train", "run", "--resume", "--set", f"train.epochs={saved + 1}")[0] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_under_the_output_is_an_error_in_a_line_and_the_run_is_kept(inside):
+    command = [sys.executable, "-m", "gantool", "train", "gan14", *sets(), "--out", "run"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 7
+        assert done.stderr.splitlines()[-1].startswith("error: the output cannot be written (No space left on device)")
+        assert len(Run(Path("run")).entries()) == 2
+        assert subprocess.run([*command[:-1], "other"], stdout=full, stderr=full, check=False).returncode == 7
+        assert not Path("other").exists(), "nothing had begun"
+
+
+@posix
+def test_a_signal_that_the_process_was_started_to_ignore_is_ignored(inside):
+    options = sets(train__epochs=100_000, train__evaluate_every=1000)
+    command = [sys.executable, "-m", "gantool", "train", "gan14", *options, "--out", "run"]
+
+    def start_as_nohup_does():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=start_as_nohup_does
+    ) as training:
+        waited(Path("run/samples/epoch-0002.png"))
+        training.send_signal(signal.SIGHUP)
+        training.send_signal(signal.SIGINT)
+        reached = len(Run(Path("run")).entries())
+        waited(Path(f"run/samples/epoch-{reached + 5:04d}.png"))
+        training.send_signal(signal.SIGTERM)
+        assert training.wait(timeout=60) == 143
 
 
 @posix
