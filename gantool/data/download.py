@@ -52,7 +52,7 @@ class Remote:
 
     Args:
         name: the file's name in the folder it is downloaded to.
-        urls: the addresses that hold it, tried in order.
+        urls: the addresses that hold it, at least one, tried in order.
         sha256: its SHA-256 in lower-case hexadecimal digits, if known.
     """
 
@@ -70,13 +70,10 @@ def download(remote: Remote, folder: Path, *, progress: Progress | None = None) 
         progress: called with the name, the bytes so far and the total.
 
     Raises:
-        GantoolError: the name or an address is not a valid one.
+        GantoolError: an address is not a valid one.
         NetworkError: no address sent the file, or not the expected one.
         ResourceError: the disk is full or cannot be written, or another process holds the file too long.
     """
-    _check_name(remote.name)
-    if not remote.urls:
-        raise GantoolError(f"{remote.name}: no address to download it from; name at least one")
     urls = [checked_url(url) for url in remote.urls]
     target = folder / remote.name
     with once(target, "downloads", lambda: _is_whole(target, remote)) as missing:
@@ -124,13 +121,6 @@ class TryError(NetworkError):
     def __init__(self, url: str, reason: str, *, again: bool, advice: str = ADVICE) -> None:
         self.place, self.reason, self.again = _shown(url), reason, again
         super().__init__(f"{self.place}: {reason}; {advice}")
-
-
-def _check_name(name: str) -> None:
-    if not name or ".." in name or name[-1] in ". " or re.search(r'[\x00-\x1f/\\:"<>|?*]', name):
-        raise GantoolError(f"{name!r}: this is not a plain file name; name the download without any folder")
-    if (length := len(name.encode("utf-8", "replace"))) > 200:  # `.part` is appended to it
-        raise GantoolError(f"{name[:40]}…: this is a file name of {length} bytes; use at most 200")
 
 
 def _is_whole(path: Path, remote: Remote) -> bool:
@@ -213,13 +203,12 @@ def _blocks(url: str, response: Response, start: int) -> Iterator[tuple[int, int
 
 
 def _check_content(url: str, part: Path) -> None:
-    """Raise TryError for an empty file, and for a web page unless one was asked for."""
+    """Raise TryError for an empty file and for a web page, which servers send instead of an error."""
     with part.open("rb") as file:
         head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    is_page = head.startswith((b"<!doctype html", b"<html"))
-    if not head or (is_page and not part.stem.lower().endswith((".html", ".htm"))):
+    if not head or head.startswith((b"<!doctype html", b"<html")):
         part.unlink()
-        reason = "sent a web page, not a file" if is_page else "sent an empty file"
+        reason = "sent a web page, not a file" if head else "sent an empty file"
         raise TryError(url, reason, again=False, advice="open the address in a browser to see why")
 
 

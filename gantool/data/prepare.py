@@ -13,7 +13,7 @@ from gantool.data.download import Progress, Remote, download
 from gantool.data.loader import Dataset
 from gantool.data.sources.base import Source
 from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_WEIGHTS, SOURCES
-from gantool.data.sources.folders import FETCHED, NAME, Folder, locate
+from gantool.data.sources.folders import ARCHIVES, FETCHED, NAME, Folder, locate
 from gantool.data.sources.images import two_classes
 from gantool.data.sources.pairs import Pairs
 from gantool.errors import DataError, NetworkError, unknown
@@ -144,7 +144,8 @@ def _fetch_address(url: str, name: str | None, root: Path, progress: Progress | 
     if complete(target):
         logger.info(f"{called} is already here, in {target}")
         return called
-    archive = download(Remote(file or "images.zip", (url,)), root / "downloads" / called, progress=progress)
+    ending = next((ending for ending in ARCHIVES if file.lower().endswith(ending)), "")
+    archive = download(Remote(called + ending, (url,)), root / "downloads" / called, progress=progress)
     logger.info(f"unpacking {archive.name}")
     unpack(archive, target)
     return called

@@ -24,7 +24,7 @@ from gantool.images import to_float
 from gantool.inference.sampling import TrainedModel
 from gantool.metrics import distances, pixels
 from gantool.metrics.classification import ClassifierEvaluator
-from gantool.metrics.evaluate import MAX_COMPARED, MIN_PER_CLASS, Evaluator, features, probabilities
+from gantool.metrics.evaluate import MAX_COMPARED, MIN_PER_CLASS, Evaluator, features
 from gantool.metrics.inception import Inception
 from gantool.metrics.reference import ReferenceSet, learn
 from gantool.models.base import Classifier
@@ -256,7 +256,7 @@ def _values(
         elif name in ("precision", "recall", "density", "kd"):
             values.append(_of_features(name, real, made, count))
         elif name == "inception_score" and evaluator.judge:
-            sets = [probabilities(evaluator.judge, part) for part in (fake, evaluator.reality.train)]
+            sets = [features(evaluator.judge.probabilities, part) for part in (fake, evaluator.reality.train)]
             values.append(Value(name, *map(distances.inception_score, sets)))
         elif name == "fd_v1":
             values.append(Value(name, evaluator.first_version(found)))

@@ -143,7 +143,7 @@ class Evaluator:
         self.judge = judge if isinstance(judge, Judge) else None
         self.expected: list[float] = []  # how often the judge sees each class among the real images
         if self.judge is not None:
-            seen = probabilities(self.judge, reality.train).argmax(1)
+            seen = features(self.judge.probabilities, reality.train).argmax(1)
             self.expected = (torch.bincount(seen, minlength=len(reality.classes)) / len(seen)).tolist()
         self.floor = self._floor()
 
@@ -207,7 +207,7 @@ class Evaluator:
         }
         if self.judge is None:
             return Measured(metrics)
-        shown = probabilities(self.judge, fake).argmax(1)
+        shown = features(self.judge.probabilities, fake).argmax(1)
         if self.conditional and labels is not None:
             metrics["judge_accuracy"] = float((shown == torch.tensor(labels)).float().mean())
         lost = self._missing_classes(shown)
@@ -328,17 +328,11 @@ class Evaluator:
 
 
 @one_thread()
-def features(extractor: Extractor, images: Tensor) -> Tensor:
-    """Return the features of uint8 images: [N, C, H, W] -> [N, D], on the CPU."""
+def features(extractor: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return the features, or a judge's probabilities, of uint8 images: [N, C, H, W] -> [N, D], on the CPU."""
     if not len(images):
         return torch.empty(0, 0)
     return torch.cat([extractor(to_float(part)) for part in torch.split(images, BATCH)])
-
-
-@one_thread()
-def probabilities(judge: Judge, images: Tensor) -> Tensor:
-    """Return a judge's class probabilities for uint8 images: [N, C, H, W] -> [N, classes]."""
-    return torch.cat([judge.probabilities(to_float(part)) for part in torch.split(images, BATCH)])
 
 
 def combined(distances_by_name: Mapping[str, float]) -> float:
