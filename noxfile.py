@@ -30,7 +30,7 @@ MISSING = ("pydantic", "platformdirs", "optuna")  # on a machine that has torch,
 PRESENT = ("numpy", "pyyaml")  # dependencies of MISSING that the machine has
 MAX_BYTES = 30e6  # of the unpacked wheels
 
-ONE_SEARCH = "tests/tune/test_clusters.py::test_a_search_on_a_ray_of_its_own"
+ONE_SEARCH = "tests/tune/test_clusters.py::test_a_search_on_a_private_ray"
 
 
 def workshop(session: nox.Session) -> str:

@@ -73,20 +73,18 @@ class Table:
         if missing:
             raise DataError(f"{path}: has no column {missing[0]}, which the recipe searches or is measured by")
         rows = [row for row in rows if int(row["epoch"])]  # epoch 0: it failed before it was measured
-        axes = [sorted({int(row[name]) for row in rows}) for name in ("configuration", "seed", "epoch")]
-        curves, seconds = np.full([len(axis) for axis in axes], np.inf), np.full([len(axis) for axis in axes], np.nan)
-        points: dict[int, dict[str, Any]] = {}
-        for row in rows:
-            number, seed, epoch = (int(row[name]) for name in ("configuration", "seed", "epoch"))
-            at = axes[0].index(number), axes[1].index(seed), axes[2].index(epoch)
-            curves[at], seconds[at] = float(row[metric]), float(row["seconds"])
-            if number not in points:
-                points[number] = _point(space, row)
+        known = {int(row["configuration"]): row for row in rows}
+        keys = [[int(row[name]) for row in rows] for name in ("configuration", "seed", "epoch")]
+        axes, at = zip(*(np.unique(key, return_inverse=True) for key in keys), strict=True)
+        curves = np.full([len(axis) for axis in axes], np.inf)
+        seconds = np.full_like(curves, np.nan)
+        curves[at] = [float(row[metric]) for row in rows]
+        seconds[at] = [float(row["seconds"]) for row in rows]
         pace = seconds[:, :, :1] / axes[2][0]  # after a training failed, seconds pass as before
-        seconds = np.where(np.isnan(seconds), pace * np.array(axes[2]), seconds)
+        seconds = np.where(np.isnan(seconds), pace * axes[2], seconds)
         whole = ~np.isnan(seconds).any(axis=(1, 2))
-        kept = [points[number] for number, is_whole in zip(axes[0], whole, strict=True) if is_whole]
-        return cls(kept, tuple(axes[2]), curves[whole], seconds[whole])
+        points = [_point(space, known[number]) for number in axes[0][whole]]
+        return cls(points, tuple(axes[2].tolist()), curves[whole], seconds[whole])
 
     def truth(self) -> npt.NDArray[np.float64]:
         """Return the geometric mean over seeds of each configuration's best measurement."""

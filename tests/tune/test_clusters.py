@@ -33,7 +33,7 @@ from searches import TYPED, Driver, gantool, rows
 SEARCH = ("tune", "gan14", *TYPED, "--set", "tune.epochs=2", "--trials", "2", "--out", "s")
 
 
-def test_a_search_on_a_ray_of_its_own(data_dir, tmp_path):
+def test_a_search_on_a_private_ray(data_dir, tmp_path):
     place = tmp_path / ("x" * 90)  # too long for a socket in it
     place.mkdir()
     deep = f"model.discriminator={[16] * 13}"  # at the wild rate its scores overflow in the first steps
@@ -89,7 +89,7 @@ def card(cluster):
     return cluster.add_node(num_cpus=2, num_gpus=1)
 
 
-def test_a_search_of_its_own_leaves_another_cluster_of_the_machine_alone(cluster, data_dir, tmp_path):
+def test_a_private_ray_does_not_disturb_another_cluster_of_the_machine(cluster, data_dir, tmp_path):
     before = {process.pid for group in cluster.head_node.live_processes() for process in group[1:]}
     variables = {"RAY_ADDRESS": cluster.address}  # as people have it who work with that cluster
     done = gantool(*SEARCH, "--device", "cpu", "--data-dir", data_dir, folder=tmp_path, variables=variables)
@@ -198,7 +198,7 @@ CLIENT = (
         (("--device", "mps"), "--device mps: workers know auto, cpu and cuda; use --engine inline for others"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(arguments, message, inside, command):
+def test_settings_that_do_not_fit_together_are_refused(arguments, message, inside, command):
     code, _, err = command(*SEARCH, *arguments)
     assert (code, err.splitlines()[-1]) == (2, f"error: {message}")
     assert not Path("s").exists()

@@ -83,14 +83,14 @@ def test_a_setting_that_is_better_with_new_seeds_wins_and_everything_names_it(da
     assert agreed(searched(plan, tmp_path / "s", data_dir, confirm=None)) == 2, "later starts may change it"
 
 
-def test_no_setting_that_its_own_search_favours_beats_the_recipe_by_luck(data_dir, tmp_path):
+def test_luck_with_the_seed_of_the_search_does_not_beat_the_recipe(data_dir, tmp_path):
     study = searched(lambda number, seed: 9.0 - number if seed == OWN_SEED else 5.0 + number, tmp_path / "s", data_dir)
     assert agreed(study) == 0
     assert first_line(study).startswith("# no setting beat your recipe, so keep it")
     assert recommended(study) == 2e-4
 
 
-def test_copies_win_only_where_the_recipe_copies_as_well(data_dir, tmp_path):
+def test_copies_win_only_if_the_recipe_copies_as_well(data_dir, tmp_path):
     def plan(number, seed):
         return [[9.0, 8.0, 1.0, 6.0, 7.0][number] + seed / 1e8, *(["memorised"] if number in copying else [])]
 
@@ -125,15 +125,6 @@ def test_a_recipe_that_fails_loses_to_any_setting_that_does_not(later, data_dir,
     assert re.fullmatch(
         rf"trial 3: fd 2.50\d over {seeds} new seeds; your recipe failed", results.interim_summary(study)
     )
-
-
-def test_settings_that_all_fail_with_new_seeds_do_not_win(data_dir, tmp_path):
-    def plan(number, seed):
-        return 9.0 - number + seed / 1e8 if seed == OWN_SEED or number == 0 else "diverged: at epoch 1"
-
-    study = searched(plan, tmp_path / "s", data_dir)
-    assert agreed(study) == 0
-    assert study.verdict().kind == "keep"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -281,17 +272,11 @@ def real(tmp_path_factory):
     return run(chosen, place / "s", place / "data", run_trial)
 
 
-def test_a_study_is_usable_as_the_run_of_its_winner(real):
+def test_a_study_stands_for_the_run_of_its_winner_which_is_bit_for_bit_a_training_in_one_go(real, tmp_path):
     chosen = Run.open(str(real.path))
     assert chosen.path == real.best_run(real.winner().number).folder
     assert [entry["epoch"] for entry in chosen.entries()] == [1, 2, 3]
-    assert (chosen.checkpoints / "last.pt").is_file()
-    assert (real.path / "best.png").read_bytes()
     assert TrainedModel(chosen, "best", "cpu").sample([0, 1]).shape == (2, 1, 8, 8)
-
-
-def test_a_training_that_continued_is_bit_for_bit_a_training_in_one_go(real, tmp_path):
-    chosen = Run.open(str(real.path))
     recipe = engine.open_recipe(str(chosen.path / "recipe.yaml"))
     again = Run.create((chosen.path / "recipe.yaml").read_text(encoding="utf-8"), name="again", out=tmp_path / "again")
     for _ in engine.train(recipe, again, data_dir=real.path.parent / "data", device="cpu"):

@@ -81,7 +81,7 @@ def asked(space, count=50):
     return found
 
 
-def test_a_conditional_key_is_searched_only_where_its_condition_holds():
+def test_a_conditional_key_is_searched_only_if_its_condition_holds():
     penalty = {**PENALTY, "when": {"loss.name": "wasserstein"}}
     space = Space(recipe({"loss.gradient_penalty": penalty, "loss.name": LOSSES}))
     found = asked(space)

@@ -21,7 +21,7 @@ from gantool.tune.record import FREE
 from gantool.tune.study import Study, lowest
 from optuna.trial import TrialState
 
-from searches import RATE, bowl, made, params, quick, reseeded, rows, run, states, tiny
+from searches import RATE, bowl, made, params, quick, reseeded, rows, run, tiny
 
 
 def test_a_search_of_4_trials_that_is_extended_to_6_runs_2_more(data_dir, tmp_path):
@@ -41,23 +41,6 @@ def test_a_search_of_4_trials_that_is_extended_to_6_runs_2_more(data_dir, tmp_pa
     assert params(study)[:4] == old
     assert len({str(point) for point in params(study)}) == len(started) == 6, "no point is tried twice"
     assert study.tune.trials == Study(study.path).tune.trials == 6
-
-
-def test_a_search_that_was_stopped_in_a_trial_resumes_with_it(data_dir, tmp_path):
-    stopped = []
-
-    def score(recipe, epoch):
-        if recipe.train.optimizer.lr != 2e-4 and epoch == 2:
-            stopped.append(2)
-        return 1 / epoch
-
-    study = run(tiny(tune__trials=3), tmp_path / "s", data_dir, quick(score), stopped=stopped)
-    assert states(study) == ["COMPLETE", "RUNNING"]
-    old = study.trials()
-    study = run(tiny(tune__trials=3), tmp_path / "s", data_dir)
-    assert params(study)[:2] == [trial.params for trial in old]
-    assert "RUNNING" not in states(study)
-    assert study.trials()[1].intermediate_values.items() >= old[1].intermediate_values.items()
 
 
 def test_without_a_directory_the_newest_study_of_the_same_recipe_continues(data_dir, inside, logged):

@@ -18,7 +18,7 @@ def test_the_critical_ranks_are_those_of_published_tables():
 
 
 @pytest.mark.parametrize("count", [2, 4, 6])
-def test_the_interval_excludes_1_exactly_where_the_test_of_mann_and_whitney_rejects(count):
+def test_the_interval_excludes_1_exactly_if_the_test_of_mann_and_whitney_rejects(count):
     stats = pytest.importorskip("scipy.stats")
     drawn = random.Random(count)
     decisions = set()
@@ -39,7 +39,7 @@ def test_the_interval_holds_the_true_ratio_as_often_as_it_says():
         ours, theirs = ([math.exp(drawn.gauss(shift, 0.3)) for _ in range(5)] for shift in (math.log(0.7), 0.0))
         found = effect(ours, theirs)
         held += found.low <= 0.7 <= found.high
-    assert 0.94 <= held / 2000 <= 0.99  # of ranks the level is at least what is asked for: 0.968 of 5 and 5
+    assert 0.94 <= held / 2000 <= 0.99  # with 5 and 5 values the exact level of the rank test is 0.968
 
 
 def test_a_constant_factor_is_found_exactly():
