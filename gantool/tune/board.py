@@ -46,17 +46,16 @@ def as_object(event: Event, metric: str) -> dict[str, Any]:
             **{name: known[name] for name in ("best", "sentence", "verdict")},
         }
     trial = event.trial
+    fields: dict[str, Any] = {"event": event.kind, "trial": trial.label}
+    if event.kind == "started":
+        return fields | {"values": trial.values}
+    if event.kind == "interrupted":
+        return fields | {"epoch": trial.reached()}
+    if event.kind == "measured":
+        return fields | {"epoch": trial.epoch, metric: trial.scores[-1], "best": trial.best}
     best = trial.best if math.isfinite(trial.best) else None
-    facts: dict[str, dict[str, Any]] = {
-        "started": {"values": trial.values},
-        "interrupted": {"epoch": trial.reached()},
-        "measured": {"epoch": trial.epoch, metric: trial.scores[-1] if trial.scores else None, "best": best},
-        "ended": {
-            **{"state": trial.state, "epoch": trial.epoch, metric: best},
-            **{"why": trial.why or None, "diagnoses": list(trial.diagnoses)},
-        },
-    }
-    return {"event": event.kind, "trial": trial.label, **facts[event.kind]}
+    fields |= {"state": trial.state, "epoch": trial.epoch, metric: best}
+    return fields | {"why": trial.why or None, "diagnoses": list(trial.diagnoses)}
 
 
 class Board:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gantool import terminal
-from gantool.tune.verdict import Verdict, decide, shown
+from gantool.tune.verdict import Verdict, decide, log, shown
 
 SELECTION_SEEDS = 2  # seeds that choose the contender
 CLEARLY_WORSE = 1.5  # times the best metric, above which a candidate is not trained with the second selection seed
@@ -143,7 +143,7 @@ def _contender(own: int, candidates: Sequence[int], outcomes: Outcomes, selectio
         if all((number, seed) in outcomes for seed in selection)
     }
     sound = {number: found for number, found in through.items() if not all(one.copies for one in found)}
-    means = {number: statistics.fmean(_log(one.value) for one in found) for number, found in (sound or through).items()}
+    means = {number: statistics.fmean(log(one.value) for one in found) for number, found in (sound or through).items()}
     return min(means, key=lambda number: (means[number], candidates.index(number)), default=None)
 
 
@@ -154,7 +154,3 @@ def _verdict(
     copying, own_copying = (sum(one.copies for one in found) for found in (outcomes, own))
     is_copy = copying > len(own) / 2 >= own_copying
     return replace(verdict, kind="keep", copies=True) if is_copy else verdict
-
-
-def _log(value: float) -> float:
-    return math.log(value) if 0 < value < math.inf else (-math.inf if value == 0 else math.inf)

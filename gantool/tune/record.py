@@ -102,7 +102,7 @@ class StudyRecord:
         different = differs(path, recipe)
         if different:
             raise RunError(
-                f"{shown(path)}: is the study of another recipe ({different} differs); search in a new directory, or "
+                f"{path}: is the study of another recipe ({different} differs); search in a new directory, or "
                 "move this one aside with --fresh"
             )
         write(path / "recipe.yaml", recipes.dump(recipe))
@@ -111,7 +111,8 @@ class StudyRecord:
     @property
     def shown(self) -> Path:
         """The directory, relative to the working directory if it is inside of it."""
-        return shown(self.path)
+        here = Path.cwd()
+        return self.path.relative_to(here) if self.path.is_relative_to(here) else self.path
 
     @property
     def made_with(self) -> str:
@@ -239,18 +240,6 @@ class StudyRecord:
         """Start a further training of a trial of the search."""
         return self.begin(study, self.trials()[number].params, of=number, seed=seed, **attributes)
 
-    def learn_from(self, data: str) -> None:
-        """Write the identifier of the content of the data, once."""
-        if DATA not in self.search.user_attrs:
-            self.search.set_user_attr(DATA, data)
-
-    def keep_image(self, trial: optuna.Trial, image: Path) -> None:
-        """Keep an image of a running trial, which `optuna-dashboard --artifact-dir` shows."""
-        folder = self.path / "artifacts"
-        folder.mkdir(exist_ok=True)
-        store = optuna.artifacts.FileSystemArtifactStore(str(folder))
-        optuna.artifacts.upload_artifact(artifact_store=store, file_path=str(image), study_or_trial=trial)
-
 
 def read_settings(path: Path) -> dict[str, str]:
     """Return how the search of the study in a directory was started; empty for an older or a damaged study."""
@@ -278,9 +267,3 @@ def _name(file: Path) -> str:
         return str(json.loads(file.read_text(encoding="utf-8"))["study"])
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{file}: is damaged; restore a copy, or search anew") from None
-
-
-def shown(path: Path) -> Path:
-    """Return a path relative to the working directory if it is inside of it."""
-    here, path = Path.cwd(), path.absolute()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -26,7 +26,7 @@ from gantool.runs import Run
 from gantool.terminal import duration, number, several
 from gantool.training import engine
 from gantool.tune.record import MADE_WITH
-from gantool.tune.study import ENDED, Study, epochs_of, lowest
+from gantool.tune.study import ENDED, Study, lowest
 from gantool.tune.verdict import Verdict, shown
 
 COMPARISON = "comparison.png"
@@ -167,7 +167,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
             "state": trial.state.name.lower(),
             study.recipe.metric: lowest(trial),
             "values": study.space.changes(trial.params),
-            "epochs": epochs_of(trial),
+            "epochs": trial.last_step or 0,
             "seconds": trial.user_attrs.get("seconds", ""),
             "diagnoses": list(trial.user_attrs.get("diagnoses", [])),
             "why": trial.user_attrs.get("why", ""),

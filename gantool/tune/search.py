@@ -24,7 +24,7 @@ from gantool.tune.cluster import connect
 from gantool.tune.earlier import begin_with, earlier_study, find_study, new_study, take_over
 from gantool.tune.events import Event, SearchEnded, SearchStarted
 from gantool.tune.plan import Plan, epoch_seconds
-from gantool.tune.record import read_settings
+from gantool.tune.record import DATA, read_settings
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
 from gantool.tune.study import Study
@@ -187,6 +187,8 @@ def search(
 
 def _prepare(study: Study, data_dir: Path, other: Study | None, *, points: bool) -> TrainingSetup:
     """Prepare the data before trials need them, and start a new study with the results of an earlier one."""
+    if not study.trials():
+        study.agree()
     study.space.check(data_dir)
     made = prepare_training(study.recipe, data_dir)
     if made.store.path and len(made.store) < MIN_IMAGES:
@@ -194,7 +196,8 @@ def _prepare(study: Study, data_dir: Path, other: Study | None, *, points: bool)
             f"{study.recipe.data.source}: has {len(made.store)} images, too few to tell settings apart; give it "
             f"{MIN_IMAGES} or more, or use gantool train"
         )
-    study.learn_from(made.store.key)
+    if DATA not in study.search.user_attrs:
+        study.search.set_user_attr(DATA, made.store.key)
     if other is not None:
         taken = take_over(study, other)
         if taken:

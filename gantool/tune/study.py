@@ -9,13 +9,12 @@ import warnings
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
-from gantool.recipe.blocks import Recipe
 from gantool.tune.race import SELECTION_SEEDS, Confirmed, Outcome, Race, most, race
 from gantool.tune.record import TAKEN, StudyRecord
 from gantool.tune.samplers import derived, sampler
@@ -40,14 +39,6 @@ class BestRun(NamedTuple):
 
 class Study(StudyRecord):
     """A study with the results of its trials."""
-
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> Self:
-        """Make a study in a new or empty directory."""
-        study = super().create(path, recipe)
-        with study.database_errors():
-            study._describe()
-        return study
 
     # What is tried next
 
@@ -216,12 +207,12 @@ class Study(StudyRecord):
         """Return the best of the longest finished trainings of a trial, with any seed."""
         found = [trial for trial in self.trials() if trial.number == number]
         found += [run for run in [*self.runs(), *self.finishes()] if run.user_attrs["of"] == number]
-        known = [
-            BestRun(self.folder_of(run), epochs_of(run), _value(run), best_epoch_of(run), run.user_attrs.get("seed"))
-            for run in found
-            if run.state == TrialState.COMPLETE and run.intermediate_values
-        ]
-        return min(known, key=lambda one: (-one.epochs, one.value), default=None)
+        known = [run for run in found if run.state == TrialState.COMPLETE and run.intermediate_values]
+        if not known:
+            return None
+        best = min(known, key=lambda run: (-(run.last_step or 0), _value(run)))
+        seed = best.user_attrs.get("seed")
+        return BestRun(self.folder_of(best), best.last_step or 0, _value(best), best_epoch_of(best), seed)
 
     def to_finish(self) -> list[tuple[int, int | None]]:
         """Return the trials and seeds whose trainings continue to the recipe's full length, once a verdict is reached.
@@ -274,15 +265,13 @@ class Study(StudyRecord):
     # For optuna-dashboard
 
     def agree(self) -> None:
-        """Make the winner the `best_trial` of Optuna's study.
+        """Make the winner the `best_trial` of Optuna's study, and describe the study.
 
         Optuna compares the values, which are of one seed. So every trial whose value is lower than the winner's gets a
         violated constraint. Optuna changes no finished trial, so this is written to its table directly.
         """
         winner, trials = self.winner(), self.trials()
-        if winner is None:
-            return
-        rank = (_value(winner), winner.number)
+        rank = (-math.inf, 0) if winner is None else (_value(winner), winner.number)
         drop = text("DELETE FROM trial_system_attributes WHERE key = :key AND trial_id = :trial")
         add = text("INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (:trial, :key, '[1.0]')")
         with self.database_errors():
@@ -309,11 +298,6 @@ class Study(StudyRecord):
         version = storage.get_study_system_attrs(key).get("dashboard:note_ver", 0)
         for name, value in (("dashboard:note_str:0", note[:2045]), ("dashboard:note_ver", version + 1)):
             storage.set_study_system_attr(key, name, value)
-
-
-def epochs_of(trial: FrozenTrial) -> int:
-    """Return the last epoch that a trial was measured after; 0 for none."""
-    return int(trial.last_step or 0)
 
 
 def lowest(trial: FrozenTrial) -> float | None:

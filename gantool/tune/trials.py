@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import TrialState
 
 from gantool import terminal
@@ -343,12 +344,16 @@ class Trials:
         return TrialState.PRUNED, None, f"trial {number} had {terminal.number(lowest)} by epoch {epoch}"
 
     def _keep_image(self, live: RunningTrial) -> None:
-        """Let optuna-dashboard show the images of a trial's best epoch."""
+        """Keep the images of a trial's best epoch, which `optuna-dashboard --artifact-dir` shows."""
         trial = live.study.get_trials(deepcopy=False)[live.trial.number]
-        if live.study is self.study.search and trial.intermediate_values:
-            grid = self.study.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
-            if grid.is_file():
-                self.study.keep_image(live.trial, grid)
+        if live.study is not self.study.search or not trial.intermediate_values:
+            return
+        grid = self.study.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
+        if grid.is_file():
+            folder = self.study.path / "artifacts"
+            folder.mkdir(exist_ok=True)
+            store = FileSystemArtifactStore(str(folder))
+            upload_artifact(artifact_store=store, file_path=str(grid), study_or_trial=live.trial)
 
     def _emit(self, kind: Literal["started", "measured", "interrupted", "ended"], status: TrialStatus) -> None:
         self.events.put(TrialEvent(kind, status, self.standing))

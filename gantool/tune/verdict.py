@@ -115,26 +115,25 @@ class Verdict:
         return needed if needed <= MAX_SEEDS else None
 
 
-def effect(values: Sequence[float], own: Sequence[float], level: float = LEVEL) -> Effect:
-    """Return the factor by which a setting multiplies a metric, with its interval.
+def effect(values: Sequence[float], own: Sequence[float]) -> Effect:
+    """Return the factor by which a setting multiplies a metric, with its interval, which few values make infinite.
 
     Args:
         values: the metric with the setting, 0 or more, one a seed.
         own: the metric with the recipe's own values.
-        level: of the interval, 0 to 1. With too few values the interval is infinite.
     """
     ratios = sorted(_log_ratio(value, other) for value in values for other in own)
-    cut = critical_rank(len(values), len(own), level)
+    cut = critical_rank(len(values), len(own))
     low, high = (ratios[cut - 1], ratios[-cut]) if cut else (-math.inf, math.inf)
     return Effect(*(math.exp(part) if part < math.inf else math.inf for part in (statistics.median(ratios), low, high)))
 
 
 @cache
-def critical_rank(count: int, other: int, level: float) -> int:
+def critical_rank(count: int, other: int) -> int:
     """Return which of the sorted ratios of two samples, counted from either end, bound the interval; 0 if none does."""
     ways = _ways(count, other)
     total, below, rank = math.comb(count + other, count), 0, 0
-    while rank < len(ways) and 2 * (below + ways[rank]) <= (1 - level) * total:
+    while rank < len(ways) and 2 * (below + ways[rank]) <= (1 - LEVEL) * total:
         below += ways[rank]
         rank += 1
     return rank
@@ -169,10 +168,13 @@ def decide(metric: str, number: int, values: Sequence[float], own: Sequence[floa
     return Verdict(kind, number, metric, tuple(values), tuple(own), found, epochs)
 
 
+def log(value: float) -> float:
+    """Return the logarithm, which is infinite for 0."""
+    return math.log(value) if value > 0 else -math.inf
+
+
 def _log_ratio(value: float, other: float) -> float:
-    if value == other:  # both infinite, or both 0
-        return 0.0
-    return (math.log(value) if value > 0 else -math.inf) - (math.log(other) if other > 0 else -math.inf)
+    return 0.0 if value == other else log(value) - log(other)  # equal values may be infinite, or 0
 
 
 def mean(values: Sequence[float]) -> float:

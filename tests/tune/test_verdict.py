@@ -11,10 +11,10 @@ from gantool.tune.verdict import Verdict, critical_rank, decide, effect
 
 def test_the_critical_ranks_are_those_of_published_tables():
     # Two-sided 0.05 (Mann and Whitney 1947): the statistic must be at most 0, 2, 5, 8, 13, 23 for 4, 5, 6, 7, 8, 10.
-    assert {count: critical_rank(count, count, 0.95) - 1 for count in (4, 5, 6, 7, 8, 10)} == {
+    assert {count: critical_rank(count, count) - 1 for count in (4, 5, 6, 7, 8, 10)} == {
         4: 0, 5: 2, 6: 5, 7: 8, 8: 13, 10: 23,
     }  # fmt: skip
-    assert critical_rank(3, 3, 0.95) == 0, "three of each cannot decide at this level"
+    assert critical_rank(3, 3) == 0, "three of each cannot decide at this level"
 
 
 @pytest.mark.parametrize("count", [2, 4, 6])
