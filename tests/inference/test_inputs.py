@@ -69,8 +69,8 @@ def sample(run, *words):
 
 
 def translated(run, source, target, *words):
-    told = sample(run, "--input", source, "-o", target, *words)
-    assert told.exit_code == 0, told.output
+    result = sample(run, "--input", source, "-o", target, *words)
+    assert result.exit_code == 0, result.output
     with Image.open(target) as made:
         return made.copy()
 
@@ -135,10 +135,10 @@ def test_a_folder_becomes_a_folder_and_files_that_are_no_images_are_named(tmp_pa
     for name in ("a.png", "a.jpg", "deeper/c.png"):
         Image.fromarray(noise(9, 9, 3)).save(folder / name)
     (folder / "notes.txt").write_text("no image")
-    told = sample(cyclegan(tmp_path / "run"), "--input", folder, "-o", tmp_path / "out")
-    assert told.exit_code == 0
-    assert "3 images, translated into blue in epoch 7" in told.output
-    assert "notes.txt: skipped (not an image)" in told.output.replace("\n", "")
+    result = sample(cyclegan(tmp_path / "run"), "--input", folder, "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "3 images, translated into blue in epoch 7" in result.output
+    assert "notes.txt: skipped (not an image)" in result.output.replace("\n", "")
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
     assert found == ["a-png.png", "a.png", "deeper/c.png"]
 
@@ -178,8 +178,8 @@ def test_a_classifier_answers_the_examples_that_it_keeps(name, source, tmp_path)
 def test_a_table_of_ones_own_is_answered_row_by_row_into_a_file(tmp_path):
     run, _ = table_run(tmp_path / "run", "mlp_xor", "xor")
     (tmp_path / "new.csv").write_text("b,a\n1,0\n0,0\n1,1\n")
-    told = sample(run, "--input", tmp_path / "new.csv", "-o", tmp_path / "answers.csv")
-    assert told.exit_code == 0, told.output
+    result = sample(run, "--input", tmp_path / "new.csv", "-o", tmp_path / "answers.csv")
+    assert result.exit_code == 0, result.output
     with (tmp_path / "answers.csv").open() as file:
         rows = list(csv.DictReader(file))
     wanted = load(run.path, device="cpu").answer(torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])).max(1)
@@ -231,10 +231,10 @@ def test_a_mistake_is_reported_in_one_line(name, words, code, message, inside):
         (inside / file).write_text("mine")
     for file in "ab":
         Image.fromarray(noise(8, 8, 3)).save(inside / "two" / f"{file}.png")
-    told = sample(make(inside / "run"), *words.split())
-    assert isinstance(told.exception, GantoolError)
-    assert str(told.exception).startswith(message)
-    assert told.exception.exit_code == code
+    result = sample(make(inside / "run"), *words.split())
+    assert isinstance(result.exception, GantoolError)
+    assert str(result.exception).startswith(message)
+    assert result.exception.exit_code == code
     assert not (inside / "x.png").exists()
     assert (inside / "mine.png").read_text() == "mine"
 

@@ -67,7 +67,7 @@ def test_a_score_holds_every_metric_and_is_kept_with_its_conditions(runs, comman
     for name in ("kd", "coverage", "nearest_neighbour", "copying", "support", "precision",
                  "recall", "density", "inception_score"):  # fmt: skip
         assert values[name] is not None
-    assert "judge_accuracy" not in values  # gan14 is told no class
+    assert "judge_accuracy" not in values  # gan14 has no classes
     assert (about["real"], about["held_out"], about["fake"]) == (292, 73, 200)
     assert [name.partition("-")[0] for name in about["extractors"]] == list(weights) == list(about["units"])
     assert {"seed", "size", "epoch", "checkpoint", "floor_deviation"} <= about.keys()
@@ -207,15 +207,15 @@ def test_a_comparison_fits_a_narrow_terminal_and_marks_diagnoses_and_other_image
     other = trained(tmp_path / "dcgan28-017", data_dir, **changes)
     monkeypatch.setattr(terminal.out, "width", 80)
     code, out, _ = command("compare", runs[1].path, other.path, "-o", tmp_path / "sheet.png", "--device", "cpu")
-    verdict, *told = out.splitlines()
+    verdict, *lines = out.splitlines()
     assert code == 0
     assert "were measured on different images" in verdict
-    table = next(index for index, line in enumerate(told) if line.startswith("run "))
-    assert [line.split()[0] for line in told[table : table + 3]] == ["run", "gan14-002", "dcgan28-017"]
-    assert [" *" in line for line in told[table + 1 : table + 3]] == [False, True]
-    assert max(map(len, told[table : table + 3])) <= 80
+    table = next(index for index, line in enumerate(lines) if line.startswith("run "))
+    assert [line.split()[0] for line in lines[table : table + 3]] == ["run", "gan14-002", "dcgan28-017"]
+    assert [" *" in line for line in lines[table + 1 : table + 3]] == [False, True]
+    assert max(map(len, lines[table : table + 3])) <= 80
     assert "dcgan28-017 ended with: diverged" in out
-    assert "* measured on other images, or in another way, than the run named first; not comparable" in " ".join(told)
+    assert "* measured on other images, or in another way, than the run named first; not comparable" in " ".join(lines)
 
 
 def test_generated_images_are_drawn_beside_the_nearest_training_images(runs, command):

@@ -18,8 +18,8 @@ def test_images_are_learned():
     model = CNN(ImageSpec(1, 16, 16, tuple("0123456789")))
     trainer = Trainer(model, Train(epochs=1, optimizer=Optimizer(lr=3e-3)), torch.device("cpu"))
     for _ in range(60):
-        told = trainer.step(Labeled(images, labels))
-    assert float(told["scores/accuracy"]) == 1
+        logs = trainer.step(Labeled(images, labels))
+    assert float(logs["scores/accuracy"]) == 1
 
 
 def test_the_smallest_images_that_fit_do_and_smaller_ones_are_refused():

@@ -110,8 +110,7 @@ def test_every_model_plays_every_loss_with_every_penalty_and_augmentation(name, 
     recipe, model = built(recipe_name, {**small(recipe_name), "loss.name": loss, **EVERYTHING})
     trainer = Trainer(model, recipe.train, CPU)
     with devices.rng_scope(CPU, trainer.randomness):
-        for seed in range(2):
-            logs = trainer.step(batch(model, seed=seed))
+        logs = trainer.step(batch(model))
     for penalty in ("gradient_penalty", "r1", "r2", "adversarial"):
         assert any(name.startswith(f"discriminator/{penalty}") for name in logs)
     assert all(bool(value.isfinite()) for value in logs.values())

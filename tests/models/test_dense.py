@@ -29,14 +29,14 @@ def test_a_perceptrons_step_is_the_error_times_the_input():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.5, -1.0]]))
         layer.bias.fill_(0.25)
-    told = trainer(model, 0.1).step(TableBatch(torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([0, 1])))
+    logs = trainer(model, 0.1).step(TableBatch(torch.tensor([[1.0, 0.0], [2.0, 3.0]]), torch.tensor([0, 1])))
     first, second = (1 / (1 + math.exp(-z)) for z in (0.5 + 0.25, 1.0 - 3.0 + 0.25))
-    assert float(told["classifier/cross_entropy"]) == pytest.approx(-(math.log(1 - first) + math.log(second)) / 2, 1e-6)
+    assert float(logs["classifier/cross_entropy"]) == pytest.approx(-(math.log(1 - first) + math.log(second)) / 2, 1e-6)
     errors = [first - 0, second - 1]
     wanted = [0.5 - 0.1 * (errors[0] * 1 + errors[1] * 2) / 2, -1.0 - 0.1 * errors[1] * 3 / 2]
     assert layer.weight[0].detach().tolist() == pytest.approx(wanted, rel=1e-6)
     assert float(layer.bias.detach()) == pytest.approx(0.25 - 0.1 * sum(errors) / 2, rel=1e-6)
-    assert float(told["scores/accuracy"]) == 0
+    assert float(logs["scores/accuracy"]) == 0
 
 
 def learned(name, seed, epochs, tmp_path):
@@ -69,8 +69,8 @@ def test_one_layer_does_not_learn_xor():
     model = Dense(PAIR, output="sigmoid")
     learner = trainer(model, 0.5)
     for _ in range(300):
-        told = learner.step(TableBatch(inputs, labels))
-    assert float(told["classifier/cross_entropy"]) == pytest.approx(math.log(2), abs=0.01)
+        logs = learner.step(TableBatch(inputs, labels))
+    assert float(logs["classifier/cross_entropy"]) == pytest.approx(math.log(2), abs=0.01)
     assert float((model.answer(inputs).argmax(1) == labels).float().mean()) < 1
 
 

@@ -94,8 +94,8 @@ def test_images_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_a_unet_may_have_few_levels_and_its_innermost_may_be_one_pixel(levels, norm):
     model = pix2pix(levels=levels, norm=norm)
-    told = trainer(model).step(Paired(images(1), images(1, seed=1)))
-    assert all(bool(value.isfinite()) for value in told.values())
+    logs = trainer(model).step(Paired(images(1), images(1, seed=1)))
+    assert all(bool(value.isfinite()) for value in logs.values())
     assert all(weight.grad is not None for weight in model.generator.parameters())
     assert (len(model.generator.noise), model.stride) == (min(3, levels - 1), 2**levels)
 
@@ -140,12 +140,12 @@ def test_penalties_and_relativistic_logits_are_of_pairs():
     model = pix2pix(loss="relativistic", r1=2.0, r2=1.0, dropout=0.0).double()
     source, target = images(2).double(), images(2, seed=1).double()
     game = model.play(Paired(source, target))
-    told = next(game).losses
-    assert told.keys() == {"adversarial", "r1", "r2"}
+    first = next(game).losses
+    assert first.keys() == {"adversarial", "r1", "r2"}
     target.requires_grad_()
     logits = model.discriminator(torch.cat([source, target], dim=1))
     (gradient,) = torch.autograd.grad(logits.sum(), target)
-    torch.testing.assert_close(told["r1"].detach(), gradient.square().flatten(1).sum(1).mean())
+    torch.testing.assert_close(first["r1"].detach(), gradient.square().flatten(1).sum(1).mean())
     fake = model.discriminator(torch.cat([source, model.generator(source)], dim=1))
     torch.testing.assert_close(next(game).losses["adversarial"], nn.functional.softplus(logits - fake).mean())
 

@@ -197,14 +197,14 @@ def test_random_convolutions_fit_or_fail_alike_on_both_devices_and_only_in_words
         generator = pick.choice([fits, [*(row(None) for _ in range(pick.randint(0, 2))), row(channels)]])
         discriminator = [*(row(None) for _ in range(pick.randint(0, 1))), row(1)]
         build = partial(dcgan, size, generator, discriminator, channels)
-        told = []
+        outcomes = []
         for device in ("meta", "cpu"):
             try:
-                told.append(shapes.trace(build, device))
+                outcomes.append(shapes.trace(build, device))
             except ShapeError as error:
-                told.append(str(error))
-        assert told[0] == told[1], (size, generator, discriminator)
-        fitting += isinstance(told[0], list)
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1], (size, generator, discriminator)
+        fitting += isinstance(outcomes[0], list)
     assert fitting > 1
 
 

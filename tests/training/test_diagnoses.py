@@ -89,17 +89,17 @@ def test_a_run_that_ends_diverged_is_warned_of_and_exits_with_an_error(changes, 
     with pytest.raises(SystemExit) as end:
         cli.main(["train", "gan14", *settings, "--data-dir", str(data_dir), "--out", str(tmp_path / "run")])
     assert end.value.code == 4
-    told = capsys.readouterr()
-    (warning,) = [line for line in told.err.splitlines() if line.startswith("warning: epoch ")]
+    printed = capsys.readouterr()
+    (warning,) = [line for line in printed.err.splitlines() if line.startswith("warning: epoch ")]
     assert " diverged: " in warning
     assert " at 2 epochs in a row; " in warning
     assert advice in warning
     assert warning.endswith("; gantool explain diverged")
-    assert told.err.splitlines()[-1] == (
+    assert printed.err.splitlines()[-1] == (
         f"error: {tmp_path / 'run'}: the run ended diverged; start a new run with a lower train.optimizer.lr than "
         f"{changes['train.optimizer.lr']:g} (gantool explain diverged)"
     )
-    assert "gantool sample" not in told.out
-    assert f"{tmp_path / 'run'}: best fd " in told.out
+    assert "gantool sample" not in printed.out
+    assert f"{tmp_path / 'run'}: best fd " in printed.out
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} >= {"best.pt", "last.pt"}
-    assert "at the end too" in told.out
+    assert "at the end too" in printed.out

@@ -94,9 +94,9 @@ def test_the_log_holds_the_finished_reports_and_the_run_a_grid_of_each_epoch(tmp
         *("metrics/copying", "metrics/contrast", "metrics/saturated"),
         *("measured_with", "diagnoses"),
     ]
-    told = entries[0]["measured_with"]
-    assert (told["real"], told["held_out"], told["fake"], told["size"]) == (292, 73, 64, "1x14x14")
-    assert told["extractors"] == ["rand-85074021dfc2"]
+    about = entries[0]["measured_with"]
+    assert (about["real"], about["held_out"], about["fake"], about["size"]) == (292, 73, 64, "1x14x14")
+    assert about["extractors"] == ["rand-85074021dfc2"]
     assert entries[0]["scores/real_from_half"] == entries[0]["scores/real"] - 0.5
     for line in (run.path / "log.jsonl").read_text(encoding="utf-8").splitlines():
         json.loads(line, parse_constant=pytest.fail)  # nothing that JSON does not know
@@ -345,5 +345,5 @@ def test_a_split_of_one_image_is_described_in_the_singular(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")
     recipe = engine.open_recipe("gan14", {"data.source": str(tmp_path / "one"), "data.classes": None})
-    told = setup.describe_split(recipe, prepare(recipe.data, tmp_path / "data"))
-    assert told.startswith("learning from 1 image; none are held out, so copies cannot be recognised; with fewer than")
+    text = setup.describe_split(recipe, prepare(recipe.data, tmp_path / "data"))
+    assert text.startswith("learning from 1 image; none are held out, so copies cannot be recognised; with fewer than")

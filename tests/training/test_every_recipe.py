@@ -31,9 +31,9 @@ def quick(name, data_dir, **more):
 
 
 def cli(*words):
-    told = CliRunner().invoke(app, [str(word) for word in words])
-    assert told.exit_code == 0, told.output
-    return told.output
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_a_run_is_animated_and_scored(name, trained, tmp_path, data_dir):
     cli("animate", run.path, "-o", tmp_path / "training.gif")
     with Image.open(tmp_path / "training.gif") as animation:
         assert animation.n_frames == 2
-    told = cli("score", run.path, "--data-dir", data_dir)
-    assert "accuracy" in told or "fd" in told
+    result = cli("score", run.path, "--data-dir", data_dir)
+    assert "accuracy" in result or "fd" in result
 
 
 @pytest.mark.slow

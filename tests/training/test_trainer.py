@@ -117,16 +117,16 @@ def test_a_state_does_not_change_with_later_steps():
 
 def test_every_tenth_step_logs_the_norm_of_each_players_whole_gradient_also_after_a_stop():
     trainer = mlp()
-    told = []
+    logs = []
     for index in range(21):
-        told.append(trainer.step(batch()))
+        logs.append(trainer.step(batch()))
         if index == 4:
             state = trainer.state_dict()
             trainer = mlp()
             trainer.load_state_dict(state)
-    assert [index for index, one in enumerate(told) if "gradients/generator" in one] == [0, 10, 20]
+    assert [index for index, one in enumerate(logs) if "gradients/generator" in one] == [0, 10, 20]
     squares = [weight.grad.square().sum() for weight in trainer.model.generator.parameters()]
-    assert told[-1]["gradients/generator"].item() == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-5)
+    assert logs[-1]["gradients/generator"].item() == pytest.approx(torch.stack(squares).sum().sqrt().item(), rel=1e-5)
 
 
 def squares(model):
