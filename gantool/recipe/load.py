@@ -17,7 +17,7 @@ from gantool.errors import GantoolError, RecipeError, unknown
 from gantool.files import is_file
 from gantool.recipe import strict_yaml
 from gantool.recipe.blocks import Choice, Optimizer, PlayerOptimizer, Range, Recipe
-from gantool.recipe.schema import Mismatch, NamedBlock, Problem, check, plain, signature
+from gantool.recipe.schema import Mismatch, NamedBlock, Problem, check, plain, signature, types_of
 from gantool.recipe.strict_yaml import Place
 
 Find = Callable[[str], Callable[..., Any]]
@@ -90,6 +90,9 @@ def dump(recipe: Recipe) -> str:
 def parse_changes(texts: list[str]) -> dict[str, Any]:
     """Return the changes that `--set key=value` texts ask for.
 
+    The value of a key that takes text, such as `data.source`, is the rest of the text; quotes around it are removed.
+    Any other value is YAML.
+
     Raises:
         RecipeError: a text is not of that form.
     """
@@ -98,7 +101,14 @@ def parse_changes(texts: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise RecipeError(f"--set {text}: expected key=value, such as train.epochs=5")
-        changes[key.strip()] = strict_yaml.scalar(value, f"--set {key}")
+        key = key.strip()
+        types = types_of(key, Recipe)
+        if str not in types or types - {str, type(None)}:
+            changes[key] = strict_yaml.scalar(value, f"--set {key}")
+        elif value[:1] in {"'", '"'} and len(value) > 1 and value[0] == value[-1]:
+            changes[key] = value[1:-1]
+        else:
+            changes[key] = None if value == "null" and type(None) in types else value
     return changes
 
 

@@ -11,7 +11,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
 from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -96,6 +96,18 @@ def nested_key(key: str, schema: type[Block]) -> str | None:
         if any(key in block.model_fields for block in _blocks_in(field.annotation)):
             return f"{name}.{key}"
     return None
+
+
+def types_of(key: str, schema: type[Block]) -> set[Any]:
+    """Return the types that the value of a dotted key in `schema` may have; none if the key is unknown."""
+    first, _, rest = key.partition(".")
+    field = schema.model_fields.get(first)
+    if field is None:
+        return set()
+    if rest:
+        return {kind for block in _blocks_in(field.annotation) for kind in types_of(rest, block)}
+    forms = get_args(field.annotation) or (field.annotation,)
+    return {get_args(form)[0] if get_origin(form) is Annotated else form for form in forms}
 
 
 def _problems(error: ValidationError, values: Mapping[str, Any], schema: type[Block]) -> Iterator[Problem]:

@@ -92,8 +92,17 @@ def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
 
 
 def scalar(text: str, name: str) -> Any:
-    """Return the value of a short text such as `2e-4`, `[0.5, 0.999]` or `hinge`, as it would stand in a recipe."""
-    return parse(text, name)[0]
+    """Return the value of a short text such as `2e-4`, `[0.5, 0.999]` or `hinge`, as it would stand in a recipe.
+
+    Raises:
+        RecipeError: as `parse` does, or a part of the text is a comment in YAML.
+    """
+    value = parse(text, name)[0]
+    node = yaml.compose(text, Loader=_Loader)
+    rest = text[node.end_mark.index if node else 0 :].strip()
+    if rest:
+        raise RecipeError(f"{name}: {rest!r} is a comment in YAML; leave it out, or put the whole value in quotes")
+    return value
 
 
 def dump(values: Any) -> str:

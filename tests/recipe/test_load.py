@@ -218,6 +218,39 @@ def test_changes_do_not_touch_the_recipe_that_they_change():
     assert (recipe.train.epochs, recipe.model.generator) == (2, [16])
 
 
+@pytest.mark.parametrize(
+    "folder", ["in/photos #2", "cats: best", "[raw] cats", "!new", "2024", "null", " a", "*x", "~"]
+)
+def test_a_key_that_takes_text_takes_the_rest_of_the_argument(folder):
+    assert parse_changes([f"data.source={folder}"]) == {"data.source": folder}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("data.source='a b'", "a b"),
+        ('name="2024"', "2024"),
+        ("data.folder=null", None),
+        ("data.folder='null'", "null"),
+        ("model.name=gan", "gan"),
+        ("train.epochs=5", 5),
+        ("data.classes=['#1', \"#2\"]", ["#1", "#2"]),
+    ],
+)
+def test_other_values_are_read_as_in_a_recipe(text, value):
+    assert list(parse_changes([text]).values()) == [value]
+
+
+@pytest.mark.parametrize("text", ["train.epochs=5 #fast", "train.epochs=#5", "data.classes=[a] #b"])
+def test_a_comment_in_a_change_is_refused(text):
+    rest = text[text.index("#") :]
+    with pytest.raises(RecipeError) as caught:
+        parse_changes([text])
+    assert str(caught.value) == (
+        f"--set {text.partition('=')[0]}: {rest!r} is a comment in YAML; leave it out, or put the whole value in quotes"
+    )
+
+
 def test_a_dumped_recipe_is_the_same_recipe_with_every_default():
     recipe = read(TEXT + TUNE, 'data.source="2e-4"', 'data.classes=["1e3", "010", "no", "개"]', "data.size=[4,5]")
     text = recipes.dump(recipe)
