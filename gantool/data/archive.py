@@ -31,7 +31,7 @@ MAX_BYTES = 20 * 2**30  # in all files together
 MAX_FILES = 500_000  # files and folders together
 MAX_RATIO = 100.0  # bytes in all files for each byte of the archive, above `ANY_RATIO` bytes
 ANY_RATIO = 100 * 2**20
-MARK = ".complete"  # the file in an unpacked folder that says so
+MARK = ".complete"  # marks a folder that was unpacked
 HEADER = 1 << 24  # bytes; no header of a tar file has more, and tarfile reads a header at once
 FORBIDDEN = '<>:"|?*' if os.name == "nt" else ""
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.IGNORECASE | re.DOTALL)

@@ -33,7 +33,7 @@ class Dataset(Protocol):
 
     @property
     def spec(self) -> Spec:
-        """What a model is built from."""
+        """The specification that a model is built from."""
 
     @property
     def inputs(self) -> NDArray[Any]:

@@ -18,7 +18,7 @@ def once(path: Path, verb: str, exists: Callable[[], bool]) -> Iterator[bool]:
     """Yield whether `path` has to be made, under its lock; False if it `exists`, maybe since another process made it.
 
     Raises:
-        ResourceError: the block raised an OSError, or another process takes too long; `verb` says what it does.
+        ResourceError: the block raised an OSError, or another process takes too long; `verb` names its work.
     """
     try:
         if exists():

@@ -41,7 +41,7 @@ def prepare(data: Data, root: Path, kind: type[Batch] = Labeled, *, progress: Pr
 
     Raises:
         DataError: the source is unknown, damaged, empty or of the wrong kind.
-        NetworkError: it has to be downloaded and cannot be; the message says what to use instead.
+        NetworkError: it has to be downloaded and cannot be; the message names other sources.
     """
     source = find_source(data, root, kind)
     if not source.exists(root):

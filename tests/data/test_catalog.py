@@ -1,4 +1,4 @@
-"""The datasets that have a name: where they come from, what they yield, and how damaged files are refused."""
+"""The datasets that have a name: their downloads, their images, and refusals of damaged files."""
 
 from __future__ import annotations
 

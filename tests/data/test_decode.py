@@ -38,7 +38,7 @@ def reason(file) -> str:
 
 
 def png(width: int, height: int, depth: int, kind: int, rows: bytes, extra: bytes = b"") -> Path:
-    """A PNG made by hand, for what Pillow cannot write."""
+    """Write a PNG that Pillow cannot write."""
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path = Path("by hand.png")

@@ -82,7 +82,7 @@ def test_each_class_has_its_own_colour():
 
 def test_an_unknown_class_or_kind_is_named_with_the_nearest_known_one():
     assert refusal(eggs.render, "Tomatoe", 0) == "unknown class 'Tomatoe'; did you mean 'Tomato'?"
-    assert refusal(eggs.factors, "car", 0) == "unknown class 'car'; known: Carrot, Egg, Lemon, Onion, Tomato"
+    assert refusal(eggs.factors, "x", 0) == "unknown class 'x'; known: Carrot, Egg, Lemon, Onion, Tomato"
     assert refusal(eggs.render, "Egg", 0, 64, "bleu") == "unknown kind of Egg 'bleu'; did you mean 'blue'?"
     assert refusal(edges, "Tomato", 0, 64, "blue") == "unknown kind of Tomato 'blue'; known: red"
 

@@ -1,4 +1,4 @@
-"""Folders of images: classes, splits, archives, what is ignored, and what is refused."""
+"""Folders of images: classes, splits, archives, ignored files, and refusals."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_a_share_of_every_class_is_held_out_and_the_choice_is_the_same_every_tim
     assert shares[0] == 0
     np.testing.assert_allclose(shares[1:], 0.2, atol=0.03)
     held_out = split(np.zeros(1000, np.int64), 0.2).held_out
-    assert held_out[:10].tolist() == [0, 2, 4, 6, 7, 13, 15, 16, 18, 23]  # whatever the versions of the libraries
+    assert held_out[:10].tolist() == [0, 2, 4, 6, 7, 13, 15, 16, 18, 23]  # with every version of the libraries
     assert np.histogram(held_out, bins=5, range=(0, 1000))[0].min() >= 25
 
 

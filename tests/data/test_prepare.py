@@ -1,4 +1,4 @@
-"""From a recipe's data block to a decoded dataset: folders, pairs, archives, names, and what is refused."""
+"""From a recipe's data block to a decoded dataset: folders, pairs, archives, names, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoded datasets: what is written, read and refused."""
+"""Decoded datasets: written, read and refused."""
 
 from __future__ import annotations
 

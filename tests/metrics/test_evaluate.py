@@ -250,7 +250,7 @@ def test_a_conditional_generator_is_measured_within_each_class(real_digits, lear
 # What fd cannot say
 
 
-def test_copies_are_told_from_unseen_real_images(learned):
+def test_copies_differ_from_unseen_real_images(learned):
     reality, extractors = learned
     evaluate = Evaluator(reality, {"rand": extractors["rand"]}, 400)
     copies = evaluate.measure(reality.train[:400]).metrics

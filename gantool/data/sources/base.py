@@ -1,4 +1,4 @@
-"""What every source of data can do, and the downloads of those that have a name."""
+"""The interface of every source of data, and the downloads of those that have a name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _read_downloads() -> dict[str, list[tuple[str, Remote]]]:
 
 
 DOWNLOADS = _read_downloads()
-"""The files of each source, each with its folder in the data directory. Their authors publish no hash of some."""
+"""The files of each source, each with its folder in the data directory. Some have no published hash."""
 
 
 class Source(ABC):

@@ -13,11 +13,11 @@ LINE = 0.12  # change of a colour, 0 to 1, over two pixels that a drawing shows 
 
 
 def edges(name: str, index: int, size: int = 64, kind: str | None = None) -> NDArray[np.uint8]:
-    """A drawing of what `render` gives for the same arguments: [size, size], black lines on white.
+    """Draw the image that `render` returns for the same arguments: [size, size], black lines on white.
 
-    The outline of the body comes from its geometry. The other lines are where the colour of the image changes most:
-    it is smoothed, and a pixel is drawn where its gradient is large and larger than beside it, across the line.
-    Speckles, the shaded side and the gaps between boards make such lines; grain, weave and soft shadows hardly any.
+    The outline of the body comes from its geometry. The other lines are where the colour of the smoothed image changes
+    most: where its gradient is large, and larger than beside it, across the line. Speckles, the shaded side and the
+    gaps between boards make such lines. Grain, weave and soft shadows make hardly any.
     """
     true = factors(name, index, kind)
     inside = _body(_FORMS[name].profile, true, size, 0, 0).inside * size
@@ -28,7 +28,7 @@ def edges(name: str, index: int, size: int = 64, kind: str | None = None) -> NDA
 
 
 def _lines(image: NDArray[np.uint8]) -> Array:
-    """Where the colours of an image change most, 0 to 1: [H, W]."""
+    """Return where the colours of an image change most, 0 to 1: [H, W]."""
     height, width = image.shape[:2]
     padded = np.pad(image.astype(np.float32) / 255, ((3, 3), (3, 3), (0, 0)), "edge")
     for _ in range(2):

@@ -1,6 +1,6 @@
 """The embedded default dataset: photographs of five foods on a table, drawn from a name and a number.
 
-Each food is a body of revolution under one lamp, and what it was drawn from is known: its `factors`.
+Each food is a body of revolution under one lamp. The numbers that it was drawn from are known: its `factors`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLASSES: tuple[str, ...] = ("Egg", "Tomato", "Lemon", "Onion", "Carrot")
 VERSION: int = 1  # raise when any pixel changes: stores are keyed by it
 COUNT: int = 300  # images of each class that make up the dataset
 
-Array = NDArray[Any]  # float32 unless said; python's floats, not numpy's, are mixed in so that it stays so
+Array = NDArray[Any]  # float32 unless noted; it stays so because only Python's floats are mixed in, not NumPy's
 Rng = np.random.Generator
 
 AMBIENT, LAMP = 0.32, 0.90  # strength of the light from everywhere, and of the lamp
@@ -52,12 +52,12 @@ class _Body(NamedTuple):
     true: Factors
 
     def turn(self) -> Array:
-        """Radians around the axis, 0 towards the camera."""
+        """Return radians around the axis, 0 towards the camera."""
         across = self.u * self.true.size
         return np.arctan2(across, np.sqrt(np.maximum(self.squared - across * across, 0)))
 
     def normal(self) -> tuple[Array, Array, Array]:
-        """Unit normal: across the axis, along it, towards the camera."""
+        """Return the unit normal: across the axis, along it, towards the camera."""
         across = self.u * self.true.size
         depth = np.maximum(self.squared - across * across, 0)
         scale = 1 / np.sqrt(across * across + self.lean * self.lean + depth + 1e-9)
@@ -65,7 +65,7 @@ class _Body(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """What tells one class from another; ranges are (lowest, highest) of the factor of that name."""
+    """The differences between classes; ranges are (lowest, highest) of the factor of that name."""
 
     kinds: dict[str, tuple[float, float, float]]  # display colours, 0 to 1
     size: tuple[float, float]
@@ -81,47 +81,47 @@ class _Form(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _places(side: int) -> Array:
-    """Middles of `side` pixels, 0 to 1."""
+    """Return the middles of `side` pixels, 0 to 1."""
     return ((np.arange(side) + 0.5) / side).astype(np.float32)
 
 
 @lru_cache(maxsize=64)
 def _weights(side: int, knots: int) -> Array:
-    """Gaussian interpolation from `knots` evenly spaced values to `side` pixels: [side, knots]."""
+    """Return the Gaussian interpolation from `knots` evenly spaced values to `side` pixels: [side, knots]."""
     weights = np.exp(-1.6 * (_places(side)[:, None] * (knots - 1) - np.arange(knots)) ** 2)
     weights[weights < 1e-6] = 0  # or they become subnormal numbers, which are ten times slower
     return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
 
 
 def _field(rng: Rng, side: int, rows: int, columns: int) -> Array:
-    """Smooth random field [side, side] of about unit deviation, with rows x columns features."""
+    """Return a smooth random field [side, side] of about unit deviation, with rows x columns features."""
     knots = 1.6 * rng.standard_normal((rows, columns), np.float32)
     field: Array = _weights(side, rows) @ knots @ _weights(side, columns).T
     return field
 
 
 def _light(red: float, green: float, blue: float) -> Array:
-    """Display colour to light, [3, 1, 1]; a display's gamma is near enough to 2."""
+    """Convert a display colour to light, [3, 1, 1]; a display's gamma is near enough to 2."""
     return np.array((red, green, blue), np.float32)[:, None, None] ** 2
 
 
 def _ramp(value: Array, low: float, high: float) -> Array:
-    """0 below `low`, 1 above `high`, smooth between."""
+    """Return 0 below `low`, 1 above `high`, smooth between."""
     part = np.clip((value - low) * (1 / (high - low)), 0, 1)
     return part * part * (3 - 2 * part)
 
 
 def _blend(under: Array, over: Array, cover: Array | float) -> Array:
-    """`under` where `cover` is 0, `over` where it is 1."""
+    """Return `under` where `cover` is 0, `over` where it is 1."""
     return under + (over - under) * cover
 
 
 def _dots(across: Array, along: Array, rng: Rng, share: float) -> Array:
-    """Round dots, one in a `share` of the unit cells: 1 at their middle, 0 at their edge and outside."""
+    """Draw round dots in a `share` of the unit cells: 1 at their middle, 0 at their edge and outside."""
     column, row = np.floor(across), np.floor(along)
     cell = (column.astype(np.int32) & 31) * 32 + (row.astype(np.int32) & 31)
     radius = 0.18 + 0.3 * rng.random(1024, np.float32) ** 2
-    # No dot reaches into the next cell, so that a pixel needs to look into its own only.
+    # No dot reaches into the next cell, so a pixel depends on its own cell only.
     middle = radius + (1 - 2 * radius) * rng.random((2, 1024), np.float32)
     steepness = np.where(rng.random(1024) < share, 1 / radius**2, np.float32(1e6))
     distance = (across - column - middle[0].take(cell)) ** 2 + (along - row - middle[1].take(cell)) ** 2
@@ -161,7 +161,7 @@ def _onion_skin(body: _Body, colour: Array, rng: Rng) -> Array:
     place = (body.turn() / pi + 0.5) * 128 + 1.5 * _field(rng, side, 4, 4)
     dry = _ramp(-body.v + 0.15 * _field(rng, side, 6, 6), 0.4, 0.95)
     skin = _blend(colour, _light(0.78, 0.60, 0.36), 0.75 * dry)
-    strength = 0.3 if body.true.kind != "white" else 0.07  # with more, a white onion is taken for garlic
+    strength = 0.3 if body.true.kind != "white" else 0.07  # with more, a white onion looks like garlic
     streak = strength * streaks.take(np.clip(place, 0, 129).astype(np.int32))
     return skin * np.maximum(0.2, 1 + streak + 0.08 * _field(rng, side, 6, 6))
 
@@ -285,11 +285,13 @@ _FORMS = {  # kinds, size, aspect, asymmetry, angle, drop, gloss, profile, skin,
 
 
 def _draw(name: str, index: int, kind: str | None = None) -> tuple[Factors, Rng]:
-    """The factors of an image, and the generator that its texture continues with."""
+    """Return the factors of an image, and the generator that its texture continues with."""
     if name not in CLASSES:
         raise DataError(unknown("class", name, CLASSES))
     form, rng = _FORMS[name], np.random.default_rng([VERSION, CLASSES.index(name), index])
-    drawn = list(form.kinds)[int(rng.integers(len(form.kinds)))]  # drawn in any case: all that follows stays the same
+    drawn = list(form.kinds)[
+        int(rng.integers(len(form.kinds)))
+    ]  # drawn in any case, so that all later numbers stay the same
     kind = kind or drawn
     if kind not in form.kinds:
         raise DataError(unknown(f"kind of {name}", kind, form.kinds))
@@ -306,19 +308,19 @@ def _draw(name: str, index: int, kind: str | None = None) -> tuple[Factors, Rng]
 
 
 def factors(name: str, index: int, kind: str | None = None) -> Factors:
-    """Ground truth of image `index` (from 0) of the class `name`, one of CLASSES; `kind` as in `render`."""
+    """Return the ground truth of image `index` (from 0) of the class `name`, one of CLASSES; `kind` as in `render`."""
     return _draw(name, index, kind)[0]
 
 
 def _body(profile: Callable[[Array], Array], true: Factors, side: int, right: float, down: float) -> _Body:
-    """The body on a plane of side x side pixels, moved by fractions of the image."""
+    """Return the body on a plane of side x side pixels, moved by fractions of the image."""
     half, places = true.size * true.aspect, _places(side)
     east, south = places - (true.x + right), (places - (true.y + down))[:, None]
     across = east * cos(true.angle) + south * sin(true.angle)
     along = (south * cos(true.angle) - east * sin(true.angle)) * (1 / half)
     axis = np.linspace(-1.6, 1.6, 1025)
     within = np.clip(axis, -1, 1)
-    # Past its ends the profile goes on below zero at its last slope: distances there are made of that.
+    # Beyond its ends the profile continues below zero at its last slope, which distances there depend on.
     squared = profile(within) - 1000 * np.abs(axis - within) * profile(0.999 * np.sign(axis))
     squared *= (true.size * (1 + true.asymmetry * axis)) ** 2
     lean = np.gradient(squared, axis) / (2 * half)
@@ -330,19 +332,14 @@ def _body(profile: Callable[[Array], Array], true: Factors, side: int, right: fl
 
 
 def render(name: str, index: int, size: int = 64, kind: str | None = None) -> NDArray[np.uint8]:
-    """Image `index` (from 0) of the class `name`, one of CLASSES: [size, size, 3], RGB, 0 to 255.
+    """Render image `index` (from 0) of the class `name`, one of CLASSES: [size, size, 3], RGB, 0 to 255.
 
-    The same `name` and `index` are the same image at every `size`, but for the grain of its sensor.
-
-    Args:
-        name: the class.
-        index: number of the image.
-        size: pixels on a side.
-        kind: variety to draw instead of the image's own, such as `blue`. Place, shape, table and light stay what
-            they are, so that one index in two kinds is one scene with two eggs: what a translation of it should give.
+    The same `name` and `index` are the same image at every `size`, but for the grain of its sensor. Another `kind` than
+    the image's own, such as `blue`, changes the food and leaves place, shape, table and light the same. So one index in
+    two kinds is an image and its right translation.
 
     Raises:
-        DataError: there is no such class, or it has no such kind.
+        DataError: the class does not exist, or has no such kind.
     """
     true, rng = _draw(name, index, kind)
     form, side = _FORMS[name], 2 * size  # four rendered pixels are averaged to one

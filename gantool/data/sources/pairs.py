@@ -19,7 +19,7 @@ Named = Mapping[str, Sequence[Path]]  # the files of each name; only one of them
 class Pairs(Folder):
     """A folder of pairs of images.
 
-    If it has subfolders, two of them are the classes, and two files are a pair if their paths in there are the same but
+    If it has subfolders, two of them are the classes, and two files are a pair if their paths below them are equal but
     for the ending. Case counts. Otherwise each file is two images side by side, the left one of the class `A` and the
     right one of `B`. A lone wrapping folder is looked through.
 
