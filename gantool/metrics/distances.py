@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -24,8 +24,7 @@ SINGULAR = 1e-10  # of the largest eigenvalue; smaller ones count as 0
 MAX_EXACT_KERNEL = 2000  # images up to which the kernel distance compares all pairs
 SUBSETS, SUBSET = 20, 1000  # subsets, and images in each, whose kernel distances are averaged otherwise
 
-P = ParamSpec("P")
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class PrecisionRecall(NamedTuple):
@@ -65,18 +64,18 @@ class FrechetTerms(NamedTuple):
     fake: Tensor
 
 
-def _comparison(worst: T) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def _comparison(worst: Any) -> Callable[[F], F]:
     """Return a decorator: the function gets float64 tensors on one thread, or returns `worst` if one is not finite."""
 
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+    def decorate(function: F) -> F:
         @functools.wraps(function)
         @one_thread()
-        def compare(*given: Any, **options: Any) -> T:
-            double: Any = [part.detach().cpu().double() if isinstance(part, Tensor) else part for part in given]
+        def compare(*given: Any, **options: Any) -> Any:
+            double = [part.detach().cpu().double() if isinstance(part, Tensor) else part for part in given]
             finite = all(bool(part.isfinite().all()) for part in double if isinstance(part, Tensor))
             return function(*double, **options) if finite else worst
 
-        return compare
+        return cast(F, compare)
 
     return decorate
 
@@ -292,16 +291,13 @@ def _covariance(features: Tensor) -> Tensor:
 
 def _discrepancy(real: Tensor, fake: Tensor) -> float:
     """Return the unbiased estimate of the squared maximum mean discrepancy."""
-    between = float(_kernel(real, fake).mean())
-    return _mean_kernel(real) + _mean_kernel(fake) - 2 * between
+    return _mean_kernel(real) + _mean_kernel(fake) - 2 * float(_kernel(real, fake).mean())
 
 
 def _mean_kernel(features: Tensor) -> float:
     """Return the mean kernel of two different images; for a single image, that of the image and itself."""
     kernel, count = _kernel(features, features), len(features)
-    if count == 1:
-        return float(kernel)
-    return float(kernel.sum() - kernel.trace()) / (count * (count - 1))
+    return float(kernel) if count == 1 else float(kernel.sum() - kernel.trace()) / (count * (count - 1))
 
 
 def _kernel(one: Tensor, other: Tensor) -> Tensor:

@@ -148,9 +148,9 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
         if found := _read(path):  # the previous holder of the lock has made it
             return found
         made = make()
-        content = {name: getattr(made, name) for name in ("mean", "deviation", "accuracy", "chance")}
-        weights = {"sizes": made.network.sizes, "network": dict(made.network.state_dict())}
-        checkpoints.save(path, {"version": VERSION, "name": made.name, **weights, **content})
+        numbers = {name: getattr(made, name) for name in ("mean", "deviation", "accuracy", "chance")}
+        network = {"sizes": made.network.sizes, "network": dict(made.network.state_dict())}
+        checkpoints.save(path, {"version": VERSION, "name": made.name, **network, **numbers})
     return made
 
 
