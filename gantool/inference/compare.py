@@ -43,14 +43,9 @@ class Row(NamedTuple):
 
 
 def compare(runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, count: int | None = None) -> list[Row]:
-    """Measure runs in the same way, and draw images of the same seeds. Return the runs, the best one first.
+    """Measure two runs or more in the same way, and draw images of the same seeds. Return the best run first.
 
-    Args:
-        runs: two or more.
-        path: the image to write, see `side_by_side`.
-        device: see `devices.choose`.
-        data_dir: where downloaded and prepared data are.
-        count: generated images of each, instead of each recipe's `train.evaluate_images`.
+    `count` generated images of each are measured, without it as many as each recipe's `train.evaluate_images`.
     """
     found: list[tuple[Row, TrainedModel]] = []
     first: Evaluator | None = None
@@ -70,11 +65,9 @@ def compare(runs: Sequence[Run], path: Path, *, device: str, data_dir: Path, cou
 
 
 def side_by_side(named: Sequence[tuple[str, TrainedModel]], width: int | None = None) -> Image.Image:
-    """Draw images of the same seeds, a row for each model; translations stand below their sources.
+    """Draw images of the same seeds, a row for each model, whose name is its caption.
 
-    Args:
-        named: the captions of the rows and the models.
-        width: pixels to which small images are enlarged, at least.
+    Translations stand below their sources. Small images are enlarged to at least `width` pixels.
     """
     rows: list[tuple[str, Tensor]] = []
     above: Tensor | None = None

@@ -46,12 +46,7 @@ class Prediction(NamedTuple):
 def targets(trained: TrainedModel, given: Path, output: Path, seeds: Sequence[int], *, single: bool) -> list[Target]:
     """List the images to translate, and the files to write.
 
-    Args:
-        trained: the run's model.
-        given: an image, or a folder of images.
-        output: a folder, or with `single` the one file to write if it has an ending.
-        seeds: of the translations of each image.
-        single: whether the user named `output`.
+    `output` is a folder for them. If the user named it (`single`) and it has an ending, it is the one file to write.
 
     Raises:
         RunError: the model does not translate images.
@@ -82,10 +77,7 @@ def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str |
     Grey images stay grey, unless the run learned to colour them, and transparency is kept. Files that are no images are
     left out.
 
-    Args:
-        trained: the run's model.
-        wanted: the images to translate.
-        class_name: the class to translate into, if the model translates both ways; without it the second class.
+    A model that translates both ways makes images of the class, without a name of the second one.
 
     Yields:
         name and reason of each file that could not be read.

@@ -122,16 +122,8 @@ def score_run(
 ) -> Score:
     """Measure a run, and add the result to its `scores.jsonl`.
 
-    Without `against` and `count` its numbers are those of training: the same latents, real images and extractors.
-
-    Args:
-        run: the run.
-        names: the metrics.
-        against: a folder of real images, instead of the run's own.
-        count: number of generated images, instead of the recipe's `train.evaluate_images`.
-        checkpoint: see `TrainedModel`.
-        device: see `devices.choose`.
-        data_dir: where downloaded and prepared data are.
+    Without `against`, a folder of real images, and `count`, a number of generated ones, its numbers are those of
+    training: the same latents, real images and extractors.
     """
     trained = TrainedModel(run, checkpoint, device)
     if isinstance(trained.model, Classifier):

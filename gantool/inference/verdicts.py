@@ -59,11 +59,7 @@ def _of_answers(values: Mapping[str, float], guessing: float, held_out: int) -> 
 
 
 def of_comparison(rows: Sequence[Row]) -> str:
-    """Return which run is best, if their values differ by more than noise and it does not copy.
-
-    Args:
-        rows: runs, the best first, as `compare` returns them.
-    """
+    """Return which of the runs that `compare` returned is best, if its lead is more than noise and copies."""
     first, second = rows[:2]
     if not second.same:
         return f"{first.name} and {second.name} were measured on different images: their values cannot be compared"
@@ -84,11 +80,7 @@ def of_comparison(rows: Sequence[Row]) -> str:
 
 
 def of_copying(values: Mapping[str, float]) -> list[str]:
-    """Return whether generated images are copies, in sentences.
-
-    Args:
-        values: `copying` (C_T), if images were held out, and `copied`; see `Evaluator`.
-    """
+    """Return whether generated images are copies, in sentences, by `copied` and, if it is known, `copying` (C_T)."""
     share, copying = values["copied"], values.get("copying")
     if copying is None:
         first = "no images were held out of the training, so copies cannot be recognised"

@@ -51,10 +51,8 @@ class Model(nn.Module, ABC):
     """The networks and the game between them, without optimizer, device, file or log.
 
     The keyword-only parameters of a model's constructor are the keys of its recipe block. Children with weights are its
-    players. The buffers of other children are part of the state that a checkpoint saves.
-
-    Args:
-        data: the sizes and classes of the data.
+    players. The buffers of other children are part of the state that a checkpoint saves. `data` has the sizes and
+    classes of the data.
     """
 
     consumes: ClassVar[type[Batch]] = Labeled
@@ -85,12 +83,7 @@ class Model(nn.Module, ABC):
 
 
 class Generative(Model):
-    """A model that makes images.
-
-    Args:
-        data: channels, size and classes of the images.
-        loss: the adversarial loss.
-    """
+    """A model that makes images, with an adversarial loss."""
 
     data: ImageSpec
     conditional: ClassVar[bool] = False  # whether labels decide the images' content
@@ -143,10 +136,7 @@ class LatentModel(Generative):
     def logits_pair(self, real: Tensor, fake: Tensor, *labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits of real and fake images, in one pass unless BatchNorm would mix the two.
 
-        Args:
-            real: images of the data.
-            fake: images of the generator.
-            labels: of a conditional model, those of the real and of the fake images.
+        A conditional model also takes the labels of both.
 
         Raises:
             ShapeError: the fake images do not have the data's shape, or the discriminator's output is not one number.

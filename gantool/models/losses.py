@@ -114,12 +114,7 @@ class Adversarial:
         return augmented(images, self.augment or ())
 
     def generator(self, *, fake: Tensor, real: Callable[[], Tensor]) -> Tensor:
-        """Return the generator's loss.
-
-        Args:
-            fake: logits of the images that it made.
-            real: returns the logits of as many real ones, which only a relativistic loss needs.
-        """
+        """Return the generator's loss from its images' logits. Only a relativistic loss calls for those of real ones."""
         if self.function is relativistic:
             return self.function(fake=real(), real=fake)
         return self.function(fake=fake)
@@ -127,15 +122,7 @@ class Adversarial:
     def discriminator(
         self, real_logits: Tensor, fake_logits: Tensor, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the losses and the scores of the discriminator's turn, as `Turn` takes them.
-
-        Args:
-            real_logits: of the real images.
-            fake_logits: of the fake images.
-            score: maps images to logits, for the penalties.
-            real: images of the data.
-            fake: images of the generator.
-        """
+        """Return losses and scores of the discriminator's turn. The penalties need `score`, from images to logits."""
         losses = {"adversarial": self.function(real=real_logits, fake=fake_logits)}
         if self.gradient_penalty:
             losses["gradient_penalty"] = self.gradient_penalty * gradient_penalty(score, real, fake)

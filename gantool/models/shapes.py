@@ -45,12 +45,9 @@ class Layer:
 
 
 def trace(make: Callable[[], Model], device: str = "meta", images: int = 2) -> list[Layer]:
-    """Play one step of a model's game and list the layers in the order of their first pass.
+    """Make a model, play one step of its game, and list the layers in the order of their first pass.
 
-    Args:
-        make: makes the model, whose layers then report to the list.
-        device: on the meta device weights take no memory.
-        images: in the batch.
+    On the meta device weights take no memory.
 
     Raises:
         ShapeError: the networks do not fit; names the layer, the input that it expected and its actual input.

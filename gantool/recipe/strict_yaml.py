@@ -59,9 +59,7 @@ for _tag, _pattern, _first in (
 def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
     """Return the value that a YAML document holds, and the line of each of its keys and list items.
 
-    Args:
-        text: the document; bytes are read as UTF-8, with or without a byte order mark.
-        name: what the document is called in messages.
+    Bytes are read as UTF-8, with or without a byte order mark. Messages call the document `name`.
 
     Raises:
         RecipeError: with the line: not YAML, a key given twice, a tag, an alias, too deep, too large.

@@ -20,12 +20,7 @@ EXPLAIN_COLUMNS = 80  # characters in a line of `explain`
 
 
 def copies(metrics: Mapping[str, float], held_out: float) -> bool:
-    """Return whether a measurement says that the images are copies of training images.
-
-    Args:
-        metrics: see `metrics.evaluate.Evaluator`.
-        held_out: number of images that training never sees, without which copies cannot be recognised.
-    """
+    """Return whether metrics say that images are copies; without enough held-out images this cannot be known."""
     near = metrics.get("nearest_neighbour_fake", 1.0) < COPYING_ACCURACY or metrics.get("copied", 0.0) > COPIED_SHARE
     return held_out >= MIN_HELD_OUT and metrics.get("copying", 0.0) < COPYING_C_T and near
 

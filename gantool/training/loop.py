@@ -70,15 +70,9 @@ class Progress:
 class Training:
     """A recipe's networks, their trainer and data, the health of the run, and its progress.
 
-    Args:
-        recipe: what is trained.
-        run: where.
-        store: the data.
-        evaluator: measures the model.
-        device: where it computes.
-        is_trial: a trial of a search. It writes checkpoints as often as `CHECKPOINT_TIME_SHARE` of its time allows, and
-            measures the same epochs as every other trial, whatever its networks cost.
-        keep_end: whether a trial keeps a checkpoint of its last epoch, to be trained further.
+    A trial of a search writes checkpoints as often as `CHECKPOINT_TIME_SHARE` of its time allows, and measures the same
+    epochs as every other trial, whatever its networks cost. With `keep_end` it also keeps a checkpoint of its last
+    epoch, to be trained further.
     """
 
     def __init__(

@@ -179,12 +179,9 @@ def some(request: SampleRequest) -> SampleRequest:
 
 
 def sheet(request: SampleRequest, made: Tensor, classes: tuple[str, ...]) -> Image.Image:
-    """Draw images as a grid; translations with their sources on the left and their targets on the right.
+    """Draw the images [N, C, H, W] that were made of a request as a grid.
 
-    Args:
-        request: the images that were asked for.
-        made: the images, [N, C, H, W], -1 to 1.
-        classes: names, by label.
+    Translations have their sources on the left and their targets on the right.
     """
     if request.sources is None:
         return images.grid(made)

@@ -51,10 +51,7 @@ def begin(name: str | None, changes: Mapping[str, Any], *, out: Path | None, res
 def resumed(run: Run, given: Recipe | None, changes: Mapping[str, Any]) -> Recipe:
     """Return the recipe with which a run resumes: its own, with changes of keys that may change.
 
-    Args:
-        run: the run.
-        given: the recipe that the user named, if any; it must be the run's.
-        changes: changes of the run's own recipe, by dotted key.
+    If the user named a recipe (`given`), it must be the run's.
 
     Raises:
         RunError: another key would change.

@@ -26,13 +26,7 @@ class TrainingSetup(NamedTuple):
 
 
 def prepare_training(recipe: Recipe, data_dir: Path, *, store: Dataset | None = None) -> TrainingSetup:
-    """Return what training a recipe needs, found or made once in the data directory.
-
-    Args:
-        recipe: what is to be trained.
-        data_dir: where fetched and decoded data, and learned extractors, are.
-        store: the recipe's data, if they are open already.
-    """
+    """Return the data of a recipe, unless they are open already, and its evaluator, made once in the data directory."""
     if store is None:
         store = data_of(recipe, data_dir)
     logger.info(describe_split(recipe, store))

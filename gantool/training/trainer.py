@@ -19,13 +19,7 @@ GRAD_NORM_EVERY = 10  # steps from one logged gradient norm to the next
 
 
 class Trainer:
-    """Applies the turns of a model: an optimizer for each player, on the player's own weights only.
-
-    Args:
-        model: already on its device.
-        settings: the recipe's `train` block.
-        device: where the model and its batches are.
-    """
+    """Applies the turns of a model, which is on its device: an optimizer for each player, on its own weights only."""
 
     def __init__(self, model: Model, settings: Train, device: torch.device) -> None:
         self.model = model
