@@ -21,17 +21,11 @@ from gantool.models.losses import Adversarial
 
 
 class Turn(NamedTuple):
-    """One update of one player.
+    """One update of one player."""
 
-    Args:
-        player: a child of the model, such as its generator.
-        losses: scalars, already weighted, whose sum the player minimises; logged as `<player>/<name>`.
-        scores: scalars that are only logged, as `scores/<name>`.
-    """
-
-    player: nn.Module
-    losses: Mapping[str, Tensor]
-    scores: Mapping[str, Tensor] = {}
+    player: nn.Module  # a child of the model, such as its generator
+    losses: Mapping[str, Tensor]  # weighted scalars, whose sum the player minimises; logged as `<player>/<name>`
+    scores: Mapping[str, Tensor] = {}  # scalars that are only logged, as `scores/<name>`
 
 
 class GeneratorInput(NamedTuple):

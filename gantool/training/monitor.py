@@ -26,17 +26,11 @@ OF_GENERATED = {"support", "collisions", "copying", "nearest_neighbour_fake", "c
 
 
 class Measurement(NamedTuple):
-    """A measurement of a model.
+    """A measurement of a model."""
 
-    Args:
-        metrics: by name, for the log.
-        values: for the diagnoses, see `rule.Observation`.
-        lost_classes: classes that hardly any generated image shows.
-    """
-
-    metrics: dict[str, float]
-    values: dict[str, float]
-    lost_classes: tuple[str, ...] = ()
+    metrics: dict[str, float]  # by name, for the log
+    values: dict[str, float]  # for the diagnoses, see `rule.Observation`
+    lost_classes: tuple[str, ...] = ()  # classes that hardly any generated image shows
 
 
 class Monitor(ABC):
