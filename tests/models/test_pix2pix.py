@@ -39,17 +39,6 @@ def trainer(model, **changes):
     return Trainer(model, engine.open_recipe("pix2pix", changes).train, torch.device("cpu"))
 
 
-def test_the_published_recipe_has_the_published_settings():
-    recipe = engine.open_recipe("pix2pix_facades")
-    block, train, model = recipe.data, recipe.train, recipe.model
-    assert (block.size, block.channels, block.flip, block.jitter, block.classes) == (256, 3, True, 30, ["B", "A"])
-    assert (train.batch_size, train.epochs, train.decay_after) == (1, 200, 100)
-    assert (train.optimizer.name, train.optimizer.lr, train.optimizer.betas) == ("adam", 2e-4, (0.5, 0.999))
-    assert (model.width, model.levels, model.norm, model.dropout, model.l1) == (64, 8, "batch", 0.5, 100)
-    assert (model.discriminator_width, model.discriminator_layers) == (64, 3)
-    assert recipe.loss.name == "non_saturating"
-
-
 def test_the_published_unet_has_the_papers_layers():
     with torch.device("meta"):
         unet = UNet(3, width=64, levels=8, norm="batch", dropout=0.5)

@@ -111,23 +111,19 @@ data: {source: digits, size: 0}
 loss: {name: hinge, r1: x}
 train:
   epochs: 1e9
-  batch_size: 0
   optimizer:
     lr: .nan
     betas: [0.5, 1.0]
   generator: {lr: .inf}
-  discriminator: {lr: -1}
 """
-    assert sorted(refusal(text), key=lambda line: int(line.split(":")[1])) == [
+    assert sorted(refusal(text)) == [
         "r.yaml:1: model.latent_dim: expected at least 1, got -1",
         "r.yaml:2: data.size: expected at least 1 or a list, got 0",
         'r.yaml:3: loss.r1: expected a number, got "x"',
         "r.yaml:5: train.epochs: expected a whole number, got 1000000000.0",
-        "r.yaml:6: train.batch_size: expected at least 1, got 0",
-        "r.yaml:8: train.optimizer.lr: expected a finite number, got NaN",
-        "r.yaml:9: train.optimizer.betas.1: expected less than 1.0, got 1.0",
-        "r.yaml:10: train.generator.lr: expected a finite number, got Infinity",
-        "r.yaml:11: train.discriminator.lr: expected more than 0.0, got -1",
+        "r.yaml:7: train.optimizer.lr: expected a finite number, got NaN",
+        "r.yaml:8: train.optimizer.betas.1: expected less than 1.0, got 1.0",
+        "r.yaml:9: train.generator.lr: expected a finite number, got Infinity",
     ]
     assert refusal("name: x\n") == [f"r.yaml:1: missing key {key!r}" for key in ("model", "data", "train")]
 

@@ -47,22 +47,33 @@ def test_both_ends_of_its_search_space_are_recipes_and_its_search_ends_in_traine
     assert loaded.tune.finish
 
 
+FACADES = {"width": 64, "levels": 8, "norm": "batch", "dropout": 0.5, "l1": 100, "discriminator_layers": 3}
+ZEBRA = {"width": 64, "blocks": 9, "cycle": 10, "identity": 0.5, "history": 50, "discriminator_layers": 3}
+
+
 @pytest.mark.parametrize(
-    ("name", "lr", "betas", "batch", "epochs", "loss"),
+    ("name", "lr", "betas", "batch", "epochs", "loss", "model"),
     [
-        ("gan28", 2e-4, (0.9, 0.999), 64, 10, "non_saturating"),
-        ("gan14", 2e-4, (0.5, 0.999), 128, 30, "non_saturating"),
-        ("dcgan14", 2e-4, (0.5, 0.999), 128, 30, "non_saturating"),
-        ("dcgan28", 2e-4, (0.5, 0.999), 128, 30, "non_saturating"),
-        ("dcgan_tf28", 1e-4, (0.9, 0.999), 256, 50, "non_saturating"),
-        ("cgan_egg", 2e-4, (0.5, 0.999), 32, 500, "non_saturating"),
-        ("wgan_gp28", 1e-4, (0.0, 0.9), 64, 30, "wasserstein"),
+        ("gan28", 2e-4, (0.9, 0.999), 64, 10, "non_saturating", {"latent_dim": 100}),
+        ("gan14", 2e-4, (0.5, 0.999), 128, 30, "non_saturating", {"latent_dim": 100}),
+        ("dcgan14", 2e-4, (0.5, 0.999), 128, 30, "non_saturating", {"latent_dim": 100}),
+        ("dcgan28", 2e-4, (0.5, 0.999), 128, 30, "non_saturating", {"latent_dim": 100}),
+        ("dcgan_tf28", 1e-4, (0.9, 0.999), 256, 50, "non_saturating", {"latent_dim": 100}),
+        ("cgan_egg", 2e-4, (0.5, 0.999), 32, 500, "non_saturating", {"latent_dim": 100}),
+        ("wgan_gp28", 1e-4, (0.0, 0.9), 64, 30, "wasserstein", {"latent_dim": 100}),
+        ("pix2pix_facades", 2e-4, (0.5, 0.999), 1, 200, "non_saturating", FACADES),
+        ("cyclegan_horse2zebra", 2e-4, (0.5, 0.999), 1, 200, "least_squares", ZEBRA),
     ],
 )
-def test_it_trains_with_its_published_settings(name, lr, betas, batch, epochs, loss):
+def test_it_trains_with_its_published_settings(name, lr, betas, batch, epochs, loss, model):
     recipe = open_recipe(name)
     for player in ("generator", "discriminator"):
         adam = recipe.train.optimizer_of(player)
-        assert (adam.lr, adam.betas) == (lr, betas)
-    assert (recipe.train.batch_size, recipe.train.epochs, recipe.model.latent_dim) == (batch, epochs, 100)
+        assert (adam.name, adam.lr, adam.betas) == ("adam", lr, betas)
+    assert (recipe.train.batch_size, recipe.train.epochs) == (batch, epochs)
+    assert dict(recipe.model).items() >= model.items()
     assert (recipe.loss.name, recipe.loss.gradient_penalty) == (loss, 10.0 if loss == "wasserstein" else 0.0)
+    if epochs == 200:  # translators
+        data = recipe.data
+        assert (data.size, data.channels, data.flip, data.jitter, recipe.train.decay_after) == (256, 3, True, 30, 100)
+        assert data.classes == (["B", "A"] if name == "pix2pix_facades" else ["A", "B"])
