@@ -138,12 +138,6 @@ def _delete_checkpoints(study: Study) -> None:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def settle(study: Study) -> None:
-    """Make the winner the best trial of Optuna's study, and draw its images beside those of the recipe."""
-    study.agree()
-    compare(study)
-
-
 def compare(study: Study) -> None:
     """Draw images of the recipe's own values and of the best setting from the same latents, if epochs are equal."""
     if not issubclass(study.recipe.model.target, Generative):

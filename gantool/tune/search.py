@@ -179,7 +179,8 @@ def search(
         results.write(study)
         done = study.is_done()
         if done and study.finished():
-            results.settle(study)
+            study.agree()
+            results.compare(study)
         yield SearchEnded(study, bool(stopped), "" if done else budget)
         if done and not study.finished():
             raise TrainingError(f"{study.shown}: no trial finished; most often: {_commonest_reason(study)}")

@@ -1,4 +1,4 @@
-"""Searches that are quick: trials that are scripted, studies in a moment, and the command line in its own process."""
+"""Quick searches: scripted trials, new studies, and the command line in its own process."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def run(recipe, out, data_dir, objective=None, *, as_json=False, **options):
 
 
 class Backend:
-    """A backend whose trials a test drives by hand; the board sees their events."""
+    """A backend whose trials a test runs step by step; the board shows their events."""
 
     def __init__(self, study, data_dir, *, slots=1, gpus=0.0, as_json=False):
         self.study, self.stopped = study, []
@@ -145,7 +145,7 @@ def measured(epoch, score, codes=(), last=4):
 
 
 def drive(study, data_dir, *, order, slots=3, measurements=None):
-    """Run the trials of a study on some slots, in turns at random; stop after a number of measurements."""
+    """Run the trials of a study on some slots in random turns, perhaps only up to a number of measurements."""
     backend = Backend(study, data_dir, slots=slots)
     turn, names, live = random.Random(order), map(str, itertools.count()), {}
     objective, taken = quick(bowl), itertools.count(1)

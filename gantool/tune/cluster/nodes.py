@@ -104,26 +104,22 @@ def copied(study: Study, environment: TrialEnvironment) -> TrialEnvironment:
 
 def _try_to_train(text: str, data_dir: str, store: str) -> tuple[int, int, str]:
     """Return the bytes of this process's GPU that training takes, and those of the GPU; or why it fails."""
-    try:
-        return *_train(text, data_dir, store), ""
-    except Exception as error:
-        return 0, 0, (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _train(text: str, data_dir: str, store: str) -> tuple[int, int]:
     import torch
 
     from gantool.training.trainer import Trainer
 
-    recipe = recipes.parse(text, "the largest trial", models.KINDS)
-    data = (open_store(Path(store)) if store else None) or prepare_training(recipe, Path(data_dir)).store
-    device = torch.device("cuda")
-    model = models.build(recipe, data.spec).to(device)
-    trainer = Trainer(model, recipe.train, device)
-    blank = model.blank(recipe.train.batch_size)
-    batch = type(blank)(*(part.to(device) for part in blank))
-    for _ in range(PROBE_STEPS):
-        trainer.step(batch)
-    torch.cuda.synchronize()
-    total = torch.cuda.get_device_properties(device).total_memory
-    return int(torch.cuda.max_memory_reserved() + CUDA_CONTEXT_BYTES), total
+    try:
+        recipe = recipes.parse(text, "the largest trial", models.KINDS)
+        data = (open_store(Path(store)) if store else None) or prepare_training(recipe, Path(data_dir)).store
+        device = torch.device("cuda")
+        model = models.build(recipe, data.spec).to(device)
+        trainer = Trainer(model, recipe.train, device)
+        blank = model.blank(recipe.train.batch_size)
+        batch = type(blank)(*(part.to(device) for part in blank))
+        for _ in range(PROBE_STEPS):
+            trainer.step(batch)
+        torch.cuda.synchronize()
+        total = torch.cuda.get_device_properties(device).total_memory
+        return int(torch.cuda.max_memory_reserved() + CUDA_CONTEXT_BYTES), total, ""
+    except Exception as error:
+        return 0, 0, (str(error).strip().splitlines() or [type(error).__name__])[0]
