@@ -66,9 +66,10 @@ def status(
         terminal.as_json(results.summary(found))
         return
     board = Board(found.recipe)
-    for event in (SearchStarted.of(found), SearchEnded(found)):
+    interrupted = not is_locked(found.path / "lock") and not found.is_done()
+    for event in (SearchStarted.of(found), SearchEnded(found, interrupted)):
         board.show(event)
-    if not is_locked(found.path / "lock") and not found.is_done():
+    if interrupted:
         labels = found.unended()
         what = f"interrupted: trial {', '.join(labels)}" if labels else "not finished"
         terminal.result(f"{what}; to resume:")

@@ -66,6 +66,7 @@ class Board:
         self.keys = list(recipe.tune.space) if recipe.tune else []
         self.start = time.monotonic()
         self.rows: dict[str, TrialStatus] = {}
+        self.interrupted = False  # whether trials that have not ended wait for the next start
         self.standing = Standing(0, 0, 0, "", (), None, None)
         self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended since the start
         self.search_start = self.start
@@ -118,8 +119,11 @@ class Board:
         if self.as_json:
             return
         rows = [row for row in self.rows.values() if not row.is_further]
+        self.interrupted = event.interrupted
         if rows:
             terminal.wide(self.table(rows))
+        if rows and self.standing.confirmed:
+            logger.info(f"{self.metric} is of one seed; new seeds: mean ± standard deviation (number of seeds)")
         if event.budget:
             logger.info(f"{event.budget} is spent; with more of it, the same command resumes the search")
         trained = sum(seconds for seconds, _ in self.spent)
@@ -195,7 +199,8 @@ class Board:
 
     def _cells(self, row: TrialStatus, *, final: bool) -> list[str]:
         """Return the cells of a trial, with markup."""
-        standing, words = self.standing, {"complete": "finished", "pruned": "stopped", "fail": row.why or "failed"}
+        standing, words = self.standing, _WORDS | ({"fail": row.why} if row.why else {})
+        words |= {"running": "interrupted"} if self.interrupted else {}
         marks = ["winner"] if row.label == str(standing.winner) and final else []
         marks += ["your recipe"] if row.label == str(standing.own) else []
         state = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])

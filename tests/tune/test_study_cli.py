@@ -76,7 +76,7 @@ def test_status_as_json_is_one_object(studied, command):
     assert story == {(studied.tune.sampler, "none", 0)}
 
 
-def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(inside, command):
+def test_status_names_interrupted_trials_and_changes_nothing(inside, command):
     study = made(inside / "s", tune__trials=4)
     for trial in (study.ask(), study.ask()):
         trial.report(7.5, 1)
@@ -84,6 +84,7 @@ def test_status_of_a_search_that_runs_names_its_trials_and_disturbs_nothing(insi
     code, out, _ = command("study", "status", "s")
     assert code == 0
     assert "interrupted: trial 0, 1; to resume:\n  gantool tune s\n" in out
+    assert [line.split()[-1] for line in out.splitlines()[1:3]] == ["interrupted", "interrupted"]
     again = made(inside / "again", tune__trials=1)
     again.begin(again.confirmation, again.space.own_point, of=0, seed=7, epochs=2)
     again.begin(again.finishing, again.space.own_point, of=0, seed=7)
