@@ -19,7 +19,7 @@ from gantool.data.download import Remote, checked_url, download
 from gantool.errors import NetworkError
 
 from loopback import FILE, Site, certificate, ranged, raw, short, slow, status, stuck, whole
-from processes import child, posix
+from processes import child, posix, visible
 from refusals import refusal
 
 NEW = FILE[::-1] + b"more"
@@ -39,11 +39,6 @@ def site():
     site.close()
 
 
-def names(folder):
-    """What is visible in a folder; the hidden files that the system locks stay."""
-    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-
-
 def test_a_file_is_downloaded_once_and_leaves_nothing_beside_it(site, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -51,7 +46,7 @@ def test_a_file_is_downloaded_once_and_leaves_nothing_beside_it(site, tmp_path, 
     reported, folder = [], tmp_path / "new" / "folder"
     for _ in range(2):
         path = download(remote, folder, progress=lambda *values: reported.append(values))
-        assert (path, path.read_bytes(), names(folder)) == (folder / "a.zip", FILE, ["a.zip"])
+        assert (path, path.read_bytes(), visible(folder)) == (folder / "a.zip", FILE, ["a.zip"])
     assert reported[-1] == ("a.zip", len(FILE), len(FILE))
     ((_, headers),) = site.asked
     assert headers["User-Agent"] == "gantool"
@@ -112,7 +107,7 @@ def test_an_interrupted_download_is_resumed_if_its_hash_is_known(site, tmp_path,
         (tmp_path / "a.zip.part").write_bytes(part)
     url = site.on("/a.zip", *(answer if isinstance(answer, list) else [answer]))
     assert download(Remote("a.zip", (url,), digest), tmp_path).read_bytes() in (FILE, NEW)
-    assert (site.ranges(), names(tmp_path)) == (ranges, ["a.zip"])
+    assert (site.ranges(), visible(tmp_path)) == (ranges, ["a.zip"])
 
 
 def test_a_wrong_hash_names_both_and_moves_the_file_aside(site, tmp_path):
@@ -122,7 +117,7 @@ def test_a_wrong_hash_names_both_and_moves_the_file_aside(site, tmp_path):
         f"{url}: sent a.zip with sha-256 {found[:12]} instead of {HASH[:12]}; "
         "try again later, or look at a.zip.bad and mend the expected hash if it is right"
     )
-    assert names(tmp_path) == ["a.zip.bad"]
+    assert visible(tmp_path) == ["a.zip.bad"]
 
 
 def test_addresses_are_tried_in_order_and_all_are_named_when_none_has_the_file(site, tmp_path):
@@ -170,7 +165,7 @@ def test_a_broken_or_hostile_server_is_refused_in_one_line(site, tmp_path, monke
     found = refusal(download, Remote("a.zip", (site.on("/a.zip", answer),)), tmp_path, code=6)
     assert re.match(rf"http://127\.0\.0\.1:\d+/a\.zip: {message}", found)
     assert len(site.asked) == times
-    assert {"a.zip", "a.zip.lock"}.isdisjoint(names(tmp_path))
+    assert {"a.zip", "a.zip.lock"}.isdisjoint(visible(tmp_path))
 
 
 # --- no network ---
@@ -225,7 +220,7 @@ def test_https_needs_a_valid_certificate_and_never_redirects_to_http(site, tmp_p
         url = secure.on("/a.zip", short(1000), ranged())
         with pytest.raises(NetworkError, match=r"a\.zip: its certificate is not valid \(self.signed certificate\);"):
             download(Remote("a.zip", (url,)), tmp_path)
-        assert (secure.asked, names(tmp_path)) == ([], [])
+        assert (secure.asked, visible(tmp_path)) == ([], [])
         monkeypatch.setenv("SSL_CERT_FILE", str(public))
         assert download(Remote("a.zip", (url,), HASH), tmp_path).read_bytes() == FILE
         url = secure.on("/b.zip", status(302, Location=site.on("/b.zip", whole())))
@@ -254,7 +249,7 @@ def test_impossible_addresses_are_refused(tmp_path, url, message):
     found = refusal(download, Remote("a", (url,)), tmp_path, code=2)
     assert found.endswith(message)
     assert "p@" not in found
-    assert names(tmp_path) == []
+    assert visible(tmp_path) == []
 
 
 @pytest.mark.parametrize("host", ["example.com", "localhost.example.com", "127.0.0.1.example.com", "127.0.0.1"])
@@ -298,4 +293,4 @@ def test_two_processes_that_want_the_same_file_both_get_it_from_one_download(sit
     with child(FETCH, url, tmp_path, HASH, 10**9) as first, child(FETCH, url, tmp_path, HASH, 10**9) as second:
         for process in (first, second):
             assert process.communicate(timeout=60)[0] == f"{tmp_path}/a.zip\n"
-    assert (len(site.asked), names(tmp_path)) == (1, ["a.zip"])
+    assert (len(site.asked), visible(tmp_path)) == (1, ["a.zip"])

@@ -9,7 +9,7 @@ from gantool.data import once as module
 from gantool.data.once import folder_once
 from gantool.errors import DataError, ResourceError
 
-from processes import child, posix
+from processes import child, posix, visible
 
 MAKE = """
     import sys
@@ -33,11 +33,6 @@ def make(path, action=lambda _: None):
             action(new)
 
 
-def names(folder):
-    """What is visible in a folder; the hidden files that the system locks stay."""
-    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-
-
 def fail(error):
     def action(_):
         raise error
@@ -57,7 +52,7 @@ def fail(error):
 def test_a_failure_leaves_nothing(tmp_path, error, raised, message):
     with pytest.raises(raised, match=message):
         make(tmp_path / "deep" / "a", fail(error))
-    assert names(tmp_path / "deep") == []
+    assert visible(tmp_path / "deep") == []
 
 
 def test_a_directory_that_exists_is_neither_made_again_nor_overwritten(tmp_path):
@@ -68,8 +63,8 @@ def test_a_directory_that_exists_is_neither_made_again_nor_overwritten(tmp_path)
         make(tmp_path / "b")
     with pytest.raises(ResourceError, match=r"c: cannot be written \(.+\); check"):  # it appears meanwhile
         make(tmp_path / "c", lambda _: (tmp_path / "c" / "mine").mkdir(parents=True))
-    assert names(tmp_path) == ["a", "b", "c"]
-    assert names(tmp_path / "c") == ["mine"]
+    assert visible(tmp_path) == ["a", "b", "c"]
+    assert visible(tmp_path / "c") == ["mine"]
 
 
 def test_two_processes_that_want_the_same_directory_both_get_it_and_one_makes_it(tmp_path):
@@ -78,7 +73,7 @@ def test_two_processes_that_want_the_same_directory_both_get_it_and_one_makes_it
         with child(MAKE, tmp_path / "a") as second:
             assert first.communicate("go\n")[0] == "made\n"
             assert second.communicate()[0] == "found\n"
-    assert names(tmp_path) == ["a"]
+    assert visible(tmp_path) == ["a"]
 
 
 @posix
@@ -89,6 +84,6 @@ def test_a_process_that_makes_it_is_named_and_after_it_is_killed_the_next_one_st
         with pytest.raises(ResourceError, match=rf"a: process {process.pid} on .* still draws it; wait for it, or end"):
             make(tmp_path / "a")
         process.kill()
-    assert names(tmp_path) == ["a.lock", "a.part"]
+    assert visible(tmp_path) == ["a.lock", "a.part"]
     make(tmp_path / "a")
-    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["mark"])
+    assert (visible(tmp_path), visible(tmp_path / "a")) == (["a"], ["mark"])

@@ -9,6 +9,7 @@ import pytest
 from gantool.batches import ImageSpec
 from gantool.data.store import Item, build_store, open_store
 
+from processes import visible
 from refusals import refusal
 
 SPEC = ImageSpec(3, 4, 5, ("달걀", "dog"))
@@ -24,11 +25,6 @@ def items(images, bad=()):
         yield Item(f"{index}.png", index % 2, "truncated" if index in bad else image)
 
 
-def names(folder):
-    """What is visible in a folder; the hidden files that the system locks stay."""
-    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-
-
 def test_images_and_labels_come_back_exactly_and_are_read_only(tmp_path):
     images = pixels()
     built = build_store(tmp_path / "deep" / "pets", items(map(np.asfortranarray, images)), SPEC, ABOUT)
@@ -40,8 +36,8 @@ def test_images_and_labels_come_back_exactly_and_are_read_only(tmp_path):
         assert store.labels.tolist() == [0, 1, 0, 1, 0, 1]
         assert (store.images.dtype, store.labels.dtype) == (np.uint8, np.int64)
         assert (store.spec, store.skipped, store.key) == (SPEC, [], "pets")
-    assert names(tmp_path / "deep") == ["pets"]
-    assert names(tmp_path / "deep" / "pets") == ["about.json", "images.u8", "labels.i64"]
+    assert visible(tmp_path / "deep") == ["pets"]
+    assert visible(tmp_path / "deep" / "pets") == ["about.json", "images.u8", "labels.i64"]
     with pytest.raises(ValueError, match="read-only"):
         built.images[0] = 0
 
@@ -70,7 +66,7 @@ def test_the_about_file_is_readable(tmp_path):
 def test_a_dataset_that_would_train_to_nothing_is_refused(tmp_path, faults, message):
     content = [Item(f"{index}.png", index % 2, fault or pixels()[0]) for index, fault in enumerate(faults)]
     assert refusal(build_store, tmp_path / "a", iter(content), SPEC, ABOUT) == f"pets: {message}"
-    assert names(tmp_path) == []
+    assert visible(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [None, -8, b"", b'{"images": "x"}'])
@@ -82,9 +78,9 @@ def test_a_damaged_store_is_none_and_is_not_touched(tmp_path, file, content):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:content] if isinstance(content, int) else content)
-    before = names(tmp_path / "a")
+    before = visible(tmp_path / "a")
 
     assert open_store(tmp_path / "a") is None
     message = "the decoded dataset is damaged; delete this directory and run the command again"
     assert refusal(build_store, tmp_path / "a", items(pixels()), SPEC, ABOUT) == f"{tmp_path / 'a'}: {message}"
-    assert (names(tmp_path / "a"), names(tmp_path)) == (before, ["a"])
+    assert (visible(tmp_path / "a"), visible(tmp_path)) == (before, ["a"])

@@ -17,6 +17,7 @@ from gantool.metrics.distances import frechet_distance
 from gantool.metrics.learned import Judge, Learned, cached, learn_labels, learn_views
 
 from digits import digits
+from processes import visible
 from stores import no_random_numbers
 
 TRAIN, HELD_OUT = slice(0, 250), slice(900, 1350)
@@ -193,10 +194,6 @@ def test_learning_and_extracting_leave_all_random_numbers_and_settings_alone(qui
 
 def refuse():
     raise AssertionError("it is on disk, and was learned again")
-
-
-def visible(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 @pytest.fixture

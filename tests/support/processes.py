@@ -1,4 +1,4 @@
-"""Other Python processes, for tests of what several do at once and of what a killed one leaves."""
+"""Other Python processes, for tests of several at once and of killed ones, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import gantool
 import pytest
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs signals, limits, links or modes of POSIX")
+
+
+def visible(folder):
+    """Return the names of what is visible in a folder; the hidden files that the system locks stay."""
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
 
 
 def child(script, *arguments):
