@@ -124,7 +124,7 @@ class TryError(NetworkError):
 
 
 def _is_whole(path: Path, remote: Remote) -> bool:
-    return path.is_file() and remote.sha256 in (None, sha256(path))
+    return path.is_file() and (remote.sha256 is None or remote.sha256 == sha256(path))
 
 
 def _try_all(remote: Remote, urls: list[str], target: Path, progress: Progress | None) -> None:

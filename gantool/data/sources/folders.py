@@ -82,6 +82,8 @@ class Folder(ImageSource):
 
 def explore(path: Path, inside: str | None) -> tuple[Path, dict[str, list[Path]]]:
     """Return the folder that holds the classes of `path`, and the files of each class; see `Folder`."""
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder")
     at = _inside(path, inside) if inside else path
     found = _by_class(at)
     while not inside and len(found) == 1:
@@ -123,42 +125,40 @@ def locate(source: str, root: Path) -> Path | None:
 def _inside(path: Path, inside: str) -> Path:
     if (path / inside).is_dir() and not Path(inside).is_absolute() and ".." not in Path(inside).parts:
         return path / inside
-    found = []
-    for at, folders, _ in os.walk(path):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        found += [Path(at) / inside] if inside in folders else []
+    found = [at / inside for at, folders, _ in _walk(path) if inside in folders]
     if len(found) == 1:
         return found[0]
     if found:
         raise DataError(f"{path}: {len(found)} folders are called {inside!r}; give data.folder a longer path")
-    here = sorted(child.name for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+    _, here, _ = next(_walk(path))
     raise DataError(f"{path}: " + unknown("folder", inside, here) + "; data.folder names one inside of the source")
 
 
 def _is_flat(path: Path) -> bool:
-    return not any(child.is_dir() and not _is_hidden(child.name) for child in path.iterdir())
+    _, folders, _ = next(_walk(path))
+    return not folders
 
 
 def _by_class(path: Path) -> dict[str, list[Path]]:
     """Return the files of each class. Links to folders are not followed, because they could make a loop."""
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder")
-    try:
-        children = [child for child in sorted(path.iterdir()) if not _is_hidden(child.name)]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    folders = [child for child in children if child.is_dir() and not child.is_symlink()]
-    classes = {folder.name: files for folder in folders if (files := _files(folder))}
-    own = [child for child in children if not child.is_dir()]
-    return classes or ({path.name or "image": own} if own else {})
+    _, folders, own = next(_walk(path))
+    classes = {}
+    for name in folders:
+        if not (path / name).is_symlink():
+            classes[name] = [at / file for at, _, files in _walk(path / name) for file in files]
+    classes = {name: files for name, files in classes.items() if files}
+    return classes or ({path.name or "image": [path / name for name in own]} if own else {})
 
 
-def _files(path: Path) -> list[Path]:
-    found = []
-    for at, folders, files in os.walk(path):
+def _walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder, and the names of the folders and files in it, in a fixed order and without hidden ones."""
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")
+
+    for at, folders, files in os.walk(path, onerror=fail):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        found += [Path(at) / name for name in sorted(files) if not _is_hidden(name)]
-    return found
+        yield Path(at), folders, sorted(name for name in files if not _is_hidden(name))
 
 
 def _is_hidden(name: str) -> bool:
