@@ -25,8 +25,8 @@ def animate_training(run: Run, path: Path) -> int:
     files = list(_by_epoch(run.samples, ".png").values())
     if not files:
         raise RunError(f"{run.path}: no grids yet; train it first: gantool train {run.path} --resume")
-    chosen = [files[round(index * (len(files) - 1) / (MAX_FRAMES - 1))] for index in range(MAX_FRAMES)]
-    files = files if len(files) <= MAX_FRAMES else chosen
+    if len(files) > MAX_FRAMES:
+        files = [files[round(index * (len(files) - 1) / (MAX_FRAMES - 1))] for index in range(MAX_FRAMES)]
 
     def frames() -> Iterator[Image.Image]:
         for file in [*files, *files[-1:] * (len(files) // 5)]:  # the last frame stays for a moment

@@ -212,7 +212,7 @@ class PatchGAN(nn.Sequential):
         width: channels of the first convolution; they double up to 8 times of it.
         layers: convolutions of stride 2, before two of stride 1. With 1, 2, 3 and 4 patches have 16, 34, 70 and 142
             pixels on a side.
-        norm: follows all convolutions but the first and the last.
+        norm: follows all convolutions but the first and the last. BatchNorm brings the bias of its convolution.
 
     Shape:
         [N, channels, H, W] -> [N, 1, H', W'], logits.
@@ -222,7 +222,7 @@ class PatchGAN(nn.Sequential):
         modules: list[nn.Module] = []
         for layer in range(layers + 1):
             wide, stride = width * min(2**layer, 8), 2 if layer < layers else 1
-            modules.append(nn.Conv2d(channels, wide, 4, stride, 1, bias=layer == 0 or has_bias(norm)))
+            modules.append(nn.Conv2d(channels, wide, 4, stride, 1, bias=layer == 0 or norm == "instance"))
             modules += [normalisation(norm, wide)] if layer else []
             modules.append(nn.LeakyReLU(0.2))
             channels = wide
@@ -236,11 +236,6 @@ def normalisation(norm: Norm, width: int) -> nn.Module:
     sec. 3.4). `instance` normalises each image alone, without weights (Ulyanov et al. 2016, arXiv:1607.08022).
     """
     return nn.BatchNorm2d(width, track_running_stats=False) if norm == "batch" else nn.InstanceNorm2d(width)
-
-
-def has_bias(norm: Norm) -> bool:
-    """Return whether a convolution before the normalisation has a bias; BatchNorm brings its own."""
-    return norm == "instance"
 
 
 def init_normal(module: nn.Module) -> None:

@@ -20,7 +20,6 @@ from gantool.models.blocks import (
     PatchGAN,
     PatchLayers,
     check_halves,
-    has_bias,
     init_normal,
     normalisation,
 )
@@ -106,7 +105,7 @@ class UNet(nn.Module):
         channels: of the images.
         width: of the first way down; doubles up to 8 times of it.
         levels: how often an image is halved.
-        norm: follows the other convolutions.
+        norm: follows the other convolutions. BatchNorm brings their bias.
         dropout: share that is dropped on the three innermost ways up.
 
     Shape:
@@ -119,12 +118,12 @@ class UNet(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, (outer, inner) in enumerate(pairwise(widths)):
             layers: list[nn.Module] = [nn.LeakyReLU(0.2)] if level else []
-            layers.append(nn.Conv2d(outer, inner, 4, 2, 1, bias=has_bias(norm)))
+            layers.append(nn.Conv2d(outer, inner, 4, 2, 1, bias=norm == "instance"))
             layers += [normalisation(norm, inner)] if 0 < level < levels - 1 else []
             self.down.append(nn.Sequential(*layers))
         for level, (outer, inner) in reversed([*enumerate(pairwise(widths))]):
             seen = inner if level == levels - 1 else 2 * inner
-            grown = FastConvTranspose2d(seen, outer, 4, 2, 1, bias=level == 0 or has_bias(norm))
+            grown = FastConvTranspose2d(seen, outer, 4, 2, 1, bias=level == 0 or norm == "instance")
             self.up.append(nn.Sequential(nn.ReLU(), grown, normalisation(norm, outer) if level else nn.Tanh()))
         self.noise = nn.ModuleList(DropoutNoise(dropout) for _ in range(min(3, levels - 1)))
 
