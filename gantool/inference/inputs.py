@@ -75,9 +75,7 @@ def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str |
     """Translate images of any size, and write each in the size and mode of its source.
 
     Grey images stay grey, unless the run learned to colour them, and transparency is kept. Files that are no images are
-    left out.
-
-    A model that translates both ways makes images of the class, without a name of the second one.
+    left out. A model that translates both ways makes images of the named class, or of the second class without a name.
 
     Yields:
         name and reason of each file that could not be read.

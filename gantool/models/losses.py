@@ -114,7 +114,7 @@ class Adversarial:
         return augmented(images, self.augment or ())
 
     def generator(self, *, fake: Tensor, real: Callable[[], Tensor]) -> Tensor:
-        """Return the generator's loss from its images' logits. Only a relativistic loss calls for real ones."""
+        """Return the generator's loss. Only a relativistic loss calls `real`, for the logits of as many real images."""
         if self.function is relativistic:
             return self.function(fake=real(), real=fake)
         return self.function(fake=fake)
