@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from gantool.errors import DataError
 
 ((INCEPTION_FOLDER, INCEPTION_WEIGHTS),) = DOWNLOADS["inception"]
 INCEPTION_HASH = INCEPTION_WEIGHTS.sha256 or ""
+Read = Callable[[Path, Sequence[str]], Iterator[SourceImage]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class NamedImages(NamedSource, ImageSource):
     """
 
     channels: int = 3
-    read: Callable[[Path, Sequence[str]], Iterator[SourceImage]]
+    read: Read
     version: str = "1"
 
     def native_channels(self, classes: Sequence[str]) -> int:
@@ -87,8 +87,7 @@ def _mnist_like(name: str, summary: str, classes: str) -> NamedImages:
     """Describe a dataset in MNIST's four IDX files, of which two are for training."""
     files = tuple(f"{folder}/{remote.name.removesuffix('.gz')}" for folder, remote in DOWNLOADS[name][:2])
     names = tuple(classes.split())
-    read = partial(_read_mnist, name, names)
-    return NamedImages(name=name, summary=summary, channels=1, classes=names, read=read, needs=files)
+    return NamedImages(name, summary, names, needs=files, channels=1, read=partial(_read_mnist, name, names))
 
 
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -112,60 +111,34 @@ def _berkeley(name: str, summary: str, kind: type[Batch]) -> NamedImages:
     """Describe a dataset of the authors of pix2pix or CycleGAN, whose archive has one folder of its name."""
     place = f"pairs/{name}/unpacked"
     read = partial(translations.fetched_pairs if kind is Paired else translations.fetched_kinds, f"{place}/{name}")
-    return NamedImages(name=name, summary=summary, classes=SIDES, kind=kind, read=read, needs=(f"{place}/{MARK}",))
+    return NamedImages(name, summary, SIDES, kind, (f"{place}/{MARK}",), read=read)
 
 
-def _rendered(name: str, summary: str, classes: Sequence[str], kind: type[Batch], read: Any) -> NamedImages:
+def _rendered(name: str, summary: str, classes: Sequence[str], kind: type[Batch], read: Read) -> NamedImages:
     version = f"{eggs.VERSION}-{eggs.COUNT}" if name == "eggs" else f"{eggs.VERSION}"
-    summary, classes = f"{summary}; comes with gantool", tuple(classes)
-    return NamedImages(
-        name=name, summary=summary, classes=classes, kind=kind, rendered=True, read=read, version=version
-    )
+    summary = f"{summary}; comes with gantool"
+    return NamedImages(name, summary, tuple(classes), kind, rendered=True, read=read, version=version)
 
 
 _FOODS = f"rendered food images, not photographs: {eggs.COUNT} of each class"
 _DRAWN = f"{len(translations.EDGES)} pairs: a drawing of a rendered egg, and the egg"
 _COLOURED = "300 brown and 300 blue rendered eggs, without pairs"
+_SMALL = "1,797 real handwritten digits of 8x8 pixels; comes with scikit-learn (gantool[real])"
+_GROUND = "225 crops each of a grey photograph of grass and one of gravel, without pairs; gantool[real]"
+_PHOTOS = "255 pairs: a crop of one of four photographs in grey, and in colour; gantool[real]"
+_CLOTHES = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot"
+_BATCH = "cifar10/unpacked/cifar-10-batches-py/data_batch_1"
 _IMAGES = (
     _rendered("eggs", _FOODS, eggs.CLASSES, Labeled, _eggs),
     _rendered("egg_edges", _DRAWN, ("edges", "egg"), Paired, translations.egg_edges),
     _rendered("egg_colours", _COLOURED, tuple(translations.COLOURS), Unpaired, translations.egg_colours),
-    NamedImages(
-        name="digits",
-        summary="1,797 real handwritten digits of 8x8 pixels; comes with scikit-learn (gantool[real])",
-        channels=1,
-        classes=tuple("0123456789"),
-        read=_digits,
-    ),
-    NamedImages(
-        name="grass_gravel",
-        summary="225 crops each of a grey photograph of grass and one of gravel, without pairs; gantool[real]",
-        channels=1,
-        classes=("grass", "gravel"),
-        kind=Unpaired,
-        read=translations.grass_gravel,
-    ),
-    NamedImages(
-        name="photo_colours",
-        summary="255 pairs: a crop of one of four photographs in grey, and in colour; gantool[real]",
-        classes=("grey", "colour"),
-        kind=Paired,
-        read=translations.photo_colours,
-    ),
+    NamedImages("digits", _SMALL, tuple("0123456789"), channels=1, read=_digits),
+    NamedImages("grass_gravel", _GROUND, ("grass", "gravel"), Unpaired, channels=1, read=translations.grass_gravel),
+    NamedImages("photo_colours", _PHOTOS, ("grey", "colour"), Paired, read=translations.photo_colours),
     _mnist_like("mnist", "60,000 handwritten digits; 11 MB", "0 1 2 3 4 5 6 7 8 9"),
-    _mnist_like(
-        "fashion_mnist",
-        "60,000 images of clothes; 30 MB",
-        "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot",
-    ),
+    _mnist_like("fashion_mnist", "60,000 images of clothes; 30 MB", _CLOTHES),
     _mnist_like("kmnist", "60,000 handwritten Japanese characters; 21 MB", "o ki su tsu na ha ma ya re wo"),
-    NamedImages(
-        name="cifar10",
-        summary="50,000 small colour photographs; 170 MB",
-        classes=_CIFAR,
-        read=_cifar10,
-        needs=("cifar10/unpacked/cifar-10-batches-py/data_batch_1",),
-    ),
+    NamedImages("cifar10", "50,000 small colour photographs; 170 MB", _CIFAR, needs=(_BATCH,), read=_cifar10),
     # Sizes of the archives, and the number of pairs that train, as their authors list them. No image was looked at.
     _berkeley("facades", "400 pairs: A photographs of facades, B their parts; 30 MB", Paired),
     _berkeley("maps", "1,096 pairs: A photographs from the air, B maps; 250 MB", Paired),

@@ -113,6 +113,9 @@ def _people(rows: Sequence[Row], held_out: NDArray[np.int64]) -> Table:
     return Table(RowSpec(columns, _PEOPLE.classes), inputs, labels, train, held_out, tuple(tables.shown(columns, rows)))
 
 
+_ADULT = ("adult.data", "adult.test")
+
+
 def _adult(root: Path, _: float) -> Table:
     try:
         train, test = (_adult_rows(root / "adult" / name) for name in _ADULT)
@@ -120,9 +123,6 @@ def _adult(root: Path, _: float) -> Table:
     except DataError as error:
         fault = str(error).rpartition("; ")[0]
         raise DataError(f"{fault}; delete the file and run: gantool data fetch adult") from None
-
-
-_ADULT = ("adult.data", "adult.test")
 
 
 def _adult_rows(file: Path) -> list[Row]:
@@ -139,8 +139,7 @@ def _adult_rows(file: Path) -> list[Row]:
 def _table(
     name: str, summary: str, spec: RowSpec | TextSpec, read: Callable[[Path, float], Table], *needs: str
 ) -> TableSource:
-    classes = spec.classes
-    return TableSource(name=name, summary=summary, classes=classes, kind=TableBatch, needs=needs, spec=spec, read=read)
+    return TableSource(name, summary, spec.classes, TableBatch, needs, spec=spec, read=read)
 
 
 _INCOME = "4,000 made-up people, no census data: 14 columns, and whether they earn over 50K by a known rule"
