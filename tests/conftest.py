@@ -16,7 +16,8 @@ import pytest
 USES_RAY = ("test_clusters.py", "test_interrupts.py")
 SLOW = (
     *USES_RAY,
-    *("test_confirm.py", "test_search.py", "test_study_cli.py", "test_commands.py", "test_printed.py"),
+    *("test_confirm.py", "test_search.py", "test_study_cli.py", "test_commands.py", "test_generating.py"),
+    *("test_printed.py", "test_training.py"),
     *("test_every_recipe.py", "test_diagnoses.py", "test_evaluate.py", "test_scoring.py"),
     *("test_download.py", "test_gpu_check.py"),
 )  # files that take more than ten seconds; `nox -s quick` leaves them out

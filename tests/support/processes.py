@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import gantool
@@ -24,3 +25,17 @@ def child(script, *arguments):
     environment = os.environ | {"PYTHONPATH": str(Path(gantool.__file__).parents[1])}
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def process(*arguments, **options):
+    """Run the command line in another process."""
+    command = [sys.executable, "-m", "gantool", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120, **options)
+
+
+def waited(path):
+    """Wait until a process has made a file."""
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)
