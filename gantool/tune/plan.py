@@ -28,11 +28,7 @@ PARALLEL_SLOWDOWN = 1.25  # an epoch beside other trials takes so many times as 
 class Plan:
     """How the time of a search is divided among trials, trainings with new seeds, and the full length.
 
-    Args:
-        study: what is searched. Its new seeds are reduced to those that fit.
-        seconds: that are left.
-        epoch: seconds of an epoch, until trainings have shown it.
-        slots: trials at once.
+    The new seeds of the study are reduced to those that fit. `epoch` is the estimated seconds of an epoch.
     """
 
     def __init__(self, study: Study, seconds: float, epoch: float, slots: int) -> None:
@@ -115,15 +111,7 @@ class Plan:
 
 
 def epoch_seconds(recipe: Recipe, epochs: int, materials: TrainingSetup, device: str, threads: int) -> float:
-    """Return the seconds that an epoch of a trial will take, by training for a moment and measuring once.
-
-    Args:
-        recipe: of the trial.
-        epochs: of the trial.
-        materials: its data.
-        device: `cpu` or `cuda`.
-        threads: of each trial.
-    """
+    """Return the seconds that an epoch of a trial will take, by training for a moment and measuring once."""
     place = torch.device("cuda" if device == "cuda" and torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(), devices.threads(threads):
         model = models.build(recipe, materials.store.spec).to(place)

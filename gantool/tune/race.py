@@ -82,13 +82,8 @@ def race(
 ) -> Race:
     """Return which trainings are needed next, and what those that ended show.
 
-    Args:
-        metric: its name.
-        own: the trial with the recipe's own values.
-        candidates: the best other trials, the best first.
-        outcomes: the trainings that ended.
-        seeds: the selection seeds, followed by as many decision seeds as are allowed.
-        epochs: of each training.
+    `own` is the trial with the recipe's own values, `candidates` are the best other trials, the best first. `seeds` are
+    the selection seeds, followed by as many decision seeds as are allowed.
     """
     selection, decision = seeds[:SELECTION_SEEDS], seeds[SELECTION_SEEDS:]
     first = [(own, seed) for seed in decision[:SEEDS_PER_LOOK]]  # needed in any case, so that no processor waits

@@ -37,12 +37,8 @@ class StudyRecord:
     """The directory of a study.
 
     It holds `study.json` (which database and study it is), `recipe.yaml` (with every default), `study.db` (Optuna's, in
-    SQLite), `trials/<number>/`, which are runs, and the files of `results`. Nothing in `ray/` is needed.
-
-    Args:
-        path: the directory of an existing study; `create` makes one.
-        recipe: what is searched; by default `recipe.yaml` in that directory.
-        new: whether its database has to be made.
+    SQLite), `trials/<number>/`, which are runs, and the files of `results`. Nothing in `ray/` is needed. Without a
+    recipe the study's own is read, and `new` makes the database.
 
     Raises:
         CheckpointError: the study's database is damaged.

@@ -42,19 +42,12 @@ STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Learning curves of configurations with several seeds.
+    """Learning curves of configurations with several seeds."""
 
-    Args:
-        points: Optuna's values of each configuration; number 0 has the recipe's own.
-        epochs: that were measured.
-        curves: the metric, [configurations, seeds, epochs]; infinite after a training failed.
-        seconds: of training up to there, in the same shape.
-    """
-
-    points: list[dict[str, Any]]
-    epochs: tuple[int, ...]
-    curves: npt.NDArray[np.float64]
-    seconds: npt.NDArray[np.float64]
+    points: list[dict[str, Any]]  # Optuna's values of each configuration; number 0 has the recipe's own
+    epochs: tuple[int, ...]  # that were measured
+    curves: npt.NDArray[np.float64]  # the metric, [configurations, seeds, epochs]; infinite after a training failed
+    seconds: npt.NDArray[np.float64]  # of training so far, in the same shape
 
     @classmethod
     def read(cls, path: Path, recipe: Recipe) -> Table:
@@ -116,12 +109,8 @@ class Tried(NamedTuple):
 def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequence[int] = ()) -> list[Tried]:
     """Replay the trials of one search.
 
-    Args:
-        recipe: with a `tune` block.
-        table: of its trainings.
-        number: of the replay, which decides the values that the sampler draws.
-        seed: index of the training's seed in the table.
-        first: configurations that are tried after the recipe's own values, such as an earlier study's best.
+    `number` decides the values that the sampler draws, and `seed` is the index of the trainings' seed in the table.
+    The configurations `first` are tried after the recipe's own values.
     """
     space, length = Space(recipe), _length(recipe)
     tune = space.tune
@@ -165,13 +154,7 @@ def _trained(
 
 
 def replays(recipe: Recipe, table: Table, count: int, rival_trials: int | None = None) -> Iterator[Replay]:
-    """Replay a search many times, and compare each with random search.
-
-    Args:
-        recipe: with a `tune` block.
-        table: of its trainings.
-        count: replays.
-        rival_trials: trials of a random search that is compared too.
+    """Replay a search many times, and compare each with random search, perhaps also with one of `rival_trials` trials.
 
     Raises:
         RecipeError: the table was not measured after the epochs that a trial of this recipe is measured after.

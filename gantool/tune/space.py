@@ -28,9 +28,6 @@ _NOTHING = object()  # the value of a key that a recipe does not have
 class Space:
     """The keys that a recipe's `tune.space` searches, with their ranges.
 
-    Args:
-        recipe: with a `tune` block. Its own values are the first point of a search.
-
     Raises:
         RecipeError: it has no `tune` block, a key is not the recipe's or the same in all trials, a range is empty, a
             condition can never hold, or the recipe's own value is outside of its range.

@@ -239,11 +239,8 @@ class Study(StudyRecord):
     def todo_epochs(self, live: Sequence[optuna.Study], finishing: Set[int]) -> float:
         """Return the epochs of the trainings that have not started yet, at most.
 
-        A trial of the search counts with the mean epochs of those that ended, because many are stopped early.
-
-        Args:
-            live: the study of each running training.
-            finishing: the trials that are being trained to the full length.
+        A trial of the search counts with the mean epochs of those that ended, because many are stopped early. `live`
+        has the study of each running training, and `finishing` the trials that are being trained to the full length.
         """
         ended = self.spent()
         usual = sum(trial.last_step or 0 for trial in ended) / len(ended) if ended else self.epochs

@@ -67,11 +67,8 @@ Objective = Callable[[TrialConfig, Callable[[], bool]], Generator[TrialResult, N
 def run_trial(config: TrialConfig, interrupted: Callable[[], bool]) -> Generator[TrialResult, None, None]:
     """Train one configuration, from its start or from its last checkpoint.
 
-    Close the iterator to drop the trial: nothing more is saved.
-
-    Args:
-        config: what to train.
-        interrupted: whether the search is ending; the trial then saves its state and ends.
+    Close the iterator to drop the trial: nothing more is saved. If `interrupted` returns True, the trial saves its
+    state and ends.
 
     Yields:
         each measurement; the measurements before the start too, because the process that made them may have died

@@ -56,13 +56,8 @@ class Trials:
     """The trainings of a search, in this order: interrupted trials, new trials, new seeds, the recipe's full length.
 
     A backend asks for the `next` training and reports what was `measured` and `ended`. Events are in the queue
-    `events`. An error is kept in `failure` and stops the search, because Ray would swallow it.
-
-    Args:
-        study: the study.
-        environment: where trials run.
-        stopped: the search stops as soon as this list is not empty.
-        plan: decides how many trials fit into the time; None if the recipe says how many.
+    `events`. An error is kept in `failure` and stops the search, because Ray would swallow it. The search also stops
+    as soon as `stopped` is not empty. Without a plan, the recipe says how many trials there are.
     """
 
     def __init__(

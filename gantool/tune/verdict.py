@@ -116,12 +116,7 @@ class Verdict:
 
 
 def effect(values: Sequence[float], own: Sequence[float]) -> Effect:
-    """Return the factor by which a setting multiplies a metric, with its interval, which few values make infinite.
-
-    Args:
-        values: the metric with the setting, 0 or more, one a seed.
-        own: the metric with the recipe's own values.
-    """
+    """Return the factor between two samples of a metric, with its interval, which is infinite for few values."""
     ratios = sorted(_log_ratio(value, other) for value in values for other in own)
     cut = critical_rank(len(values), len(own))
     low, high = (ratios[cut - 1], ratios[-cut]) if cut else (-math.inf, math.inf)
@@ -152,16 +147,7 @@ def _ways(count: int, other: int) -> tuple[int, ...]:
 
 
 def decide(metric: str, number: int, values: Sequence[float], own: Sequence[float], epochs: int, last: bool) -> Verdict:
-    """Return the verdict on trainings with the same seeds.
-
-    Args:
-        metric: its name.
-        number: the trial with the setting.
-        values: the metric with the setting, one a seed.
-        own: the metric with the recipe's own values, one a seed.
-        epochs: of these trainings.
-        last: whether no more seeds follow.
-    """
+    """Return the verdict on trainings with a setting and with the recipe's own values; no seeds follow the `last`."""
     found = effect(values, own)
     is_kept = found.ratio >= 1 and (last or len(values) >= 2)
     kind: Literal["better", "keep", "unsure"] = "better" if found.high < 1 else "keep" if is_kept else "unsure"

@@ -74,10 +74,8 @@ class Slots:
 def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list[Node]]:
     """Start a Ray on this machine or join a cluster, yield its nodes, and leave it at the end.
 
-    Args:
-        address: `local` for a new Ray, even if another one runs; `auto` for the cluster that this machine belongs to;
-            HOST:PORT of a head node.
-        verbose: whether to show Ray's messages.
+    `address` is `local` for a new Ray, even if another one runs, `auto` for the cluster that this machine belongs to,
+    or HOST:PORT of a head node.
 
     Raises:
         NetworkError: no such cluster exists, or it does not answer.
@@ -131,7 +129,7 @@ def _private() -> Iterator[dict[str, Any]]:
         yield {"include_dashboard": False, "num_cpus": available_cores(), "_temp_dir": str(folder / "r")}
     finally:
         for name in names:
-            os.environ.pop(name)
+            os.environ.pop(name, None)
         os.environ.update({name: before[name] for name in names if name in before})
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -172,11 +170,8 @@ def _set_environment(verbose: bool) -> None:
 def share(nodes: list[Node], tune: Tune, device: str, need: tuple[int, int] | None = None) -> Slots:
     """Return how many trials run at once on the nodes of a cluster; each trial runs on one node.
 
-    Args:
-        nodes: of the cluster.
-        tune: the `tune` block of the recipe.
-        device: `cpu` does not use GPUs; `cuda` needs one; `auto` uses them if they exist.
-        need: bytes of a GPU's memory that a trial takes, and the bytes of a GPU; None if they were not measured.
+    The device `cpu` does not use GPUs, `cuda` needs one, and `auto` uses them if they exist. `need` has the bytes of a
+    GPU's memory that a trial takes, and those of a GPU, if they were measured.
 
     Raises:
         ResourceError: no node can run a trial.
