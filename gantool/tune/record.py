@@ -49,8 +49,7 @@ class StudyRecord:
         self.path = path.absolute()
         self.recipe = recipe or engine.open_recipe(str(self.path / "recipe.yaml"))
         self.space = Space(self.recipe)
-        self.tune = self.space.tune
-        self.epochs = self.tune.epochs or self.recipe.train.epochs
+        self.tune, self.epochs = self.space.tune, self.space.epochs
         finish = self.tune.finish
         # To which the winner is trained; fewer if the time is limited.
         self.full_epochs = finish if isinstance(finish, int) else self.recipe.train.epochs

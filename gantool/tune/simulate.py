@@ -112,8 +112,8 @@ def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequen
     `number` decides the values that the sampler draws, and `seed` is the index of the trainings' seed in the table.
     The configurations `first` are tried after the recipe's own values.
     """
-    space, length = Space(recipe), _length(recipe)
-    tune = space.tune
+    space = Space(recipe)
+    tune, length = space.tune, space.epochs
     places = np.array([_place(space, point) for point in table.points])
     settings = tune.model_copy(update={"seed": derived(tune.seed, "replay", number)})
     # Hyperband draws its brackets from the name.
@@ -159,7 +159,7 @@ def replays(recipe: Recipe, table: Table, count: int, rival_trials: int | None =
     Raises:
         RecipeError: the table was not measured after the epochs that a trial of this recipe is measured after.
     """
-    length = _length(recipe)
+    length = Space(recipe).epochs
     missing = [epoch for epoch in trial_epochs(length) if epoch not in table.epochs]
     if missing:
         raise RecipeError(
@@ -172,8 +172,8 @@ def replays(recipe: Recipe, table: Table, count: int, rival_trials: int | None =
 
 
 def _replay(recipe: Recipe, table: Table, number: int, rival_trials: int | None) -> Replay:
-    assert recipe.tune is not None
-    drawn, truth, length = np.random.default_rng([recipe.tune.seed, number]), table.truth(), _length(recipe)
+    space, truth = Space(recipe), table.truth()
+    drawn, length = np.random.default_rng([space.tune.seed, number]), space.epochs
     seed = int(drawn.integers(table.curves.shape[1]))
     tried = searched(recipe, table, number, seed)
     spent = np.cumsum([one.seconds for one in tried])
@@ -266,10 +266,6 @@ def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return ranks; equal values have their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
-def _length(recipe: Recipe) -> int:
-    return (recipe.tune and recipe.tune.epochs) or recipe.train.epochs
 
 
 def _place(space: Space, point: Mapping[str, Any]) -> list[float]:

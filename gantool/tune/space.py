@@ -37,6 +37,7 @@ class Space:
         if recipe.tune is None:
             raise RecipeError(f"{recipe.name}: has no tune block; add one with a space, such as tune.space")
         self.recipe, self.tune = recipe, recipe.tune
+        self.epochs = recipe.tune.epochs or recipe.train.epochs  # of a trial
         given = recipe.tune.space
         spans = {key: Choice(choice=span) if isinstance(span, list) else span for key, span in given.items()}
         self.ranges: dict[str, Range | Choice] = _ordered(spans)
