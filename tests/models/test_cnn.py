@@ -24,12 +24,8 @@ def test_images_are_learned():
 
 def test_the_smallest_images_that_fit_do_and_smaller_ones_are_refused():
     assert CNN(ImageSpec(3, 16, 17, ("a", "b"))).answer(torch.zeros(2, 3, 16, 17)).shape == (2, 2)
-    message = (
-        "data.size: of 12 pixels, 4 reach model.convolutions.1, which with its pool leaves none; use larger images"
-    )
+    message = "data.size: of 12 pixels, 4 reach model.convolutions.1, which with its pool leaves none; use larger"
     with pytest.raises(RecipeError, match=f"^{message}"):
         CNN(ImageSpec(1, 16, 12, ("a", "b")))
-    with pytest.raises(
-        RecipeError, match=r"^data.source: cnn learns from images, but these data are sentences; use another"
-    ):
+    with pytest.raises(RecipeError, match=r"^data.source: cnn learns from images, but these data are sentences; use"):
         CNN(TextSpec(("good",), 5, ("a", "b")))

@@ -35,7 +35,5 @@ def test_the_order_of_words_and_the_last_one_matter_and_a_sentence_may_be_empty(
 
 
 def test_data_that_are_no_sentences_are_refused():
-    with pytest.raises(
-        RecipeError, match=r"^data.source: lstm learns from sentences, but these data are rows of a table"
-    ):
+    with pytest.raises(RecipeError, match=r"^data.source: lstm learns from sentences, but these data are rows of a"):
         LSTM(RowSpec((Column("a"),), ("x", "y")))

@@ -22,10 +22,8 @@ def batch():
     return Labeled(torch.rand(4, 1, 8, 8) * 2 - 1, torch.zeros(4, dtype=torch.int64))
 
 
-def test_the_critic_has_no_batch_norm_and_the_generator_has():
-    model = wgan_gp()
-    assert not any(isinstance(layer, _BatchNorm | nn.Dropout) for layer in model.discriminator)
-    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in model.generator) == 1
+def test_the_critic_has_neither_batch_norm_nor_dropout():
+    assert not any(isinstance(layer, _BatchNorm | nn.Dropout) for layer in wgan_gp().discriminator)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
