@@ -2,8 +2,9 @@
 
 The rule, in the order in which it is applied:
 
-1.  PNG, JPEG, BMP, WEBP, GIF and TIFF are read. The content decides, not the file's ending. Of an animation, the first
-    frame is read. An image of more than 64 megapixels is refused by its header, before it takes memory.
+1.  PNG, JPEG, BMP, WEBP, GIF and TIFF are read. The content decides, not the file's ending. Of several frames or pages
+    the first is read, and of more than three bands without transparency the first three; `unused` says so. An image of
+    more than 64 megapixels is refused by its header, before it takes memory.
 2.  An orientation that the camera stored (EXIF) is applied. ICC profiles and gamma are ignored.
 3.  The values become 8 bits of grey (`L`) or colour (`RGB`):
     - 1 bit is black and white. 16 bits of grey are divided by 257 and rounded, and so are 32-bit integers if all
@@ -28,6 +29,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from gantool.terminal import several
+
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 RESIZE = "centre crop, antialiased bicubic"  # the fifth rule, to stand beside numbers that depend on it
 LARGEST = 64_000_000  # pixels; decoded to RGB, one takes 4 bytes in Pillow
@@ -45,6 +48,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _LYING = (5, 6, 7, 8)
+_SAMPLES, _EXTRA_SAMPLES = 277, 338  # TIFF's tags: bands of a pixel, and what those besides colours are
 
 
 class Unreadable(Exception):  # noqa: N818  (callers count such files and continue)
@@ -130,6 +134,20 @@ def halves(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     return pixels[:, :half], pixels[:, -half:]
 
 
+def unused(file: Path) -> str:
+    """Return what `decode` does not use of a file, by its header: further frames, pages or bands; empty if nothing.
+
+    Raises:
+        Unreadable: the header cannot be read.
+    """
+    with _opened(file) as image, _explained():
+        frames = getattr(image, "n_frames", 1) - 1
+        bands = int(getattr(image, "tag_v2", {}).get(_SAMPLES, 0)) - len(image.getbands())
+        parts = [several(frames, f"further {'page' if image.format == 'TIFF' else 'frame'}")] if frames > 0 else []
+        # Pillow leaves out the bands of a TIFF that are neither colour nor transparency.
+        return " and ".join([*parts, *([several(bands, "further band")] if bands > 0 else [])])
+
+
 def native(file: Path) -> tuple[int, int, int]:
     """Return channels and size of an upright image, from its header alone.
 
@@ -163,6 +181,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     with image:
         if image.width * image.height > LARGEST:
             raise Unreadable("over 64 megapixels")
+        if image.mode == "RGBA" and image.format == "TIFF" and not image.tag_v2.get(_EXTRA_SAMPLES):  # type: ignore[attr-defined]
+            raise Unreadable("4 bands, and nothing says that the fourth is transparency")
         yield image
 
 

@@ -26,11 +26,13 @@ class Item(NamedTuple):
         name: the file's path inside its source, or its index; for messages.
         label: index of its class.
         image: uint8 [C, H, W], or the reason.
+        unused: what is not used of its file; see `decode.unused`.
     """
 
     name: str
     label: int
     image: NDArray[np.uint8] | str
+    unused: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Store:
         images: uint8 [N, C, H, W], memory-mapped, because they may be larger than memory.
         labels: int64 [N].
         spec: channels, size and classes.
-        about: content of `about.json`: the source, and the files that were skipped, each with the reason.
+        about: content of `about.json`: the source, the files that were skipped or used in part, each with the reason,
+            and the brightest value of all images.
     """
 
     path: Path
@@ -114,19 +117,25 @@ def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[
 def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any]) -> None:
     labels: list[int] = []
     skipped: list[list[str]] = []
+    partly: list[list[str]] = []
+    brightest = 0
     with (folder / "images.u8").open("wb") as file:
-        for name, label, image in items:
+        for name, label, image, unused in items:
             if isinstance(image, str):
                 skipped.append([name, image])
-            else:
-                file.write(np.ascontiguousarray(image).data)
-                labels.append(label)
+                continue
+            file.write(np.ascontiguousarray(image).data)
+            labels.append(label)
+            brightest = max(brightest, int(image.max()))
+            if unused:
+                partly.append([name, unused])
         file.flush()
         os.fsync(file.fileno())
     _check_content(about["source"], spec, labels, skipped)
     np.array(labels, np.int64).tofile(folder / "labels.i64")
     numbers = {"images": len(labels), "channels": spec.channels, "height": spec.height, "width": spec.width}
-    content = {**about, **numbers, "classes": list(spec.classes), "skipped": skipped}
+    files = {"skipped": skipped, "partly": partly, "brightest": brightest}
+    content = {**about, **numbers, "classes": list(spec.classes), **files}
     write(folder / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -24,7 +24,7 @@ class Data(Block):
         channels: 1 for grey, 3 for colour; null keeps the channels of the source.
         classes: names of the classes to keep, in the order of their labels; null keeps all. A model that translates
             images reads them as [from, to].
-        folder: use this folder of the source only, such as `valid`.
+        folder: use this folder of the source only, such as `valid`; `.` uses the images that are in no subfolder.
         held_out: share of the images that training never sees, but at least 12 images. 0 holds out none. No image is
             held out if fewer than 8 would be left.
         flip: mirror half of the images, left to right, in training.

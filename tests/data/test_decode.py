@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gantool.data.decode import Unreadable, convert, decode, halves, native
+from gantool.data.decode import Unreadable, convert, decode, halves, native, unused
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -51,6 +51,38 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 # What the values become
+
+
+def tiff(file: Path, bands: int, extra: tuple[int, ...]) -> Path:
+    """Write a TIFF of 2x2 pixels with bands besides its three colours; `extra` says what those are."""
+    values = bytes(range(4 * bands))
+    bits, kinds = struct.pack(f"<{bands}H", *[8] * bands), struct.pack(f"<{len(extra)}H", *extra)
+    start = 8 + len(bits) + len(values)
+    tags = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, bands, 8), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, bands)]
+    tags += [(278, 3, 1, 2), (279, 4, 1, len(values)), (284, 3, 1, 1), (273, 4, 1, 8 + len(bits))]
+    tags.sort()
+    if extra:
+        place = start if len(extra) > 2 else int.from_bytes(kinds, "little")
+        tags.append((338, 3, len(extra), place))
+    table = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    file.write_bytes(b"II*\0" + struct.pack("<I", start + len(kinds)) + bits + values + kinds + table)
+    return file
+
+
+def test_further_pages_frames_and_bands_are_not_used_and_named(tmp_path):
+    first, *others = (Image.new("L", (4, 4), 40 * index) for index in range(6))
+    found = {}
+    for ending in ("tif", "gif", "png"):
+        first.save(tmp_path / f"a.{ending}", save_all=True, append_images=others)
+        found[ending] = unused(tmp_path / f"a.{ending}")
+    assert found == {"tif": "5 further pages", "gif": "5 further frames", "png": "5 further frames"}
+    first.save(tmp_path / "one.tif")
+    assert unused(tmp_path / "one.tif") == ""
+
+    assert unused(tiff(tmp_path / "infrared.tif", 4, (0,))) == "1 further band"
+    assert pixels(tmp_path / "infrared.tif", 3, 2, 2)[0][0] == [0, 1, 2]
+    assert unused(tiff(tmp_path / "alpha.tif", 4, (2,))) == ""
+    assert reason(tiff(tmp_path / "unknown.tif", 4, ())) == "4 bands, and nothing says that the fourth is transparency"
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "GIF"])

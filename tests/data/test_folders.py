@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from gantool.data.sources.folders import ARCHIVES, Folder, locate
 from gantool.data.sources.images import keep
+from PIL import Image
 
 import archives
 from processes import posix
 from refusals import refusal
 
-NO_FILES = "HERE: no files in it; a source is a folder of images, or of folders of images"
+NO_FILES = "HERE: no images in it; a source is a folder of images, or of folders of images"
 SPLITS = ("train/cat/1.png", "train/dog/1.png", "valid/cat/1.png", "valid/dog/2.png", "valid/dog/3.png")
 
 
@@ -67,6 +68,72 @@ def test_a_flat_working_directory_has_a_class_too(inside):
 
 def test_an_empty_folder_is_refused(tmp_path):
     assert refused(make(tmp_path, "cat/.hidden", ".hidden/1.png", "Thumbs.db")) == NO_FILES
+
+
+@pytest.mark.parametrize(
+    ("files", "classes", "left_out"),
+    [
+        (["a/1.png", "a/2.png", "notes/x.txt", "notes/y.txt"], ["a"], [("notes", "holds 2 files, but no image")]),
+        (["1.png", "@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/2.png"], ["here"], []),
+        (["1.png", "empty/.keep", "texts/x.txt"], ["here"], [("texts", "holds 1 file, but no image")]),
+        (
+            [*(f"a/{index}.png" for index in range(20)), "cover.png", "labels.csv", "README"],
+            ["a"],
+            [("cover.png", "beside the folders of the classes"), ("README and 1 more", "no image")],
+        ),
+        (["Train/1.png", "other/1.png"], ["Train", "other"], []),
+    ],
+)
+def test_what_is_not_used_is_named_with_its_reason(tmp_path, files, classes, left_out):
+    folder = Folder(make(tmp_path / "here", *files))
+    assert (list(folder.classes), folder.problems) == (classes, left_out)
+
+
+def test_a_file_without_an_ending_is_known_by_its_first_bytes(tmp_path):
+    make(tmp_path, "a/1.png", "b/x", "c/x")
+    Image.new("L", (2, 2)).save(tmp_path / "b" / "x", "PNG")
+    assert Folder(tmp_path).classes == ("a", "b")
+
+
+def test_many_images_beside_folders_of_images_are_ambiguous_and_either_can_be_named(tmp_path):
+    make(tmp_path, "a/1.png", "b/1.png", *(f"{index}.png" for index in range(40)))
+    assert refused(tmp_path) == (
+        "HERE: holds 40 images beside the folders a to b; to use the images, say data.folder=.; to use a folder, say "
+        "data.folder=a; or move the images into a folder"
+    )
+    assert list(map(len, Folder(tmp_path, ".").files.values())) == [40]
+    assert Folder(tmp_path, ".").problems[0] == ("a", "a folder; data.folder=. uses the images beside it")
+    assert Folder(tmp_path, "a").classes == ("a",)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Test"),
+        ("training_set", "test_set"),
+        ("TRAIN", "val"),
+        ("train2017", "val2017"),
+        ("train", "dev-data"),
+    ],
+)
+def test_splits_are_known_by_their_usual_names(tmp_path, names):
+    make(tmp_path, *(f"{name}/cat/1.png" for name in names))
+    assert refused(tmp_path).startswith(f"HERE: holds {', '.join(sorted(names))}; choose one with data.folder=")
+
+
+@posix
+def test_a_linked_folder_is_a_class_and_a_link_back_up_is_left_out(tmp_path):
+    make(tmp_path, "elsewhere/cats/1.png", "here/dogs/1.png", "here/dogs/2.png")
+    (tmp_path / "here" / "cats").symlink_to(tmp_path / "elsewhere" / "cats")
+    (tmp_path / "here" / "dogs" / "up").symlink_to(tmp_path / "here")
+    folder = Folder(tmp_path / "here")
+    assert found(folder) == {"cats": ["cats/1.png"], "dogs": ["dogs/1.png", "dogs/2.png"]}
+    assert folder.problems == [("up", f"a link to {(tmp_path / 'here').resolve()}, which holds it")]
+
+
+def test_folders_that_are_nested_too_deep_are_refused(tmp_path):
+    make(tmp_path, "/".join(["a", *"b" * 101, "1.png"]), "c/1.png")
+    assert "folders are nested deeper than 100; move the images up" in refused(tmp_path)
 
 
 @posix

@@ -93,6 +93,23 @@ def test_unreadable_files_are_skipped_and_logged_once(pets, tmp_path, logged):
     assert logged == []
 
 
+def test_images_that_are_used_in_part_or_nearly_black_are_reported_once(tmp_path, logged):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    pages = [Image.fromarray(np.full((8, 8), 16 * index, np.uint16)) for index in range(100, 104)]
+    pages[0].save(folder / "a.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(folder / "b.tif")
+    store = prepare(data(folder), tmp_path / "data")
+
+    assert len(store) == 2
+    assert store.about["brightest"] == 6
+    assert re.fullmatch(r"1 file used in part, such as a.tif \(3 further pages\); all in .*about.json", logged[1])
+    assert logged[2] == (
+        "the images are nearly black: their brightest value is 6 of 255; scale them first (values of 12 bits in files "
+        "of 16 bits: times 16)"
+    )
+
+
 @pytest.mark.parametrize("kind", [Labeled, Paired])
 def test_a_folder_is_decoded_once_however_its_path_is_written(kind, tmp_path, monkeypatch):
     for side in "AB":

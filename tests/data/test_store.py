@@ -47,10 +47,14 @@ def test_the_about_file_is_readable(tmp_path):
     text = (tmp_path / "a" / "about.json").read_text(encoding="utf-8")
 
     assert "달걀" in text
-    assert json.loads(text) == {
+    written = json.loads(text)
+    assert written.pop("brightest") == int(store.images.max())
+    assert written | {"brightest": store.about["brightest"]} == store.about
+    assert written == {
         "source": "pets", "settings": {"rule": 1}, "images": 4, "channels": 3, "height": 4, "width": 5,
         "classes": ["달걀", "dog"], "skipped": [["1.png", "truncated"], ["2.png", "truncated"]],
-    } == store.about  # fmt: skip
+        "partly": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

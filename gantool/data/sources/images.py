@@ -21,10 +21,12 @@ from gantool.data.sources.base import Source
 from gantool.data.store import Item, Store, build_store, open_store
 from gantool.errors import MAX_LISTED, DataError, unknown
 from gantool.recipe.blocks import Data
+from gantool.terminal import several
 
 logger = logging.getLogger(__name__)
 
 DECODING_VERSION = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
+NEARLY_BLACK = 64  # of 255; images whose brightest value is below it were not scaled to their range
 SIDES = ("A", "B")  # names of the left and the right half of an image that holds two
 
 
@@ -88,11 +90,24 @@ class ImageSource(Source):
         items = _decoded(self.items(root, spec.classes), spec)
         about = {"source": data.source, "settings": settings}
         store = build_store(path, _whole_pairs(items) if kind is Paired else items, spec, about)
-        if store.skipped:
-            name, reason = store.skipped[0]
-            count = "1 file" if len(store.skipped) == 1 else f"{len(store.skipped)} files"
-            logger.info(f"{count} skipped, such as {name} ({reason}); all in {path / 'about.json'}")
+        _report(store)
         return store
+
+
+def _report(store: Store) -> None:
+    """Log once what is not used of the files of a new store, and whether its images are nearly black."""
+    for verb, rows in (("skipped", store.skipped), ("used in part", store.about["partly"])):
+        if rows:
+            name, reason = rows[0]
+            logger.info(
+                f"{several(len(rows), 'file')} {verb}, such as {name} ({reason}); all in {store.path / 'about.json'}"
+            )
+    brightest = store.about["brightest"]
+    if brightest < NEARLY_BLACK:
+        logger.warning(
+            f"the images are nearly black: their brightest value is {brightest} of 255; scale them first (values of 12 "
+            "bits in files of 16 bits: times 16)"
+        )
 
 
 def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -136,14 +151,15 @@ def _decoded(images: Iterator[SourceImage], spec: ImageSpec) -> Iterator[Item]:
     shape: dict[str, Any] = {"channels": spec.channels, "height": spec.height, "width": spec.width}
     for name, class_name, content in images:
         image: NDArray[np.uint8] | str
+        unused = ""
         try:
             if isinstance(content, Path):
-                image = decode.decode(content, **shape)
+                image, unused = decode.decode(content, **shape), decode.unused(content)
             else:
                 image = content if isinstance(content, str) else decode.convert(Image.fromarray(content), **shape)
         except decode.Unreadable as error:
             image = error.reason
-        yield Item(name, labels[class_name], image)
+        yield Item(name, labels[class_name], image, unused)
 
 
 def _whole_pairs(items: Iterator[Item]) -> Iterator[Item]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gantool.batches import Paired
 from gantool.data import decode
-from gantool.data.sources.folders import Folder, explore
+from gantool.data.sources.folders import Folder
 from gantool.data.sources.images import SIDES, SourceImage, side_by_side, two_classes
+from gantool.data.sources.layout import explore
 from gantool.errors import DataError
 
 MAX_NAMED = 3  # files that the refusal of a folder names
@@ -41,8 +42,7 @@ class Pairs(Folder):
     kind = Paired
 
     def __init__(self, path: Path, inside: str | None = None, classes: Sequence[str] | None = None) -> None:
-        self.path, found = explore(path, inside)
-        self.problems: list[tuple[str, str]] = []
+        self.path, found, self.problems = explore(path, inside)
         self.layout = "pairs-beside" if len(found) == 1 else "pairs-folders"
         if self.layout == "pairs-beside":
             pairs = self._halves(self._by_name(self.path, *found.values()))
