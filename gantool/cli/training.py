@@ -40,7 +40,7 @@ def train(
     from gantool.recipe.load import parse_changes
     from gantool.training.resume import begin
 
-    chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume)
+    chosen, run = begin(recipe, parse_changes(changes or []), out=out, resume=resume, data_dir=data_dir)
     root = data_root(data_dir, run.data_dir)
     follow(chosen, run, new=not resume, device=device, data_dir=root, as_json=as_json)
 

@@ -56,6 +56,10 @@ class Dataset(Protocol):
         """A name that changes with the content."""
 
     @property
+    def digest(self) -> str:
+        """The SHA-256 of the content, wherever its files are; empty if it is not known."""
+
+    @property
     def skipped(self) -> Sequence[Sequence[str]]:
         """File and reason of each image that could not be read."""
 

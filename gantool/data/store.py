@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -27,12 +28,14 @@ class Item(NamedTuple):
         label: index of its class.
         image: uint8 [C, H, W], or the reason.
         unused: what is not used of its file; see `decode.unused`.
+        content: the SHA-256 of its file, or of its pixels before they were resized.
     """
 
     name: str
     label: int
     image: NDArray[np.uint8] | str
     unused: str = ""
+    content: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Store:
         """File and reason of each image that could not be read."""
         rows: list[list[str]] = self.about["skipped"]
         return rows
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the images' files and labels; empty for a store of an older version."""
+        return str(self.about.get("digest", ""))
 
     def split(self, share: float, kind: type[Batch]) -> Split:
         """Hold out a share of the images; see `loader.rows_of`."""
@@ -118,14 +126,15 @@ def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str
     labels: list[int] = []
     skipped: list[list[str]] = []
     partly: list[list[str]] = []
-    brightest = 0
+    brightest, mark = 0, hashlib.sha256()
     with (folder / "images.u8").open("wb") as file:
-        for name, label, image, unused in items:
+        for name, label, image, unused, source in items:
             if isinstance(image, str):
                 skipped.append([name, image])
                 continue
             file.write(np.ascontiguousarray(image).data)
             labels.append(label)
+            mark.update(source + label.to_bytes(8, "big"))
             brightest = max(brightest, int(image.max()))
             if unused:
                 partly.append([name, unused])
@@ -134,7 +143,7 @@ def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str
     _check_content(about["source"], spec, labels, skipped)
     np.array(labels, np.int64).tofile(folder / "labels.i64")
     numbers = {"images": len(labels), "channels": spec.channels, "height": spec.height, "width": spec.width}
-    files = {"skipped": skipped, "partly": partly, "brightest": brightest}
+    files = {"digest": mark.hexdigest(), "skipped": skipped, "partly": partly, "brightest": brightest}
     content = {**about, **numbers, "classes": list(spec.classes), **files}
     write(folder / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 

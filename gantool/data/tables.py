@@ -64,6 +64,11 @@ class Table:
         """The SHA-256 of the rows and their labels."""
         return hashlib.sha256(np.ascontiguousarray(self.inputs).tobytes() + self.labels.tobytes()).hexdigest()
 
+    @property
+    def digest(self) -> str:
+        """The key, which is one of the content."""
+        return self.key
+
 
 def encode(spec: RowSpec | TextSpec, file: Path) -> tuple[Inputs, list[str]]:
     """Return the rows of a new file as inputs of a model, and as texts.

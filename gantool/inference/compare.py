@@ -21,7 +21,6 @@ from gantool.inference.sampling import TrainedModel
 from gantool.inference.scoring import evaluator_of
 from gantool.metrics.evaluate import Evaluator
 from gantool.runs import Run
-from gantool.training import setup
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def nearest(run: Run, path: Path, *, checkpoint: str, device: str, data_dir: Pat
     """Draw generated images beside the training images nearest to them. Return `copied`, and `copying` if known."""
     trained = TrainedModel(run, checkpoint, device)
     evaluator = evaluator_of(trained, None, None, data_dir)
-    store = setup.data_of(trained.recipe, data_dir)
+    store = trained.dataset(data_dir)
     extractor = evaluator.extractors[evaluator.base_extractor]
     rows = store.split(trained.recipe.data.held_out, trained.model.consumes).train
     if trained.model.consumes is Paired:

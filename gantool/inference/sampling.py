@@ -12,12 +12,14 @@ from torch import Tensor
 
 from gantool import checkpoints, devices, models
 from gantool.checkpoints import load_weights, spec_of
+from gantool.data.loader import Dataset
 from gantool.errors import CheckpointError, RunError, unknown
 from gantool.metrics.evaluate import SampleRequest, prompt_of
 from gantool.models import KINDS
 from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel
 from gantool.recipe import load as recipes
 from gantool.runs import Run
+from gantool.training.setup import check_same_data, data_of
 
 BATCH = 64
 
@@ -36,11 +38,12 @@ class TrainedModel:
 
     def __init__(self, run: Run, checkpoint: str = "best", device: str = "auto") -> None:
         self.device = devices.choose(device)
-        self.file = _file(run, checkpoint)
+        self.run, self.file = run, _file(run, checkpoint)
         state = checkpoints.load(self.file, "cpu")
         self.recipe = recipes.parse(state["recipe"], str(self.file), KINDS)
         self.data = spec_of(state)
         self.epoch = int(state["epoch"])
+        self.trained_on = {"data": state.get("data")}
         self.examples: Mapping[str, Any] | None = state.get("examples")
         with torch.random.fork_rng(devices=[]):  # keeps the caller's random numbers
             model = models.build(self.recipe, self.data)
@@ -71,6 +74,19 @@ class TrainedModel:
         if not isinstance(self.model, Generative):
             raise RunError(f"{self.file.parent.parent}: {self.name} answers, and makes no images; use gantool sample")
         return self.model
+
+    def dataset(self, data_dir: Path) -> Dataset:
+        """Return the data that the model was trained on, from where the recipe of its run has them now.
+
+        Raises:
+            DataError: they have changed since.
+        """
+        own = recipes.load(str(self.run.path / "recipe.yaml"), {}, KINDS)
+        store = data_of(own, data_dir)
+        check_same_data(
+            self.trained_on, self.file, store, "measure against a folder with gantool score RUN --against FOLDER"
+        )
+        return store
 
     @property
     def shown(self) -> SampleRequest | None:

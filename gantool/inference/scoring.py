@@ -195,7 +195,7 @@ def _answers(
         raise GantoolError(f"--against {against}: compares images, but {trained.name} makes none; leave it out")
     if count is not None:
         raise GantoolError(f"--images {count}: counts generated images, but {trained.name} makes none; leave it out")
-    evaluator = setup.prepare_training(trained.recipe, data_dir).evaluator
+    evaluator = setup.prepare_training(trained.recipe, data_dir, store=trained.dataset(data_dir)).evaluator
     assert isinstance(evaluator, ClassifierEvaluator)
     found = evaluator.measure(trained.answer)
     return [Value(name, found[name]) for name in wanted], evaluator.about
@@ -207,7 +207,7 @@ def evaluator_of(trained: TrainedModel, against: Path | None, count: int | None,
     count = count or recipe.train.evaluate_images
     if against is None:
         recipe = engine.change(recipe, {"train.evaluate_images": count})
-        evaluator = setup.evaluator_of(recipe, setup.data_of(recipe, data_dir), data_dir)
+        evaluator = setup.evaluator_of(recipe, trained.dataset(data_dir), data_dir)
         assert isinstance(evaluator, Evaluator)
         return evaluator
     if trained.shown is not None:

@@ -30,6 +30,7 @@ from gantool.training.health import Health
 from gantool.training.monitor import Measurement, Monitor
 from gantool.training.report import Report
 from gantool.training.rule import Diagnosis, Observation
+from gantool.training.setup import check_same_data
 from gantool.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Training:
         keep_end: bool = False,
     ) -> None:
         self.recipe, self.settings, self.run, self.spec = recipe, recipe.train, run, store.spec
+        self.store = store
         self.device, self.is_trial, self.keep_end = device, is_trial, keep_end
         with devices.rng_scope(device, devices.rng_states(device, self.settings.seed)):
             self.model: Model = models.build(recipe, store.spec).to(device)
@@ -277,6 +279,7 @@ class Training:
                 "metric": {self.recipe.metric: self.progress.best} if epoch == self.progress.best_epoch else {},
                 "model": self.model.state_dict(),
                 "examples": self.monitor.examples,
+                "data": {"digest": self.store.digest, "count": len(self.store)},
             }
 
     def _state(self) -> dict[str, Any]:
@@ -328,11 +331,14 @@ class Training:
         missing = [name for name in ("trainer", "position", "health", "classes") if name not in state]
         if missing:
             raise CheckpointError(f"{file}: lacks {', '.join(missing)}; it holds weights only, use last.pt")
-        if tuple(state["classes"]) != self.spec.classes:
+        # A class that is only called otherwise, such as a flat folder that moved, is the same one.
+        same = state.get("data", {}).get("digest") == self.store.digest != ""
+        if not same and tuple(state["classes"]) != self.spec.classes:
             before, now = ", ".join(state["classes"]), ", ".join(self.spec.classes)
             raise DataError(
                 f"{file}: was trained on classes {before}, but the data have {now}; bring them back, or start a new run"
             )
+        check_same_data(state, file, self.store, "start a new run")
         load_weights(self.model, state["model"], file)
         self.trainer.load_state_dict(state["trainer"])
         self.health.load_state_dict(state["health"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gantool.batches import Labeled, Paired, TableBatch
 from gantool.data.loader import Dataset
 from gantool.data.prepare import prepare
+from gantool.errors import DataError
 from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator, SampleRequest
 from gantool.metrics.reference import MIN_IMAGES_TO_LEARN, ReferenceSet, learn
@@ -36,6 +38,21 @@ def prepare_training(recipe: Recipe, data_dir: Path, *, store: Dataset | None = 
 def data_of(recipe: Recipe, data_dir: Path) -> Dataset:
     """Return the data that a recipe's model learns from."""
     return prepare(recipe.data, data_dir, recipe.batch_type)
+
+
+def check_same_data(state: Mapping[str, Any], file: Path, store: Dataset, advice: str) -> None:
+    """Raise DataError if a checkpoint was trained on other data: other rows would be held out of them.
+
+    Args:
+        state: the content of the checkpoint. Those of version 0.1 do not know their data.
+        file: of the checkpoint.
+        store: the data.
+        advice: what to do besides bringing the old data back.
+    """
+    before = state.get("data")
+    if before and before["digest"] and store.digest and before["digest"] != store.digest:
+        counts = f"{before['count']:,} examples" + ("" if before["count"] == len(store) else f", now {len(store):,}")
+        raise DataError(f"{file}: was trained on other data ({counts}); bring the old ones back, or {advice}")
 
 
 def evaluator_of(recipe: Recipe, store: Dataset, data_dir: Path) -> Evaluator | ClassifierEvaluator:

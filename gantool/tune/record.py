@@ -25,7 +25,8 @@ from gantool.tune.storage import DATABASE, database_errors, open_storage
 
 SETTINGS = "settings"  # in study.json: how a search was started, besides its recipe
 MADE_WITH = "environment"  # attribute of Optuna's study: versions and machine
-DATA = "data"  # attribute of Optuna's study: what identifies the content of its data
+DATA = "data"  # attribute of Optuna's study: what identifies its data and their place
+DIGEST = "data_digest"  # and what identifies the content of its data, wherever they are
 TAKEN = "taken_over"  # attribute of Optuna's study: finished trials of an earlier study, and how many that one had
 FREE = {
     *("trials", "hours", "gpu_hours", "parallel", "cpus_per_trial", "trials_per_gpu"),

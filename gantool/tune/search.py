@@ -24,7 +24,7 @@ from gantool.tune.cluster import connect
 from gantool.tune.earlier import begin_with, earlier_study, find_study, new_study, take_over
 from gantool.tune.events import Event, SearchEnded, SearchStarted
 from gantool.tune.plan import Plan, epoch_seconds
-from gantool.tune.record import DATA, read_settings
+from gantool.tune.record import DATA, DIGEST, read_settings
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
 from gantool.tune.study import Study
@@ -199,6 +199,11 @@ def _prepare(study: Study, data_dir: Path, other: Study | None, *, points: bool)
         )
     if DATA not in study.search.user_attrs:
         study.search.set_user_attr(DATA, made.store.key)
+    digest = study.search.user_attrs.get(DIGEST)
+    if not digest:
+        study.search.set_user_attr(DIGEST, made.store.digest)
+    elif made.store.digest and made.store.digest != digest:
+        raise DataError(f"{study.shown}: its data have changed since it began; bring them back, or use --fresh")
     if other is not None:
         taken = take_over(study, other)
         if taken:

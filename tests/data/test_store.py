@@ -53,8 +53,9 @@ def test_the_about_file_is_readable(tmp_path):
     assert written == {
         "source": "pets", "settings": {"rule": 1}, "images": 4, "channels": 3, "height": 4, "width": 5,
         "classes": ["달걀", "dog"], "skipped": [["1.png", "truncated"], ["2.png", "truncated"]],
-        "partly": [],
+        "partly": [], "digest": store.digest,
     }  # fmt: skip
+    assert len(store.digest) == 64
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gantool import checkpoints
-from gantool.errors import CheckpointError, DataError
+from gantool.errors import CheckpointError, DataError, RunError
+from gantool.inference import compare, scoring
 from gantool.runs import Run
 from gantool.training import engine, loop, resume
+from PIL import Image
 
-from trained import assert_same_end, run_in, train
+from trained import assert_same_end, log, run_in, same, train, weights
 
 QUICK = {
     "data.source": "digits",
@@ -240,3 +243,75 @@ def test_a_process_killed_at_a_random_moment_resumes_bit_for_bit(tmp_path, data_
     assert_same_end(never, killed)
     left = [path.name for path in Path(killed.path).rglob("*")]
     assert not [name for name in left if "part" in name or name == "lock"]
+
+
+# --- data that moved or changed ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 30 grey images."""
+    numbers = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for index in range(30):
+        Image.fromarray(numbers.integers(0, 256, (14, 14), np.uint8)).save(tmp_path / "photos" / f"{index}.png")
+    return tmp_path / "photos"
+
+
+def of_photos(folder, epochs=2):
+    data = {"data.source": str(folder), "data.classes": None, "data.held_out": 0.2, "train.batch_size": 6}
+    return engine.open_recipe("gan14", {**QUICK, **data, "train.epochs": epochs})
+
+
+def test_images_that_were_added_are_refused_since_other_ones_would_be_held_out(photos, tmp_path, data_dir):
+    recipe = of_photos(photos, epochs=3)
+    run = run_in(tmp_path / "run", recipe)
+    train(recipe, run, data_dir, stop_after=7)
+    before = {path.name: path.read_bytes() for path in run.checkpoints.iterdir()}
+    shutil.copy(photos / "1.png", photos / "0a.png")
+
+    message = (
+        r"last.pt: was trained on other data \(30 examples, now 31\); bring the old ones back, or start a new run$"
+    )
+    with pytest.raises(DataError, match=message):
+        train(recipe, run, data_dir)
+    assert {path.name: path.read_bytes() for path in run.checkpoints.iterdir()} == before
+    for command in (
+        lambda: scoring.score_run(run, ["fd"], against=None, checkpoint="last", device="cpu", data_dir=data_dir),
+        lambda: compare.nearest(run, tmp_path / "n.png", checkpoint="last", device="cpu", data_dir=data_dir),
+    ):
+        with pytest.raises(DataError, match="bring the old ones back, or measure against a folder with gantool score"):
+            command()
+
+    (photos / "0a.png").unlink()
+    train(recipe, run, data_dir)
+    assert len(run.entries()) == 3
+
+
+def test_images_that_moved_resume_bit_for_bit_and_are_scored(photos, tmp_path, data_dir):
+    recipe = of_photos(photos, epochs=3)
+    straight, run = run_in(tmp_path / "straight", recipe), run_in(tmp_path / "run", recipe)
+    train(recipe, straight, data_dir)
+    train(recipe, run, data_dir, stop_after=7)
+    moved = photos.rename(tmp_path / "elsewhere").rename(tmp_path / "moved")
+
+    wanted = resume.resumed(run, None, {"data.source": str(moved)}, data_dir)
+    train(wanted, run, data_dir)
+    assert log(run) == log(straight)
+    assert same(weights(run), weights(straight))
+    scoring.score_run(run, ["fd"], against=None, checkpoint="best", device="cpu", data_dir=data_dir)
+
+
+def test_other_images_in_place_of_the_old_ones_are_refused_and_the_recipe_stays(photos, tmp_path, data_dir):
+    recipe = of_photos(photos)
+    run = run_in(tmp_path / "run", recipe)
+    with pytest.raises(RunError, match="run: does not know its data"):
+        resume.resumed(run, None, {"data.source": str(tmp_path / "other")}, data_dir)
+    train(recipe, run, data_dir)
+    text = (run.path / "recipe.yaml").read_bytes()
+    shutil.copytree(photos, tmp_path / "other")
+    shutil.copy(photos / "1.png", tmp_path / "other" / "2.png")
+
+    with pytest.raises(DataError, match=r"was trained on other data \(30 examples\)"):
+        resume.resumed(run, None, {"data.source": str(tmp_path / "other")}, data_dir)
+    assert (run.path / "recipe.yaml").read_bytes() == text

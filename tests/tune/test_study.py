@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from gantool.errors import CheckpointError, RecipeError, ResourceError, RunError
+from gantool.errors import CheckpointError, DataError, RecipeError, ResourceError, RunError
 from gantool.report import findings, page
 from gantool.runs import environment
 from gantool.training import engine
@@ -20,6 +20,7 @@ from gantool.tune.earlier import find_study, new_study
 from gantool.tune.record import FREE
 from gantool.tune.study import Study, lowest
 from optuna.trial import TrialState
+from PIL import Image
 
 from searches import RATE, bowl, made, params, quick, reseeded, rows, run, tiny
 
@@ -41,6 +42,20 @@ def test_a_search_of_4_trials_that_is_extended_to_6_runs_2_more(data_dir, tmp_pa
     assert params(study)[:4] == old
     assert len({str(point) for point in params(study)}) == len(started) == 6, "no point is tried twice"
     assert study.tune.trials == Study(study.path).tune.trials == 6
+
+
+def test_a_search_whose_images_have_changed_is_refused(data_dir, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(20):
+        Image.new("L", (8, 8), 10 * index).save(tmp_path / "photos" / f"{index}.png")
+    settings = {"data__source": str(tmp_path / "photos"), "tune__epochs": 1}
+    study = run(tiny(**settings, tune__trials=1), tmp_path / "s", data_dir)
+    Image.new("L", (8, 8)).save(tmp_path / "photos" / "more.png")
+
+    with pytest.raises(DataError, match="s: its data have changed since it began"):
+        run(tiny(**settings, tune__trials=2), tmp_path / "s", data_dir)
+    (tmp_path / "photos" / "more.png").unlink()
+    assert len(params(run(tiny(**settings, tune__trials=2), study.path, data_dir))) == 2
 
 
 def test_without_a_directory_the_newest_study_of_the_same_recipe_continues(data_dir, inside, logged):

@@ -151,15 +151,22 @@ def _decoded(images: Iterator[SourceImage], spec: ImageSpec) -> Iterator[Item]:
     shape: dict[str, Any] = {"channels": spec.channels, "height": spec.height, "width": spec.width}
     for name, class_name, content in images:
         image: NDArray[np.uint8] | str
-        unused = ""
+        unused, mark = "", b""
         try:
             if isinstance(content, Path):
                 image, unused = decode.decode(content, **shape), decode.unused(content)
+                with content.open("rb") as file:
+                    mark = hashlib.file_digest(file, "sha256").digest()
+            elif isinstance(content, str):
+                image = content
             else:
-                image = content if isinstance(content, str) else decode.convert(Image.fromarray(content), **shape)
+                image = decode.convert(Image.fromarray(content), **shape)
+                mark = hashlib.sha256(np.ascontiguousarray(content).data).digest()
         except decode.Unreadable as error:
             image = error.reason
-        yield Item(name, labels[class_name], image, unused)
+        except OSError as error:  # the file has vanished in the meantime
+            image = (error.strerror or "cannot be read").lower()
+        yield Item(name, labels[class_name], image, unused, mark)
 
 
 def _whole_pairs(items: Iterator[Item]) -> Iterator[Item]:
