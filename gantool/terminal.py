@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +16,22 @@ from rich.text import Text
 
 from gantool.errors import command_line
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Escape control characters, which a terminal obeys, marks that turn the direction of writing, and invalid letters.
+
+    A file or a folder may have any of them in its name. Tabs and ends of lines are kept.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text for printing, without control characters."""
+        return super().render_str(printable(text), **options)
+
     def on_broken_pipe(self) -> None:
         """Leave it to `cli.main` to end quietly when the reader of a pipe has had enough."""
         raise BrokenPipeError

@@ -125,3 +125,10 @@ def test_an_error_goes_to_standard_error_with_its_code():
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("error: data.source: unknown source 'nothing'; known: ")
     assert "\x1b" not in done.stderr
+
+
+def test_escape_sequences_in_names_reach_no_terminal(command, inside):
+    code, out, err = command("data", "show", "\x1b]0;owned\x07\x1b[2J/x\u202egnp.exe")
+    assert code == 3
+    assert "\x1b" not in out + err
+    assert r"\x1b]0;owned\x07\x1b[2J/x\u202egnp.exe" in err

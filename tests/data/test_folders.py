@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from gantool.data.prepare import prepare
 from gantool.data.sources.folders import ARCHIVES, Folder, locate
 from gantool.data.sources.images import keep
+from gantool.recipe.blocks import Data
 from PIL import Image
 
 import archives
@@ -129,6 +131,18 @@ def test_a_linked_folder_is_a_class_and_a_link_back_up_is_left_out(tmp_path):
     folder = Folder(tmp_path / "here")
     assert found(folder) == {"cats": ["cats/1.png"], "dogs": ["dogs/1.png", "dogs/2.png"]}
     assert folder.problems == [("up", f"a link to {(tmp_path / 'here').resolve()}, which holds it")]
+
+
+@posix
+def test_names_that_are_no_text_or_hold_control_characters_are_escaped(tmp_path):
+    for folder, file in ((b"cats\xff", b"a\xfe.png"), (b"dogs\x1b]0;x\x07", b"b.png")):
+        place = os.fsdecode(os.fsencode(tmp_path) + b"/" + folder)
+        os.mkdir(place)  # noqa: PTH102  a name of bytes
+        Image.new("L", (4, 4), 200).save(os.fsdecode(os.fsencode(place) + b"/" + file), "PNG")
+    store = prepare(Data(source=str(tmp_path), size=4), tmp_path / "data")
+
+    assert store.spec.classes == ("cats\\udcff", "dogs\\x1b]0;x\\x07")
+    assert len(store) == 2
 
 
 def test_folders_that_are_nested_too_deep_are_refused(tmp_path):

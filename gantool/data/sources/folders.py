@@ -17,6 +17,7 @@ from gantool.data.sources.images import ImageSource, SourceImage
 from gantool.data.sources.layout import explore
 from gantool.errors import DataError
 from gantool.files import is_file
+from gantool.terminal import printable
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +67,11 @@ class Folder(ImageSource):
         """Yield the files of these classes."""
         for name in classes:
             for file in self.files[name]:
-                yield SourceImage(str(file.relative_to(self.path)), name, file)
+                yield SourceImage(printable(str(file.relative_to(self.path))), name, file)
 
     def fingerprint(self, root: Path, classes: Sequence[str]) -> str:
         """Return a digest of the place, size and time of every file of these classes."""
-        mark = hashlib.sha256(str(self.path.resolve()).encode())
+        mark = hashlib.sha256(os.fsencode(self.path.resolve()))
         for name in classes:
             for file in self.files[name]:
                 try:
@@ -79,7 +80,7 @@ class Folder(ImageSource):
                     continue  # a dangling link; decoding reports it
                 # By the name below `path`, so that a folder is the same however its own path is written.
                 place = f"{name}/{file.relative_to(self.path).as_posix()}"
-                mark.update(f"{place}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                mark.update(os.fsencode(f"{place}\0{status.st_size}\0{status.st_mtime_ns}\n"))
         return f"{self.layout}-{mark.hexdigest()}"
 
 
@@ -94,7 +95,8 @@ def locate(source: str, root: Path) -> Path | None:
                 f"data.source: {source} is a file, but no archive; use a folder, or one of {', '.join(ARCHIVES)}"
             )
         status = path.stat()
-        mark = hashlib.sha256(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
+        place = os.fsencode(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}")
+        mark = hashlib.sha256(place).hexdigest()[:12]
         # The last folder has the archive's name: a flat one is a class of that name.
         target = root / "unpacked" / mark / (re.sub(r"[^A-Za-z0-9_-]", "_", path.name.partition(".")[0]) or "images")
         if not complete(target):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gantool.errors import DataError, unknown
-from gantool.terminal import several
+from gantool.terminal import printable, several
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"}
 MAX_DEPTH = 100  # folders in folders
@@ -73,7 +73,7 @@ def _by_class(path: Path) -> Layout:
     for name in folders:
         files = list(_files(path / name, (path.resolve(),), left_out))
         if any(map(_may_be_image, files)):
-            classes[name] = files
+            classes[printable(name)] = files
         elif files:
             left_out.append((name, f"holds {several(len(files), 'file')}, but no image"))
     if not classes:
@@ -93,7 +93,7 @@ def _by_class(path: Path) -> Layout:
 
 
 def _flat(path: Path, own: list[str], left_out: list[tuple[str, str]]) -> Layout:
-    return Layout(path, {path.name or "image": [path / name for name in own]} if own else {}, left_out)
+    return Layout(path, {printable(path.name) or "image": [path / name for name in own]} if own else {}, left_out)
 
 
 def _files(folder: Path, above: tuple[Path, ...], left_out: list[tuple[str, str]]) -> Iterator[Path]:

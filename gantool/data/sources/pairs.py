@@ -12,6 +12,7 @@ from gantool.data.sources.folders import Folder
 from gantool.data.sources.images import SIDES, SourceImage, side_by_side, two_classes
 from gantool.data.sources.layout import explore
 from gantool.errors import DataError
+from gantool.terminal import printable
 
 MAX_NAMED = 3  # files that the refusal of a folder names
 Named = Mapping[str, Sequence[Path]]  # the files of each name; only one of them can be part of a pair
@@ -132,4 +133,4 @@ class Pairs(Folder):
         self.problems.append((self._shown(file), reason))
 
     def _shown(self, file: Path) -> str:
-        return str(file.relative_to(self.path))
+        return printable(str(file.relative_to(self.path)))
