@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -11,10 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from gantool.errors import RunError, command_line
+from gantool.errors import CheckpointError, RunError, command_line
 from gantool.files import disk, exclusive_lock, is_file, write
 
+logger = logging.getLogger(__name__)
+
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
+_NUMBERS = {"images", "seconds", "measured_seconds", "images_per_second"}  # values of a log's entry
 
 
 class Run:
@@ -94,12 +98,27 @@ class Run:
             raise disk(self.path / "log.jsonl", error) from None
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the objects of the log; a last line that a killed process left incomplete is skipped."""
+        """Return the objects of the log. A line that is no entry is left out with a warning.
+
+        The last line is left out in silence if a killed process left it incomplete.
+
+        Raises:
+            CheckpointError: the log cannot be read.
+        """
         path = self.path / "log.jsonl"
+        try:
+            lines = path.read_bytes().split(b"\n") if path.exists() else []
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror}); restore a copy or delete it") from None
         rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+        for number, line in enumerate(lines, 1):
+            entry: Any = None
+            with contextlib.suppress(ValueError, RecursionError):
+                entry = json.loads(line.decode())
+            if _is_entry(entry):
+                rows.append(entry)
+            elif line.strip() and number < len(lines):
+                logger.warning(f"{path}: line {number} is no entry of a log; it is left out")
         return rows
 
     def rewind(self, epoch: int) -> None:
@@ -117,13 +136,25 @@ class Run:
             yield
 
 
+def _is_entry(entry: Any) -> bool:
+    """Return whether a line of a log is as training writes it: an epoch, and numbers by name."""
+    if not isinstance(entry, dict) or type(entry.get("epoch")) is not int or entry["epoch"] < 1:
+        return False
+    numbers = {name: value for name, value in entry.items() if "/" in name or name in _NUMBERS}
+    codes = entry.get("diagnoses", [])
+    return all(value is None or type(value) in (int, float) for value in numbers.values()) and isinstance(codes, list)
+
+
 def _place_of_winner(study: Path) -> str | None:
     """Return where in the study the run of its winner is, or None if it has no winner yet."""
-    try:
-        place: str | None = json.loads((study / STUDY).read_text(encoding="utf-8")).get("run")
-    except (OSError, ValueError, AttributeError):
-        raise RunError(f"{study / STUDY}: is damaged; restore a copy, or name one of its trials") from None
-    return place
+    place: Any = ...
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+        place = json.loads((study / STUDY).read_text(encoding="utf-8")).get("run")
+    # A study names runs inside of it.
+    is_inside = isinstance(place, str) and not Path(place).is_absolute() and ".." not in Path(place).parts
+    if place is not None and not is_inside:
+        raise RunError(f"{study / STUDY}: is damaged; restore a copy, or name one of its trials")
+    return place if place else None
 
 
 def _winner(study: Path) -> Path:

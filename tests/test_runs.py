@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from gantool.errors import ResourceError, RunError
+from gantool.errors import CheckpointError, ResourceError, RunError
 from gantool.runs import Run, environment, find_directory, make_directory
 
 
@@ -139,6 +139,33 @@ def test_the_newest_of_a_recipe_is_none_of_a_longer_name(inside):
     assert Run.newest("gan-big").path.name == "gan-big-003"
     assert Run.newest("g") is None
     assert Run.newest("[") is None
+
+
+def test_lines_that_are_no_entries_of_a_log_are_left_out_with_a_warning(inside, logged):
+    run = Run.create("", name="a")
+    good = [{"epoch": 1, "seconds": 2.0, "metrics/fd": 3, "diagnoses": []}, {"epoch": 2, "metrics/fd": None}]
+    bad = ["123", "[]", "null", "{", '{"epoch": "1"}', '{"epoch": 0}', '{"epoch": 3, "metrics/fd": "4"}',
+           '{"epoch": 3, "seconds": []}', '{"epoch": 3, "diagnoses": 1}', "\udcff", "[" * 100_000]  # fmt: skip
+    lines = [json.dumps(good[0]), *bad, json.dumps(good[1]), '{"epoch": 3, "metr']
+    (run.path / "log.jsonl").write_bytes("\n".join(lines).encode(errors="surrogateescape"))
+
+    assert run.entries() == good
+    assert logged == [f"{run.path / 'log.jsonl'}: line {2 + n} is no entry of a log; it is left out" for n in range(11)]
+    run.rewind(1)
+    assert run.entries() == good[:1]
+
+    (run.path / "log.jsonl").unlink()
+    (run.path / "log.jsonl").mkdir()
+    with pytest.raises(CheckpointError, match=r"log.jsonl: cannot be read \("):
+        run.entries()
+
+
+@pytest.mark.parametrize("place", ["../../elsewhere", "/etc", 5, ["a"], True])
+def test_a_study_that_names_a_run_outside_of_it_is_damaged(inside, place):
+    study = Run.create("", name="a")
+    (study.path / "study.json").write_text(json.dumps({"run": place}))
+    with pytest.raises(RunError, match=r"study.json: is damaged; restore a copy, or name one of its trials$"):
+        Run.open("a-001")
 
 
 def test_without_a_run_the_message_says_how_to_make_one_and_lists_the_last_ones(inside):

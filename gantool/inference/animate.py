@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from gantool import images
-from gantool.errors import RunError
+from gantool.errors import CheckpointError, RunError
 from gantool.inference import animation
 from gantool.inference.sampling import TrainedModel, _by_epoch
 from gantool.runs import Run
+
+logger = logging.getLogger(__name__)
 
 MAX_FRAMES = 200  # of an animation of training; long runs are thinned out evenly
 
@@ -28,13 +31,29 @@ def animate_training(run: Run, path: Path) -> int:
     if len(files) > MAX_FRAMES:
         files = [files[round(index * (len(files) - 1) / (MAX_FRAMES - 1))] for index in range(MAX_FRAMES)]
 
+    drawn: set[Path] = set()
+
     def frames() -> Iterator[Image.Image]:
         for file in [*files, *files[-1:] * (len(files) // 5)]:  # the last frame stays for a moment
-            with Image.open(file) as grid:
-                yield images.caption(grid.convert(grid.mode), f"epoch {int(file.stem[6:])}")
+            grid = _grid(file)
+            if grid is not None:
+                drawn.add(file)
+                yield images.caption(grid, f"epoch {int(file.stem[6:])}")
+        if not drawn:
+            raise CheckpointError(f"{run.samples}: none of its {len(files)} grids can be read as an image")
 
     animation.animate(frames(), path, seconds_per_frame=min(0.5, max(0.05, 8 / len(files))))
-    return len(files)
+    return len(drawn)
+
+
+def _grid(file: Path) -> Image.Image | None:
+    """Return a grid, or None with a warning if the file is damaged."""
+    try:
+        with Image.open(file) as grid:
+            return grid.convert(grid.mode)
+    except Exception:  # Pillow raises many kinds for a damaged file
+        logger.warning(f"{file}: cannot be read as an image; it is left out")
+        return None
 
 
 def animate_walk(

@@ -132,9 +132,9 @@ def score_run(
         values, about = _images(trained, names, against, count, data_dir)
     found = _score(str(run.path), names, values, {**about, "checkpoint": checkpoint, "epoch": trained.epoch})
     path = run.path / "scores.jsonl"
-    lines = path.read_text("utf-8") if path.exists() else ""
     with atomic_write(path) as aside:
-        aside.write_text(lines + json.dumps(found.entry()) + "\n", encoding="utf-8", newline="\n")
+        lines = path.read_bytes() if path.exists() else b""
+        aside.write_bytes(lines + json.dumps(found.entry()).encode() + b"\n")
     return found
 
 

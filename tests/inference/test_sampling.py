@@ -146,3 +146,17 @@ def test_training_is_animated_from_its_grids_and_a_walk_from_its_seeds(foods, tm
     for index, count in enumerate(made):
         with Image.open(tmp_path / f"{index}.gif") as animation:
             assert animation.n_frames == count == (3, 8)[index]
+
+
+def test_damaged_grids_are_left_out_of_an_animation_with_a_warning(tmp_path, logged):
+    run = untrained(tmp_path / "run", "gan14")
+    (run.samples / "epoch-0001.png").write_bytes(b"\x89PNG damaged")
+    (run.samples / "epoch-0002.png").mkdir()
+    with pytest.raises(CheckpointError, match="samples: none of its 2 grids can be read as an image$"):
+        animate_training(run, tmp_path / "a.gif")
+    assert not list(tmp_path.glob("*.gif"))
+
+    Image.new("L", (20, 20)).save(run.samples / "epoch-0003.png")
+    logged.clear()
+    assert animate_training(run, tmp_path / "a.gif") == 1
+    assert logged[0] == f"{run.samples / 'epoch-0001.png'}: cannot be read as an image; it is left out"
