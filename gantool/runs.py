@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gantool.errors import CheckpointError, RunError, command_line
-from gantool.files import disk, exclusive_lock, is_file, write
+from gantool.files import BusyError, disk, exclusive_lock, is_file, write
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,17 @@ class Run:
 
         Raises:
             RunError: `out` is a file, or a directory that is not empty.
+            BusyError: another process makes a run there.
             DiskError: the directory cannot be created.
         """
         run = cls(make_directory(out, name))
-        for folder in (run.samples, run.checkpoints):
-            folder.mkdir(exist_ok=True)
-        write(run.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-        write(run.path / "recipe.yaml", recipe)
+        with exclusive_lock(run.path / "lock"):
+            if is_file(run.path / "recipe.yaml"):
+                raise BusyError(run.path, "a training that has just begun")
+            for folder in (run.samples, run.checkpoints):
+                folder.mkdir(exist_ok=True)
+            write(run.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            write(run.path / "recipe.yaml", recipe)
         return run
 
     @classmethod
@@ -172,7 +176,7 @@ def make_directory(out: Path | None, name: str, advice: str = ", or resume with 
     """Create the directory of a new run or study: `out`, or `runs/<name>-<NNN>` with the next free number."""
     try:
         if out is not None:
-            if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            if out.exists() and not (out.is_dir() and _is_unused(out)):
                 kind = "already holds something" if out.is_dir() else "is a file"
                 raise RunError(f"{out}: {kind}; name a new directory with --out{advice}")
             out.mkdir(parents=True, exist_ok=True)
@@ -191,6 +195,15 @@ def make_directory(out: Path | None, name: str, advice: str = ", or resume with 
                 return path
     except OSError as error:
         raise disk(out or Path("runs"), error) from None
+
+
+def _is_unused(path: Path) -> bool:
+    """Return whether a directory is empty, or holds no more than a start left that was killed before its recipe."""
+    names = {file.name for file in path.iterdir()}
+    left = {"samples", "checkpoints", "environment.json", "lock", ".lock"}
+    parts = {name for name in names if name.startswith(".") and name.endswith(".part")}
+    folders = [path / name for name in ("samples", "checkpoints") if (path / name).is_dir()]
+    return names - parts <= left and not any(file for folder in folders for file in folder.iterdir())
 
 
 def find_directory(place: str | None, inside: str, kind: str, first: str) -> Path:

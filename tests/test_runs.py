@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_a_run_has_its_files(inside):
     run = Run.create("name: x\n", name="gan")
 
     assert run.path == Path("runs/gan-001")
-    assert names(run.path) == ["checkpoints", "environment.json", "recipe.yaml", "samples"]
+    assert names(run.path) == [".lock", "checkpoints", "environment.json", "recipe.yaml", "samples"]
     assert (run.path / "recipe.yaml").read_text() == "name: x\n"
     assert json.loads((run.path / "environment.json").read_text()) == environment()
 
@@ -101,6 +102,38 @@ def test_a_place_where_no_directory_can_be_is_told(inside):
         Run.create("", name="a", out=Path("file/x"))
     with pytest.raises(ResourceError, match=r"^runs: cannot be written \(File exists\)"):
         Run.create("", name="a")
+
+
+def test_of_two_starts_at_once_in_one_directory_one_wins_and_nothing_is_lost(inside):
+    for attempt in range(20):
+        results = []
+        barrier = threading.Barrier(2)
+
+        def start(name, out=Path(f"run-{attempt}"), results=results, barrier=barrier):
+            barrier.wait()
+            try:
+                results.append(Run.create(name, name=name, out=out))
+            except RunError as error:
+                results.append(error)
+
+        threads = [threading.Thread(target=start, args=(name,)) for name in ("a", "b")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (made,) = [result for result in results if isinstance(result, Run)]
+        assert (made.path / "recipe.yaml").read_text() in ("a", "b")
+
+
+def test_a_start_that_was_killed_before_its_recipe_does_not_block_the_directory(inside):
+    run = Run.create("", name="a", out=Path("x"))
+    (run.path / "recipe.yaml").rename(run.path / ".recipe.yaml.123.part")
+    assert (Run.create("again", name="a", out=Path("x")).path / "recipe.yaml").read_text() == "again"
+
+    (run.path / "recipe.yaml").unlink()
+    (run.checkpoints / "last.pt").touch()
+    with pytest.raises(RunError, match="x: already holds something"):
+        Run.create("", name="a", out=Path("x"))
 
 
 def test_a_run_is_found_by_path_by_name_or_as_the_newest(inside):

@@ -15,6 +15,7 @@ from typer import Argument, Option
 
 from gantool.cli.options import AsJson, Changes, DataDir, Device, Out, RecipeName, stopping
 from gantool.errors import GantoolError, TrainingError, command_line
+from gantool.files import BusyError
 from gantool.runs import Run, data_root
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _removed_on_failure(run: Run, *, new: bool) -> Iterator[None]:
     """Remove the directory of a new run that fails before its first step, for example because its data are missing."""
     try:
         yield
-    except TrainingError:
+    except (TrainingError, BusyError):  # another process may train there
         raise
     except (GantoolError, OSError, KeyboardInterrupt, SystemExit):
         if new and not run.entries() and not any(run.checkpoints.iterdir()):

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool.errors import GantoolError, ResourceError
+from gantool.files import BusyError, is_locked
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment, make_directory
@@ -41,6 +42,8 @@ def new_study(out: Path | None, recipe: Recipe) -> Path:
     if out is None:
         return make_directory(None, recipe.name)
     if (out / STUDY).is_file():
+        if is_locked(out / "lock"):
+            raise BusyError(out, "a search")
         number = 1
         while (aside := out.with_name(f"{out.name}-old-{number}")).exists():
             number += 1

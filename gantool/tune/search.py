@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 
 from gantool import devices
 from gantool.errors import DataError, GantoolError, TrainingError
-from gantool.files import exclusive_lock
+from gantool.files import BusyError, exclusive_lock, is_file
 from gantool.recipe.blocks import Recipe
-from gantool.runs import data_root
+from gantool.runs import STUDY, data_root
 from gantool.terminal import several
 from gantool.training.setup import TrainingSetup, prepare_training
 from gantool.tune import inline, results
@@ -167,6 +167,8 @@ def search(
         other = earlier_study(recipe)
     path = old or new_study(out, recipe)
     with _removed_on_failure(path, new=old is None), exclusive_lock(path / "lock"):
+        if old is None and is_file(path / STUDY):
+            raise BusyError(path, "a search that has just begun")
         study, budget = Study.resume(path, recipe) if old else Study.create(path, recipe), ""
         root = data_root(data_dir, study.data_dir)
         study.remember(data_dir=str(root), engine=backend.engine, address=backend.address, device=backend.device)
@@ -228,7 +230,7 @@ def _removed_on_failure(path: Path, *, new: bool) -> Iterator[None]:
     """Remove the directory of a new study that fails before its first trial, for example because data are missing."""
     try:
         yield
-    except TrainingError:
+    except (TrainingError, BusyError):  # another process may search there
         raise
     except (GantoolError, KeyboardInterrupt, SystemExit, GeneratorExit):
         if new and not any((path / "trials").glob("*")):

@@ -152,7 +152,7 @@ def test_damaged_grids_are_left_out_of_an_animation_with_a_warning(tmp_path, log
     run = untrained(tmp_path / "run", "gan14")
     (run.samples / "epoch-0001.png").write_bytes(b"\x89PNG damaged")
     (run.samples / "epoch-0002.png").mkdir()
-    with pytest.raises(CheckpointError, match="samples: none of its 2 grids can be read as an image$"):
+    with pytest.raises(CheckpointError, match="samples: none of its 2 grids can be read as an image"):
         animate_training(run, tmp_path / "a.gif")
     assert not list(tmp_path.glob("*.gif"))
 

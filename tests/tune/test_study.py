@@ -6,12 +6,14 @@ import json
 import os
 import re
 import sqlite3
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
 import optuna
 import pytest
 from gantool.errors import CheckpointError, DataError, RecipeError, ResourceError, RunError
+from gantool.files import BusyError, exclusive_lock
 from gantool.report import findings, page
 from gantool.runs import environment
 from gantool.training import engine
@@ -42,6 +44,34 @@ def test_a_search_of_4_trials_that_is_extended_to_6_runs_2_more(data_dir, tmp_pa
     assert params(study)[:4] == old
     assert len({str(point) for point in params(study)}) == len(started) == 6, "no point is tried twice"
     assert study.tune.trials == Study(study.path).tune.trials == 6
+
+
+def test_of_two_searches_that_start_at_once_one_wins_and_its_study_stays(data_dir, tmp_path):
+    run(tiny(tune__trials=1), tmp_path / "first", data_dir)  # so that the data are ready
+    for attempt in range(5):
+        place, results = tmp_path / f"s{attempt}", []
+        barrier = threading.Barrier(2)
+
+        def start(place=place, results=results, barrier=barrier):
+            barrier.wait()
+            try:
+                results.append(len(params(run(tiny(tune__trials=2), place, data_dir))))
+            except RunError as error:
+                results.append(error)
+
+        threads = [threading.Thread(target=start) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 2 in results
+        assert len(params(Study(place))) == 2
+
+
+def test_a_running_search_is_not_moved_aside(tmp_path):
+    study = made(tmp_path / "s")
+    with exclusive_lock(study.path / "lock"), pytest.raises(BusyError, match="s: in use by"):
+        new_study(study.path, tiny())
 
 
 def test_a_search_whose_images_have_changed_is_refused(data_dir, tmp_path):
