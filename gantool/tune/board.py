@@ -111,7 +111,8 @@ class Board:
         if not terminal.err.is_terminal and not self.as_json:
             found = "; ".join(filter(None, (self._score(trial), trial.why)))
             state = f"{_WORDS[trial.state]} at epoch {trial.epoch}"
-            logger.info(f"trial {trial.label} {state}: {found}; {'; '.join(self._header())}")
+            own = " (your recipe)" if trial.label.split()[0] == str(self.standing.own) else ""
+            logger.info(f"trial {trial.label}{own} {state}: {found}; {'; '.join(self._header())}")
 
     def _end(self, event: SearchEnded) -> None:
         self.live.stop()

@@ -168,17 +168,17 @@ def test_in_a_pipe_each_training_is_a_line(data_dir, tmp_path, logged):
     new_seeds = "lowest fd 1.500 (trial 2, one seed); new seeds compare trial 2 with your recipe"
     verdict = "trial 2: fd 1.500, your recipe: 3.500, 1 new seed each"
     assert lines_of(logged) == [
-        "trial 0 finished at epoch 2: fd 3.500; 1 finished of 3; …; lowest fd 3.500 (trial 0, one seed)",
+        "trial 0 (your recipe) finished at epoch 2: fd 3.500; 1 finished of 3; …; lowest fd 3.500 (trial 0, one seed)",
         "trial 1 failed at epoch 0: diverged: at once; 1 finished, 1 failed of 3; …; "
         "lowest fd 3.500 (trial 0, one seed)",
         f"trial 2 finished at epoch 2: fd 1.500; {of_three}; …; {new_seeds}",
         f"trial 2 seed {seed} finished at epoch 2: fd 1.500; {of_three}; 1 training with new seeds done; "
         f"…; {new_seeds}",
-        f"trial 0 seed {seed} finished at epoch 2: fd 3.500; {of_three}; 2 trainings with new seeds done; …; {verdict}",
+        f"trial 0 seed {seed} (your recipe) finished at epoch 2: fd 3.500; {of_three}; "
+        f"2 trainings with new seeds done; …; {verdict}",
         *[
-            f"trial {number} to the end finished at epoch 6: fd {score}; {of_three}; 2 trainings with new seeds done; "
-            f"…; {verdict}"
-            for number, score in ((0, "3.167"), (2, "1.167"))
+            f"trial {name} finished at epoch 6: fd {score}; {of_three}; 2 trainings with new seeds done; …; {verdict}"
+            for name, score in (("0 to the end (your recipe)", "3.167"), ("2 to the end", "1.167"))
         ],
     ]
 
