@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks are quicker on one
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as gantool does, for files that load torch before it
 os.environ["NO_COLOR"] = "1"  # messages are compared as text
 os.environ["COLUMNS"] = "160"
 os.environ.pop("GANTOOL_DATA", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background; children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
