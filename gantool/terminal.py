@@ -125,9 +125,9 @@ def as_json(rows: Any) -> None:
     out.out(json.dumps(rows, indent=2, ensure_ascii=False, default=str), highlight=False)
 
 
-def event(told: Mapping[str, Any]) -> None:
+def event(values: Mapping[str, Any]) -> None:
     """Print one object as one line of JSON, at once."""
-    out.out(json.dumps(told, ensure_ascii=False), highlight=False)
+    out.out(json.dumps(values, ensure_ascii=False), highlight=False)
     out.file.flush()
 
 

@@ -245,11 +245,11 @@ def _print_simulation(recipe: Recipe, found: Mapping[str, Any]) -> None:
     """Print what replayed searches have in common."""
     from gantool import terminal
 
-    tune, metric, told = recipe.tune, recipe.metric, found["table"]
+    tune, metric, about = recipe.tune, recipe.metric, found["table"]
     assert tune is not None
     searches = f"{tune.sampler}, {tune.pruner}, {terminal.several(tune.trials, 'trial')}"
     terminal.result(
-        f"{told['configurations']:,} configurations, {terminal.several(told['seeds'], 'seed')} each; "
+        f"{about['configurations']:,} configurations, {terminal.several(about['seeds'], 'seed')} each; "
         f"{found['replays']:,} replays",
         f"{searches} of {tune.epochs or recipe.train.epochs} epochs",
     )
@@ -270,12 +270,12 @@ def _print_simulation(recipe: Recipe, found: Mapping[str, Any]) -> None:
         f"epochs saved: {found['epochs_saved']:.0%}; seconds of training: {found['seconds']:.0f}",
         f"the pick is within the best {median:.1%} of the table in half of the replays, {most:.1%} in nine of ten",
     )
-    if told["statistics"]:
-        near, all_over = told["noise"]["best twentieth"], told["noise"]["all"]
+    if about["statistics"]:
+        near, all_over = about["noise"]["best twentieth"], about["noise"]["all"]
         terminal.result(f"seeds differ by {near:.1%} near the best, {all_over:.1%} elsewhere (log deviation)")
         for label, agreement in {
-            **told["statistics"],
-            **{f"{n} epochs": v for n, v in told["lengths"].items()},
+            **about["statistics"],
+            **{f"{n} epochs": v for n, v in about["lengths"].items()},
         }.items():
             terminal.result(f"  {label}: rank correlation with other seeds at the end {agreement:.3f}")
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from gantool import terminal
 from gantool.recipe.blocks import Recipe
 from gantool.tune import results
-from gantool.tune.events import Event, SearchEnded, SearchStarted, Standing, TrialEvent, TrialStatus
+from gantool.tune.events import Event, SearchEnded, SearchProgress, SearchStarted, TrialEvent, TrialStatus
 from gantool.tune.space import names
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _WORDS = {"complete": "finished", "pruned": "stopped early", "fail": "failed", "
 def as_object(event: Event, metric: str) -> dict[str, Any]:
     """Return an event as plain values, for programs."""
     if isinstance(event, SearchStarted):
-        done, wanted = event.standing.done, event.standing.wanted
+        done, wanted = event.progress.done, event.progress.wanted
         counts = {"done": done, "trials": max(wanted, done), "interrupted": event.interrupted}
         return {"event": "begin", "study": str(event.study.shown), **counts}
     if isinstance(event, SearchEnded):
@@ -67,7 +67,7 @@ class Board:
         self.start = time.monotonic()
         self.rows: dict[str, TrialStatus] = {}
         self.interrupted = False  # whether trials that have not ended wait for the next start
-        self.standing = Standing(0, 0, 0, "", (), None, None)
+        self.progress = SearchProgress(0, 0, 0, "", (), None, None)
         self.spent: list[tuple[float, int]] = []  # seconds and epochs of the trainings that ended since the start
         self.search_start = self.start
         self.live = Live(get_renderable=self._live_view, console=terminal.err, refresh_per_second=4, transient=True)
@@ -90,16 +90,16 @@ class Board:
             self._end(event)
 
     def _start(self, event: SearchStarted) -> None:
-        self.standing, self.search_start = event.standing, time.monotonic()
+        self.progress, self.search_start = event.progress, time.monotonic()
         self.rows = {trial.label: trial for trial in event.trials}
-        done, resumed = event.standing.done, event.interrupted
+        done, resumed = event.progress.done, event.interrupted
         line = f"study {event.study.shown}"
         if done or resumed:
-            line += f": {done} of {max(event.standing.wanted, done)} trials done"
+            line += f": {done} of {max(event.progress.wanted, done)} trials done"
         logger.info(line + (f"; {terminal.several(resumed, 'interrupted training')} resumed" if resumed else ""))
 
     def _update(self, event: TrialEvent) -> None:
-        trial, self.standing = event.trial, event.standing
+        trial, self.progress = event.trial, event.progress
         if terminal.is_live() and not self.as_json:
             self.live.start()
         self.rows[trial.label] = trial
@@ -111,19 +111,19 @@ class Board:
         if not terminal.err.is_terminal and not self.as_json:
             found = "; ".join(filter(None, (self._score(trial), trial.why)))
             state = f"{_WORDS[trial.state]} at epoch {trial.epoch}"
-            own = " (your recipe)" if trial.label.split()[0] == str(self.standing.own) else ""
+            own = " (your recipe)" if trial.label.split()[0] == str(self.progress.own) else ""
             logger.info(f"trial {trial.label}{own} {state}: {found}; {'; '.join(self._header())}")
 
     def _end(self, event: SearchEnded) -> None:
         self.live.stop()
-        self.standing = Standing.of(event.study)
+        self.progress = SearchProgress.of(event.study)
         if self.as_json:
             return
         rows = [row for row in self.rows.values() if not row.is_further]
         self.interrupted = event.interrupted
         if rows:
             terminal.wide(self.table(rows))
-        if rows and self.standing.confirmed:
+        if rows and self.progress.confirmed:
             logger.info(f"{self.metric} is of one seed; new seeds: mean ± standard deviation (number of seeds)")
         if event.budget:
             logger.info(f"{event.budget} is spent; with more of it, the same command resumes the search")
@@ -156,16 +156,16 @@ class Board:
         states = [row.state for row in self.rows.values() if not row.is_further]
         counts = ", ".join(f"{states.count(state)} {word}" for state, word in _WORDS.items() if states.count(state))
         trials = counts or "0"
-        if not self.standing.planned:
-            trials += f" of {self.standing.wanted}"
-        if self.standing.reseeded or any(" seed " in label for label in self.rows):
-            trials += f"; {terminal.several(self.standing.reseeded, 'training')} with new seeds done"
+        if not self.progress.planned:
+            trials += f" of {self.progress.wanted}"
+        if self.progress.reseeded or any(" seed " in label for label in self.rows):
+            trials += f"; {terminal.several(self.progress.reseeded, 'training')} with new seeds done"
         parts = [f"{terminal.duration(time.monotonic() - self.start)} so far{self._left()}"]
-        if self.standing.gpus:
+        if self.progress.gpus:
             running = sum(time.monotonic() - row.start for row in self.rows.values() if row.state == "running")
-            parts.append(f"{(self.standing.gpu_seconds + running * self.standing.gpus) / 3600:.2f} GPU hours")
-        if self.standing.summary:
-            parts.append(self.standing.summary)
+            parts.append(f"{(self.progress.gpu_seconds + running * self.progress.gpus) / 3600:.2f} GPU hours")
+        if self.progress.summary:
+            parts.append(self.progress.summary)
         return trials, "; ".join(parts)
 
     def _left(self) -> str:
@@ -174,16 +174,16 @@ class Board:
         if not trained:
             return ""
         running = [max(0, row.epochs - row.reached()) for row in self.rows.values() if row.state == "running"]
-        epochs = max((self.standing.todo + sum(running)) / self.standing.slots, *running, 0)
+        epochs = max((self.progress.todo + sum(running)) / self.progress.slots, *running, 0)
         left = epochs * sum(seconds for seconds, _ in self.spent) / trained
-        allowed = max(0.0, self.standing.deadline - time.monotonic())
+        allowed = max(0.0, self.progress.deadline - time.monotonic())
         return f", about {terminal.duration(min(left, allowed))} left"
 
     def table(self, rows: list[TrialStatus] | None = None) -> Table:
         """Return the table of `rows`, or by default of the best trials that have ended."""
         final = rows is not None
         rows = rows or [row for row in self.rows.values() if row.state != "running" and not row.is_further]
-        order = {str(one.number): place for place, one in enumerate(self.standing.confirmed)}
+        order = {str(one.number): place for place, one in enumerate(self.progress.confirmed)}
         rows = sorted(rows, key=lambda row: (order.get(row.label, len(order)), row.best, int(row.label.split()[0])))
         columns = [
             terminal.Column("trial", right=True),
@@ -200,17 +200,17 @@ class Board:
 
     def _cells(self, row: TrialStatus, *, final: bool) -> list[str]:
         """Return the cells of a trial, with markup."""
-        standing, words = self.standing, _WORDS | ({"fail": row.why} if row.why else {})
+        progress, words = self.progress, _WORDS | ({"fail": row.why} if row.why else {})
         words |= {"running": "interrupted"} if self.interrupted else {}
-        marks = ["winner"] if row.label == str(standing.winner) and final else []
-        marks += ["your recipe"] if row.label == str(standing.own) else []
+        marks = ["winner"] if row.label == str(progress.winner) and final else []
+        marks += ["your recipe"] if row.label == str(progress.own) else []
         state = ", ".join([*marks, words.get(row.state, row.state), *(row.diagnoses if row.state != "fail" else ())])
-        one = next((one for one in standing.confirmed if str(one.number) == row.label), None)
+        one = next((one for one in progress.confirmed if str(one.number) == row.label), None)
         count = f" ({len(one.values)})" if one and math.isfinite(one.mean) else ""
         return [
             escape(row.label),
             terminal.number(row.best) if math.isfinite(row.best) else "",
-            *([f"{one or ''}{count}"] if standing.confirmed else []),
+            *([f"{one or ''}{count}"] if progress.confirmed else []),
             f"{row.reached()}/{row.epochs}",
             sparkline(row.scores),
             *(escape(_value(row.values.get(key, ""))) for key in self.keys),

@@ -69,7 +69,7 @@ class TrialStatus:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SearchProgress:
     """The state of a search."""
 
     wanted: int  # all trials
@@ -87,7 +87,7 @@ class Standing:
     deadline: float = math.inf  # of the budgets of time, on the monotonic clock
 
     @classmethod
-    def of(cls, study: Study, **more: Any) -> Standing:
+    def of(cls, study: Study, **more: Any) -> SearchProgress:
         """Return the state of a study; `more` are the fields with a default."""
         with study.cached_trials():
             winner, own = study.winner(), study.own()
@@ -109,14 +109,14 @@ class SearchStarted:
 
     study: Study
     trials: tuple[TrialStatus, ...]  # that have ended; of a study that is shown, all
-    standing: Standing
+    progress: SearchProgress
     interrupted: int = 0  # trainings that will resume
 
     @classmethod
     def of(cls, study: Study, *, resumes: bool = False) -> SearchStarted:
         """Return the event for a search that resumes, or for a study that is only shown."""
         trials = tuple(TrialStatus.of(study, trial) for trial in (study.spent() if resumes else study.trials()))
-        return cls(study, trials, Standing.of(study), len(study.unended()) if resumes else 0)
+        return cls(study, trials, SearchProgress.of(study), len(study.unended()) if resumes else 0)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class TrialEvent:
 
     kind: Literal["started", "measured", "interrupted", "ended"]
     trial: TrialStatus
-    standing: Standing
+    progress: SearchProgress
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
 from gantool.training import engine
 from gantool.tune import results
-from gantool.tune.events import Event, Standing, TrialEvent, TrialStatus
+from gantool.tune.events import Event, SearchProgress, TrialEvent, TrialStatus
 from gantool.tune.plan import Plan
 from gantool.tune.samplers import BatchPruner
 from gantool.tune.study import Study, best_epoch_of
@@ -84,7 +84,7 @@ class Trials:
             plan.learn()
         if study.tune.deterministic:
             study.search.pruner = BatchPruner(study.search.pruner)
-        self.standing = self._look()
+        self.progress = self._look()
 
     def pending_events(self) -> Iterator[Event]:
         """Yield the events that are in the queue."""
@@ -246,7 +246,7 @@ class Trials:
             status = replace(status, epoch=max(status.epoch, best.epochs if best else 0))
         status = replace(status, first_epoch=status.epoch)
         self.live[key] = RunningTrial(trial, phase, status, set(found.intermediate_values))
-        self.standing = replace(self.standing, todo=self._todo_epochs())
+        self.progress = replace(self.progress, todo=self._todo_epochs())
         self._emit("started", status)
         may_continue = study.tune.finish is not None and (study.tune.confirm is None or phase is study.confirmation)
         fixed = {"train.epochs": epochs, "train.keep_every": 0} | ({} if seed is None else {"train.seed": seed})
@@ -316,7 +316,7 @@ class Trials:
             if self.plan is not None:
                 self.plan.learn()
             results.write(self.study)
-            self.standing = self._look()
+            self.progress = self._look()
         best = live.status.best if value is None else value
         self._emit("ended", replace(live.status, state=state.name.lower(), best=best, why=why, diagnoses=tuple(codes)))
 
@@ -351,10 +351,10 @@ class Trials:
             upload_artifact(artifact_store=store, file_path=str(grid), study_or_trial=live.trial)
 
     def _emit(self, kind: Literal["started", "measured", "interrupted", "ended"], status: TrialStatus) -> None:
-        self.events.put(TrialEvent(kind, status, self.standing))
+        self.events.put(TrialEvent(kind, status, self.progress))
 
-    def _look(self) -> Standing:
-        return Standing.of(
+    def _look(self) -> SearchProgress:
+        return SearchProgress.of(
             self.study,
             todo=self._todo_epochs(),
             slots=self.environment.slots,

@@ -13,7 +13,7 @@ import pytest
 from gantool import terminal as show
 from gantool.training import engine
 from gantool.tune.board import Board, sparkline
-from gantool.tune.events import Standing, TrialStatus
+from gantool.tune.events import SearchProgress, TrialStatus
 from gantool.tune.race import Confirmed
 from gantool.tune.study import Study
 from rich.console import Console
@@ -76,7 +76,7 @@ def test_the_time_left_is_the_epochs_to_come_on_all_slots_times_the_seconds_of_o
     backend.ended("a", (4, 1.0))
     board.spent = [(100.0, 4)]
     # Seven more trials, and one candidate and the recipe with two seeds each: of 4 epochs of 25 s each, on 4 slots.
-    assert board.standing.todo == 4 * (6 + 4)
+    assert board.progress.todo == 4 * (6 + 4)
     assert board._left() == f", about {show.duration(11 * 100 / 4)} left"
     backend.measured("b", (2, 1.0))
     assert board._left() == f", about {show.duration(10.5 * 100 / 4)} left", "half of the running one is done"
@@ -91,16 +91,16 @@ def test_the_time_left_counts_trainings_to_the_full_length_and_the_longest_runni
     board = backend.board
     backend.next("a")
     # Another trial, two trainings of each with new seeds, and 40 more epochs of each.
-    assert board.standing.todo == 4 + 4 * 4 + 2 * 40
+    assert board.progress.todo == 4 + 4 * 4 + 2 * 40
     backend.ended("a", (4, 2.0))
     backend.next("b")
     backend.ended("b", (4, 1.0))
     for _ in range(4):
         label = backend.next("c").label
         backend.ended("c", (4, 1.0 if label.startswith("1 ") else 2.0))
-    assert board.standing.todo == 2 * 40, "a verdict is reached"
+    assert board.progress.todo == 2 * 40, "a verdict is reached"
     backend.next("d"), backend.next("e")
-    assert board.standing.todo == 0
+    assert board.progress.todo == 0
     board.spent = [(30.0, 30)]
     backend.measured("d", measured(34, 1.0, last=44))
     assert board._left() == f", about {show.duration(40)} left", "the other one has 40 epochs to go"
@@ -301,7 +301,7 @@ def test_the_table_of_trials_looks_as_in_the_golden_file_and_no_number_is_cut(wi
     monkeypatch.setattr(show, "out", screen.console)
     board = Board(engine.open_recipe("cgan_egg"))
     confirmed = (Confirmed(7, (18.9, 20.1, 19.4, 19.0)), Confirmed(0, (36.2, 35.1, 37.9, 36.6)))
-    board.standing = Standing(5, 5, 8, "", confirmed, winner=7, own=0)
+    board.progress = SearchProgress(5, 5, 8, "", confirmed, winner=7, own=0)
     found = []
     for label, state, score, epoch, *values, codes in EGGS:
         why = "diverged: a loss became nan" if state == "fail" else ""

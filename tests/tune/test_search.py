@@ -46,9 +46,9 @@ def test_a_search_is_an_iterator_of_events(data_dir, tmp_path):
         (label, kind) for label in "01" for kind in ("started", "measured", "measured", "ended")
     ]
     assert events[4].trial.scores == tuple(Study(tmp_path / "s").trials()[0].intermediate_values.values())
-    assert (events[-2].standing.done, events[-2].standing.own) == (2, 0)
+    assert (events[-2].progress.done, events[-2].progress.own) == (2, 0)
     with_more = search(tiny(tune__trials=3, tune__epochs=2), objective=quick(bowl), **options)
-    assert next(with_more).standing.done == 2
+    assert next(with_more).progress.done == 2
     next(with_more)
     with_more.close()
     assert states(Study(tmp_path / "s")) == ["COMPLETE", "COMPLETE", "RUNNING"], "closing it keeps the trial"

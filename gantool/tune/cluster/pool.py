@@ -104,7 +104,7 @@ class _NotSaved:
 
 
 class StudySearch(_NotSaved, Searcher):
-    """Gives Tune the next trial; workers save and end when the file `stop` exists."""
+    """Suggests the next trial to Tune; workers save and end when the file `stop` exists."""
 
     def __init__(self, trials: Trials, stop: Path) -> None:
         super().__init__()
