@@ -117,7 +117,9 @@ def find_source(data: Data, root: Path, kind: type[Batch] = Labeled) -> Source:
         path = locate(name, root)
         if path is None:
             looks_like_path = "/" in name or "\\" in name or "." in name
-            what = "no such file or folder" if looks_like_path else unknown("source", name, SOURCES)
+            what = "no such file or folder"
+            if not looks_like_path:
+                what = f"{unknown('source', name, SOURCES)}; no folder here has this name either"
             raise DataError(f"data.source: {name + ': ' if looks_like_path else ''}{what}; see: gantool data list")
         source = Pairs(path, data.folder, data.classes) if kind is Paired else Folder(path, data.folder)
     if kind in (Paired, Unpaired):

@@ -29,12 +29,21 @@ PAIRS_FILE = "pairs.png"  # in a run's directory: the first training pairs
 
 
 def open_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe by path or name, with dotted changes; a source that is a path is made absolute."""
+    """Read and check a recipe by path or name, with dotted changes.
+
+    A source that is a path is made absolute. It is looked for here and, if the recipe names it, beside the recipe.
+    """
     recipe = recipes.load(name, changes or {}, KINDS)
-    place = os.path.expanduser(recipe.data.source)  # noqa: PTH111  Path.expanduser raises on an unknown user
-    if recipe.data.source in SOURCES or not os.path.exists(place):  # noqa: PTH110  Path.exists raises on a long name
+    if recipe.data.source in SOURCES:
         return recipe
-    data = recipe.data.model_copy(update={"source": str(Path(place).absolute())})
+    place = os.path.expanduser(recipe.data.source)  # noqa: PTH111  Path.expanduser raises on an unknown user
+    places = [Path(place)]
+    if "data.source" not in (changes or {}):
+        places.append(recipes.find_recipe(name).parent / place)
+    found = next((path for path in places if os.path.exists(path)), None)  # noqa: PTH110  Path.exists raises on a long name
+    if found is None:
+        return recipe
+    data = recipe.data.model_copy(update={"source": str(found.absolute())})
     return recipe.model_copy(update={"data": data})
 
 

@@ -63,9 +63,17 @@ def test_a_contact_sheet_is_drawn(command, inside):
         (["show", "digits", "--set", "data.size=0"], 2, "--set data.size: expected at least 1 or a list, got 0"),
         (["show", "digits", "--set", "sise=5"], 2, "--set data.sise: unknown key 'sise'; did you mean 'size'?"),
         (["show", "digits", "--set", "data.classes=[3]"], 2, "--set data.classes.0: expected text, got 3; in quotes"),
-        (["show", "digist"], 3, "data.source: unknown source 'digist'; did you mean 'digits'?; see: gantool data list"),
+        (
+            ["show", "digist"],
+            3,
+            "data.source: unknown source 'digist'; did you mean 'digits'?; no folder here has this name",
+        ),
         (["show", "gan41.yaml"], 2, "gan41.yaml: no such recipe file"),
-        (["fetch", "mnits"], 3, "data.source: unknown source 'mnits'; did you mean 'mnist'?; see: gantool data list"),
+        (
+            ["fetch", "mnits"],
+            3,
+            "data.source: unknown source 'mnits'; did you mean 'mnist'?; no folder here has this name",
+        ),
         (
             ["fetch", "digits", "--name", "x"],
             3,
