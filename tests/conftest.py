@@ -16,23 +16,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the back
 
 import pytest
 
-USES_RAY = ("test_clusters.py", "test_interrupts.py")
+# The two files that start Ray are not for two processes at once: while one process works on the first of them for four
+# minutes, the other is busy with the files between them.
+ORDER = (
+    "test_clusters.py",
+    *("test_confirm.py", "test_search.py", "test_study_cli.py", "test_commands.py", "test_training.py"),
+    "test_interrupts.py",
+)
 SLOW = (
-    *USES_RAY,
-    *("test_confirm.py", "test_search.py", "test_study_cli.py", "test_commands.py", "test_generating.py"),
-    *("test_printed.py", "test_training.py"),
-    *("test_every_recipe.py", "test_diagnoses.py", "test_evaluate.py", "test_scoring.py"),
-    *("test_download.py", "test_gpu_check.py"),
+    *ORDER,
+    *("test_generating.py", "test_printed.py", "test_every_recipe.py", "test_diagnoses.py", "test_evaluate.py"),
+    *("test_scoring.py", "test_download.py", "test_gpu_check.py", "test_contract.py", "test_study.py"),
 )  # files that take more than ten seconds; `nox -s quick` leaves them out
 
 
 def pytest_collection_modifyitems(items):
-    """Mark slow files, and put those that start Ray first and last, so that two processes do not run them at once."""
+    """Mark slow files, and sort files for processes that share them."""
     for item in items:
         if item.path.name in SLOW:
             item.add_marker(pytest.mark.slow)
-    places = {USES_RAY[0]: 0, USES_RAY[1]: 2}
-    items.sort(key=lambda item: places.get(item.path.name, 1))
+    places = {name: place for place, name in enumerate(ORDER)}
+    items.sort(key=lambda item: places.get(item.path.name, len(ORDER)))
 
 
 @pytest.fixture(scope="session")

@@ -237,7 +237,7 @@ def test_generated_images_are_drawn_beside_the_nearest_training_images(runs, com
         ("score {run} --metrics fd,l1", 2, "--metrics l1: compares images of the same name; name two"),
         ("score {run} --against nowhere", 3, "nowhere: no such folder; score compares"),
         ("score {eggs} --against nowhere", 3, "nowhere: no such folder; score compares a run, or a"),
-        ("score {eggs} --against {empty}", 3, "{empty}: no files in it; a source is"),
+        ("score {eggs} --against {empty}", 3, "{empty}: no images in it; a source is"),
         ("score {eggs} --against {eggs} --images 90", 2, "--images 90: a folder is measured with all of its images"),
         ("score {and} --images 90", 2, "--images 90: counts generated images, but dense makes none; leave it out"),
         ("score {and} --metrics fd", 2, "--metrics fd: is about images, but dense answers; use error, accuracy,"),
