@@ -145,11 +145,9 @@ def search(
         out: directory of the study; by default the newest study of this recipe, or a new one.
         fresh: start a new study.
         data_dir: the data directory; None is the one that the study remembers, or the default.
-        backend: what runs the trials.
         minutes: time limit of the whole search. Trials, seeds and epochs are planned so that they fit.
         source: directory of another study, whose best values a new study tries first.
         stopped: the search stops as soon as this list is not empty; a signal handler may fill it.
-        objective: what runs one trial.
 
     Yields:
         events, of which the last one is `SearchEnded`.
