@@ -56,9 +56,8 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.usefixtures("every_step")
 def test_a_source_is_looked_for_here_and_then_beside_the_recipe(inside):
-    text = "model: gan\nloss: non_saturating\ndata: {source: photos, size: 8}\ntrain: {epochs: 1}\n"
+    text = "model: mlp\nloss: non_saturating\ndata: {source: photos, size: 8}\ntrain: {epochs: 1}\n"
     (inside / "mine" / "photos").mkdir(parents=True)
     (inside / "mine" / "r.yaml").write_text(text)
     assert engine.open_recipe("mine/r.yaml").data.source == str(inside / "mine" / "photos")
@@ -71,6 +70,7 @@ def test_a_source_is_looked_for_here_and_then_beside_the_recipe(inside):
     assert engine.open_recipe("mine/r.yaml").data.source == "digits"
 
 
+@pytest.mark.usefixtures("every_step")
 def test_a_report_comes_after_every_step_and_every_epoch(tmp_path, data_dir):
     reports, _ = trained(tmp_path / "run", data_dir)
     batches = 292 // 64  # 73 of the 365 are held out
