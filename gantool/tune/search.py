@@ -138,19 +138,18 @@ def search(
 ) -> Iterator[Event]:
     """Search the space of a recipe, decide with new seeds whether a setting beats it, and train the two to the end.
 
-    Close the iterator to stop: running trials are saved, and the same call resumes the search.
+    The last event is `SearchEnded`. Close the iterator to stop: running trials are saved, and the same call resumes the search.
 
     Args:
         recipe: with a `tune` block.
         out: directory of the study; by default the newest study of this recipe, or a new one.
         fresh: start a new study.
         data_dir: the data directory; None is the one that the study remembers, or the default.
+        backend: what runs the trials.
         minutes: time limit of the whole search. Trials, seeds and epochs are planned so that they fit.
         source: directory of another study, whose best values a new study tries first.
         stopped: the search stops as soon as this list is not empty; a signal handler may fill it.
-
-    Yields:
-        events, of which the last one is `SearchEnded`.
+        objective: what runs one trial.
 
     Raises:
         TrainingError: no trial finished; with the commonest reason.
