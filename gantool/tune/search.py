@@ -138,7 +138,7 @@ def search(
 ) -> Iterator[Event]:
     """Search the space of a recipe, decide with new seeds whether a setting beats it, and train the two to the end.
 
-    The last event is `SearchEnded`. Close the iterator to stop: running trials are saved, and the same call resumes the search.
+    The last event is `SearchEnded`. Close the iterator to stop: trials are saved, and the same call resumes the search.
 
     Args:
         recipe: with a `tune` block.
