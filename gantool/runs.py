@@ -211,12 +211,10 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     parent = Path("runs")
     if place is None:
         # By number, since copying a directory changes its time. A study has a recipe too, and is a run by its winner.
-        found = [path for path in parent.glob("*") if is_file(path / inside)]
-        if inside != STUDY:
-            found = [path for path in found if not is_file(path / STUDY) or _place_of_winner(path)]
-        if not found:
-            raise RunError(f"runs: no {kind} here yet; make one with: {first}")
-        return max(found, key=_number)
+        for path in sorted((path for path in parent.glob("*") if is_file(path / inside)), key=_number, reverse=True):
+            if inside == STUDY or not is_file(path / STUDY) or _place_of_winner(path):
+                return path
+        raise RunError(f"runs: no {kind} here yet; make one with: {first}")
     for path in (Path(place), parent / place):
         if is_file(path / inside):
             return path

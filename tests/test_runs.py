@@ -156,6 +156,10 @@ def test_the_newest_run_may_be_the_winner_of_a_study_but_that_is_not_resumed(ins
     (study.path / "study.json").write_text(json.dumps({"run": "trials/0001"}))
 
     assert Run.open(None).path == winner.path
+    (inside / "runs" / "old-000").mkdir()
+    for name in ("recipe.yaml", "study.json"):
+        (inside / "runs" / "old-000" / name).write_text("damaged")
+    assert Run.open(None).path == winner.path, "an older study that is damaged does not matter"
     assert Run.newest().path == trained.path
     assert Run.newest("b") is None
 
