@@ -127,7 +127,7 @@ def _lock(path: Path, wait: float) -> FileLock:
 
 def _holder(path: Path) -> str:
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {held['pid']} on {held['host']}"
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):  # it is being written or removed
         return "another process"

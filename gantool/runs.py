@@ -224,12 +224,12 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     raise RunError(f"{place}: no {kind} of this name and no directory with a {inside}{known}")
 
 
-def data_root(given: Path | None, remembered: Path | None = None) -> Path:
+def data_root(given: Path | None, saved: Path | None = None) -> Path:
     """Return the data directory: the given one, else the one that a run remembers, else one in the user's cache."""
     if given is not None:
         return given.expanduser().absolute()
-    if remembered is not None:
-        return remembered
+    if saved is not None:
+        return saved
     from platformdirs import user_cache_path
 
     return user_cache_path("gantool", appauthor=False)

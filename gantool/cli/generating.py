@@ -49,7 +49,7 @@ def sample(
     found = Run.open(run)
     trained = load(found.path, checkpoint, device)
     _warn_of_early_best(found, trained, checkpoint)
-    if trained.answers:
+    if trained.is_classifier:
         for option, value in (("--class", class_name), ("--seeds", seeds)):
             if value is not None:
                 raise GantoolError(
@@ -173,11 +173,11 @@ def _print_answers(rows: Sequence[Prediction]) -> None:
     """Print answers, with the right ones where they are known."""
     from gantool import terminal
 
-    headings = ("asked", "answer", "probability", "right")[: 4 if any(row.right for row in rows) else 3]
+    headings = ("input", "answer", "probability", "right")[: 4 if any(row.right for row in rows) else 3]
     lines = []
-    for asked, answer, probability, right in rows:
+    for given, answer, probability, right in rows:
         wrong = " (wrong)" if right and right != answer else ""
-        lines.append((asked, answer, f"{probability:.2f}", f"{right}{wrong}")[: len(headings)])
+        lines.append((given, answer, f"{probability:.2f}", f"{right}{wrong}")[: len(headings)])
     terminal.table(headings, lines)
 
 

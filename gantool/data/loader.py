@@ -185,14 +185,14 @@ class Loader:
         return Unpaired(*(self._moved(images, *own) for images, own in zip(batch, moves, strict=True)))
 
     def _moves(self, count: int, generator: torch.Generator) -> tuple[Tensor, list[list[int]]]:
-        """Draw which images are mirrored, [N], and the corner of each image's window."""
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        return mirrored, torch.randint(self.jitter + 1, (count, 2), generator=generator).tolist()
+        """Draw which images are flipped, [N], and the corner of each image's window."""
+        flipped = torch.rand(count, generator=generator) < 0.5
+        return flipped, torch.randint(self.jitter + 1, (count, 2), generator=generator).tolist()
 
-    def _moved(self, images: Tensor, mirrored: Tensor, corners: list[list[int]]) -> Tensor:
+    def _moved(self, images: Tensor, flipped: Tensor, corners: list[list[int]]) -> Tensor:
         height, width = images.shape[2:]
         if self.flip:
-            images = torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+            images = torch.where(flipped.to(images.device)[:, None, None, None], images.flip(3), images)
         if self.jitter:
             larger = interpolate(images, (height + self.jitter, width + self.jitter), mode="bilinear")
             places = enumerate(corners)

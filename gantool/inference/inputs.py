@@ -37,7 +37,7 @@ class Target(NamedTuple):
 class Prediction(NamedTuple):
     """A classifier's input, its answer with its probability, and the right answer if it is known."""
 
-    asked: str
+    input: str
     answer: str
     probability: float
     right: str
@@ -133,8 +133,8 @@ def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("asked", "answer", "probability"))
-            writer.writerows((row.asked, row.answer, f"{row.probability:.6f}") for row in rows)
+            writer.writerow(("input", "answer", "probability"))
+            writer.writerows((row.input, row.answer, f"{row.probability:.6f}") for row in rows)
 
 
 def _images(given: Path) -> list[Path]:

@@ -60,7 +60,7 @@ class TrainedModel:
         return self.recipe.model.name
 
     @property
-    def answers(self) -> bool:
+    def is_classifier(self) -> bool:
         """Whether the model is a classifier."""
         return isinstance(self.model, Classifier)
 

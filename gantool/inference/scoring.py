@@ -271,12 +271,12 @@ def _of_features(name: str, real: Tensor, made: Tensor, count: int) -> Value:
 
 def _by_class(evaluator: Evaluator, fake: Tensor, labels: Sequence[int]) -> list[Value]:
     """Return the mean of the Fréchet distances within the classes, and those of each class with enough images."""
-    extractor, asked = evaluator.extractors[evaluator.base_extractor], torch.tensor(labels)
+    extractor, wanted = evaluator.extractors[evaluator.base_extractor], torch.tensor(labels)
     made, real = features(extractor, fake), evaluator.real[evaluator.base_extractor]
     unit = evaluator.floor.units[evaluator.base_extractor]
     rows = []
     for label, name in enumerate(evaluator.reality.classes):
-        own, other = real[evaluator.reality.train_labels == label], made[asked == label]
+        own, other = real[evaluator.reality.train_labels == label], made[wanted == label]
         if len(own) >= MIN_PER_CLASS and len(other) >= MIN_PER_CLASS:
             rows.append(Value(f"fd of {name}", distances.frechet_distance(own, other) / unit))
     return [Value("class_fd", math.fsum(row.value for row in rows) / len(rows)), *rows] if rows else []

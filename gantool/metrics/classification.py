@@ -18,7 +18,7 @@ CHUNK = 1000  # of them at a time
 SEED = 20_240_805  # decides which, the same in every run
 MIN_PROBABILITY = 1e-7  # of the right class, the resolution of float32; it keeps the log loss finite
 
-Answer = Callable[[Tensor], Tensor]
+Probabilities = Callable[[Tensor], Tensor]
 """Returns the probability of each class for a batch of the model's inputs: [N, classes]."""
 
 
@@ -64,7 +64,7 @@ class ClassifierEvaluator:
 
         return cls(examples(rows.train, TRAIN), examples(rows.held_out, HELD_OUT), data.spec.classes)
 
-    def measure(self, answer: Answer) -> dict[str, float]:
+    def measure(self, answer: Probabilities) -> dict[str, float]:
         """Measure a classifier.
 
         Returns:
@@ -92,7 +92,7 @@ class ClassifierEvaluator:
 
 
 @torch.no_grad()
-def _answers(answer: Answer, inputs: Tensor) -> Tensor:
+def _answers(answer: Probabilities, inputs: Tensor) -> Tensor:
     """Return the probabilities of all inputs, on the CPU: [N, classes]."""
     images = inputs.dtype == torch.uint8
     parts = (to_float(part) if images else part for part in torch.split(inputs, CHUNK))

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gantool.images import drawable, font, grid
-from gantool.metrics.classification import Answer
+from gantool.metrics.classification import Probabilities
 
 INK, PALE, PAPER = (40, 44, 52), (120, 126, 136), (255, 255, 255)
 TEXT, SMALL = 13, 11  # height of letters, in pixels
@@ -32,7 +32,7 @@ WRONG = (1.0, 0.62, 0.56)  # colour around a wrongly classified image, -1 to 1
 LIGHT = 0.9  # grey of a count of 0, -1 to 1
 
 
-def decision_map(answer: Answer, inputs: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
+def decision_map(answer: Probabilities, inputs: Tensor, labels: Tensor, classes: Sequence[str]) -> Image.Image:
     """Draw the answers of a classifier of two classes over the plane of its two inputs, and the examples.
 
     The first input points to the right, the second one up. The plane is twice as wide and high as the examples' range.

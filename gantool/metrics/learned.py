@@ -42,7 +42,7 @@ class _Network(ConvolutionalClassifier):
     set half of them to 0.
     """
 
-    def __init__(self, channels: int, side: int, answers: int) -> None:
+    def __init__(self, channels: int, side: int, outputs: int) -> None:
         stride = side // (LARGE_SIDE // 2) if side >= LARGE_SIDE else 1
         kernel, padding = (2 * stride, stride - 1) if stride > 1 else (3, 1)
         super().__init__(
@@ -51,10 +51,10 @@ class _Network(ConvolutionalClassifier):
             pools=[nn.MaxPool2d(2, ceil_mode=True), nn.AdaptiveMaxPool2d(4)],
             area=4 * 4,
             hidden=[FEATURES],
-            answers=answers,
+            outputs=outputs,
             slope=0.2,
         )
-        self.sizes = (channels, side, answers)
+        self.sizes = (channels, side, outputs)
         self.to(memory_format=torch.channels_last)  # takes a third off the time
 
 
@@ -168,10 +168,10 @@ def _read(path: Path) -> Learned | None:
         return None
 
 
-def _trained(images: Tensor, task: Task, answers: int, rows: int, seed: int) -> _Network:
+def _trained(images: Tensor, task: Task, outputs: int, rows: int, seed: int) -> _Network:
     """Train a network with `STEPS` batches of so many rows."""
     with rng_scope(CPU, rng_states(CPU, seed)), torch.enable_grad():
-        network = _Network(images.shape[1], min(images.shape[2:]), answers)
+        network = _Network(images.shape[1], min(images.shape[2:]), outputs)
         optimizer = torch.optim.Adam(network.parameters(), RATE)
         rounds = math.ceil(STEPS * rows / len(images))
         order = torch.cat([torch.randperm(len(images)) for _ in range(rounds)])

@@ -165,11 +165,11 @@ class ConvolutionalClassifier(nn.Module):
         pools: as many as `convolutions`.
         area: pixels that the last pool leaves of an image.
         hidden: width of each hidden linear layer, at least one.
-        answers: numbers in the output.
+        outputs: how many numbers the network returns.
         slope: of every activation below zero; 0 makes it a ReLU.
 
     Shape:
-        [N, channels, H, W] -> [N, answers].
+        [N, channels, H, W] -> [N, outputs].
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class ConvolutionalClassifier(nn.Module):
         pools: Sequence[nn.Module],
         area: int,
         hidden: Sequence[int],
-        answers: int,
+        outputs: int,
         slope: float = 0.0,
     ) -> None:
         super().__init__()
@@ -188,10 +188,10 @@ class ConvolutionalClassifier(nn.Module):
             layers += [nn.Conv2d(channels, width, kernel, stride, padding), _activation(slope), pool]
             channels = width
         layers += [nn.Flatten(), nn.Linear(channels * area, hidden[0])]
-        for inputs, outputs in pairwise(hidden):
-            layers += [_activation(slope), nn.Linear(inputs, outputs)]
+        for before, after in pairwise(hidden):
+            layers += [_activation(slope), nn.Linear(before, after)]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(_activation(slope), nn.Linear(hidden[-1], answers))
+        self.head = nn.Sequential(_activation(slope), nn.Linear(hidden[-1], outputs))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of a batch; its features are the last hidden layer's output before the activation."""

@@ -44,7 +44,7 @@ class CNN(Classifier):
             pools=[nn.MaxPool2d(POOL) for _ in convolutions],
             area=_left(images.height, convolutions) * _left(images.width, convolutions),
             hidden=hidden,
-            answers=len(images.classes),
+            outputs=len(images.classes),
         )
 
 

@@ -27,13 +27,13 @@ class LSTM(Classifier):
 
 
 class _Reader(nn.Module):
-    """Numbers of words [N, L], int64, 0 after the end of a sentence, to logits [N, answers]."""
+    """Numbers of words [N, L], int64, 0 after the end of a sentence, to logits [N, classes]."""
 
-    def __init__(self, words: int, embedding_dim: int, hidden: int, answers: int) -> None:
+    def __init__(self, words: int, embedding_dim: int, hidden: int, classes: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, embedding_dim, padding_idx=0)
         self.lstm = nn.LSTM(embedding_dim, hidden, batch_first=True)
-        self.head = nn.Linear(hidden, answers)
+        self.head = nn.Linear(hidden, classes)
 
     def forward(self, words: Tensor) -> Tensor:
         states, _ = self.lstm(self.embedding(words))  # [N, L, hidden], after each word

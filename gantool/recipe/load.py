@@ -18,7 +18,7 @@ from gantool.files import is_file
 from gantool.recipe import strict_yaml
 from gantool.recipe.blocks import Choice, Optimizer, PlayerOptimizer, Range, Recipe
 from gantool.recipe.schema import Mismatch, NamedBlock, Problem, check, plain, signature, types_of
-from gantool.recipe.strict_yaml import Place
+from gantool.recipe.strict_yaml import KeyPath
 
 Find = Callable[[str], Callable[..., Any]]
 """Returns what a `name:` stands for; its keyword-only parameters are the schema of the rest of the block."""
@@ -117,7 +117,7 @@ def _checked(
     changes: Mapping[str, Any],
     kinds: Mapping[str, Find],
     source: str,
-    lines: Mapping[Place, int],
+    lines: Mapping[KeyPath, int],
 ) -> Recipe:
     # A change at an index (betas.0) needs the list's other values, so it follows when the defaults are known.
     at_index = {key: value for key, value in changes.items() if re.search(r"\.\d+(\.|$)", key)}
@@ -249,7 +249,7 @@ def _parts(key: str) -> list[str]:
     return ["tune", "space", key.removeprefix("tune.space.")]
 
 
-def _sentence(problem: Problem, source: str, lines: Mapping[Place, int], changes: Mapping[str, Any]) -> str:
+def _sentence(problem: Problem, source: str, lines: Mapping[KeyPath, int], changes: Mapping[str, Any]) -> str:
     place, message = problem
     dotted = ".".join(map(str, place))
     for key in changes:

@@ -17,7 +17,7 @@ from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from gantool.errors import unknown
-from gantool.recipe.strict_yaml import Place
+from gantool.recipe.strict_yaml import KeyPath
 
 Block_ = TypeVar("Block_", bound="Block")
 
@@ -47,7 +47,7 @@ class NamedBlock(Block):
 class Problem(NamedTuple):
     """A mistake in a recipe, and the keys and indices that lead to it."""
 
-    place: Place
+    place: KeyPath
     message: str
 
 
@@ -59,7 +59,7 @@ class Mismatch(Exception):  # noqa: N818  it always becomes a RecipeError, once 
         super().__init__("; ".join(problem.message for problem in self.problems))
 
 
-def check(schema: type[Block_], values: Mapping[str, Any], place: Place = ()) -> Block_:
+def check(schema: type[Block_], values: Mapping[str, Any], place: KeyPath = ()) -> Block_:
     """Return the block that `values` describe.
 
     Raises:
@@ -112,7 +112,7 @@ def types_of(key: str, schema: type[Block]) -> set[Any]:
 
 def _problems(error: ValidationError, values: Mapping[str, Any], schema: type[Block]) -> Iterator[Problem]:
     """Yield pydantic's errors as problems, one a place: pydantic has one for each form that a value may take."""
-    found: dict[tuple[Place, str], list[str]] = {}
+    found: dict[tuple[KeyPath, str], list[str]] = {}
     for one in error.errors():
         place = _place(one["loc"], values)
         expected, message = _message(dict(one), schema)
@@ -126,7 +126,7 @@ def _problems(error: ValidationError, values: Mapping[str, Any], schema: type[Bl
             yield Problem(place, f"expected {' or '.join(forms)}, got {message}")
 
 
-def _place(loc: Iterable[str | int], values: Any) -> Place:
+def _place(loc: Iterable[str | int], values: Any) -> KeyPath:
     """Return the keys and indices in pydantic's location, which also names the members of unions."""
     place: list[str | int] = []
     for part in loc:

@@ -14,7 +14,7 @@ import yaml
 
 from gantool.errors import RecipeError
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 MAX_BYTES = 100_000  # bytes; the longest shipped recipe has about 2,000
 MAX_DEPTH = 20  # blocks in blocks; the deepest recipe has 5
 
@@ -56,7 +56,7 @@ for _tag, _pattern, _first in (
     _Dumper.add_implicit_resolver(_PLAIN + _tag, re.compile(_pattern), list(_first))
 
 
-def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
+def parse(text: str | bytes, name: str) -> tuple[Any, dict[KeyPath, int]]:
     """Return the value that a YAML document holds, and the line of each of its keys and list items.
 
     Bytes are read as UTF-8, with or without a byte order mark. Messages call the document `name`.
@@ -71,7 +71,7 @@ def parse(text: str | bytes, name: str) -> tuple[Any, dict[Place, int]]:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise RecipeError(f"{name}: not a text file in UTF-8; save the recipe as UTF-8") from None
-    lines: dict[Place, int] = {}
+    lines: dict[KeyPath, int] = {}
     try:
         loader = _Loader(text)
         loader.name = name
@@ -111,7 +111,7 @@ def dump(values: Any) -> str:
     return text
 
 
-def _note(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> None:
+def _note(node: yaml.Node, place: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
     """Note the lines of keys and items, and refuse repeated keys; keys are text, whatever they look like."""
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):

@@ -108,10 +108,10 @@ def _mattered(findings: Findings, importances: Mapping[str, float]) -> str | Non
         return None
     called = {one.key: one.name for one in findings.parameters}
     (first, share), (second, next_share) = sorted(importances.items(), key=lambda pair: -pair[1])[:2]
-    told = f"{called[first]} mattered most ({100 * share:.0f} %)"
+    text = f"{called[first]} mattered most ({100 * share:.0f} %)"
     if next_share >= MIN_IMPORTANCE:
-        told += f", then {called[second]} ({100 * next_share:.0f} %)"
-    return told + caveat(findings)
+        text += f", then {called[second]} ({100 * next_share:.0f} %)"
+    return text + caveat(findings)
 
 
 def _failures(findings: Findings, importances: Mapping[str, float]) -> str | None:
@@ -119,17 +119,17 @@ def _failures(findings: Findings, importances: Mapping[str, float]) -> str | Non
     failed = [trial for trial in findings.ended if trial.state == TrialState.FAIL]
     if not failed:
         return None
-    told = f"{len(failed)} of {len(findings.ended)} trials failed"
+    text = f"{len(failed)} of {len(findings.ended)} trials failed"
     found = [(_separation(findings, one), -importances.get(one.key, 0.0)) for one in findings.parameters]
     where = [(one[0], weight, one[1]) for one, weight in found if one]
     if where:
-        return f"{told}, all with {min(where)[2]}"
+        return f"{text}, all with {min(where)[2]}"
     reasons = [str(trial.user_attrs["why"]).partition(":")[0].strip() for trial in failed if "why" in trial.user_attrs]
     if not reasons:
-        return told
+        return text
     reason, times = Counter(reasons).most_common(1)[0]
     often = ":" if times == len(failed) else ", most often:"
-    return f"{told}{often} {textwrap.shorten(reason, MAX_REASON_LENGTH, placeholder='…')}"
+    return f"{text}{often} {textwrap.shorten(reason, MAX_REASON_LENGTH, placeholder='…')}"
 
 
 def _separation(findings: Findings, parameter: Parameter) -> tuple[int, str] | None:
@@ -216,12 +216,12 @@ def _stopped(findings: Findings) -> str | None:
     ended, stopped = findings.ended, findings.stopped
     if not stopped:
         return None
-    told = f"{len(stopped)} of {len(ended)} trials were stopped early"
+    text = f"{len(stopped)} of {len(ended)} trials were stopped early"
     full = max(trial.last_step or 0 for trial in ended)
     saved = sum(_seconds([trial]) / trial.last_step * (full - trial.last_step) for trial in stopped if trial.last_step)
     if saved < 1:
-        return told
-    return f"{told}, which saved about {_about(saved)} of {_about(saved + _seconds(ended))}"
+        return text
+    return f"{text}, which saved about {_about(saved)} of {_about(saved + _seconds(ended))}"
 
 
 def _seconds(trials: Iterable[FrozenTrial]) -> float:

@@ -42,8 +42,8 @@ class Health:
             self._first = fd if self._first is None else self._first
             known = [each for each in (fd, *self._best) if each is not None]
             self._best.append(min(known, default=None))
-        judged = [self._judge(rule, now) for rule in RULES if now.measured or rule.every_epoch]
-        return [diagnosis for diagnosis in judged if diagnosis is not None]
+        changes = [self._judge(rule, now) for rule in RULES if now.measured or rule.every_epoch]
+        return [diagnosis for diagnosis in changes if diagnosis is not None]
 
     @property
     def active(self) -> tuple[str, ...]:

@@ -45,13 +45,15 @@ def sentence(study: Study) -> str:
     verdict = study.verdict()
     if verdict is None:
         return ""
-    longer = [
-        f"{label} {number(best.value)} after {several(best.epochs, 'epoch')}"
-        for label, trial in pair(study)
-        if (best := study.best_run(trial)) and best.epochs > verdict.epochs
-    ]
-    finished = f"; trained on with one seed: {', '.join(longer)}" if longer else ""
-    return f"{verdict.sentence()}, after {several(verdict.epochs, 'epoch')}{finished}"
+    finalists = study.finalists()
+    found = [(label, study.best_run(trial)) for label, trial in pair(study) if trial in finalists]
+    runs = [(label, best) for label, best in found if best is not None]
+    longer = ""
+    # Lengths differ if the time ran out during one of the trainings, and then their values cannot be compared.
+    if len({best.epochs for _, best in runs}) == 1 and runs[0][1].epochs > verdict.epochs:
+        values = [f"{label} {number(best.value)} after {several(best.epochs, 'epoch')}" for label, best in runs]
+        longer = f"; trained on with one seed: {', '.join(values)}"
+    return f"{verdict.sentence()}, after {several(verdict.epochs, 'epoch')}{longer}"
 
 
 def interim_summary(study: Study) -> str:

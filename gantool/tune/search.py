@@ -45,15 +45,15 @@ class SearchBackend:
     device: str = ""  # see `devices.choose`; `auto` by default
     verbose: bool = False  # whether to show the messages of Ray
 
-    def resolved(self, remembered: Mapping[str, str]) -> SearchBackend:
-        """Return it with remembered settings or the defaults in place of empty ones.
+    def resolved(self, saved: Mapping[str, str]) -> SearchBackend:
+        """Return it with saved settings or the defaults in place of empty ones.
 
         Raises:
             GantoolError: a setting is unknown, does not fit the others, or no cluster has the address.
         """
-        engine = self.engine or remembered.get("engine", "ray")
-        address = self.address or remembered.get("address", "local")
-        device = self.device or remembered.get("device", "auto")
+        engine = self.engine or saved.get("engine", "ray")
+        address = self.address or saved.get("address", "local")
+        device = self.device or saved.get("device", "auto")
         if engine == "inline" and address != "local":
             raise GantoolError(f"--address {address}: --engine inline runs in this process; leave one of them out")
         if engine == "ray" and device not in {"auto", "cpu", "cuda"}:

@@ -123,9 +123,9 @@ def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequen
         if index <= len(first):
             chosen = (0, *first)[index]
         else:
-            asked = space.ask(study)
-            study.tell(asked, state=TrialState.FAIL)  # it is only asked for its values
-            distances = ((places[left] - _place(space, asked.params)) ** 2).sum(axis=1)
+            proposal = space.ask(study)
+            study.tell(proposal, state=TrialState.FAIL)  # only its values are needed
+            distances = ((places[left] - _place(space, proposal.params)) ** 2).sum(axis=1)
             chosen = left[int(np.argmin(distances))]
         left.remove(chosen)
         study.enqueue_trial(table.points[chosen])

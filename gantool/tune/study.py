@@ -214,21 +214,23 @@ class Study(StudyRecord):
         seed = best.user_attrs.get("seed")
         return BestRun(self.folder_of(best), best.last_step or 0, _value(best), best_epoch_of(best), seed)
 
-    def to_finish(self) -> list[tuple[int, int | None]]:
-        """Return the trials and seeds whose trainings continue to the recipe's full length, once a verdict is reached.
+    def finalists(self) -> list[int]:
+        """Return the trials whose trainings continue to the recipe's full length, once a verdict is reached.
 
-        They are the recipe's own values and, unless it is worse, the best other setting.
+        They are the best other setting, unless it is worse, and the recipe's own values.
         """
         verdict, own = self.verdict(), self.own()
         if self.tune.finish is None or verdict is None or not self.race().over:
             return []
-        numbers = [] if own is None else [own.number]
         is_worse = verdict.kind == "keep" or (verdict.kind == "unconfirmed" and self.winner() is own)
-        if verdict.number is not None and not is_worse:
-            numbers.append(verdict.number)
+        numbers = [] if verdict.number is None or is_worse else [verdict.number]
+        return numbers if own is None else [*numbers, own.number]
+
+    def to_finish(self) -> list[tuple[int, int | None]]:
+        """Return the finalists, and the seeds of their trainings, that have not reached the recipe's full length."""
         failed = (TrialState.FAIL, TrialState.PRUNED)
         tried = {(run.user_attrs["of"], run.user_attrs["seed"]) for run in self.finishes() if run.state in failed}
-        found = [(number, self.best_run(number)) for number in numbers]
+        found = [(number, self.best_run(number)) for number in self.finalists()]
         wanted = [(number, best.seed) for number, best in found if best is not None and best.epochs < self.full_epochs]
         return [pair for pair in wanted if pair not in tried]
 

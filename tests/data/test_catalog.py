@@ -173,7 +173,7 @@ def test_files_of_mnist_are_downloaded_and_unpacked_beside_their_archives(tmp_pa
     source.fetch(tmp_path)
     source.fetch(tmp_path)
 
-    assert (source.exists(tmp_path), len(site.asked)) == (True, 4)
+    assert (source.exists(tmp_path), len(site.requests)) == (True, 4)
     assert (tmp_path / "MNIST" / "raw" / FILES[0]).read_bytes() == plain[0]
 
 
@@ -207,7 +207,7 @@ def test_damaged_cifar10_is_refused_after_its_archive_was_unpacked_once(tmp_path
     source, site = serve("cifar10", packed)
     source.fetch(tmp_path)
     source.fetch(tmp_path)
-    assert (source.exists(tmp_path), len(site.asked)) == (True, 1)
+    assert (source.exists(tmp_path), len(site.requests)) == (True, 1)
 
     message = refusal(prepare, Data(source="cifar10", size=32), tmp_path)
     assert message.startswith(f"{tmp_path / 'cifar10'}: damaged (Dataset not found or corrupted.")

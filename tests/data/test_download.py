@@ -48,7 +48,7 @@ def test_a_file_is_downloaded_once_and_leaves_nothing_beside_it(site, tmp_path, 
         path = download(remote, folder, progress=lambda *values: reported.append(values))
         assert (path, path.read_bytes(), visible(folder)) == (folder / "a.zip", FILE, ["a.zip"])
     assert reported[-1] == ("a.zip", len(FILE), len(FILE))
-    ((_, headers),) = site.asked
+    ((_, headers),) = site.requests
     assert headers["User-Agent"] == "gantool"
     assert "Authorization" not in headers
     path.write_bytes(b"damaged")
@@ -66,7 +66,7 @@ def test_a_file_is_kept_as_it_was_sent(site, tmp_path, name, body, options):
     remote = Remote(name, (site.on("/a", whole(body, **options)),))
     for _ in range(2):
         assert download(remote, tmp_path).read_bytes() == body
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1
 
 
 def test_brackets_spaces_and_hangul_in_an_address_are_quoted(site, tmp_path):
@@ -74,7 +74,7 @@ def test_brackets_spaces_and_hangul_in_an_address_are_quoted(site, tmp_path):
     base = site.on(quoted, whole()).removesuffix(quoted)
     url = f"{base}/contest/ai_competition[2024]_basic/a b/고.zip?n=[1]#part"
     download(Remote("a.zip", (url,)), tmp_path)
-    assert site.asked[0][0] == quoted
+    assert site.requests[0][0] == quoted
     assert checked_url(base + quoted) == base + quoted
     assert checked_url(" HTTPS://Bücher.example:8443?a=1%&b=%20 ") == "https://xn--bcher-kva.example:8443/?a=1%25&b=%20"
     assert checked_url("http://[::1]:80/x") == "http://[::1]:80/x"
@@ -164,7 +164,7 @@ def test_a_broken_or_hostile_server_is_refused_in_one_line(site, tmp_path, monke
         monkeypatch.setattr(module, "ATTEMPTS", 2)
     found = refusal(download, Remote("a.zip", (site.on("/a.zip", answer),)), tmp_path, code=6)
     assert re.match(rf"http://127\.0\.0\.1:\d+/a\.zip: {message}", found)
-    assert len(site.asked) == times
+    assert len(site.requests) == times
     assert {"a.zip", "a.zip.lock"}.isdisjoint(visible(tmp_path))
 
 
@@ -205,7 +205,7 @@ def test_the_proxy_of_the_environment_is_used_with_its_password(site, tmp_path, 
     remote = Remote("a.zip", ("https://one.example/a.zip",))
     with pytest.raises(NetworkError, match=r"one.example/a.zip: the connection broke \(tunnel .*403"):
         download(remote, tmp_path)
-    assert site.asked[0][1]["Proxy-Authorization"] == "Basic " + base64.b64encode(b"me:pass word").decode()
+    assert site.requests[0][1]["Proxy-Authorization"] == "Basic " + base64.b64encode(b"me:pass word").decode()
     monkeypatch.setenv("https_proxy", "http://proxy:port")
     with pytest.raises(NetworkError, match=r"a\.zip: the proxy of the environment is unusable \(.+\);"):
         download(remote, tmp_path)
@@ -220,7 +220,7 @@ def test_https_needs_a_valid_certificate_and_never_redirects_to_http(site, tmp_p
         url = secure.on("/a.zip", short(1000), ranged())
         with pytest.raises(NetworkError, match=r"a\.zip: its certificate is not valid \(self.signed certificate\);"):
             download(Remote("a.zip", (url,)), tmp_path)
-        assert (secure.asked, visible(tmp_path)) == ([], [])
+        assert (secure.requests, visible(tmp_path)) == ([], [])
         monkeypatch.setenv("SSL_CERT_FILE", str(public))
         assert download(Remote("a.zip", (url,), HASH), tmp_path).read_bytes() == FILE
         url = secure.on("/b.zip", status(302, Location=site.on("/b.zip", whole())))
@@ -229,7 +229,7 @@ def test_https_needs_a_valid_certificate_and_never_redirects_to_http(site, tmp_p
     url = site.on("/c.zip", whole()).replace("http", "https")
     with pytest.raises(NetworkError, match=r"the connection broke \(\[ssl"):
         download(Remote("c.zip", (url,)), tmp_path)
-    assert site.asked == []
+    assert site.requests == []
 
 
 # --- addresses ---
@@ -293,4 +293,4 @@ def test_two_processes_that_want_the_same_file_both_get_it_from_one_download(sit
     with child(FETCH, url, tmp_path, HASH, 10**9) as first, child(FETCH, url, tmp_path, HASH, 10**9) as second:
         for process in (first, second):
             assert process.communicate(timeout=60)[0] == f"{tmp_path}/a.zip\n"
-    assert (len(site.asked), visible(tmp_path)) == (1, ["a.zip"])
+    assert (len(site.requests), visible(tmp_path)) == (1, ["a.zip"])

@@ -71,8 +71,8 @@ def test_most_images_decide_the_channels(tmp_path, grey, channels):
     for index in range(4):
         draw(tmp_path / "all" / f"{index}.png", mode="L" if index < grey else "RGB")
 
-    for asked, found in ((None, channels), (3, 3), (1, 1)):
-        assert prepare(data(tmp_path / "all", channels=asked), tmp_path / "data").spec.channels == found
+    for wanted, found in ((None, channels), (3, 3), (1, 1)):
+        assert prepare(data(tmp_path / "all", channels=wanted), tmp_path / "data").spec.channels == found
     assert describe(data(tmp_path / "all"), tmp_path / "data").channels == channels
 
 
@@ -203,10 +203,10 @@ def test_what_cannot_be_fetched_is_refused(tmp_path, what, name, message):
 
 
 def test_the_weights_of_inception_are_fetched_to_where_score_looks_for_them(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(prepare_module, "download", lambda remote, folder, **_: asked.append((remote, folder)))
+    downloads = []
+    monkeypatch.setattr(prepare_module, "download", lambda remote, folder, **_: downloads.append((remote, folder)))
     assert fetch("inception", None, tmp_path) == "inception"
-    assert asked == [(catalog.INCEPTION_WEIGHTS, tmp_path / catalog.INCEPTION_FOLDER)]
+    assert downloads == [(catalog.INCEPTION_WEIGHTS, tmp_path / catalog.INCEPTION_FOLDER)]
 
 
 def test_an_address_is_fetched_once_and_a_folder_not_at_all(tmp_path, pets, logged):

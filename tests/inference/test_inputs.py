@@ -169,7 +169,7 @@ def test_seeds_number_the_examples_of_a_class_which_are_drawn_beside_their_sourc
 def test_a_classifier_answers_the_examples_that_it_keeps(name, source, tmp_path):
     run, table = table_run(tmp_path / "run", name, source)
     rows = inputs.predictions(load(run.path, device="cpu"), None)
-    assert [row.asked for row in rows] == list(table.texts[:4])
+    assert [row.input for row in rows] == list(table.texts[:4])
     assert [row.right for row in rows] == [table.spec.classes[label] for label in table.labels[:4]]
     assert all(row.answer in table.spec.classes and 0.5 <= row.probability <= 1 for row in rows)
     assert "probability" in sample(run).output
@@ -191,7 +191,7 @@ def test_sentences_are_answered_line_by_line_and_images_of_any_size(tmp_path):
     run, _ = table_run(tmp_path / "run", "lstm_sentiment", "sentences")
     (tmp_path / "new.txt").write_text("I love it\n\nwhat an awful day\n")
     rows = inputs.predictions(load(run.path, device="cpu"), tmp_path / "new.txt")
-    assert [row.asked for row in rows] == ["I love it", "what an awful day"]
+    assert [row.input for row in rows] == ["I love it", "what an awful day"]
     examples = {"inputs": torch.zeros(2, 1, 16, 16, dtype=torch.uint8), "labels": torch.tensor([0, 2]), "texts": "ab"}
     cnn = untrained(tmp_path / "cnn", engine.open_recipe("cnn_fashion16"), ImageSpec(1, 16, 16, tuple("012")), examples)
     trained = load(cnn.path, device="cpu")
@@ -199,7 +199,7 @@ def test_sentences_are_answered_line_by_line_and_images_of_any_size(tmp_path):
     folder.mkdir()
     Image.fromarray(noise(40, 33, 3)).save(folder / "large.png")
     (folder / "x.txt").write_text("no image")
-    assert [row.asked for row in inputs.predictions(trained, folder)] == ["large.png"]
+    assert [row.input for row in inputs.predictions(trained, folder)] == ["large.png"]
     with pytest.raises(GantoolError, match=r"x.txt: not an image; name an image or a folder of images$"):
         inputs.predictions(trained, folder / "x.txt")
 

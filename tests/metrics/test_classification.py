@@ -35,9 +35,9 @@ def guess(inputs):
 
 def test_metrics_of_four_examples_are_those_by_hand():
     inputs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
-    asked = LabeledExamples(inputs, torch.tensor([0, 0, 1, 1]))
+    held_out = LabeledExamples(inputs, torch.tensor([0, 0, 1, 1]))
     seen = LabeledExamples(inputs[:1], torch.tensor([1]))
-    found = ClassifierEvaluator(seen, LabeledExamples(inputs[1:], asked.labels[1:]), ("no", "yes")).measure(
+    found = ClassifierEvaluator(seen, LabeledExamples(inputs[1:], held_out.labels[1:]), ("no", "yes")).measure(
         lambda shares: shares
     )
     assert found == {
@@ -63,8 +63,8 @@ def test_metrics_are_those_of_scikit_learn():
 
 
 def test_a_certain_mistake_has_a_finite_loss_and_a_class_without_examples_does_not_count():
-    asked = LabeledExamples(torch.zeros(2, 1), torch.tensor([0, 0]))
-    found = ClassifierEvaluator(asked, asked, CLASSES).measure(
+    held_out = LabeledExamples(torch.zeros(2, 1), torch.tensor([0, 0]))
+    found = ClassifierEvaluator(held_out, held_out, CLASSES).measure(
         lambda inputs: torch.tensor([[0.0, 1, 0]]).repeat(len(inputs), 1)
     )
     assert found["cross_entropy"] == pytest.approx(-math.log(classification.MIN_PROBABILITY))
@@ -84,8 +84,8 @@ def test_examples_are_classified_in_chunks_and_without_a_graph():
 
 
 def test_the_log_holds_counts_and_shares_and_training_examples_stand_in_for_missing_held_out_ones():
-    asked = LabeledExamples(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1]))
-    about = ClassifierEvaluator(examples(5, 0), asked, CLASSES).about
+    held_out = LabeledExamples(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1]))
+    about = ClassifierEvaluator(examples(5, 0), held_out, CLASSES).about
     assert json.loads(json.dumps(about)) == about
     assert (about["train"], about["held_out"], about["guessing"]) == (5, 4, 0.75)
     assert about["classes"] == {"a": 0.25, "b": 0.75, "c": 0.0}

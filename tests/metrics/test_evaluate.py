@@ -80,21 +80,21 @@ def test_real_images_are_nearer_than_noise_and_noise_nearer_than_black():
 
 
 def test_seeds_and_labels_are_the_same_in_every_measurement_and_never_too_many_at_once():
-    asked, data = [], store()
+    requests, data = [], store()
 
     def sample(request):
-        asked.append((request.seeds, request.labels))
+        requests.append((request.seeds, request.labels))
         return noise(request)
 
     evaluate = evaluator(data, 4000)
     first = evaluate(sample)
-    count = len(asked)
+    count = len(requests)
     torch.randn(5)
     assert evaluate(sample) == evaluator(data, 4000)(noise) == first
-    assert asked[:count] == asked[count:]
-    assert max(len(seeds) for seeds, _ in asked) <= 256
-    assert [seed for some, _ in asked[:count] for seed in some] == list(range(SEED, SEED + 4000))
-    labels = [label for _, some in asked[:count] for label in some]
+    assert requests[:count] == requests[count:]
+    assert max(len(seeds) for seeds, _ in requests) <= 256
+    assert [seed for some, _ in requests[:count] for seed in some] == list(range(SEED, SEED + 4000))
+    labels = [label for _, some in requests[:count] for label in some]
     np.testing.assert_allclose(np.bincount(labels) / 4000, np.bincount(data.labels) / 300, atol=0.03)
 
 
@@ -355,8 +355,8 @@ def two_kinds(count=400):
 def translating(data, kind, most=200, share=0.2):
     rows = rows_of(data.labels, share, kind)
     reality = ReferenceSet.of(data, rows, kind)
-    asked = SampleRequest.translations(data, rows, kind, most)
-    return with_rand(reality, asked, conditional=kind is Unpaired), asked
+    request = SampleRequest.translations(data, rows, kind, most)
+    return with_rand(reality, request, conditional=kind is Unpaired), request
 
 
 @pytest.mark.parametrize("most", [10, 1000])
@@ -365,23 +365,23 @@ def test_held_out_images_are_the_sources_of_translations(kind, most):
     data = pairs() if kind is Paired else two_kinds()
     rows = rows_of(data.labels, 0.2, kind)
     with no_random_numbers():
-        asked, again = (SampleRequest.translations(data, rows, kind, most) for _ in (0, 1))
+        request, again = (SampleRequest.translations(data, rows, kind, most) for _ in (0, 1))
 
-    found = rows_in(data, asked.sources)
+    found = rows_in(data, request.sources)
     assert set(found) <= set(rows.held_out)
-    assert len(set(found)) == len(asked) == min(most, len(rows.held_out))
-    assert asked.seeds == list(range(len(asked)))
-    assert torch.equal(asked.sources, again.sources)
+    assert len(set(found)) == len(request) == min(most, len(rows.held_out))
+    assert request.seeds == list(range(len(request)))
+    assert torch.equal(request.sources, again.sources)
     if kind is Paired:
-        assert rows_in(data, asked.targets) == [row + 1 for row in found]
-        assert asked.labels == [0] * len(asked)
+        assert rows_in(data, request.targets) == [row + 1 for row in found]
+        assert request.labels == [0] * len(request)
     else:  # each becomes the other kind
-        assert asked.labels == (1 - data.labels[found]).tolist()
-        assert abs(sum(asked.labels) - len(asked) / 2) <= 2
-        assert asked.targets is None
+        assert request.labels == (1 - data.labels[found]).tolist()
+        assert abs(sum(request.labels) - len(request) / 2) <= 2
+        assert request.targets is None
     few = two_kinds(18)  # all of them are training images
-    asked = SampleRequest.translations(few, rows_of(few.labels, 0.2, kind), kind, 100)
-    assert set(rows_in(few, asked.sources)) == set(rows_of(few.labels, 0.2, kind).train)
+    request = SampleRequest.translations(few, rows_of(few.labels, 0.2, kind), kind, 100)
+    assert set(rows_in(few, request.sources)) == set(rows_of(few.labels, 0.2, kind).train)
 
 
 def test_pairs_are_measured_against_real_targets_alone():
@@ -391,16 +391,16 @@ def test_pairs_are_measured_against_real_targets_alone():
     assert sorted(rows_in(data, reality.train)) == sorted(rows.train + 1)
     assert sorted(rows_in(data, reality.held_out)) == sorted(rows.held_out + 1)
     assert (reality.classes, reality.shares.tolist(), reality.split) == (("photo",), [1.0], 0.2)
-    evaluate, asked = translating(data, Paired)
-    assert set(rows_in(data, asked.sources) + rows_in(data, asked.targets)).isdisjoint(rows_in(data, reality.train))
+    evaluate, request = translating(data, Paired)
+    assert set(rows_in(data, request.sources) + rows_in(data, request.targets)).isdisjoint(rows_in(data, reality.train))
     assert not evaluate.within_classes
 
 
 def test_translations_of_pairs_differ_from_targets_and_sources_as_closed_forms_say():
     data = pairs(1500)  # more sources than are made at once
-    evaluate, asked = translating(data, Paired, most=400, share=0.4)
-    assert len(asked) == 300
-    sources, targets = (part.double() for part in (asked.sources, asked.targets))
+    evaluate, request = translating(data, Paired, most=400, share=0.4)
+    assert len(request) == 300
+    sources, targets = (part.double() for part in (request.sources, request.targets))
     apart = float((sources - targets).abs().mean()) / 127.5
     assert evaluate.change == pytest.approx(apart, rel=1e-5)
 
@@ -418,22 +418,22 @@ def test_translations_of_pairs_differ_from_targets_and_sources_as_closed_forms_s
 
 def test_each_direction_is_measured_by_itself_so_that_returning_the_source_is_no_translation():
     data = two_kinds()
-    evaluate, asked = translating(data, Unpaired)
+    evaluate, request = translating(data, Unpaired)
     assert evaluate.about["within_classes"]
     found = evaluate(lambda request: -to_float(request.sources)).metrics
     assert evaluate.change is None
-    assert found["change"] == pytest.approx(2 * float(to_float(asked.sources).abs().mean()), rel=1e-5)
+    assert found["change"] == pytest.approx(2 * float(to_float(request.sources).abs().mean()), rel=1e-5)
     assert found.keys().isdisjoint({"l1", "psnr", "ssim"})
     idle = evaluate(lambda request: to_float(request.sources)).metrics["fd"]
     assert idle > 20 * found["fd"]
-    pooled = Evaluator(evaluate.reality, evaluate.extractors, asked)
+    pooled = Evaluator(evaluate.reality, evaluate.extractors, request)
     assert pooled(lambda request: to_float(request.sources)).metrics["fd"] < idle / 20
 
 
 def test_a_single_held_out_pair_is_measured_twice_because_one_image_has_no_deviation():
     data = pairs(20)
-    asked = SampleRequest.translations(data, Split(np.arange(0, 18, 2), np.array([18])), Paired, 100)
+    request = SampleRequest.translations(data, Split(np.arange(0, 18, 2), np.array([18])), Paired, 100)
     reality = ReferenceSet.of(data, rows_of(data.labels, 0.0, Paired), Paired)
-    evaluate = with_rand(reality, asked)
+    evaluate = with_rand(reality, request)
     assert rows_in(data, evaluate.request.sources) == [18, 18]
     assert evaluate(lambda request: to_float(request.targets)).metrics["l1"] == 0

@@ -51,9 +51,9 @@ def learned(name, seed, epochs, tmp_path):
     for _ in range(epochs):
         for rows in train[torch.randperm(len(train), generator=order)].split(recipe.train.batch_size):
             learner.step(TableBatch(inputs[rows], labels[rows]))
-    asked = torch.from_numpy(table.held_out if len(table.held_out) else table.train)
+    held_out = torch.from_numpy(table.held_out if len(table.held_out) else table.train)
     with torch.no_grad():
-        return float((model.answer(inputs[asked]).argmax(1) == labels[asked]).float().mean())
+        return float((model.answer(inputs[held_out]).argmax(1) == labels[held_out]).float().mean())
 
 
 @pytest.mark.parametrize(

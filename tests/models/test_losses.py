@@ -216,6 +216,6 @@ def test_a_relativistic_loss_depends_on_differences_alone_and_is_the_same_in_bot
 
 @pytest.mark.parametrize("name", ALL)
 def test_only_a_relativistic_generator_needs_the_logits_of_real_images(name):
-    asked = []
-    loss(name).generator(fake=random_logits(8), real=lambda: asked.append(True) or random_logits(7))
-    assert len(asked) == (name == "relativistic")
+    called = []
+    loss(name).generator(fake=random_logits(8), real=lambda: called.append(True) or random_logits(7))
+    assert len(called) == (name == "relativistic")

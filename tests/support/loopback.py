@@ -16,13 +16,13 @@ class Site:
 
     def __init__(self, context=None):
         site = self
-        self.answers, self.asked, self.closing = {}, [], threading.Event()
+        self.answers, self.requests, self.closing = {}, [], threading.Event()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             closing = self.closing
 
             def do_GET(self):
-                site.asked.append((self.path, dict(self.headers)))
+                site.requests.append((self.path, dict(self.headers)))
                 with contextlib.suppress(OSError):
                     site.answers.get(self.path, status(404))(self)
 
@@ -52,7 +52,7 @@ class Site:
         return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
     def ranges(self):
-        return [headers.get("Range") for _, headers in self.asked]
+        return [headers.get("Range") for _, headers in self.requests]
 
     def close(self):
         self.closing.set()
@@ -96,10 +96,10 @@ def ranged(body=FILE):
     """Serve as a server does that supports Range."""
 
     def answer(request):
-        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        if not asked:
+        span = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        if not span:
             return send(request, body)
-        start = int(asked[1])
+        start = int(span[1])
         if start >= len(body):
             return send(request, b"", 416, headers={"Content-Range": f"bytes */{len(body)}"})
         span = f"bytes {start}-{len(body) - 1}/{len(body)}"

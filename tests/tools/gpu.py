@@ -20,14 +20,14 @@ CHECKS = ("steps", "float64", "resume", "sampling", "speed", "search")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks; return the exit status."""
-    asked = options(arguments)
-    prepare(asked.wheels)
+    chosen = options(arguments)
+    prepare(chosen.wheels)
     import gpu_checks
 
-    if asked.child:
-        gpu_checks.train_alone(asked.child, asked.device)
+    if chosen.child:
+        gpu_checks.train_alone(chosen.child, chosen.device)
         return 0
-    return gpu_checks.run(asked)
+    return gpu_checks.run(chosen)
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:

@@ -66,17 +66,17 @@ class WrongError(Exception):
     """What a check found wrong."""
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(chosen: argparse.Namespace) -> int:
     """Run the checks and print their table; return the exit status."""
     start = time.monotonic()
-    device = devices.choose(asked.device)
+    device = devices.choose(chosen.device)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(asked, device, Path(folder), start)
+        bench = Bench(chosen, device, Path(folder), start)
         rows = bench.rows()
     text = report(bench, rows, time.monotonic() - start)
     print(text)
-    if asked.out:
-        asked.out.write_text(text + "\n", encoding="utf-8")
+    if chosen.out:
+        chosen.out.write_text(text + "\n", encoding="utf-8")
     return 1 if bench.failures else 0
 
 
@@ -84,19 +84,19 @@ class Bench:
     """The checks of one device.
 
     Args:
-        asked: the options of the command line.
+        chosen: the options of the command line.
         device: what is checked.
         folder: an empty one for data and runs.
         start: when the script began.
     """
 
-    def __init__(self, asked, device, folder, start):
-        self.asked, self.device, self.folder = asked, device, folder
+    def __init__(self, chosen, device, folder, start):
+        self.chosen, self.device, self.folder = chosen, device, folder
         self.is_cpu = device.type == "cpu"
         self.data_dir = folder / "data"
-        self.until = start + 60 * (asked.minutes or (20 if self.is_cpu else 7.5))
-        self.steps = asked.steps or (20 if self.is_cpu else 200)
-        self.names = sorted(asked.recipes or small.RECIPES, key=lambda name: (side(name) > EXACT_SIDE, name))
+        self.until = start + 60 * (chosen.minutes or (20 if self.is_cpu else 7.5))
+        self.steps = chosen.steps or (20 if self.is_cpu else 200)
+        self.names = sorted(chosen.recipes or small.RECIPES, key=lambda name: (side(name) > EXACT_SIDE, name))
         self.killed = [name for name in KILLED if name in self.names] or self.names[:1]
         self.failures, self.notes = [], []
         self.runs = {}
@@ -115,7 +115,7 @@ class Bench:
 
     def fill(self, row, name, check, measure):
         """Run one check of one recipe, and put what it found into its row."""
-        if check not in self.asked.checks:
+        if check not in self.chosen.checks:
             return
         begun = time.monotonic()
         try:
@@ -236,7 +236,7 @@ class Bench:
     def child(self, own, way):
         """Start a process that trains a run, from its last checkpoint if it has one."""
         command = [sys.executable, str(SCRIPT), "--device", str(self.device), "--child", str(own.path)]
-        command += [str(self.data_dir), way, *(["--wheels", str(self.asked.wheels)] if self.asked.wheels else [])]
+        command += [str(self.data_dir), way, *(["--wheels", str(self.chosen.wheels)] if self.chosen.wheels else [])]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def sampled(self, name):
@@ -260,7 +260,7 @@ class Bench:
 
     def searches(self):
         """Search, with Ray where it is there; return a row each."""
-        if "search" not in self.asked.checks:
+        if "search" not in self.chosen.checks:
             return []
         if not find_spec("optuna"):
             return [{"recipe": "search", "steps": "no Optuna"}]
@@ -424,7 +424,7 @@ def same(one, other):
 @torch.no_grad()
 def made_by(own, store_of):
     """Return 16 images, or 16 answers on a scale of -1 to 1, of a trained model."""
-    if not own.answers:
+    if not own.is_classifier:
         return own.sample(range(16))
     batch = next(iter(stream(own.recipe, store_of(own.recipe), CPU).epoch(1)))
     return 2 * own.answer(batch[0][:16]) - 1

@@ -58,7 +58,7 @@ def test_a_recipe_trains_and_its_run_is_sampled_without_its_data(name, data_dir,
     metric = engine.open_recipe(str(run.path)).metric
     lowest = min(entry[f"metrics/{metric}"] for entry in run.entries())
     assert checkpoints.load(run.checkpoints / "best.pt")["metric"] == {metric: lowest}
-    target = tmp_path / ("answers.csv" if load(run.path, device="cpu").answers else "sample.png")
+    target = tmp_path / ("answers.csv" if load(run.path, device="cpu").is_classifier else "sample.png")
     cli("sample", run.path, "-o", target)
     assert target.stat().st_size > 0
 

@@ -104,7 +104,7 @@ def test_the_time_left_counts_trainings_to_the_full_length_and_the_longest_runni
     board.spent = [(30.0, 30)]
     backend.measured("d", measured(34, 1.0, last=44))
     assert board._left() == f", about {show.duration(40)} left", "the other one has 40 epochs to go"
-    assert re.search(r"^trial 0( seed \d+)? to the end +━+╸? +34/44  fd 1.000 ", drawn(board), re.MULTILINE)
+    assert re.search(r"^trial 1( seed \d+)? to the end +━+╸? +34/44  fd 1.000 ", drawn(board), re.MULTILINE)
 
 
 def test_gpu_hours_are_shown_if_there_are_gpus(data_dir, tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_in_a_pipe_each_training_is_a_line(data_dir, tmp_path, logged):
         f"2 trainings with new seeds done; …; {verdict}",
         *[
             f"trial {name} finished at epoch 6: fd {score}; {of_three}; 2 trainings with new seeds done; …; {verdict}"
-            for name, score in (("0 to the end (your recipe)", "3.167"), ("2 to the end", "1.167"))
+            for name, score in (("2 to the end", "1.167"), ("0 to the end (your recipe)", "3.167"))
         ],
     ]
 
@@ -232,8 +232,8 @@ def test_for_programs_each_event_is_an_object(data_dir, tmp_path, capsys):
         *training("2", 2),
         *training(f"2 seed {seed}", 2),
         *training(f"0 seed {seed}", 2),
-        *training("0 to the end", 4),
         *training("2 to the end", 4),
+        *training("0 to the end", 4),
         ("end", None),
     ]
     assert printed[1]["values"] == {RATE: 2e-4, BETA: 0.5}

@@ -220,7 +220,7 @@ def test_the_winner_and_the_recipe_continue_to_the_full_length_and_later_to_more
 
     settings = {"train__epochs": 9, "tune__trials": 3}
     study = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
-    assert (finished(study), study.is_done()) == ([(0, 4), (2, 4)], True)
+    assert (finished(study), study.is_done()) == ([(2, 4), (0, 4)], True)
     best = study.best_run(2)
     assert (best.epochs, best.folder.is_dir()) == (4, True)
     assert json.loads((study.path / "study.json").read_text(encoding="utf-8"))["run"] == (
@@ -231,7 +231,7 @@ def test_the_winner_and_the_recipe_continue_to_the_full_length_and_later_to_more
     again = searched(plan, tmp_path / "s", data_dir, tune__finish=4, **settings)
     assert len(again.finishes()) == 2, "nothing is trained twice"
     study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", **settings)
-    assert (finished(study)[2:], study.best_run(2).epochs) == ([(0, 9), (2, 9)], 9)
+    assert (finished(study)[2:], study.best_run(2).epochs) == ([(2, 9), (0, 9)], 9)
     study = searched(plan, tmp_path / "s", data_dir, tune__finish="full", **settings | {"tune__trials": 5})
     assert (study.winner().number, finished(study)[4:], study.is_done()) == (4, [(4, 9)], True)
 
@@ -247,6 +247,26 @@ def test_a_training_to_the_full_length_that_fails_is_not_tried_again(data_dir, t
     for _ in range(2):
         study = run(chosen, tmp_path / "s", data_dir, objective)
         assert ([one.state.name for one in study.finishes()], study.is_done()) == (["FAIL"], True)
+
+
+def test_a_longer_training_is_reported_only_beside_its_rivals_of_the_same_length(data_dir, tmp_path):
+    def score(recipe, epoch):
+        return 1 / epoch + (recipe.train.optimizer.lr == own)
+
+    def objective(config, interrupted):
+        if config.label == "0 to the end":
+            stopped.append(1)  # the time is up
+            yield TrialResult(state="interrupted")
+        else:
+            yield from quick(score)(config, interrupted)
+
+    stopped, chosen = [], tiny(tune__trials=2, tune__finish="full", train__epochs=8, tune__pruner="none")
+    own = chosen.train.optimizer.lr
+    study = run(chosen, tmp_path / "s", data_dir, objective, stopped=stopped)
+    assert (finished(study)[0][1], study.is_done()) == (8, False)
+    assert "trained on" not in results.sentence(study)
+    study = run(chosen, tmp_path / "s", data_dir, quick(score))
+    assert results.sentence(study).count("after 8 epochs") == 2
 
 
 def test_if_the_recipe_stays_only_the_recipe_continues_and_with_null_nothing(data_dir, tmp_path):

@@ -38,7 +38,7 @@ def far(point):
     return (math.log10(point[RATE]) + 3) ** 2 + 4 * (point[BETA] - 0.2) ** 2
 
 
-def asked(study, count):
+def suggested(study, count):
     """Return the values of a study's trials after some more, whose metric is the distance from the best point."""
     for _ in range(count):
         trial = study.ask()
@@ -48,14 +48,14 @@ def asked(study, count):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_stays_in_the_space_and_depends_only_on_the_trials_and_the_seed(sampler, tmp_path):
-    points = asked(made(tmp_path / "s", tune__sampler=sampler), 10)
+    points = suggested(made(tmp_path / "s", tune__sampler=sampler), 10)
     assert points[0] == {RATE: 2e-4, BETA: 0.5}, "the recipe's own values"
     assert all(1e-5 <= point[RATE] <= 1e-1 and 0 <= point[BETA] <= 0.9 for point in points)
     assert sampler == "random" or min(map(far, points)) < far(points[0])
     shutil.copytree(tmp_path / "s", tmp_path / "copy")
-    again, copy = (asked(Study(tmp_path / name), 2) for name in ("s", "copy"))
+    again, copy = (suggested(Study(tmp_path / name), 2) for name in ("s", "copy"))
     assert again == copy, "an interrupted search resumes as if it had not been interrupted"
-    other = asked(made(tmp_path / "t", tune__sampler=sampler, tune__seed=1), 8)
+    other = suggested(made(tmp_path / "t", tune__sampler=sampler, tune__seed=1), 8)
     drawn = [str(point) for point in again[1:] + other[1:]]
     assert len(set(drawn)) == len(drawn), "no seed repeats itself or another one"
 

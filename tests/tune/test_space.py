@@ -71,7 +71,7 @@ LOSSES = ["non_saturating", "hinge", "wasserstein"]
 PENALTY = {"low": 1.0, "high": 20.0, "log": True}
 
 
-def asked(space, count=50):
+def suggested(space, count=50):
     """Return the changes that trials make to the recipe, the recipe's own values first."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(space.own_point)
@@ -86,7 +86,7 @@ def asked(space, count=50):
 def test_a_conditional_key_is_searched_only_if_its_condition_holds():
     penalty = {**PENALTY, "when": {"loss.name": "wasserstein"}}
     space = Space(recipe({"loss.gradient_penalty": penalty, "loss.name": LOSSES}))
-    found = asked(space)
+    found = suggested(space)
     assert found[0] == {"loss.name": "non_saturating"}, "the recipe's own penalty of 0 is not in the range"
     assert {point["loss.name"] for point in found} == set(LOSSES)
     assert all(("loss.gradient_penalty" in point) == (point["loss.name"] == "wasserstein") for point in found)
@@ -102,7 +102,7 @@ def test_conditions_chain_whatever_the_order_in_which_the_keys_are_written(tmp_p
     }
     space = Space(recipe(written))
     assert list(space.ranges) == ["loss.name", "loss.r1", "train.discriminator.lr"]
-    found = asked(space)
+    found = suggested(space)
     assert found[0] == {"loss.name": "non_saturating"}
     assert {len(point) for point in found} == {1, 2, 3}
     for point in found:
@@ -118,7 +118,7 @@ def test_a_key_that_the_recipe_has_only_with_another_choice_is_not_in_its_own_po
     space = Space(cgan)
     assert "generator_activation" not in cgan.model
     assert space.own_point == {"model.name": "cgan"}
-    assert {engine.change(cgan, point).model.name for point in asked(space)} == {"cgan", "mlp"}
+    assert {engine.change(cgan, point).model.name for point in suggested(space)} == {"cgan", "mlp"}
     space.check(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_a_block_is_chosen_by_its_name_unless_that_would_drop_its_settings(tmp_p
     chosen = recipe({"loss": ["hinge", "non_saturating"]})
     space = Space(chosen)
     assert space.own_point == {"loss": "non_saturating"}
-    assert {engine.change(chosen, point).loss.name for point in asked(space)} == {"hinge", "non_saturating"}
+    assert {engine.change(chosen, point).loss.name for point in suggested(space)} == {"hinge", "non_saturating"}
     space.check(tmp_path)
     with pytest.raises(RecipeError) as caught:
         Space(recipe({"loss": ["hinge", "non_saturating"]}, **{"loss.gradient_penalty": 10.0}))
@@ -135,7 +135,7 @@ def test_a_block_is_chosen_by_its_name_unless_that_would_drop_its_settings(tmp_p
         "which keeps it"
     )
     kept = Space(recipe({"loss.name": ["hinge", "non_saturating"]}, **{"loss.gradient_penalty": 10.0}))
-    assert {engine.change(kept.recipe, point).loss.gradient_penalty for point in asked(kept)} == {10.0}
+    assert {engine.change(kept.recipe, point).loss.gradient_penalty for point in suggested(kept)} == {10.0}
     weight = {"low": 1.0, "high": 20.0, "when": {"loss": "wasserstein"}}
     own = {"loss.name": "wasserstein", "loss.gradient_penalty": 10.0}
     searched = Space(recipe({"loss": ["hinge", "wasserstein"], "loss.gradient_penalty": weight}, **own))
@@ -159,7 +159,7 @@ def test_each_player_has_its_own_rate_and_widths_and_batches_are_whole_numbers(t
         "model.generator.0": 128,
         "train.batch_size": 128,
     }
-    for point in asked(space, 10):
+    for point in suggested(space, 10):
         made = engine.change(chosen, point)
         assert made.train.optimizer_of("generator").lr == point["train.generator.lr"]
         assert made.train.optimizer_of("discriminator").lr == point["train.discriminator.lr"]
@@ -230,7 +230,7 @@ def test_a_space_that_cannot_be_searched_is_refused_with_its_key(space, message)
 
 def test_a_range_that_is_not_a_whole_number_of_steps_ends_at_its_last_step():
     space = Space(recipe({"model.latent_dim": {"low": 20, "high": 211, "step": 40}, "model.dropout": [0.25]}))
-    assert {point["model.latent_dim"] for point in asked(space)} <= {20, 60, 100, 140, 180}
+    assert {point["model.latent_dim"] for point in suggested(space)} <= {20, 60, 100, 140, 180}
     steps = Space(recipe({"model.dropout": {"low": 0.05, "high": 0.42, "step": 0.1}}))
-    assert {round(point["model.dropout"], 6) for point in asked(steps)} == {0.05, 0.15, 0.25, 0.35}
+    assert {round(point["model.dropout"], 6) for point in suggested(steps)} == {0.05, 0.15, 0.25, 0.35}
     assert steps.own_point == {"model.dropout": 0.25}
