@@ -41,7 +41,7 @@ class Run:
         run = cls(make_directory(out, name))
         with exclusive_lock(run.path / "lock"):
             if is_file(run.path / "recipe.yaml"):
-                raise BusyError(run.path, "a training that has just begun")
+                raise BusyError(run.path, "a training that has just started")
             for folder in (run.samples, run.checkpoints):
                 folder.mkdir(exist_ok=True)
             write(run.path / "environment.json", json.dumps(environment(), indent=2) + "\n")

@@ -180,7 +180,7 @@ def fitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
 
 
 def wide(rows: Table) -> None:
-    """Print a table, in a pipe with lines as long as they have to be."""
+    """Print a table, in a pipe with lines as long as needed."""
     if out.is_terminal:
         out.print(rows, soft_wrap=False)
     else:

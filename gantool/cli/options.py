@@ -48,10 +48,10 @@ AsJson = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
 
 @contextlib.contextmanager
-def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
+def stopping(started: Callable[[], bool], message: str) -> Iterator[list[int]]:
     """Collect the first SIGINT or SIGTERM in the yielded list, so that a loop can save; a second one exits at once.
 
-    The first one exits at once too if the work has not `begun`, because nothing can be lost. Otherwise it prints a
+    The first one exits at once too if the work has not `started`, because nothing can be lost. Otherwise it prints a
     message that says what is being saved.
     """
     from gantool import terminal
@@ -60,7 +60,7 @@ def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
 
     def handle(number: int, _: FrameType | None) -> None:
         caught.append(number)
-        if not begun():
+        if not started():
             raise SystemExit(128 + number)
         for kind, old in before.items():
             signal.signal(kind, signal.default_int_handler if kind == signal.SIGINT else old)
@@ -76,7 +76,7 @@ def stopping(begun: Callable[[], bool], message: str) -> Iterator[list[int]]:
     finally:
         for kind, old in before.items():
             signal.signal(kind, old)
-        if caught and not begun():
+        if caught and not started():
             with contextlib.suppress(OSError):  # not by rich, which would repeat a line that the signal interrupted
                 print("stopped before the first step", file=sys.stderr)
 

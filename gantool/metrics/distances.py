@@ -103,7 +103,7 @@ def frechet_terms(real: Tensor, fake: Tensor) -> FrechetTerms:
     The distance is a smooth function of two means and two covariances. Its influence function (Hampel 1974, JASA 69) is
     its change when one image becomes a little more frequent. Over independent images, the sum of the squared terms is
     the variance of the distance to first order. That order vanishes near the distance of a set and itself, so the
-    deviation of the floor has to be added. All terms are 0 if a number is not finite.
+    deviation of the floor must be added. All terms are 0 if a number is not finite.
     """
     distance = frechet_distance(real, fake)
     real, fake = (part.detach().cpu().double() for part in (real, fake))

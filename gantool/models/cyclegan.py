@@ -198,7 +198,7 @@ class History(nn.Module):
         return torch.cat([self._exchanged(image) for image in fake[:, None].unbind()]) if self.size else fake
 
     def _exchanged(self, image: Tensor) -> Tensor:
-        """Keep, exchange or return one image; all in tensors, as a GPU would have to wait for an `if`."""
+        """Keep, exchange or return one image; all in tensors, as a GPU would wait for an `if`."""
         full = self.filled >= self.size
         exchange = full & (torch.rand((), device=image.device) < 0.5)
         place = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]

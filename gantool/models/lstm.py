@@ -37,7 +37,7 @@ class _Reader(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         states, _ = self.lstm(self.embedding(words))  # [N, L, hidden], after each word
-        # States after the last word are not used. Packing the sentences would save them, but a GPU would have to wait
+        # States after the last word are not used. Packing the sentences would save them, but a GPU would wait
         # for their lengths.
         last = (words != 0).sum(1).sub(1).clamp_min(0)
         after_it = last[:, None, None].expand(-1, 1, states.shape[2])

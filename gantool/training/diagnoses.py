@@ -218,7 +218,7 @@ class TooWeak(Rule):
 
 class Collapse(Rule):
     code = "mode-collapse"
-    length, stalls = 2, 5  # young images are alike because none is good yet: fd has to stand still
+    length, stalls = 2, 5  # young images are alike because none is good yet: fd must stand still
     advice = "lower the generator's rate ({generator}), or raise model.latent_dim or loss.r1"
     manual = f"""the generator makes few different images
 

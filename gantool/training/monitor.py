@@ -1,4 +1,4 @@
-"""What is seen of a model while it trains: its metrics, and the image that is kept of each epoch."""
+"""The metrics of a model while it trains, and the image that is kept of each epoch."""
 
 from __future__ import annotations
 

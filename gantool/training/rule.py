@@ -69,7 +69,7 @@ class Rule:
 
     @property
     def row(self) -> str:
-        """How long the condition has to be true."""
+        """How long the condition must be true."""
         return f"at {self.length} {'epochs' if self.every_epoch else 'measurements'} in a row"
 
     def holds(self, now: Observation) -> bool:

@@ -105,7 +105,7 @@ class SearchProgress:
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """A search has started, which has to be stopped to be saved. Or a study is shown."""
+    """A search has started, which must be stopped to be saved. Or a study is shown."""
 
     study: Study
     trials: tuple[TrialStatus, ...]  # that have ended; of a study that is shown, all

@@ -165,7 +165,7 @@ def search(
     path = old or new_study(out, recipe)
     with _removed_on_failure(path, new=old is None), exclusive_lock(path / "lock"):
         if old is None and is_file(path / STUDY):
-            raise BusyError(path, "a search that has just begun")
+            raise BusyError(path, "a search that has just started")
         study, budget = Study.resume(path, recipe) if old else Study.create(path, recipe), ""
         root = data_root(data_dir, study.data_dir)
         study.remember(data_dir=str(root), engine=backend.engine, address=backend.address, device=backend.device)

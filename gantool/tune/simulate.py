@@ -136,7 +136,7 @@ def searched(recipe: Recipe, table: Table, number: int, seed: int, first: Sequen
 def _trained(
     study: optuna.Study, space: Space, table: Table, chosen: int, seed: int, length: int, *, whole: bool
 ) -> Tried:
-    """Show the curve of a configuration to the pruner, which may stop it unless it has to be `whole`."""
+    """Show the curve of a configuration to the pruner, which may stop it unless it must be `whole`."""
     trial, best = space.ask(study), math.inf
     for epoch in trial_epochs(length):
         at = (chosen, seed, table.epochs.index(epoch))

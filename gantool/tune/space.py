@@ -266,7 +266,7 @@ def _problems(span: Range, own: Any, whole: bool) -> Iterator[str]:
 
 
 def names(keys: Iterable[str]) -> dict[str, str]:
-    """Return short names of dotted keys: their ends, as long as they have to be to differ.
+    """Return short names of dotted keys: their ends, as long as needed to differ.
 
     >>> names(["train.optimizer.lr", "train.generator.lr", "train.optimizer.betas.0"])
     {'train.optimizer.lr': 'optimizer.lr', 'train.generator.lr': 'generator.lr', 'train.optimizer.betas.0': 'betas.0'}

@@ -40,7 +40,7 @@ class BestRun(NamedTuple):
 class Study(StudyRecord):
     """A study with the results of its trials."""
 
-    # What is tried next
+    # The next trials
 
     def ask(self, **attributes: Any) -> optuna.Trial:
         """Start a new trial, whose values depend only on the trials so far and on the recipe's seed.

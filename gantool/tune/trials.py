@@ -169,7 +169,7 @@ class Trials:
         except Exception as error:
             self.failure = self.failure or error
 
-    # What is trained next
+    # The next trainings
 
     def _new_trials(self) -> list[optuna.Trial]:
         """Start a new trial, or a batch of them, none of which knows the results of the others."""
@@ -261,7 +261,7 @@ class Trials:
             new_latents=phase is not study.search,
         )
 
-    # What becomes of the results
+    # Their results
 
     def _measured(self, key: str, result: TrialResult) -> bool:
         live = self.live.get(key)

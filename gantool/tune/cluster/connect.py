@@ -40,7 +40,7 @@ _ALWAYS = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that outlives the connection must not start another Ray
 }
 _SHORT_TIMEOUTS = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}
-CONNECT_TIMEOUT = 3.0  # seconds in which a cluster has to answer
+CONNECT_TIMEOUT = 3.0  # seconds within which a cluster must answer
 MAX_FOLDER_LENGTH = 25  # letters: a socket's path has at most 103, of which Ray's part takes 78
 MAX_GPU_SHARE = 0.9  # of a GPU's memory
 
