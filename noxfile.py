@@ -86,6 +86,13 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def fuzz(session: nox.Session) -> None:
+    """Recipes, images, archives, runs and studies that were changed at random: nox -s fuzz -- --inputs 2000 runs."""
+    support = {"PYTHONPATH": "tests/support"}
+    session.run(workshop(session), "tests/tools/fuzz.py", *session.posargs, env=support, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Speed, as ratios within one run: training against a plain loop and, without arguments, what a search costs."""
     session.run(workshop(session), "tests/tools/bench.py", *session.posargs, external=True)

@@ -19,9 +19,10 @@ from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment
 from gantool.training import engine
+from gantool.tune.check import check_study, unreadable_rows
 from gantool.tune.samplers import pruner
 from gantool.tune.space import Space, dotted
-from gantool.tune.storage import DATABASE, database_errors, open_storage
+from gantool.tune.storage import DATABASE, Access, database_errors, open_storage
 
 SETTINGS = "settings"  # in study.json: how a search was started, besides its recipe
 MADE_WITH = "environment"  # attribute of Optuna's study: versions and machine
@@ -38,15 +39,19 @@ class StudyRecord:
     """The directory of a study.
 
     It holds `study.json` (which database and study it is), `recipe.yaml` (with every default), `study.db` (Optuna's, in
-    SQLite), `trials/<number>/`, which are runs, and the files of `results`. Nothing in `ray/` is needed. Without a
-    recipe the study's own is read, and `new` makes the database.
+    SQLite), `trials/<number>/`, which are runs, and the files of `results`. Nothing in `ray/` is needed.
+
+    Args:
+        path: the directory.
+        recipe: the study's own by default.
+        access: `read` writes nothing, also in a database elsewhere. `write` needs a study that exists; `new` makes one.
 
     Raises:
-        CheckpointError: the study's database is damaged.
+        CheckpointError: the study's database is damaged, or does not hold the study.
         ResourceError: the database that `tune.storage` names cannot be reached.
     """
 
-    def __init__(self, path: Path, recipe: Recipe | None = None, *, new: bool = False) -> None:
+    def __init__(self, path: Path, recipe: Recipe | None = None, access: Access = "read") -> None:
         self.path = path.absolute()
         self.recipe = recipe or engine.open_recipe(str(self.path / "recipe.yaml"))
         self.space = Space(self.recipe)
@@ -55,27 +60,38 @@ class StudyRecord:
         # To which the winner is trained; fewer if the time is limited.
         self.full_epochs = finish if isinstance(finish, int) else self.recipe.train.epochs
         self._cache: dict[optuna.Study, list[FrozenTrial]] = {}
+        self._states: dict[int, dict[str, Any]] = {}  # what a sampler keeps in a trial that it has drawn
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         name = _name(self.path / STUDY)
-        with self.database_errors():
-            if not new and not self.tune.storage and not (self.path / DATABASE).is_file():
-                raise CheckpointError(
-                    f"{self.path / DATABASE}: is missing; restore a copy, or search anew with --fresh"
-                )
-            self._storage = open_storage(self.path, self.tune.storage)
+        with self.database_errors(), unreadable_rows(self.database):
+            self._storage = open_storage(self.path, self.tune.storage, access)
             self.phases = self.search, self.confirmation, self.finishing = [
-                optuna.create_study(
-                    study_name=f"{name}{end}",
-                    storage=self._storage,
-                    load_if_exists=True,
-                    pruner=optuna.pruners.NopPruner() if end else pruner(self.tune, self.epochs),
-                )
-                for end in ("", "-confirm", "-finish")
+                self._phase(name, end, access) for end in ("", "-confirm", "-finish")
             ]
-            for phase in self.phases:
-                phase.get_trials(deepcopy=False)  # a damaged database fails here, not in the middle of a search
-            if new:
+            if access == "new":
                 self.search.set_user_attr(MADE_WITH, environment())
+            # A damaged database fails here, not in the middle of a search.
+            check_study(self.database, self.phases, self.space)
+
+    @property
+    def database(self) -> Path:
+        """What messages call the database: its file, or for one elsewhere the directory."""
+        return self.path if self.tune.storage else self.path / DATABASE
+
+    def _phase(self, name: str, end: str, access: Access) -> optuna.Study:
+        """Return one of Optuna's studies. Those of version 0.1 may have only the first."""
+        rule = optuna.pruners.NopPruner() if end else pruner(self.tune, self.epochs)
+        if access != "new":
+            try:
+                return optuna.load_study(study_name=f"{name}{end}", storage=self._storage, pruner=rule)
+            except KeyError:
+                if not end:
+                    raise CheckpointError(
+                        f"{self.path / STUDY}: its database holds no study of the name {name}; restore a copy, or "
+                        "search anew with --fresh"
+                    ) from None
+        storage = None if access == "read" else self._storage
+        return optuna.create_study(study_name=f"{name}{end}", storage=storage, pruner=rule)
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Self:
@@ -86,7 +102,7 @@ class StudyRecord:
         # In a database that people share, a name must be unique.
         name = f"{path.name}-{uuid.uuid4().hex[:8]}" if recipe.tune.storage else recipe.name
         write(path / STUDY, json.dumps({"study": name}) + "\n")
-        return cls(path, recipe, new=True)
+        return cls(path, recipe, "new")
 
     @classmethod
     def resume(cls, path: Path, recipe: Recipe) -> Self:
@@ -101,8 +117,9 @@ class StudyRecord:
                 f"{path}: is the study of another recipe ({different} differs); search in a new directory, or "
                 "move this one aside with --fresh"
             )
+        study = cls(path, recipe, "write")  # fails before anything is written
         write(path / "recipe.yaml", recipes.dump(recipe))
-        return cls(path, recipe)
+        return study
 
     @property
     def shown(self) -> Path:
@@ -219,11 +236,9 @@ class StudyRecord:
             if trial.state == TrialState.RUNNING
         ]
 
-    def begin(
-        self, study: optuna.Study, params: dict[str, Any], state: dict[str, Any] | None = None, **attributes: Any
-    ) -> optuna.Trial:
-        """Start a trial of one of the three studies with these values; `state` is the sampler's."""
-        self.add(study, TrialState.RUNNING, params, user_attrs=attributes, system_attrs=state)
+    def begin(self, study: optuna.Study, params: dict[str, Any], **attributes: Any) -> optuna.Trial:
+        """Start a trial of one of the three studies with these values."""
+        self.add(study, TrialState.RUNNING, params, user_attrs=attributes)
         return optuna.Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
 
     def add(self, study: optuna.Study, state: TrialState, params: dict[str, Any], **more: Any) -> None:
@@ -241,9 +256,9 @@ def read_settings(path: Path) -> dict[str, str]:
     """Return how the search of the study in a directory was started; empty for an older or a damaged study."""
     try:
         known = json.loads((path / STUDY).read_text(encoding="utf-8")).get(SETTINGS, {})
-    except (OSError, ValueError, AttributeError):
+        return {key: value for key, value in known.items() if isinstance(value, str)}
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-    return {key: value for key, value in known.items() if isinstance(value, str)}
 
 
 def differs(path: Path, recipe: Recipe) -> str | None:
@@ -261,5 +276,5 @@ def differs(path: Path, recipe: Recipe) -> str | None:
 def _name(file: Path) -> str:
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["study"])
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{file}: is damaged; restore a copy, or search anew") from None

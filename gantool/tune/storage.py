@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import optuna
-from sqlalchemy import QueuePool
+from sqlalchemy import QueuePool, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gantool.errors import CheckpointError, RecipeError, ResourceError
@@ -20,20 +21,35 @@ LOCK_TIMEOUT = 20.0  # seconds to wait for another process that writes to a stud
 UNWRITABLE = ("disk is full", "disk I/O", "readonly", "unable to open")  # in messages of SQLite
 
 
-def open_storage(folder: Path, address: str | None) -> optuna.storages.RDBStorage:
+Access = Literal["read", "write", "new"]
+_MODES = {"read": "ro", "write": "rw", "new": "rwc"}  # of SQLite
+
+
+def open_storage(folder: Path, address: str | None, access: Access) -> optuna.storages.RDBStorage:
     """Return the storage at an address, or without one that of the file in a study's directory.
 
+    No file and no table is made unless the study is `new`, and nothing is written to a file that is only read.
+
     Raises:
+        CheckpointError: the file does not exist.
         RecipeError: the address cannot be read, or its driver is not installed.
     """
-    if not address:
+    file = _file_of(address) if address else folder / DATABASE
+    if file is not None and access != "new" and not file.is_file():
+        raise CheckpointError(f"{file}: is missing; restore a copy, or search anew with --fresh")
+    if file is not None and (access == "read" or not address):
+        # A search that was killed may have left a journal, which SQLite has to roll back before it can read.
+        mode = "rw" if Path(f"{file}-journal").exists() else _MODES[access]
 
-        def connect() -> sqlite3.Connection:  # by its path: `?`, `%` and `#` have a meaning in an address
-            return sqlite3.connect(str(folder / DATABASE), timeout=LOCK_TIMEOUT, check_same_thread=False)
+        def connect() -> sqlite3.Connection:
+            address = f"{file.absolute().as_uri()}?mode={mode}"
+            return sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT, check_same_thread=False)
 
-        return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
+        options = {"creator": connect, "poolclass": QueuePool}
+        return optuna.storages.RDBStorage("sqlite://", options, skip_table_creation=access != "new")
+    assert address is not None
     try:
-        return optuna.storages.RDBStorage(address)
+        return optuna.storages.RDBStorage(address, skip_table_creation=access != "new")
     except ImportError as error:
         missing = str(getattr(error.__cause__ or error, "name", None) or "its driver")
         package = PACKAGES.get(missing, missing)
@@ -42,6 +58,16 @@ def open_storage(folder: Path, address: str | None) -> optuna.storages.RDBStorag
         ) from None
     except (ValueError, ArgumentError) as error:
         raise RecipeError(f"tune.storage: {_without_password(str(error))}") from None
+
+
+def _file_of(address: str) -> Path | None:
+    """Return the file of an address that names one, or None."""
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        return None
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(str(url.database)) if is_file and not url.query else None
 
 
 @contextmanager
@@ -61,13 +87,13 @@ def database_errors(folder: Path, address: str | None) -> Iterator[None]:
                 f"{folder}: the study cannot be written ({problem.splitlines()[0]}); make room, or check the folder's "
                 "permissions; then run the same command"
             ) from None
-        if address:
+        file = _file_of(address) if address else folder / DATABASE
+        if file is None:
             raise ResourceError(
                 f"tune.storage: {_without_password(problem)}; check the address, and that its server runs"
             ) from None
         raise CheckpointError(
-            f"{folder / DATABASE}: not a study, or damaged; it is left unchanged: restore a copy, or search in a new "
-            "directory"
+            f"{file}: not a study, or damaged; it is left unchanged: restore a copy, or search in a new directory"
         ) from None
 
 

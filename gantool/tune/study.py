@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence, Set
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,21 +53,38 @@ class Study(StudyRecord):
         if not any(trial.user_attrs.get("own") for trial in trials):
             return self.begin(search, self.space.own_point, own=True, **attributes)
         given = search.user_attrs.get(FIRST_POINTS, [])
-        taken, earlier_trials = search.user_attrs.get(TAKEN, (0, 0))
-        tried = sum(trial.user_attrs.get("sampler") == EARLIER for trial in trials[taken:])
+        tried = sum(trial.user_attrs.get("sampler") == EARLIER for trial in trials[self.taken :])
         if tried < len(given):
             return self.begin(search, given[tried], **attributes | {"sampler": EARLIER})
+        self._restore_states(trials)
+        return self.begin(search, self._draw(trials).params, **attributes)
+
+    def _draw(self, trials: list[FrozenTrial]) -> FrozenTrial:
+        """Return the trial that the sampler draws after others."""
+        taken, earlier_trials = self.search.user_attrs.get(TAKEN, (0, 0))
         # The random numbers of trials that were taken over are not used again.
         memory = optuna.create_study(sampler=sampler(self.tune, len(trials) - taken + earlier_trials))
         memory.add_trials([self._for_sampler(trial, trials) for trial in trials])
-        drawn = self.space.ask(memory)
-        state = memory.get_trials(deepcopy=False)[-1].system_attrs  # of CMA-ES
-        return self.begin(search, drawn.params, state, **attributes)
+        self.space.ask(memory)
+        drawn = memory.get_trials(deepcopy=False)[-1]
+        self._states[drawn.number] = drawn.system_attrs
+        return drawn
+
+    def _restore_states(self, trials: list[FrozenTrial]) -> None:
+        """Draw the trials of CMA-ES again that an earlier process has drawn, for the state that it keeps in trials.
+
+        Optuna pickles that state. Reading it from a database would run the code that a stranger has put there.
+        """
+        for trial in trials:
+            if trial.number in self._states or not trial.user_attrs.get("sampler") == self.tune.sampler == "cmaes":
+                continue
+            start = trial.datetime_start or datetime.min
+            self._draw([_as_of(start, before) for before in trials[: trial.number]])
 
     def _for_sampler(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
         """Return a trial with the names of this version, without constraints, and with the worst value if it copies."""
         seen = copy.copy(trial)
-        seen.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != CONSTRAINTS}
+        seen.system_attrs = self._states.get(trial.number, {})
         seen.params, seen.distributions = map(self.space.renamed, (trial.params, trial.distributions))
         if trial.state == TrialState.COMPLETE and disqualified(trial):
             seen.value = max(_value(one) for one in trials if one.state == TrialState.COMPLETE)
@@ -304,6 +322,16 @@ def lowest(trial: FrozenTrial) -> float | None:
     if trial.state == TrialState.COMPLETE:
         return trial.value
     return min(trial.intermediate_values.values(), default=None)
+
+
+def _as_of(time: datetime, trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial as it was at a time: running if it ended later."""
+    if trial.datetime_complete is None or trial.datetime_complete <= time:
+        return trial
+    state, attributes = TrialState.RUNNING, trial.user_attrs
+    return optuna.trial.create_trial(
+        state=state, params=trial.params, distributions=trial.distributions, user_attrs=attributes
+    )
 
 
 def best_epoch_of(trial: FrozenTrial) -> int:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import pickle
 import random
 import shutil
+import sqlite3
+from pathlib import Path
 
 import optuna
 import pytest
@@ -53,11 +58,34 @@ def test_a_sampler_stays_in_the_space_and_depends_only_on_the_trials_and_the_see
     assert all(1e-5 <= point[RATE] <= 1e-1 and 0 <= point[BETA] <= 0.9 for point in points)
     assert sampler == "random" or min(map(far, points)) < far(points[0])
     shutil.copytree(tmp_path / "s", tmp_path / "copy")
-    again, copy = (suggested(Study(tmp_path / name), 2) for name in ("s", "copy"))
+    again, copy = (suggested(Study(tmp_path / name, access="write"), 2) for name in ("s", "copy"))
     assert again == copy, "an interrupted search resumes as if it had not been interrupted"
     other = suggested(made(tmp_path / "t", tune__sampler=sampler, tune__seed=1), 8)
     drawn = [str(point) for point in again[1:] + other[1:]]
     assert len(set(drawn)) == len(drawn), "no seed repeats itself or another one"
+
+
+@pytest.mark.parametrize("sampler", ["cmaes"])
+def test_the_state_of_a_sampler_is_drawn_again_and_never_read_from_the_database(sampler, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "exploded",)
+
+    whole = suggested(made(tmp_path / "whole", tune__sampler=sampler, tune__trials=30), 24)
+    cut = made(tmp_path / "cut", tune__sampler=sampler, tune__trials=30)
+    suggested(cut, 14)
+    assert not any(trial.system_attrs for trial in cut.trials())
+    for trial in cut.trials():
+        add_attribute(tmp_path / "cut", trial, "cma:optimizer:0", pickle.dumps(Bomb()).hex())
+        add_attribute(tmp_path / "cut", trial, "cma:generation", 0)
+    assert suggested(Study(tmp_path / "cut", access="write"), 10) == whole
+    assert not (tmp_path / "exploded").exists()
+
+
+def add_attribute(folder, trial, name, value):
+    with contextlib.closing(sqlite3.connect(folder / "study.db")) as database, database:
+        row = (trial._trial_id, name, json.dumps(value))
+        database.execute("INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES (?, ?, ?)", row)
 
 
 def test_a_derived_seed_depends_only_on_its_purpose():

@@ -177,7 +177,7 @@ def test_deterministic_resumes_the_same_after_a_stop_within_a_batch(data_dir, tm
     study = drive(made(tmp_path / "cut", **settings), data_dir, order=2, measurements=4)
     assert states(study).count("RUNNING")
     assert len(study.trials()) == 3
-    study = drive(Study(tmp_path / "cut"), data_dir, order=3)
+    study = drive(Study(tmp_path / "cut", access="write"), data_dir, order=3)
     assert (params(study), states(study)) == (params(whole), states(whole))
 
 
@@ -228,7 +228,7 @@ def test_gpu_hours_count_ended_and_running_trials_over_all_starts(data_dir, tmp_
     assert backend.trials.gpu_hours() == pytest.approx(0.5), "an hour on half of a GPU"
     assert not backend.trials.over()
     backend.ended("a", (4, 1.0))
-    backend = Backend(Study(tmp_path / "s"), data_dir, gpus=0.5)
+    backend = Backend(Study(tmp_path / "s", access="write"), data_dir, gpus=0.5)
     assert backend.trials.gpu_hours() == pytest.approx(0.5)
     assert backend.next("b")
     now[0] += 3.1 * 3600

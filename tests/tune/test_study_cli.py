@@ -86,11 +86,14 @@ def test_status_names_interrupted_trials_and_changes_nothing(inside, command):
     assert "interrupted: trial 0, 1; to resume:\n  gantool tune s\n" in out
     assert [line.split()[-1] for line in out.splitlines()[1:3]] == ["interrupted", "interrupted"]
     again = made(inside / "again", tune__trials=1)
+    again.ask()
     again.begin(again.confirmation, again.space.own_point, of=0, seed=7, epochs=2)
     again.begin(again.finishing, again.space.own_point, of=0, seed=7)
     again.begin(again.finishing, again.space.own_point, of=0, seed=None)
     out = command("study", "status", "again")[1]
-    assert "interrupted: trial 0 seed 7, 0 seed 7 to the end, 0 to the end; to resume:\n  gantool tune again\n" in out
+    assert (
+        "interrupted: trial 0, 0 seed 7, 0 seed 7 to the end, 0 to the end; to resume:\n  gantool tune again\n" in out
+    )
     made(inside / "new")
     assert "not finished; to resume:\n  gantool tune new\n" in command("study", "status", "new")[1]
     printed = json.loads(command("study", "status", "s", "--json")[1])
