@@ -27,7 +27,7 @@ from gantool.tune.trials import TrialEnvironment
 from optuna.trial import TrialState
 from PIL import Image
 
-from searches import TYPED, Driver, gantool, rows
+from searches import DEADLINE, TYPED, Driver, gantool, rows
 
 SEARCH = ("tune", "gan14", *TYPED, "--set", "tune.epochs=2", "--trials", "2", "--out", "s")
 
@@ -290,34 +290,82 @@ def test_its_folder_is_private_its_token_is_random_and_nothing_remains():
     assert min(map(len, tokens)) == 64
 
 
-LISTENING = """
-import os, pathlib
+PRIVATE = """
+import os, pathlib, subprocess, sys, time
 from gantool.tune.cluster import connect
 
+JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print('joined')"
+
+
+def stranger():
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+def processes(session):
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        command = (process / "cmdline").read_bytes().decode(errors="replace")
+        if int(process.name) == os.getpid() or session in command:
+            yield process, command
+
+
 with connect.connected("local") as nodes:
-    session = os.path.basename(__import__("ray")._private.worker._global_node.get_session_dir_path())
+    import ray
+
+    place = pathlib.Path(ray._private.worker._global_node.get_session_dir_path())
     print("node", nodes[0].name)
     sockets = set()
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        if int(process.name) == os.getpid() or session in (process / "cmdline").read_bytes().decode(errors="replace"):
-            sockets |= {os.readlink(file) for file in (process / "fd").iterdir() if file.is_symlink()}
+    for process, command in processes(place.name):
+        print("process", *(part for part in command.split(chr(0)) if part.endswith("dashboard.py")))
+        sockets |= {os.readlink(file) for file in (process / "fd").iterdir() if file.is_symlink()}
     for table in ("tcp", "tcp6"):
         for line in pathlib.Path("/proc/net", table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
                 print("listens", fields[1].partition(":")[0])
+    if os.geteuid() == 0:
+        listed = subprocess.run(["ls", place], preexec_fn=stranger, capture_output=True, cwd="/")
+        print("lists", listed.returncode)
+    address = ray.get_runtime_context().gcs_address
+    tries = []
+    for mode, token in (("token", os.environ["RAY_AUTH_TOKEN"]), ("disabled", ""), ("token", "0" * 64)):
+        variables = os.environ | {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": token}
+        command = [sys.executable, "-c", JOIN, address]
+        tries.append(subprocess.Popen(command, env=variables, stdout=-1, stderr=subprocess.DEVNULL, text=True))
+    tries[0].wait()
+    time.sleep(1)
+    for one in tries:  # those without the token try for half a minute
+        one.kill()
+        print("joins", one.communicate()[0].strip() or "no")
 """
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
-def test_all_its_processes_listen_only_on_the_loopback():
-    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def private():
+    """What a process found of a private Ray that it started: pairs of a kind and a value."""
+    done = subprocess.run([sys.executable, "-c", PRIVATE], capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stderr
-    found = [line.split() for line in done.stdout.splitlines()]
-    assert ["node", "127.0.0.1"] in found
-    places = [place for what, place in found if what == "listens"]
+    return [line.partition(" ")[::2] for line in done.stdout.splitlines()]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
+
+
+@needs_proc
+def test_all_its_processes_listen_only_on_the_loopback_and_none_is_a_dashboard(private):
+    assert ("node", "127.0.0.1") in private
+    places = [place for kind, place in private if kind == "listens"]
     assert len(places) >= 3, "the GCS server, the raylet and the driver"
     assert set(places) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    found = [name for kind, name in private if kind == "process"]
+    assert len(found) >= 3
+    assert not any(found)
+
+
+@needs_proc
+def test_without_its_token_nobody_joins_it_and_other_users_cannot_list_its_folder(private):
+    assert [answer for kind, answer in private if kind == "joins"] == ["joined", "no", "no"]
+    assert [code for kind, code in private if kind == "lists"] in ([], ["2"])
 
 
 def test_if_no_folder_is_short_enough_the_message_names_a_way(monkeypatch):

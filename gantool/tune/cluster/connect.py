@@ -87,7 +87,7 @@ def connected(address: str = "local", *, verbose: bool = False) -> Iterator[list
         import ray
 
         try:
-            with _own_process_group():
+            with _own_process_group(), _no_dashboard():
                 level = logging.INFO if verbose else logging.ERROR
                 ray.init(address=address, log_to_driver=verbose, logging_level=level, **options)
         except (ConnectionError, RuntimeError, OSError, ValueError) as error:
@@ -132,6 +132,22 @@ def _private() -> Iterator[dict[str, Any]]:
             os.environ.pop(name, None)
         os.environ.update({name: before[name] for name in names if name in before})
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_dashboard() -> Iterator[None]:
+    """Start a Ray without the dashboard's process. Ray starts it even if it is not wanted.
+
+    It serves nothing then, but asks the metadata addresses of clouds where it runs.
+    """
+    from ray._private.node import Node
+
+    start = Node.start_api_server
+    Node.start_api_server = lambda self, **_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Node.start_api_server = start  # type: ignore[method-assign]
 
 
 def _short_folder() -> Path:
