@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +19,6 @@ from gantool.runs import Run, data_root
 
 if TYPE_CHECKING:
     from gantool.recipe.blocks import Recipe
-
-logger = logging.getLogger(__name__)
 
 SAVING = "stopping: the run is being saved; Ctrl-C again exits at once"
 
@@ -59,7 +56,6 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path, 
         from gantool.progress import TrainingProgress
         from gantool.training.engine import train as training
 
-        logger.info(f"run {run.path}")
         with (
             TrainingProgress(chosen.train.epochs) as line,
             contextlib.closing(training(chosen, run, data_dir=data_dir, device=device)) as reports,

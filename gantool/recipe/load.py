@@ -102,6 +102,7 @@ def parse_changes(texts: list[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise RecipeError(f"--set {text}: expected key=value, such as train.epochs=5")
         key = key.strip()
+        strict_yaml.check_text(text, f"--set {key}")
         types = types_of(key, Recipe)
         if str not in types or types - {str, type(None)}:
             changes[key] = strict_yaml.scalar(value, f"--set {key}")

@@ -103,6 +103,16 @@ def scalar(text: str, name: str) -> Any:
     return value
 
 
+def check_text(text: str, place: str) -> None:
+    """Raise a RecipeError if a text cannot be written as UTF-8, such as the name of a file in another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(
+            f"{place}: {text[error.start]!a} is no character; rename what it names, or correct it"
+        ) from None
+
+
 def dump(values: Any) -> str:
     """Write plain values so that `parse` gives them back."""
     text: str = yaml.dump(
@@ -114,6 +124,8 @@ def dump(values: Any) -> str:
 def _note(node: yaml.Node, place: KeyPath, lines: dict[KeyPath, int], name: str) -> None:
     """Note the lines of keys and items, and refuse repeated keys; keys are text, whatever they look like."""
     lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.ScalarNode):
+        check_text(node.value, f"{name}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _note(item, (*place, index), lines, name)
@@ -122,6 +134,7 @@ def _note(node: yaml.Node, place: KeyPath, lines: dict[KeyPath, int], name: str)
             line, inside = key.start_mark.line + 1, (*place, key.value)
             if not isinstance(key, yaml.ScalarNode):
                 raise RecipeError(f"{name}:{line}: a key is text, not a list or a block")
+            check_text(key.value, f"{name}:{line}")
             if inside in lines:
                 first = lines[inside]
                 raise RecipeError(f"{name}:{line}: key {key.value!r} is given twice, first in line {first}; keep one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from gantool.runs import Run
 from gantool.training.loop import Training
 from gantool.training.report import Report
 from gantool.training.setup import TrainingSetup, prepare_training
+
+logger = logging.getLogger(__name__)
 
 PAIRS_FILE = "pairs.png"  # in a run's directory: the first training pairs
 
@@ -107,6 +110,7 @@ def train(
         if materials is None:
             shapes(recipe, data_dir, "cpu")  # a recipe that does not fit is refused before its data are fetched
             materials = prepare_training(recipe, data_dir)
+            logger.info(f"run {run.path}")
         training = Training(
             recipe, run, materials.store, materials.evaluator, place, is_trial=is_trial, keep_end=keep_end
         )

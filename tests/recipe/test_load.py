@@ -247,6 +247,20 @@ def test_a_comment_in_a_change_is_refused(text):
     )
 
 
+@pytest.mark.parametrize("text", ["data.source=a\udcffb", "train.epochs='\ud800'"])
+def test_text_that_is_no_unicode_is_refused(text):
+    with pytest.raises(RecipeError) as caught:
+        parse_changes([text])
+    key, letter = text.partition("=")[0], ascii(text[text.index("=") + 2])
+    assert str(caught.value) == f"--set {key}: {letter} is no character; rename what it names, or correct it"
+
+
+@pytest.mark.parametrize("text", ['name: "\\ud800"', 'data: {"a\\udfff": 1}', 'data:\n  source: ["\\udc80"]'])
+def test_a_recipe_with_half_a_character_is_refused_with_its_line(text):
+    with pytest.raises(RecipeError, match=rf"^r.yaml:{text.count(chr(10)) + 1}: '\\ud[89cf]..' is no character; "):
+        recipes.parse(text, "r.yaml", KINDS)
+
+
 def test_a_dumped_recipe_is_the_same_recipe_with_every_default():
     recipe = read(TEXT + TUNE, 'data.source="2e-4"', 'data.classes=["1e3", "010", "no", "개"]', "data.size=[4,5]")
     text = recipes.dump(recipe)

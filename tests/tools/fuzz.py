@@ -275,14 +275,19 @@ def _leaf(value: object, key: tuple) -> object:
 
 
 def _differs(given: object, full: object, key: tuple) -> bool:
-    """Numbers may change their form (2e-4 and 0.0002, 1 and 1.0), and a block may be only its name."""
+    """A block may be only its name."""
     before, after = _leaf(given, key), _leaf(full, key)
-    if isinstance(after, dict) and after.get("name") == before:
-        return False
+    return not (_same(before, after) or (isinstance(after, dict) and after.get("name") == before))
+
+
+def _same(before: object, after: object) -> bool:
+    """Numbers may change their form: 2e-4 and 0.0002, 1 and 1.0."""
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(_same, before, after))
     try:
-        return float(before) != float(after)
+        return float(before) == float(after)
     except (TypeError, ValueError):
-        return True
+        return before == after
 
 
 class Images(Target):
