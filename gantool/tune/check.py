@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -73,7 +74,7 @@ def unreadable_rows(place: Path) -> Iterator[None]:
         yield
     except RuntimeError:  # its version of the tables; a RecursionError is one too
         _refuse(str(place), f"does not fit the installed Optuna {optuna.__version__}")
-    except (LookupError, ValueError, TypeError, AttributeError, AssertionError):
+    except (LookupError, ValueError, TypeError, AttributeError, AssertionError, DuplicatedStudyError):
         _refuse(str(place), "holds values that are not Optuna's")
 
 
@@ -91,6 +92,7 @@ def check_study(place: Path, phases: Sequence[optuna.Study], space: Space) -> No
     search = phases[0]
     _check_attributes(f"{place}: the study", search.user_attrs, _StudyAttributes)
     for phase in phases:
+        phase._storage.get_study_system_attrs(phase._study_id)  # fails if they are no JSON
         if phase.directions != [StudyDirection.MINIMIZE]:
             _refuse(f"{place}: the study", "is not one that minimises")
         for number, trial in enumerate(phase.get_trials(deepcopy=False)):
@@ -122,6 +124,8 @@ def _check_results(where: str, trial: FrozenTrial) -> None:
         len(trial.values or ()) != 1 or type(trial.value) is not float or math.isnan(trial.value)
     ):
         _refuse(where, "has finished without a value")
+    if trial.state.is_finished() and trial.datetime_complete is None:
+        _refuse(where, "has ended at no time")
     for epoch, value in trial.intermediate_values.items():
         if type(epoch) is not int or epoch < 1 or type(value) is not float:
             _refuse(where, "has a wrong value of an epoch")

@@ -313,7 +313,10 @@ class Study(StudyRecord):
             note = f"{note}\n\n{verdict.sentence()}. The winner is trial {winner.number}."
         storage, key = self.search._storage, self.search._study_id
         version = storage.get_study_system_attrs(key).get("dashboard:note_ver", 0)
-        for name, value in (("dashboard:note_str:0", note[:2045]), ("dashboard:note_ver", version + 1)):
+        for name, value in (
+            ("dashboard:note_str:0", note[:2045]),
+            ("dashboard:note_ver", version + 1 if isinstance(version, int) else 1),
+        ):
             storage.set_study_system_attr(key, name, value)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import hashlib
 import io
 import json
 import logging
@@ -372,6 +373,36 @@ class Runs(Target):
         return rng.sample(every[:-1], 2) + every[-1:]
 
 
+class Checkpoints(Runs):
+    """Checkpoints whose checksum is right: gantool itself may have written them, for all that it can tell."""
+
+    name = "checkpoints"
+
+    def change(self, rng, place):
+        """Change a value or a tensor of one checkpoint of a copy of the run, and sign it anew."""
+        path = place / "run"
+        shutil.copytree(self.good, path)
+        file = rng.choice(sorted((path / "checkpoints").glob("*.pt")))
+        magic, _, payload = file.read_bytes().split(b"\n", 2)
+        size = int.from_bytes(payload[:8], "little")
+        header, body = json.loads(payload[8 : 8 + size]), payload[8 + size :]
+        match rng.randrange(4):
+            case 0:
+                payload = changed_bytes(payload, rng)
+                what = "bytes"
+            case 1:
+                header, what = changed_value(header, rng), "the header"
+            case _:
+                values = json.loads(header["__metadata__"]["values"])
+                header["__metadata__"]["values"] = json.dumps(changed_value(values, rng))
+                what = "a value"
+        if what != "bytes":
+            head = json.dumps(header).encode()
+            payload = len(head).to_bytes(8, "little") + head + body
+        file.write_bytes(b"\n".join([magic, hashlib.sha256(payload).hexdigest().encode(), payload]))
+        return f"{file.name}: {what}", path
+
+
 class Studies(Target):
     """Directories of studies."""
 
@@ -407,7 +438,7 @@ class Studies(Target):
         return [["study", "status", str(path)], *rng.sample(every[:-1], 2), every[-1]]
 
 
-TARGETS = {target.name: target for target in (Recipes, Images, Archives, Runs, Studies)}
+TARGETS = {target.name: target for target in (Recipes, Images, Archives, Runs, Checkpoints, Studies)}
 
 
 def fuzz(target: Target, seeds: Iterator[int] | range, folder: Path) -> Iterator[tuple[int, str, list[str], int, str]]:

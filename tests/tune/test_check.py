@@ -59,6 +59,8 @@ OF = "(SELECT trial_id FROM trials JOIN studies USING (study_id) WHERE study_nam
         (f"DELETE FROM trials WHERE trial_id = {OF}", "trial 1 is missing"),
         (f"DELETE FROM trial_values WHERE trial_id = {OF}", "trial 1 has finished without a value"),
         (f"UPDATE trial_values SET value = 'x' WHERE trial_id = {OF}", "trial 1 has finished without a value"),
+        (f"UPDATE trials SET datetime_complete = NULL WHERE trial_id = {OF}", "trial 1 has ended at no time"),
+        ("UPDATE study_system_attributes SET value_json = NULL", "holds values that are not Optuna's"),
         ("UPDATE trial_intermediate_values SET step = -1", "trial 0 has a wrong value of an epoch"),
         ("UPDATE trial_intermediate_values SET intermediate_value = 'x'", "trial 0 has a wrong value of an epoch"),
         (f"DELETE FROM trial_params WHERE trial_id = {OF} AND param_name = '{RATE}'", f"trial 1 has no {RATE}"),
