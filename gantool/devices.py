@@ -14,6 +14,8 @@ from torch import Tensor
 
 from gantool.errors import ResourceError
 
+MAX_RNG_STATE = 5056  # bytes: the CPU's generator, which has the largest state
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -38,6 +40,22 @@ def rng_states(device: torch.device, seed: int) -> dict[str, Tensor]:
     """Return the states of random number generators that `seed` starts; see `rng_scope`."""
     kinds = {"cpu": torch.device("cpu"), device.type: device}
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
+
+
+def is_rng_state(kind: str, state: Tensor) -> bool:
+    """Return whether a tensor is a state of the random number generator of `cpu`, `cuda` or `mps`.
+
+    Only a machine that has such a device can tell for sure. Elsewhere the state is not used.
+    """
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if state.dtype != torch.uint8 or state.dim() != 1 or not 0 < len(state) <= MAX_RNG_STATE:
+        return False
+    try:
+        if has[kind]:
+            torch.Generator(kind).set_state(state)
+    except (RuntimeError, TypeError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -73,8 +73,8 @@ def test_both_train_alike(name):
     torch.set_default_dtype(torch.float64)
     try:
         trainer = Trainer(model, recipe.train, CPU)
-        trainer.randomness.update(devices.rng_states(CPU, 11))
-        with devices.rng_scope(CPU, trainer.randomness):
+        trainer.rng_states.update(devices.rng_states(CPU, 11))
+        with devices.rng_scope(CPU, trainer.rng_states):
             for _ in range(5):
                 trainer.step(Labeled(images, labels))
         with devices.rng_scope(CPU, devices.rng_states(CPU, 11)):

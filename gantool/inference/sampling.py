@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantool import checkpoints, devices, models
-from gantool.checkpoints import load_weights, spec_of
+from gantool import devices, models
+from gantool.checkpoints import ANOTHER
 from gantool.data.loader import Dataset
-from gantool.errors import CheckpointError, RunError, unknown
+from gantool.errors import CheckpointError, GantoolError, RunError, unknown
 from gantool.metrics.evaluate import SampleRequest, prompt_of
-from gantool.models import KINDS
+from gantool.models import KINDS, shapes
 from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel
 from gantool.recipe import load as recipes
 from gantool.runs import Run
 from gantool.training.setup import check_same_data, data_of
+from gantool.training.state import read
 
 BATCH = 64
 
@@ -39,15 +40,16 @@ class TrainedModel:
     def __init__(self, run: Run, checkpoint: str = "best", device: str = "auto") -> None:
         self.device = devices.choose(device)
         self.run, self.file = run, _file(run, checkpoint)
-        state = checkpoints.load(self.file, "cpu")
-        self.recipe = recipes.parse(state["recipe"], str(self.file), KINDS)
-        self.data = spec_of(state)
-        self.epoch = int(state["epoch"])
-        self.trained_on = {"data": state.get("data")}
-        self.examples: Mapping[str, Any] | None = state.get("examples")
+        saved = read(self.file)
+        self.recipe, self.data, self.epoch, self.trained_on = saved.recipe, saved.spec, saved.epoch, saved.data
+        self.examples: Mapping[str, Any] | None = saved.examples
+        try:
+            shapes.trace(lambda: models.build(saved.recipe, saved.spec))
+        except GantoolError as error:
+            raise CheckpointError(f"{self.file}: its networks do not fit together ({error}); {ANOTHER}") from None
         with torch.random.fork_rng(devices=[]):  # keeps the caller's random numbers
             model = models.build(self.recipe, self.data)
-        load_weights(model, state["model"], self.file)
+        model.load_state_dict(saved.model)
         exact = isinstance(model, LatentModel)
         if exact and self.device.type == "mps":
             self.device = torch.device("cpu")  # MPS has no double precision

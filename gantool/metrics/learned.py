@@ -9,9 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Interval, Predicate
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -22,6 +24,7 @@ from gantool.files import disk, exclusive_lock
 from gantool.images import to_float
 from gantool.metrics.features import FEATURES, LARGE_SIDE, clamped, digest
 from gantool.models.blocks import ConvolutionalClassifier
+from gantool.recipe.schema import Size
 
 STEPS, BATCH, RATE, NOISE = 200, 64, 2e-3, 0.05  # of training; the noise is a deviation, for pixels of -1 to 1
 MIN_IMAGES_TO_SCALE = 250  # training images from which each feature has its own scale
@@ -149,23 +152,44 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
             return found
         made = make()
         numbers = {name: getattr(made, name) for name in ("mean", "deviation", "accuracy", "chance")}
-        network = {"sizes": made.network.sizes, "network": dict(made.network.state_dict())}
+        network = {"sizes": list(made.network.sizes), "network": dict(made.network.state_dict())}
         checkpoints.save(path, {"version": VERSION, "name": made.name, **network, **numbers})
     return made
 
 
+class _File(BaseModel):
+    """What the file of an extractor holds."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+
+    version: Annotated[int, Interval(ge=VERSION, le=VERSION)]
+    name: Literal["pretext", "judge"]
+    sizes: Annotated[tuple[Literal[1, 3], Size, Annotated[int, Interval(ge=2, le=2**20)]], Strict(False)]
+    network: dict[str, Tensor]
+    mean: Tensor
+    deviation: Tensor
+    accuracy: Annotated[float, Predicate(lambda share: not (share < 0 or share > 1))]  # may be nan
+    chance: Annotated[float, Interval(gt=0, lt=1)]
+
+
 def _read(path: Path) -> Learned | None:
+    """Return the extractor in a file; None if it is missing or not what this version writes."""
     try:
-        content: dict[str, Any] = checkpoints.load(path)
-        if content.pop("version") != VERSION:
-            return None
-        kind = {"pretext": Learned, "judge": Judge}[content.pop("name")]
+        file = _File.model_validate(checkpoints.load(path))
         with torch.device("meta"):  # draws no random weights
-            network = _Network(*content.pop("sizes"))
-        network.load_state_dict(content.pop("network"), assign=True)
-        return kind(network.requires_grad_(False), **content)
-    except (CheckpointError, AttributeError, KeyError, TypeError, RuntimeError):  # missing, damaged, or something else
+            network = _Network(*file.sizes)
+            scale = dict.fromkeys(("mean", "deviation"), torch.zeros(FEATURES))
+        given = {"network": file.network, "mean": file.mean, "deviation": file.deviation}
+        checkpoints.check_shapes(given, {"network": network.state_dict(), **scale}, path)
+        checkpoints.check_values(given, path)
+    except (CheckpointError, ValidationError):
         return None
+    if float(file.deviation.min()) <= 0:
+        return None
+    network.load_state_dict(file.network, assign=True)
+    network = network.requires_grad_(False).to(memory_format=torch.channels_last)
+    kind = {"pretext": Learned, "judge": Judge}[file.name]
+    return kind(network, file.mean, file.deviation, file.accuracy, file.chance)
 
 
 def _trained(images: Tensor, task: Task, outputs: int, rows: int, seed: int) -> _Network:

@@ -7,18 +7,18 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gantool import batches, checkpoints, devices, images, models, schedule
 from gantool.batches import Batch
-from gantool.checkpoints import load_weights
+from gantool.checkpoints import check_shapes
 from gantool.data.loader import Dataset, Loader
 from gantool.errors import CheckpointError, DataError, TrainingError
+from gantool.files import disk
 from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator
 from gantool.models import shapes
@@ -31,6 +31,7 @@ from gantool.training.monitor import Measurement, Monitor
 from gantool.training.report import Report
 from gantool.training.rule import Diagnosis, Observation
 from gantool.training.setup import check_same_data
+from gantool.training.state import Checkpoint, Progress, read
 from gantool.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -39,33 +40,6 @@ REPORT_SECONDS = 0.5  # seconds between reports inside of an epoch
 REFERENCE_STEPS = 50  # steps whose gradients later ones are compared with
 CHECKPOINT_TIME_SHARE = 0.05  # of a trial's time that its checkpoints may take
 DISK_SPEED = 100e6  # bytes a second, until a checkpoint has been timed
-
-
-@dataclass
-class Progress:
-    """The progress of a training. A checkpoint keeps all of it under `position`."""
-
-    epoch: int = 1  # the current epoch
-    batch: int = 0  # batches of it that are done
-    images: int = 0  # real images shown so far
-    seconds: float = 0.0  # of the finished epochs
-    epoch_seconds: float = 0.0  # of this epoch
-    measured_seconds: float = 0.0  # of all measurements, part of `seconds`
-    best: float = math.inf  # the lowest value of the run's metric
-    best_epoch: int = 0  # its epoch; 0 before the first measurement
-    tie: float = math.inf  # the cross-entropy at `best`, which decides between equal errors of classifiers
-    sums: dict[str, list[float]] = field(default_factory=dict)  # sum and count of each logged value of this epoch
-    first_gradients: list[float] = field(default_factory=list)  # norms of the generator's gradient in the first steps
-    gradient: float = math.nan  # the newest mean norm of the generator's gradient
-
-    @classmethod
-    def of(cls, position: Mapping[str, Any]) -> Self:
-        """Return the progress that a checkpoint holds; names of older versions are left out."""
-        return cls(**{each.name: position[each.name] for each in dataclasses.fields(cls)})
-
-    def next_epoch(self) -> None:
-        """Start the next epoch."""
-        self.epoch, self.batch, self.sums, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
 
 
 class Training:
@@ -118,7 +92,7 @@ class Training:
     def _steps(self, stream: Iterator[Batch]) -> None:
         """Step for half a second or to the end of the epoch, on the run's own random numbers."""
         start, logs = time.perf_counter(), []
-        with devices.rng_scope(self.device, self.trainer.randomness):
+        with devices.rng_scope(self.device, self.trainer.rng_states):
             for batch in stream:
                 logs.append(self.trainer.step(batch, self.progress.epoch - 1 + self.progress.batch / len(self.stream)))
                 self.progress.batch += 1
@@ -269,22 +243,25 @@ class Training:
             f"{self.settings.optimizer.lr:g} (gantool explain nonfinite)"
         )
 
+    def _shared(self, epoch: int) -> dict[str, Any]:
+        """Return what every checkpoint holds; `training.state` has its schema."""
+        return {
+            "recipe": recipes.dump(self.recipe),
+            "spec": batches.plain(self.spec),
+            "classes": list(self.spec.classes),
+            "epoch": epoch,
+            "metric": {self.recipe.metric: self.progress.best} if epoch == self.progress.best_epoch else {},
+            "examples": self.monitor.examples,
+            "data": {"digest": self.store.digest, "count": len(self.store)},
+        }
+
     def _weights(self, epoch: int) -> dict[str, Any]:
         with self.trainer.ema_weights():
-            return {
-                "recipe": recipes.dump(self.recipe),
-                "spec": batches.plain(self.spec),
-                "classes": list(self.spec.classes),
-                "epoch": epoch,
-                "metric": {self.recipe.metric: self.progress.best} if epoch == self.progress.best_epoch else {},
-                "model": self.model.state_dict(),
-                "examples": self.monitor.examples,
-                "data": {"digest": self.store.digest, "count": len(self.store)},
-            }
+            return {**self._shared(epoch), "model": self.model.state_dict()}
 
     def _state(self) -> dict[str, Any]:
         return {
-            **self._weights(self.progress.epoch - 1),
+            **self._shared(self.progress.epoch - 1),
             "trainer": self.trainer.state_dict(),
             "health": self.health.state_dict(),
             "position": dataclasses.asdict(self.progress),
@@ -295,7 +272,7 @@ class Training:
         """Write `last.pt`, and keep the one before as `previous.pt`, so that one of them is whole at any moment."""
         start, last = time.perf_counter(), self.run.checkpoints / "last.pt"
         if last.exists():
-            last.replace(last.with_name("previous.pt"))
+            _move(last, last.with_name("previous.pt"))
         checkpoints.save(last, self._state())
         self.saved, self.saved_at = (self.progress.epoch, self.progress.batch), time.perf_counter()
         self.save_cost = self.saved_at - start
@@ -311,14 +288,13 @@ class Training:
         found = [file for file in (last, previous) if file.exists()]
         for index, file in enumerate(found):
             try:
-                state = checkpoints.load(file, self.device)
-                self._take(state, file)
+                self._take(read(file), file)
             except CheckpointError as error:
                 if index == len(found) - 1:
                     raise
                 logger.warning(f"{error}; resuming from {found[index + 1].name}")
             else:
-                file.replace(last)  # not to be replaced by a damaged one
+                _move(file, last)  # not to be replaced by a damaged one
                 self.run.rewind(self.progress.epoch - 1)
                 if not self.is_trial:
                     batch = f", batch {self.progress.batch}" if self.progress.batch else ""
@@ -327,25 +303,36 @@ class Training:
         if self.run.entries():
             self.run.rewind(0)  # it was killed between its first line and its first checkpoint
 
-    def _take(self, state: dict[str, Any], file: Path) -> None:
-        missing = [name for name in ("trainer", "position", "health", "classes") if name not in state]
-        if missing:
-            raise CheckpointError(f"{file}: lacks {', '.join(missing)}; it holds weights only, use last.pt")
+    def _take(self, saved: Checkpoint, file: Path) -> None:
+        state = saved.resumable
+        if state is None:
+            raise CheckpointError(f"{file}: holds weights only, and no training resumes from them; use last.pt")
         # A class that is only called otherwise, such as a flat folder that moved, is the same one.
-        same = state.get("data", {}).get("digest") == self.store.digest != ""
-        if not same and tuple(state["classes"]) != self.spec.classes:
-            before, now = ", ".join(state["classes"]), ", ".join(self.spec.classes)
+        same = saved.data is not None and saved.data.digest == self.store.digest != ""
+        if not same and saved.spec.classes != self.spec.classes:
+            before, now = ", ".join(saved.spec.classes), ", ".join(self.spec.classes)
             raise DataError(
                 f"{file}: was trained on classes {before}, but the data have {now}; bring them back, or start a new run"
             )
-        check_same_data(state, file, self.store, "start a new run")
-        load_weights(self.model, state["model"], file)
-        self.trainer.load_state_dict(state["trainer"])
-        self.health.load_state_dict(state["health"])
-        self.progress = Progress.of(state["position"])
+        check_same_data(saved.data, file, self.store, "start a new run")
+        own, trainer = self.trainer.state_dict(), vars(state.trainer)
+        for name in ("model", "optimizers", "ema_generator", "stateful_children"):
+            check_shapes(trainer[name] or {}, own[name] or {}, file, "" if name == "model" else f"{name}.")
+        if state.position.batch > len(self.stream):
+            raise CheckpointError(f"{file}: position.batch is beyond the {len(self.stream)} batches of an epoch")
+        self.trainer.load_state_dict(trainer)
+        self.health.load_state_dict(state.health.model_dump())
+        self.progress = state.position
         self.saved = (self.progress.epoch, self.progress.batch)
         # A checkpoint of version 0.1 lacks the number. `engine.train` restores this process's own.
-        torch.set_num_threads(state.get("threads", torch.get_num_threads()))
+        torch.set_num_threads(state.threads or torch.get_num_threads())
+
+
+def _move(file: Path, place: Path) -> None:
+    try:
+        file.replace(place)
+    except OSError as error:  # such as a folder at this place
+        raise disk(place, error) from None
 
 
 def _losses(means: Mapping[str, float]) -> dict[str, float]:

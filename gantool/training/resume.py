@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gantool import checkpoints
 from gantool.errors import RunError, command_line
 from gantool.files import is_file, write
 from gantool.recipe import load as recipes
@@ -15,6 +14,7 @@ from gantool.recipe.blocks import Recipe
 from gantool.runs import Run, data_root
 from gantool.training.engine import change, open_recipe
 from gantool.training.setup import check_same_data, data_of
+from gantool.training.state import read
 
 # Keys that may change when a run resumes.
 FREE = {"name", "train.epochs", "train.evaluate_every", "train.checkpoint_every", "train.keep_every"}
@@ -86,10 +86,10 @@ def _check_moved(run: Run, recipe: Recipe, data_dir: Path) -> None:
     """Raise an error unless the data of a recipe are those of the run's newest checkpoint."""
     files = [run.checkpoints / f"{name}.pt" for name in ("last", "previous")]
     file = next((file for file in files if file.exists()), None)
-    state = {} if file is None else checkpoints.load(file)
-    if file is None or not state.get("data"):
+    saved = None if file is None else read(file).data
+    if file is None or saved is None:
         raise RunError(f"{run.path}: does not know its data, so data.source cannot change; start a new run for that")
-    check_same_data(state, file, data_of(recipe, data_dir), "start a new run")
+    check_same_data(saved, file, data_of(recipe, data_dir), "start a new run")
 
 
 def _old_run(name: str | None, out: Path | None) -> Run | None:

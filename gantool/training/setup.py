@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gantool.batches import Labeled, Paired, TableBatch
 from gantool.data.loader import Dataset
@@ -16,6 +15,7 @@ from gantool.metrics.evaluate import Evaluator, SampleRequest
 from gantool.metrics.reference import MIN_IMAGES_TO_LEARN, ReferenceSet, learn
 from gantool.models.base import Generative
 from gantool.recipe.blocks import Recipe
+from gantool.training.state import DataMark
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +40,17 @@ def data_of(recipe: Recipe, data_dir: Path) -> Dataset:
     return prepare(recipe.data, data_dir, recipe.batch_type)
 
 
-def check_same_data(state: Mapping[str, Any], file: Path, store: Dataset, advice: str) -> None:
+def check_same_data(before: DataMark | None, file: Path, store: Dataset, advice: str) -> None:
     """Raise DataError if a checkpoint was trained on other data: other rows would be held out of them.
 
     Args:
-        state: the content of the checkpoint. Those of version 0.1 do not know their data.
+        before: the data of the checkpoint. One of version 0.1 does not know them.
         file: of the checkpoint.
         store: the data.
         advice: what to do besides bringing the old data back.
     """
-    before = state.get("data")
-    if before and before["digest"] and store.digest and before["digest"] != store.digest:
-        counts = f"{before['count']:,} examples" + ("" if before["count"] == len(store) else f", now {len(store):,}")
+    if before is not None and before.digest and store.digest and before.digest != store.digest:
+        counts = f"{before.count:,} examples" + ("" if before.count == len(store) else f", now {len(store):,}")
         raise DataError(f"{file}: was trained on other data ({counts}); bring the old ones back, or {advice}")
 
 

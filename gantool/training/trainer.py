@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -39,7 +39,7 @@ class Trainer:
         self.ema_generator: nn.Module | None = None  # the generator with the running means of its weights
         if settings.ema is not None:
             self.ema_generator = deepcopy(model.get_submodule("generator")).requires_grad_(False)
-        self.randomness = devices.rng_states(device, settings.seed)
+        self.rng_states = devices.rng_states(device, settings.seed)
         self.steps = 0
 
     def step(self, batch: Batch, epochs: float = 0.0) -> dict[str, Tensor]:
@@ -111,28 +111,54 @@ class Trainer:
             self.model.generator = generator
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next step depends on besides the batch: tensors and plain values only."""
+        """Return everything that the next step depends on besides the batch and the settings: tensors and `steps`."""
+        ema_generator = None if self.ema_generator is None else self.ema_generator.state_dict()
         return {
             "model": self.model.state_dict(),
-            "optimizers": {self.names[player]: optimizer.state_dict() for player, optimizer in self.optimizers.items()},
-            "average": None if self.ema_generator is None else self.ema_generator.state_dict(),
-            "memories": {name: dict(memory.named_buffers()) for name, memory in self.stateful_children.items()},
-            "randomness": dict(self.randomness),
+            "optimizers": {self.names[player]: self._optimizer_state(player) for player in self.optimizers},
+            "ema_generator": ema_generator,
+            "stateful_children": {name: dict(child.named_buffers()) for name, child in self.stateful_children.items()},
+            "rng_states": dict(self.rng_states),
             "steps": self.steps,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state that `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take a state that `state_dict` returned, for the same model and settings."""
         self.model.load_state_dict(state["model"])
         self.steps = state["steps"]
-        for player, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][self.names[player]])
+        for player in self.optimizers:
+            known = state["optimizers"][self.names[player]]
+            for index, own in self._optimizer_state(player).items():
+                for name, value in own.items():
+                    value.copy_(known[index][name])
         if self.ema_generator is not None:
-            self.ema_generator.load_state_dict(state["average"])
-        for name, memory in self.stateful_children.items():
-            for buffer, value in state["memories"][name].items():
-                memory.get_buffer(buffer).copy_(value)
-        self.randomness.update({name: value.cpu() for name, value in state["randomness"].items()})
+            self.ema_generator.load_state_dict(state["ema_generator"])
+        for name, child in self.stateful_children.items():
+            for buffer, value in state["stateful_children"][name].items():
+                child.get_buffer(buffer).copy_(value)
+        self.rng_states.update(state["rng_states"])
+
+    def _optimizer_state(self, player: nn.Module) -> dict[str, dict[str, Tensor]]:
+        """Return the tensors that an optimizer keeps of each weight, by the weight's number; zeros before a step.
+
+        An optimizer that finds zeros steps as one that has not begun.
+        """
+        optimizer, settings = self.optimizers[player], self.settings.optimizer_of(self.names[player])
+        states: dict[str, dict[str, Tensor]] = {}
+        for index, weight in enumerate(player.parameters()):
+            if weight not in optimizer.state:
+                optimizer.state[weight] = _zeros(weight, settings)
+            if optimizer.state[weight]:
+                states[str(index)] = dict(optimizer.state[weight])
+        return states
+
+
+def _zeros(weight: Tensor, settings: Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer keeps of a weight before its first step."""
+    if settings.name == "sgd":
+        return {"momentum_buffer": torch.zeros_like(weight)} if settings.momentum else {}
+    step = torch.zeros((), dtype=torch.float32, device=weight.device)
+    return {"step": step, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
 
 
 def _optimizer(player: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import threading
 
@@ -17,6 +18,7 @@ from gantool.metrics.distances import frechet_distance
 from gantool.metrics.learned import Judge, Learned, cached, learn_labels, learn_views
 
 from digits import digits
+from old import save_old
 from processes import visible
 from stores import no_random_numbers
 
@@ -222,12 +224,16 @@ def test_a_learned_extractor_is_read_from_disk_instead_of_learned_again(kept, ju
     [
         lambda path: path.write_bytes(path.read_bytes()[:-9]),
         lambda path: checkpoints.save(path, {"model": torch.ones(3)}),
-        lambda path: checkpoints.save(path, [1, 2]),
+        lambda path: checkpoints.save(path, {"values": [1, 2]}),
         lambda path: checkpoints.save(path, checkpoints.load(path) | {"version": module.VERSION - 1}),
         lambda path: checkpoints.save(path, checkpoints.load(path) | {"name": "oracle"}),
-        lambda path: checkpoints.save(path, checkpoints.load(path) | {"sizes": (1, 8, 7)}),
+        lambda path: checkpoints.save(path, checkpoints.load(path) | {"sizes": [1, 8, 7]}),
+        lambda path: checkpoints.save(path, checkpoints.load(path) | {"mean": torch.full((64,), math.nan)}),
+        lambda path: checkpoints.save(path, checkpoints.load(path) | {"deviation": torch.zeros(64)}),
+        lambda path: checkpoints.save(path, checkpoints.load(path) | {"accuracy": 1.5}),
+        lambda path: save_old(path, checkpoints.load(path)),
     ],
-    ids=["cut", "foreign", "list", "older", "unknown", "reshaped"],
+    ids=["cut", "foreign", "list", "older", "unknown", "reshaped", "nan", "flat", "accuracy", "of 0.1"],
 )
 def test_a_damaged_or_outdated_file_is_replaced(kept, quick, spoil):
     extract, path = kept

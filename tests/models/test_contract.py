@@ -109,7 +109,7 @@ def test_every_model_plays_every_loss_with_every_penalty_and_augmentation(name, 
     recipe_name = one_recipe_of(name)
     recipe, model = built(recipe_name, {**small(recipe_name), "loss.name": loss, **EVERYTHING})
     trainer = Trainer(model, recipe.train, CPU)
-    with devices.rng_scope(CPU, trainer.randomness):
+    with devices.rng_scope(CPU, trainer.rng_states):
         logs = trainer.step(batch(model))
     for penalty in ("gradient_penalty", "r1", "r2", "adversarial"):
         assert any(name.startswith(f"discriminator/{penalty}") for name in logs)
@@ -200,7 +200,7 @@ def test_answers_are_probabilities_and_each_depends_on_its_own_input(name):
 def test_a_state_goes_through_a_file_of_tensors_and_resumes_bit_for_bit(name):
     recipe, model = built(name, small(name))
     straight = Trainer(model, recipe.train, CPU)
-    with devices.rng_scope(CPU, straight.randomness):
+    with devices.rng_scope(CPU, straight.rng_states):
         straight.step(batch(model, seed=1))
     file = io.BytesIO()
     torch.save(straight.state_dict(), file)
@@ -209,7 +209,7 @@ def test_a_state_goes_through_a_file_of_tensors_and_resumes_bit_for_bit(name):
     fresh.load_state_dict(torch.load(file, weights_only=True))
     logs = []
     for trainer in (straight, fresh):
-        with devices.rng_scope(CPU, trainer.randomness):
+        with devices.rng_scope(CPU, trainer.rng_states):
             logs.append(trainer.step(batch(model, seed=2)))
     assert same(*logs)
     assert same(*(tensors(trainer.state_dict()) for trainer in (straight, fresh)))

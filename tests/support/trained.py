@@ -8,7 +8,7 @@ import torch
 from gantool import batches, checkpoints, devices, models
 from gantool.recipe.load import dump
 from gantool.runs import Run
-from gantool.training import engine
+from gantool.training import engine, state
 
 CLOCKS = {"seconds", "measured_seconds", "images_per_second"}
 
@@ -27,7 +27,7 @@ def untrained(path, recipe, spec, examples=None, checkpoint="best"):
             if name.endswith(("running_mean", "running_var")):
                 torch.nn.init.uniform_(buffer, *((-0.2, 0.2) if name.endswith("mean") else (0.5, 2)))
     content = {"recipe": dump(recipe), "spec": batches.plain(spec), "classes": list(spec.classes), "epoch": 7}
-    content |= {"model": model.state_dict(), "examples": examples}
+    content |= {"model": model.state_dict(), "examples": examples, "metric": {}, "data": None}
     checkpoints.save(run.checkpoints / f"{checkpoint}.pt", content)
     return run
 
@@ -44,7 +44,7 @@ def train(recipe, run, data_dir, stop_after=None, **rest):
 
 
 def weights(run, checkpoint="last"):
-    return checkpoints.load(run.checkpoints / f"{checkpoint}.pt")["model"]
+    return state.read(run.checkpoints / f"{checkpoint}.pt").model
 
 
 def log(run):
@@ -52,10 +52,10 @@ def log(run):
     return [{key: value for key, value in entry.items() if key not in CLOCKS} for entry in run.entries()]
 
 
-def tensors(state, prefix=""):
+def tensors(nested, prefix=""):
     """All tensors of nested blocks, by dotted key."""
     found = {}
-    for key, value in state.items():
+    for key, value in nested.items():
         if isinstance(value, dict):
             found |= tensors(value, f"{prefix}{key}.")
         elif isinstance(value, torch.Tensor):

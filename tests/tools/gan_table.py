@@ -58,7 +58,7 @@ def curve(recipe: Recipe, materials: TrainingSetup, every: int) -> Iterator[dict
     seconds = 0.0
     for epoch in range(1, recipe.train.epochs + 1):
         start = time.process_time()
-        with devices.rng_scope(device, trainer.randomness):
+        with devices.rng_scope(device, trainer.rng_states):
             for index, batch in enumerate(stream.epoch(epoch, 0)):
                 trainer.step(batch, epoch - 1 + index / len(stream))
         seconds += time.process_time() - start

@@ -413,8 +413,7 @@ def train_alone(child, device):
 def state(own):
     """Return all tensors of a run's last checkpoint by name, and its log without what a clock says."""
     content = checkpoints.load(own.checkpoints / "last.pt")
-    parts = {part: content[part] for part in ("trainer", "model")}
-    return {"the log": trained.log(own), **trained.tensors(parts)}
+    return {"the log": trained.log(own), **trained.tensors({"trainer": content["trainer"]})}
 
 
 def same(one, other):

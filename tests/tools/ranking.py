@@ -88,7 +88,7 @@ def generate(folder: Path, data_dir: Path, device: torch.device) -> None:
                     kept[str(step)] = to_uint8(made).numpy()
                     recent = losses[-50:] or [[0.0, 0.0]]
                     kept[f"losses-{step}"] = np.mean(recent, axis=0)
-                with devices.rng_scope(device, trainer.randomness):
+                with devices.rng_scope(device, trainer.rng_states):
                     logs = trainer.step(batch)
                 losses.append([float(logs["generator/adversarial"]), float(logs["discriminator/adversarial"])])
                 step += 1

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from small import RECIPES, offline, small
-from trained import assert_same_end, run_in, train
+from trained import assert_same_end, run_in, train, weights
 
 KINDS = ("gan14", "cdcgan28", "pix2pix", "cyclegan", "mlp_xor")  # one of each kind of model
 STEPS = 3  # in an epoch, about
@@ -109,9 +109,9 @@ def test_the_mean_of_a_generators_weights_makes_the_images_and_is_not_trained(da
     recipe = quick("gan14", data_dir, **{"train.ema": 0.9})
     run = run_in(tmp_path / "run", recipe)
     train(recipe, run, data_dir)
-    content = checkpoints.load(run.checkpoints / "last.pt")
-    moved, shown = content["trainer"]["model"], content["model"]
-    for key, value in content["trainer"]["average"].items():
+    state = checkpoints.load(run.checkpoints / "last.pt")["trainer"]
+    moved, shown = state["model"], weights(run)
+    for key, value in state["ema_generator"].items():
         assert torch.equal(shown[f"generator.{key}"], value)
     assert any(not torch.equal(moved[key], shown[key]) for key in moved if key.startswith("generator."))
     assert all(torch.equal(moved[key], shown[key]) for key in moved if key.startswith("discriminator."))

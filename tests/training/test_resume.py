@@ -121,7 +121,7 @@ def damage(path):
 
 def nan_weight(last):
     state = checkpoints.load(last)
-    state["model"]["generator.0.bias"][3] = float("nan")
+    state["trainer"]["model"]["generator.0.bias"][3] = float("nan")
     checkpoints.save(last, state)
 
 
@@ -179,7 +179,12 @@ def weights_only(folder):
     ("leave", "changes", "error", "message"),
     [
         (no_whole_checkpoint, {}, CheckpointError, r"previous\.pt: is damaged"),
-        (weights_only, {}, CheckpointError, "lacks trainer, position, health; it holds weights only, use last.pt"),
+        (
+            weights_only,
+            {},
+            CheckpointError,
+            "last.pt: holds weights only, and no training resumes from them; use last.pt",
+        ),
         (lambda _: None, {"data.classes": ["4"]}, DataError, r"trained on classes 3, but the data have 4; bring them"),
     ],
 )

@@ -34,7 +34,7 @@ def mlp(**settings):
 
 
 def step(trainer, given):
-    with devices.rng_scope(CPU, trainer.randomness):
+    with devices.rng_scope(CPU, trainer.rng_states):
         return trainer.step(given)
 
 
@@ -109,10 +109,10 @@ def test_turns_given_together_take_all_gradients_before_any_weight_moves():
 def test_a_state_does_not_change_with_later_steps():
     trainer = mlp()
     step(trainer, batch())
-    before = trainer.state_dict()["randomness"]["cpu"].clone()
+    before = trainer.state_dict()["rng_states"]["cpu"].clone()
     state = trainer.state_dict()
     step(trainer, batch())
-    assert torch.equal(state["randomness"]["cpu"], before)
+    assert torch.equal(state["rng_states"]["cpu"], before)
 
 
 def test_every_tenth_step_logs_the_norm_of_each_players_whole_gradient_also_after_a_stop():
