@@ -26,7 +26,7 @@ PYTHON = WORKSHOP / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 PARALLEL = ("--numprocesses", str(os.cpu_count()), "--dist", "loadfile", "--no-loadscope-reorder")
 EXTRAS = ".[real,samplers]"
-MISSING = ("pydantic", "platformdirs", "optuna")  # on a machine that has torch, typer, rich and Pillow
+MISSING = ("pydantic", "platformdirs", "optuna", "safetensors")  # on a machine that has torch, typer, rich and Pillow
 PRESENT = ("numpy", "pyyaml")  # dependencies of MISSING that the machine has
 MAX_BYTES = 30e6  # of the unpacked wheels
 

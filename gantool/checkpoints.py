@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 import stat
 import warnings
 import zipfile
@@ -130,10 +129,10 @@ def _parse(payload: bytes) -> dict[str, Any]:
 
 
 def _parse_old(payload: bytes) -> Any:
-    """Read the output of `torch.save`, as version 1 had it."""
+    """Read the output of `torch.save`, as version 1 had it: a pickle, of which `weights_only` runs no code."""
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > len(payload):  # a bomb: torch.save does not compress
-            raise pickle.UnpicklingError("compressed")
+            raise ValueError("compressed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they give advice about torch's own files
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)

@@ -28,6 +28,7 @@ ONLY = {
     "rich": {"terminal", "progress", "tune"},
     "filelock": {"files"},
     "requests": {"data"},
+    "safetensors": {"checkpoints"},
 }
 
 

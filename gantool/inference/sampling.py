@@ -123,6 +123,8 @@ class TrainedModel:
             return None
         label = None if class_name is None else self.label(class_name)
         rows = [row for row, own in enumerate(shown.labels) if label in (None, own)]
+        if not rows:
+            raise RunError(f"--class {class_name}: the run keeps no image to make it from; name one with --input")
         return shown.rows([rows[seed % len(rows)] for seed in seeds])
 
     def images(self, request: SampleRequest) -> Tensor:

@@ -59,7 +59,8 @@ class Inception:
             )
         cpu = torch.device("cpu")
         with rng_scope(cpu, rng_states(cpu, 0)):  # its random weights are replaced by those of the file
-            # The checked bytes, not the file again: torch-fidelity unpickles them, which can run code.
+            # torch-fidelity reads them with `weights_only=False`, which runs the code that a file holds. These are the
+            # bytes that were just compared with the SHA-256 of the published file, not the file read again.
             network = FeatureExtractorInceptionV3("inception", ["2048"], io.BytesIO(content))
         return cls(network, f"inception-{found[:12]}")
 

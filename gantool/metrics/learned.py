@@ -164,7 +164,9 @@ class _File(BaseModel):
 
     version: Annotated[int, Interval(ge=VERSION, le=VERSION)]
     name: Literal["pretext", "judge"]
-    sizes: Annotated[tuple[Literal[1, 3], Size, Annotated[int, Interval(ge=2, le=2**20)]], Strict(False)]
+    sizes: Annotated[
+        tuple[Annotated[int, Interval(ge=1, le=3)], Size, Annotated[int, Interval(ge=2, le=2**20)]], Strict(False)
+    ]
     network: dict[str, Tensor]
     mean: Tensor
     deviation: Tensor

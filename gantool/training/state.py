@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from annotated_types import Interval, Len
+from annotated_types import Interval, Len, Predicate
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag, ValidationError
 from torch import Tensor
 
@@ -28,12 +28,9 @@ _Number = Annotated[int, Strict(), Interval(ge=1, le=2**53)]  # of an epoch, fro
 _Amount = Annotated[float, Strict(), Interval(ge=0), Field(allow_inf_nan=False)]
 _Score = Annotated[float, Strict(), Interval(ge=0), Field(allow_inf_nan=True)]  # infinite if it is not known
 
-_OLD_POSITION = {"trained_seconds", "last_cost"}  # names in `position` of version 0.1
-_RENAMED = {
-    "average": "ema_generator",
-    "memories": "stateful_children",
-    "randomness": "rng_states",
-}  # since version 0.1
+# Names of version 0.1 that are no longer kept in `position`, and those that `trainer` had for today's.
+_OLD_POSITION = {"trained_seconds", "last_cost"}
+_RENAMED = {"average": "ema_generator", "memories": "stateful_children", "randomness": "rng_states"}
 
 Part_ = TypeVar("Part_", bound="_Part")
 
@@ -58,7 +55,8 @@ class Progress:
         default_factory=dict
     )
     first_gradients: list[_Amount] = field(default_factory=list)  # norms of the generator's gradient in the first steps
-    gradient: Annotated[float, Strict()] = math.nan  # the newest mean norm of the generator's gradient
+    # The newest mean norm of the generator's gradient; NaN if it is not known.
+    gradient: Annotated[float, Strict(), Predicate(lambda norm: math.isnan(norm) or 0 <= norm < math.inf)] = math.nan
 
     def next_epoch(self) -> None:
         """Start the next epoch."""
@@ -70,7 +68,7 @@ class _Part(BaseModel):
 
 
 class _ImageSpec(_Part):
-    channels: Literal[1, 3]
+    channels: Annotated[int, Predicate(lambda count: count in (1, 3))]  # Literal[1, 3] would take True
     height: Size
     width: Size
 
@@ -131,8 +129,8 @@ class _RuleState(_Part):
 
 
 class _HealthState(_Part):
-    best: list[float | None]
-    first: float | None
+    best: list[_Amount | None]
+    first: _Amount | None
     states: dict[str, _RuleState]
 
 
@@ -198,15 +196,14 @@ def read(file: Path) -> Checkpoint:
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):  # takes no memory
             model = models.build(recipe, spec)
-            wanted = Trainer(model, recipe.train, torch.device("cpu")).state_dict()
     except Exception:  # a forged recipe can make a constructor raise anything
         raise CheckpointError(f"{file}: its recipe makes no networks for its data; {ANOTHER}") from None
     if isinstance(values, Resumable):
-        weights = _checked_trainer(values, wanted, file)
+        weights = _checked_trainer(values, Trainer(model, recipe.train, torch.device("cpu")).state_dict(), file)
     else:
         assert isinstance(values, _Weights)
         weights = values.model
-        check_shapes(weights, wanted["model"], file)
+        check_shapes(weights, model.state_dict(), file)
         check_values(weights, file)
     if not set(values.metric) <= {recipe.metric}:
         raise CheckpointError(f"{file}: metric is not {recipe.metric}, as its recipe has it; {ANOTHER}")

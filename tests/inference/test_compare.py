@@ -17,7 +17,7 @@ def test_translations_stand_below_their_sources_which_neighbours_share(tmp_path)
     captions, rows, models = ["source", "a", "b", "source", "c"], [], []
     for name, value in (("a", 10), ("b", 10), ("c", 200)):
         sources = torch.full((1, *spec(recipe).shape), value, dtype=torch.uint8)
-        examples = {"seeds": [0], "labels": [0], "sources": sources, "targets": None}
+        examples = {"seeds": [0], "labels": [0], "sources": sources, "targets": sources}
         run = untrained(tmp_path / name, recipe, spec(recipe), examples)
         models.append((name, load(run.path, device="cpu")))
         rows += [] if name == "b" else [to_float(sources).expand(COLUMNS, -1, -1, -1)]

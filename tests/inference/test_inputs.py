@@ -18,16 +18,17 @@ from gantool.training.monitor import sheet
 from PIL import Image
 from typer.testing import CliRunner
 
+from refusals import refusal
 from small import small
 from trained import untrained
 
 COLOURS = torch.tensor([[[200]], [[30]], [[90]]], dtype=torch.uint8)
 
 
-def examples_of(coloured, count=4):
+def examples_of(coloured, size, count=4):
     """Images of one value, grey or not, as a checkpoint keeps them."""
     one = COLOURS if coloured else torch.full((3, 1, 1), 77, dtype=torch.uint8)
-    return one.expand(count, 3, 8, 8).contiguous()
+    return one.expand(count, 3, size, size).contiguous()
 
 
 def translator(path, name, request, changes, channels=3, classes=("brown", "blue")):
@@ -37,13 +38,14 @@ def translator(path, name, request, changes, channels=3, classes=("brown", "blue
 
 
 def pix2pix(path, *, grey_sources=False):
-    sources, targets = examples_of(not grey_sources), examples_of(True)
+    size = small("pix2pix")["data.size"]
+    sources, targets = examples_of(not grey_sources, size), examples_of(True, size)
     request = {"seeds": [0, 1, 2, 3], "labels": [0] * 4, "sources": sources, "targets": targets}
     return translator(path, "pix2pix", request, {}, classes=("edges", "egg"))
 
 
 def cyclegan(path, channels=3):
-    sources = torch.cat([examples_of(True), examples_of(True)])[:, :channels]
+    sources = examples_of(True, small("cyclegan")["data.size"], 8)[:, :channels]
     request = {"seeds": list(range(8)), "labels": [1] * 4 + [0] * 4, "sources": sources, "targets": None}
     return translator(path, "cyclegan", request, {"data.channels": channels}, channels)
 
@@ -163,6 +165,13 @@ def test_seeds_number_the_examples_of_a_class_which_are_drawn_beside_their_sourc
         assert tuple(COLOURS.flatten().tolist()) in {colour for _, colour in image.getcolors(1 << 16)}, "a source"
 
 
+def test_a_class_without_an_example_is_reported(tmp_path):
+    request = {"seeds": [0], "labels": [1], "sources": examples_of(True, small("cyclegan")["data.size"], 1)}
+    run = translator(tmp_path / "run", "cyclegan", request | {"targets": None}, {})
+    message = "--class brown: the run keeps no image to make it from; name one with --input"
+    assert refusal(load(run.path, device="cpu").sample, [0], "brown", code=2) == message
+
+
 @pytest.mark.parametrize(
     ("name", "source"), [("mlp_xor", "xor"), ("lstm_sentiment", "sentences"), ("dnn_income", "income")]
 )
@@ -192,7 +201,11 @@ def test_sentences_are_answered_line_by_line_and_images_of_any_size(tmp_path):
     (tmp_path / "new.txt").write_text("I love it\n\nwhat an awful day\n")
     rows = inputs.predictions(load(run.path, device="cpu"), tmp_path / "new.txt")
     assert [row.input for row in rows] == ["I love it", "what an awful day"]
-    examples = {"inputs": torch.zeros(2, 1, 16, 16, dtype=torch.uint8), "labels": torch.tensor([0, 2]), "texts": "ab"}
+    examples = {
+        "inputs": torch.zeros(2, 1, 16, 16, dtype=torch.uint8),
+        "labels": torch.tensor([0, 2]),
+        "texts": ["a", "b"],
+    }
     cnn = untrained(tmp_path / "cnn", engine.open_recipe("cnn_fashion16"), ImageSpec(1, 16, 16, tuple("012")), examples)
     trained = load(cnn.path, device="cpu")
     folder = tmp_path / "in"

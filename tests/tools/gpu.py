@@ -1,9 +1,9 @@
 """Check gantool on a GPU: `nox -s gpu`, or this script alone.
 
 It prints one table last, and the exit status is 1 if a check failed. It needs a checkout, Python 3.11 or newer, torch,
-numpy, PyYAML, typer, rich, Pillow and filelock. `--wheels` may bring the rest: pydantic, platformdirs and, for the
-search, Optuna. It needs no installed gantool, no test library and no network. Without a GPU it checks itself on the
-CPU, with narrow networks and fewer steps.
+numpy, PyYAML, typer, rich, Pillow and filelock. `--wheels` may bring the rest: pydantic, platformdirs, safetensors
+and, for the search, Optuna. It needs no installed gantool, no test library and no network. Without a GPU it checks
+itself on the CPU, with narrow networks and fewer steps.
 """
 
 from __future__ import annotations

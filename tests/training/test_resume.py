@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import subprocess
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from gantool import checkpoints
-from gantool.errors import CheckpointError, DataError, RunError
+from gantool.errors import CheckpointError, DataError, DiskError, RunError
 from gantool.inference import compare, scoring
 from gantool.runs import Run
 from gantool.training import engine, loop, resume
 from PIL import Image
 
+from processes import posix
 from trained import assert_same_end, log, run_in, same, train, weights
 
 QUICK = {
@@ -195,6 +197,43 @@ def test_a_run_that_cannot_be_resumed_says_why_and_is_left_unchanged(leave, chan
         train(engine.change(recipe_of(), changes), stopped, data_dir)
     engine.train(recipe_of(), stopped, data_dir=data_dir, device="cpu").close()  # nothing new is not saved either
     assert (stopped.entries(), {path: path.stat().st_mtime_ns for path in stopped.checkpoints.iterdir()}) == before
+
+
+@posix
+def test_a_pipe_in_place_of_a_checkpoint_is_passed_over_and_a_folder_ends_in_one_line(
+    stopped, straight, data_dir, logged
+):
+    last, previous = (stopped.checkpoints / f"{name}.pt" for name in ("last", "previous"))
+    last.unlink()
+    last.mkdir()
+    with pytest.raises(DiskError, match=r"last.pt: cannot be written \(Is a directory\)"):
+        train(recipe_of(), stopped, data_dir)
+    last.rmdir()
+    os.mkfifo(last)
+    train(recipe_of(), stopped, data_dir)
+    assert f"{last}: is not a file; use another checkpoint of the run; resuming from previous.pt" in logged
+    assert_same_end(stopped, straight)
+    previous.unlink()
+    last.unlink()
+    last.symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match=r"last.pt: is not a file; use another checkpoint of the run"):
+        train(recipe_of(), stopped, data_dir)
+
+
+def test_a_position_beyond_an_epoch_is_refused(stopped, data_dir):
+    (stopped.checkpoints / "previous.pt").unlink()
+    last = stopped.checkpoints / "last.pt"
+    state = checkpoints.load(last)
+    state["position"]["batch"] = 5
+    checkpoints.save(last, state)
+    with pytest.raises(CheckpointError, match=r"last.pt: position.batch is beyond the 4 batches of an epoch"):
+        train(recipe_of(), stopped, data_dir)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(stopped, data_dir):
+    other = engine.change(recipe_of(), {"model.generator": [16]})
+    with pytest.raises(CheckpointError, match=r"of another model: generator.0.weight is \[128, 100\], but the recipe"):
+        train(other, stopped, data_dir)
 
 
 def test_a_run_resumes_with_its_number_of_threads(tmp_path, data_dir):
