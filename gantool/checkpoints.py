@@ -117,7 +117,9 @@ def _without_tensors(state: Mapping[str, Any], place: str, tensors: dict[str, Te
 def _parse(payload: bytes) -> dict[str, Any]:
     tensors = safetensors.torch.load(payload)
     header = json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])
-    state: dict[str, Any] = json.loads(header["__metadata__"]["values"])
+    state = json.loads(header["__metadata__"]["values"])
+    if not isinstance(state, dict):
+        raise TypeError(type(state))
     for place, tensor in tensors.items():
         *parents, key = place.split("/")
         at = state

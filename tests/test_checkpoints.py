@@ -168,6 +168,7 @@ def forged(tensors, **metadata):
         forged({"a": torch.ones(1)}, values="{"),
         forged({"a": torch.ones(1)}, values="[" * 100_000),
         forged({"a": torch.ones(1)}, values="[1]"),
+        forged({}, values="[1]"),
         forged({"a": torch.ones(1)}, values='{"a": 1}'),
         forged({"a/b": torch.ones(1)}, values="{}"),
         forged({"a/b": torch.ones(1)}, values='{"a": [1]}'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,16 +12,17 @@ import torch
 from torch import Tensor
 
 from gantool import devices, models
-from gantool.checkpoints import ANOTHER
+from gantool.checkpoints import ANOTHER, printable
 from gantool.data.loader import Dataset
-from gantool.errors import CheckpointError, GantoolError, RunError, unknown
+from gantool.errors import CheckpointError, RunError, unknown
+from gantool.files import is_file
 from gantool.metrics.evaluate import SampleRequest, prompt_of
 from gantool.models import KINDS, shapes
 from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel
 from gantool.recipe import load as recipes
 from gantool.runs import Run
 from gantool.training.setup import check_same_data, data_of
-from gantool.training.state import read
+from gantool.training.state import Checkpoint, read
 
 BATCH = 64
 
@@ -43,10 +45,7 @@ class TrainedModel:
         saved = read(self.file)
         self.recipe, self.data, self.epoch, self.trained_on = saved.recipe, saved.spec, saved.epoch, saved.data
         self.examples: Mapping[str, Any] | None = saved.examples
-        try:
-            shapes.trace(lambda: models.build(saved.recipe, saved.spec))
-        except GantoolError as error:
-            raise CheckpointError(f"{self.file}: its networks do not fit together ({error}); {ANOTHER}") from None
+        _check_fit(run, saved, self.file)
         with torch.random.fork_rng(devices=[]):  # keeps the caller's random numbers
             model = models.build(self.recipe, self.data)
         model.load_state_dict(saved.model)
@@ -194,6 +193,20 @@ class TrainedModel:
             raise RunError(f"{self.file.parent.parent}: {self.name} makes images, and answers nothing")
         with devices.full_precision():
             return torch.cat([self.model.answer(part.to(self.device)).cpu() for part in torch.split(inputs, BATCH)])
+
+
+def _check_fit(run: Run, saved: Checkpoint, file: Path) -> None:
+    """Check that the networks of a checkpoint's recipe fit together. Those of the run's own did when it was trained."""
+    own = run.path / "recipe.yaml"
+    with contextlib.suppress(OSError):
+        if is_file(own) and own.read_bytes() == saved.recipe_text.encode(errors="replace"):
+            return
+    try:
+        shapes.trace(lambda: models.build(saved.recipe, saved.spec))
+    except Exception as error:  # layers that do not fit can raise anything
+        raise CheckpointError(
+            f"{file}: its networks do not fit together ({printable(str(error))}); {ANOTHER}"
+        ) from None
 
 
 def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:

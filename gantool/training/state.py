@@ -19,7 +19,7 @@ from gantool.errors import CheckpointError, GantoolError
 from gantool.models.base import Classifier, LatentModel, Model
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
-from gantool.recipe.schema import Size
+from gantool.recipe.schema import Count, Size
 from gantool.training.diagnoses import RULES
 from gantool.training.trainer import Trainer
 
@@ -79,7 +79,7 @@ class _RowSpec(_Part):
 
 class _TextSpec(_Part):
     words: list[str]
-    length: _Number
+    length: Count
 
 
 def _kind_of_spec(spec: Any) -> str:
@@ -174,6 +174,7 @@ class Checkpoint:
     """
 
     recipe: Recipe
+    recipe_text: str
     spec: Spec
     epoch: int
     model: dict[str, Tensor]  # weights that make images or answer, with the running means if the recipe asks for them
@@ -209,7 +210,7 @@ def read(file: Path) -> Checkpoint:
         raise CheckpointError(f"{file}: metric is not {recipe.metric}, as its recipe has it; {ANOTHER}")
     _check_examples(values.examples, model, file)
     resumable = values if isinstance(values, Resumable) else None
-    return Checkpoint(recipe, spec, values.epoch, weights, values.examples, values.data, resumable)
+    return Checkpoint(recipe, values.recipe, spec, values.epoch, weights, values.examples, values.data, resumable)
 
 
 def _upgraded(old: Any) -> dict[str, Any]:

@@ -295,7 +295,7 @@ def test_a_file_of_version_1_holds_the_same_as_todays(name, saved, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["trainer", "trainer.optimizers", "trainer.optimizers.generator", "position"])
-@pytest.mark.parametrize("value", [None, 3, [], {"x": [1]}])
+@pytest.mark.parametrize("value", [None, 3, [], {"x": [1]}, {1: 2}])
 def test_forged_files_of_version_1_are_refused_too(place, value, saved, tmp_path):
     content = as_old(checkpoints.load(saved("gan14").checkpoints / "last.pt"))
     save_old(tmp_path / "old.pt", set_to(place, value)(content))
