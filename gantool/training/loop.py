@@ -32,7 +32,7 @@ from gantool.training.report import Report
 from gantool.training.rule import Diagnosis, Observation
 from gantool.training.setup import check_same_data
 from gantool.training.state import Checkpoint, Progress, read
-from gantool.training.trainer import Trainer
+from gantool.training.trainer import Trainer, initial_state
 
 logger = logging.getLogger(__name__)
 
@@ -315,9 +315,9 @@ class Training:
                 f"{file}: was trained on classes {before}, but the data have {now}; bring them back, or start a new run"
             )
         check_same_data(saved.data, file, self.store, "start a new run")
-        own, trainer = self.trainer.state_dict(), vars(state.trainer)
-        for name in ("model", "optimizers", "ema_generator", "stateful_children"):
-            check_shapes(trainer[name] or {}, own[name] or {}, file, "" if name == "model" else f"{name}.")
+        trainer = vars(state.trainer)
+        for name, own in initial_state(self.model, self.settings).items():
+            check_shapes(trainer[name] or {}, own or {}, file, "" if name == "model" else f"{name}.")
         if state.position.batch > len(self.stream):
             raise CheckpointError(f"{file}: position.batch is beyond the {len(self.stream)} batches of an epoch")
         self.trainer.load_state_dict(trainer)

@@ -11,6 +11,7 @@ import torch
 from annotated_types import Interval, Len, Predicate
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag, ValidationError
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gantool import batches, checkpoints, devices, models
 from gantool.batches import ImageSpec, Paired, Spec, TableBatch, TextSpec, Unpaired
@@ -21,7 +22,7 @@ from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import Count, Size
 from gantool.training.diagnoses import RULES
-from gantool.training.trainer import Trainer
+from gantool.training.trainer import initial_state
 
 _Count = Annotated[int, Strict(), Interval(ge=0, le=2**53)]
 _Number = Annotated[int, Strict(), Interval(ge=1, le=2**53)]  # of an epoch, from 1
@@ -166,6 +167,15 @@ class Resumable(_Shared):
     threads: Annotated[int, Interval(ge=1, le=1024)] | None
 
 
+class _NoNormal(TorchFunctionMode):
+    """Draw no normal numbers, for which the meta device would load torch's compiler for more than a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint that is whole and fits its own recipe.
@@ -195,12 +205,12 @@ def read(file: Path) -> Checkpoint:
     recipe, spec = _recipe(values, file), batches.spec_of(state["spec"], tuple(values.classes))
     _check_spec(recipe, spec, file)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # takes no memory
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _NoNormal():  # takes no memory
             model = models.build(recipe, spec)
     except Exception:  # a forged recipe can make a constructor raise anything
         raise CheckpointError(f"{file}: its recipe makes no networks for its data; {ANOTHER}") from None
     if isinstance(values, Resumable):
-        weights = _checked_trainer(values, Trainer(model, recipe.train, torch.device("cpu")).state_dict(), file)
+        weights = _checked_trainer(values, initial_state(model, recipe.train), file)
     else:
         assert isinstance(values, _Weights)
         weights = values.model
@@ -262,8 +272,8 @@ def _check_spec(recipe: Recipe, spec: Spec, file: Path) -> None:
 def _checked_trainer(values: Resumable, wanted: dict[str, Any], file: Path) -> dict[str, Tensor]:
     """Check what only a checkpoint has from which training resumes, and return the weights that make images."""
     trainer = values.trainer
-    given = {name: getattr(trainer, name) for name in ("model", "optimizers", "ema_generator", "stateful_children")}
-    for name, own in given.items():
+    for name in wanted:
+        own = getattr(trainer, name)
         if (own is None) != (wanted[name] is None):
             raise CheckpointError(f"{file}: trainer.{name} does not fit train.ema of its recipe; {ANOTHER}")
         place = "" if name == "model" else f"{name}."

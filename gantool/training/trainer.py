@@ -30,7 +30,7 @@ class Trainer:
         self.rates: dict[nn.Module, float] = {}
         self.stateful_children: dict[str, nn.Module] = {}  # children without weights
         for name, child in model.named_children():
-            if any(True for _ in child.parameters()):
+            if _has_weights(child):
                 own = settings.optimizer_of(name)
                 self.names[child], self.rates[child] = name, own.lr
                 self.optimizers[child] = _optimizer(child, own)
@@ -153,12 +153,43 @@ class Trainer:
         return states
 
 
+def initial_state(model: Model, settings: Train) -> dict[str, Any]:
+    """Return the tensors that `Trainer.state_dict` has before the first step, without random states.
+
+    It makes no optimizer, for the first of which torch loads its compiler for more than a second.
+    """
+    children = dict(model.named_children())
+    players = {name: child for name, child in children.items() if _has_weights(child)}
+    return {
+        "model": model.state_dict(),
+        "optimizers": {
+            name: {
+                str(index): zeros
+                for index, weight in enumerate(player.parameters())
+                if (zeros := _zeros(weight, settings.optimizer_of(name)))
+            }
+            for name, player in players.items()
+        },
+        "ema_generator": None if settings.ema is None else model.get_submodule("generator").state_dict(),
+        "stateful_children": {name: dict(children[name].named_buffers()) for name in children.keys() - players.keys()},
+    }
+
+
+def _has_weights(child: nn.Module) -> bool:
+    return any(True for _ in child.parameters())
+
+
 def _zeros(weight: Tensor, settings: Optimizer) -> dict[str, Tensor]:
     """Return what an optimizer keeps of a weight before its first step."""
+    # Not zeros_like, for which the meta device loads a library of half a second.
+    first, second = (
+        torch.empty_strided(weight.size(), weight.stride(), dtype=weight.dtype, device=weight.device).zero_()
+        for _ in range(2)
+    )
     if settings.name == "sgd":
-        return {"momentum_buffer": torch.zeros_like(weight)} if settings.momentum else {}
+        return {"momentum_buffer": first} if settings.momentum else {}
     step = torch.zeros((), dtype=torch.float32, device=weight.device)
-    return {"step": step, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+    return {"step": step, "exp_avg": first, "exp_avg_sq": second}
 
 
 def _optimizer(player: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:

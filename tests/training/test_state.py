@@ -7,7 +7,10 @@ import io
 import math
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,6 +167,22 @@ def test_every_part_of_a_checkpoint_that_is_forged_in_any_way_is_refused(which, 
 def test_what_only_other_models_have_is_checked_too(name, which, inside, saved, quick, tmp_path):
     content = checkpoints.load(saved(name).checkpoints / f"{which}.pt")
     assert accepted(forgeries(content, tuple(inside.split("."))), tmp_path / "forged.pt") == []
+
+
+@pytest.mark.slow
+def test_a_check_loads_no_compiler_which_would_take_a_second(saved):
+    files = [str(saved(name).checkpoints / f"{which}.pt") for name in RECIPES for which in ("best", "last")]
+    script = """
+        import sys
+        from pathlib import Path
+        from gantool.training.state import read
+
+        for name in sys.argv[1:]:
+            read(Path(name))
+        sys.exit(" ".join({"torch._dynamo", "sympy"} & sys.modules.keys()) or None)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), *files], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def set_to(place, value):
