@@ -143,10 +143,10 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_taken(
     spoil(last)
     train(recipe_of(), stopped, data_dir)
     assert logged[0].startswith("learning from 183 images")
-    assert logged[1].startswith(f"{last}: ")
-    assert message in logged[1]
-    assert logged[1].endswith("; resuming from previous.pt")
-    assert logged[2] == "resuming after epoch 1"
+    warning = next(line for line in logged if line.startswith(f"{last}: "))
+    assert message in warning
+    assert warning.endswith("; resuming from previous.pt")
+    assert "resuming after epoch 1" in logged
     assert_same_end(stopped, straight)
 
 
