@@ -233,6 +233,20 @@ def test_parts_that_do_not_fit_each_other_are_named(change, message, saved, tmp_
     assert found.endswith(AGAIN)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("lstm_sentiment", set_to("examples.labels", torch.full((8,), 2)), "examples.labels reach beyond 1"),
+        ("lstm_sentiment", set_to("classes", ["good"]), "its recipe makes no networks for its data"),
+        ("cyclegan", set_to("classes", ["one"]), "its recipe is of other data than its spec"),
+        ("cyclegan", set_to("examples.labels", [0] * 7 + [2]), "examples.labels reach beyond 1"),
+    ],
+)
+def test_examples_and_classes_that_a_model_cannot_have_are_named(name, change, message, saved, tmp_path):
+    checkpoints.save(tmp_path / "a.pt", change(checkpoints.load(saved(name).checkpoints / "best.pt")))
+    assert refusal(read, tmp_path / "a.pt", code=5) == f"{tmp_path / 'a.pt'}: {message}{AGAIN}"
+
+
 def test_a_small_file_that_asks_for_a_large_model_is_refused_before_one_is_made(saved, tmp_path, monkeypatch):
     content = checkpoints.load(saved("gan14").checkpoints / "best.pt")
     content["recipe"] = content["recipe"].replace("size: 8", "size: 2500")
