@@ -1,11 +1,12 @@
 """From tensors to images that a person looks at: grids, captions, and files.
 
-Grey stays grey (mode L). Files are written atomically, and missing directories are created.
+Grey stays grey (mode L). Files are written atomically.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -18,8 +19,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from gantool.errors import GantoolError, RunError
-from gantool.files import atomic_write
+from gantool.errors import DiskError, GantoolError, RunError
+from gantool.files import output, undo, write
 
 STILL: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG", "compress_level": 1},
@@ -135,44 +136,60 @@ def drawable(text: str) -> str:
     return "".join(sign if sign.isascii() or sign in _SIGNS else "?" for sign in known)
 
 
-def save(image: Image.Image, path: Path) -> None:
-    """Write one image of mode L or RGB as .png, .jpg, .jpeg or .webp, by the ending of `path`.
+def save(image: Image.Image, path: Path) -> list[Path]:
+    """Write one image of mode L or RGB as .png, .jpg, .jpeg or .webp, by the ending of `path`; return what is new.
 
     Raises:
         GantoolError: the ending is another one.
-        DiskError, RunError: as `write_image`.
+        DiskError: the file cannot be written.
+        RunError: the format cannot hold the image.
     """
-    write_image(image, path, **STILL[ending(path, STILL)])
+    return output(path, encoded(image, path, **STILL[ending(path, STILL)]))
+
+
+def save_sample(image: Image.Image, path: Path) -> None:
+    """Write the .png of an epoch into a folder that exists.
+
+    Raises:
+        DiskError: the file cannot be written, for example because the run was deleted.
+    """
+    write(path, encoded(image, path, **STILL[".png"]), sync=False)
 
 
 def save_each(images: Tensor, folder: Path, names: Sequence[str]) -> list[Path]:
-    """Write every image, [N, C, H, W] of -1 to 1, as `folder`/`name`.png, and return the N paths.
+    """Write every image, [N, C, H, W] of -1 to 1, as `folder`/`name`.png, or none; return the N paths.
 
     Raises:
         ValueError: another number of names than of images, or a name twice.
-        DiskError, RunError: as `write_image`.
+        DiskError: a file cannot be written; those before it are deleted again.
     """
     if len(names) != len(images) or len(set(names)) != len(names):
         raise ValueError(f"names: {len(set(names))} different ones for {len(images)} images; give one for each")
     paths = [folder / f"{name}.png" for name in names]
-    for path, pixels in zip(paths, to_pixels(images), strict=True):
-        save(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), path)
+    made: list[Path] = []
+    try:
+        for path, pixels in zip(paths, to_pixels(images), strict=True):
+            made += save(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), path)
+    except DiskError:
+        undo(made)
+        raise
     return paths
 
 
-def write_image(image: Image.Image, path: Path, **options: Any) -> None:
-    """Write an image with options of Pillow's `save`.
+def encoded(image: Image.Image, path: Path, **options: Any) -> bytes:
+    """Return an image as the bytes of the file `path`, with options of Pillow's `save`.
+
+    Pillow's encoders would report a full disk as a number of their own.
 
     Raises:
-        DiskError: the file cannot be written.
         RunError: the format cannot hold the image.
     """
-    with atomic_write(path, sync=False) as aside:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            image.save(aside, **options)
-        except ValueError as error:
-            raise RunError(f"{path}: cannot be written ({error}); choose another size or format") from error
+    stream = io.BytesIO()
+    try:
+        image.save(stream, **options)
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path}: cannot be written ({error}); choose another size or format") from error
+    return stream.getvalue()
 
 
 def ending(path: Path, known: Iterable[str]) -> str:

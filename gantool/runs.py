@@ -7,17 +7,19 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from gantool.errors import CheckpointError, RunError, command_line
-from gantool.files import BusyError, disk, exclusive_lock, is_file, write
+from gantool.errors import CheckpointError, DiskError, RunError, command_line
+from gantool.files import BusyError, append, disk, exclusive_lock, is_file, make_folder, remove, sweep, undo, write
 
 logger = logging.getLogger(__name__)
 
 STUDY = "study.json"  # the file that makes a directory a study, as `recipe.yaml` makes it a run
+_LEFT_OF_RUN = {"samples", "checkpoints", "environment.json"}  # by a start that was killed before its recipe
+_LEFT_OF_STUDY = {"trials", STUDY, "study.db", "study.db-journal"}
 _NUMBERS = {"images", "seconds", "measured_seconds", "images_per_second"}  # values of a log's entry
 
 
@@ -42,11 +44,22 @@ class Run:
         with exclusive_lock(run.path / "lock"):
             if is_file(run.path / "recipe.yaml"):
                 raise BusyError(run.path, "a training that has just started")
-            for folder in (run.samples, run.checkpoints):
-                folder.mkdir(exist_ok=True)
-            write(run.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
-            write(run.path / "recipe.yaml", recipe)
+            try:
+                for folder in (run.samples, run.checkpoints):
+                    make_folder(folder)
+                write(run.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+                write(run.path / "recipe.yaml", recipe)
+            except DiskError:
+                remove(run.path)
+                raise
         return run
+
+    def discard(self) -> None:
+        """Delete the directory, unless the run has trained an epoch, or another process has taken it."""
+        with contextlib.suppress(BusyError, DiskError), self.lock():
+            if not self.entries() and not any(self.checkpoints.glob("*")):
+                remove(self.path)
+        undo([self.path])  # Windows deletes no file that is locked
 
     @classmethod
     def open(cls, place: str | None) -> Self:
@@ -95,11 +108,7 @@ class Run:
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one object to `log.jsonl`."""
-        try:
-            with (self.path / "log.jsonl").open("a", encoding="utf-8", newline="\n") as file:
-                file.write(json.dumps(dict(entry)) + "\n")
-        except OSError as error:
-            raise disk(self.path / "log.jsonl", error) from None
+        append(self.path / "log.jsonl", json.dumps(dict(entry)))
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the objects of the log. A line that is no entry is left out with a warning.
@@ -134,9 +143,10 @@ class Run:
     def lock(self, wait: float = 0.0) -> Iterator[None]:
         """Hold the run's `exclusive_lock` while the block runs, without what a killed process left."""
         with exclusive_lock(self.path / "lock", wait=wait):
-            for folder in (self.path, self.checkpoints, self.samples):
-                for left in folder.glob(".*.part"):
-                    left.unlink(missing_ok=True)
+            for name in ("recipe.yaml", "environment.json", "log.jsonl", "pairs.png"):
+                sweep(self.path / name)
+            for folder in (self.checkpoints, self.samples):
+                sweep(folder)
             yield
 
 
@@ -172,23 +182,29 @@ def _winner(study: Path) -> Path:
     return study / place
 
 
-def make_directory(out: Path | None, name: str, advice: str = ", or resume with --resume") -> Path:
+def is_study(path: Path) -> bool:
+    """Return whether a directory is a study; one that was killed while it was made lacks its recipe."""
+    return is_file(path / STUDY) and is_file(path / "recipe.yaml")
+
+
+def make_directory(out: Path | None, name: str, *, of_study: bool = False) -> Path:
     """Create the directory of a new run or study: `out`, or `runs/<name>-<NNN>` with the next free number."""
+    advice = "" if of_study else ", or resume with --resume"
     try:
         if out is not None:
-            if out.exists() and not (out.is_dir() and _is_unused(out)):
+            if out.exists() and not (out.is_dir() and _is_unused(out, _LEFT_OF_STUDY if of_study else _LEFT_OF_RUN)):
                 kind = "already holds something" if out.is_dir() else "is a file"
                 raise RunError(f"{out}: {kind}; name a new directory with --out{advice}")
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
             return out
         parent = Path("runs")
-        parent.mkdir(exist_ok=True)
+        make_folder(parent)
         # All recipes share one count, so that the highest number is the newest.
         number = 1 + max(map(_number, parent.iterdir()), default=0)
         while True:
             path = parent / f"{name}-{number:03d}"
             try:
-                path.mkdir()
+                make_folder(path, exist_ok=False)
             except FileExistsError:
                 number += 1
             else:
@@ -197,13 +213,11 @@ def make_directory(out: Path | None, name: str, advice: str = ", or resume with 
         raise disk(out or Path("runs"), error) from None
 
 
-def _is_unused(path: Path) -> bool:
+def _is_unused(path: Path, left: Set[str]) -> bool:
     """Return whether a directory is empty, or holds no more than a start left that was killed before its recipe."""
-    names = {file.name for file in path.iterdir()}
-    left = {"samples", "checkpoints", "environment.json", "lock", ".lock"}
-    parts = {name for name in names if name.startswith(".") and name.endswith(".part")}
-    folders = [path / name for name in ("samples", "checkpoints") if (path / name).is_dir()]
-    return names - parts <= left and not any(file for folder in folders for file in folder.iterdir())
+    files = [file for file in path.iterdir() if not (file.name.startswith(".") and file.name.endswith(".part"))]
+    folders = [file for file in files if file.is_dir()]
+    return {file.name for file in files} <= left | {"lock", ".lock"} and not any(map(os.listdir, folders))
 
 
 def find_directory(place: str | None, inside: str, kind: str, first: str) -> Path:

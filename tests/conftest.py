@@ -27,7 +27,7 @@ SLOW = (
     *ORDER,
     *("test_generating.py", "test_printed.py", "test_every_recipe.py", "test_diagnoses.py", "test_evaluate.py"),
     *("test_scoring.py", "test_download.py", "test_gpu_check.py", "test_contract.py", "test_study.py"),
-    *("test_board.py", "test_state.py"),
+    *("test_board.py", "test_state.py", "test_every_fault.py", "test_crash_states.py"),
 )  # files that take more than ten seconds; `nox -s quick` leaves them out
 
 

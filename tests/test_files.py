@@ -15,8 +15,24 @@ from pathlib import Path
 
 import gantool
 import pytest
+from gantool import files
 from gantool.errors import DiskError, RunError
-from gantool.files import BusyError, atomic_write, exclusive_lock, is_file, is_locked, write
+from gantool.files import (
+    BusyError,
+    append,
+    atomic_folder,
+    atomic_write,
+    copy_folder,
+    exclusive_lock,
+    is_file,
+    is_locked,
+    keep,
+    remove,
+    sweep,
+    write,
+)
+
+from disks import FailingDisk
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 OLD = "the old text\n" * 100
@@ -133,19 +149,30 @@ def test_a_holder_that_is_not_written_yet_is_another_process(tmp_path, text):
             pass
 
 
-@pytest.mark.parametrize("name", ["lock", ".lock"])
-def test_a_lock_that_cannot_be_written_is_told(tmp_path, name):
-    (tmp_path / name).mkdir()
+def test_a_lock_that_cannot_be_taken_is_told(tmp_path, monkeypatch):
+    def missing(_):
+        raise NotImplementedError
 
+    (tmp_path / ".lock").mkdir()
     with (
         pytest.raises(DiskError, match=r"lock: cannot be written \(.+\); check the folder"),
         exclusive_lock(tmp_path / "lock"),
     ):
         pass
-
-    (tmp_path / name).rmdir()
-    with exclusive_lock(tmp_path / "lock"):
+    (tmp_path / ".lock").rmdir()
+    monkeypatch.setattr(files.FileLock, "acquire", missing)
+    message = f"^{re.escape(str(tmp_path))}: its file system has no locks; use a folder on another one$"
+    with pytest.raises(DiskError, match=message), exclusive_lock(tmp_path / "lock"):
         pass
+
+
+def test_a_lock_on_a_full_disk_has_no_name_and_works(tmp_path):
+    with FailingDisk(tmp_path, 3, forever=True).mounted() as disk, exclusive_lock(tmp_path / "lock"):
+        assert {path for kind, path in disk.failed if kind == "write"} == {str(tmp_path / "lock")}
+        disk.forever = False
+        with pytest.raises(BusyError, match="in use by another process"), exclusive_lock(tmp_path / "lock"):
+            pass
+    assert seen(tmp_path) == []
 
 
 def test_a_folder_that_goes_while_it_is_locked_is_no_error(tmp_path):
@@ -210,7 +237,7 @@ def test_a_disk_that_fails_at_the_end_keeps_the_old_file_and_leaves_nothing(tmp_
 
     assert (tmp_path / "a").read_text() == OLD
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    with pytest.raises(DiskError, match=r"a: cannot be written \(No such file or directory\); check the folder"):
+    with pytest.raises(DiskError, match=r"gone: no longer exists; it was deleted or moved meanwhile, so start anew$"):
         write(tmp_path / "gone" / "a", "x")
 
 
@@ -239,3 +266,79 @@ def test_a_disk_that_fills_up_keeps_the_old_file_and_leaves_nothing(tmp_path):
 
 def test_a_name_that_no_system_takes_is_no_file(tmp_path):
     assert not any(map(is_file, (tmp_path / ("x" * 5000), tmp_path, Path("a\0b"))))
+
+
+# Other machines, and other ways to write
+
+
+def test_a_temporary_file_has_the_name_of_its_machine_and_a_random_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "my host.local")
+    names = []
+    for name in ("a", "x" * 250):
+        for _ in range(2):
+            with atomic_write(tmp_path / name) as aside:
+                aside.touch()
+                names.append(aside.name)
+    assert len(set(names)) == 4, "two processes with the same number, in two containers, do not meet"
+    assert all(re.fullmatch(r"\.a\.myhostlocal-[0-9a-f]{8}\.part", name) for name in names[:2])
+    assert all(len(name) < 100 for name in names)
+
+
+def test_what_a_killed_process_left_is_deleted_but_not_what_another_machine_may_still_write(tmp_path):
+    own = f".a.{files._host()}-0123abcd.part"
+    theirs, abandoned = ".a.elsewhere-0123abcd.part", ".a.elsewhere-4567abcd.part"
+    for name in (own, theirs, abandoned, ".a.123.part", ".b.123.part", "a.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+    past = time.time() - 2 * files.ABANDONED
+    for path in (tmp_path / abandoned / "half", tmp_path / abandoned):
+        os.utime(path, (past, past))
+
+    sweep(tmp_path / "a")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([theirs, ".b.123.part", "a.part"])
+    os.utime(tmp_path / theirs, (past, past))
+    sweep(tmp_path / "a")
+    assert (tmp_path / theirs).exists(), "a file in it has just been written"
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
+    append(tmp_path / "log", "one")
+    with FailingDisk(tmp_path, 2).mounted(), pytest.raises(DiskError, match="log: the disk is full"):
+        append(tmp_path / "log", "two")
+    append(tmp_path / "log", "three")
+
+    assert (tmp_path / "log").read_bytes() == b"one\nthree\n"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_kept_file_stays_when_the_file_is_replaced(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+    for text in ("one", "two"):
+        write(tmp_path / "last", text)
+        keep(tmp_path / "last", tmp_path / "previous")
+    write(tmp_path / "last", "three")
+
+    assert (tmp_path / "previous").read_text() == "two"
+    assert seen(tmp_path) == ["last", "previous"]
+
+
+def test_a_folder_is_copied_whole_or_not_at_all(tmp_path):
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    for place in (tmp_path / "a", tmp_path / "a" / "deep"):
+        for number in range(20):
+            (place / f"{number}").write_text(str(number))
+    with FailingDisk(tmp_path, 30).mounted(), pytest.raises(DiskError, match="b: the disk is full"):
+        copy_folder(tmp_path / "a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+    copy_folder(tmp_path / "a", tmp_path / "b")
+
+    found = [{path.name: path.read_text() for path in (tmp_path / name / "deep").iterdir()} for name in "ab"]
+    assert found[0] == found[1]
+    with pytest.raises(OSError, match="not empty"), atomic_folder(tmp_path / "b") as aside:
+        (aside / "x").touch()
+    remove(tmp_path / "b")
+    remove(tmp_path / "missing")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import math
 import os
 import re
@@ -13,6 +15,8 @@ import torch
 from gantool.errors import DiskError, GantoolError, RunError
 from gantool.images import caption, grid, save, save_each, to_pixels
 from PIL import Image
+
+from disks import FailingDisk
 
 
 def flat(*values, channels=1, height=2, width=3):
@@ -200,17 +204,15 @@ def test_an_image_is_saved_by_the_ending_of_its_path(ending, form, mode, tmp_pat
 @pytest.mark.parametrize(
     ("problem", "kind", "text"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), DiskError, r"a\.png: the disk is full; make room"),
-        (OSError(errno.EIO, "Input/output error"), DiskError, r"a\.png: cannot be written \(Input/output error\); "),
-        (OSError("encoder error -2"), DiskError, "encoder error -2"),
+        (OSError("encoder error -2"), RunError, r"a\.png: cannot be written \(encoder error -2\); choose another size"),
         (ValueError("too large"), RunError, r"a\.png: cannot be written \(too large\); choose another size or format$"),
         (KeyError("a bug"), KeyError, "a bug"),
         (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
     ],
 )
-def test_a_failing_write_keeps_the_old_file_and_nothing_else(problem, kind, text, tmp_path, monkeypatch):
-    def failing(image, path, **options):
-        path.write_bytes(b"half a pict")
+def test_a_failing_encoder_keeps_the_old_file_and_nothing_else(problem, kind, text, tmp_path, monkeypatch):
+    def failing(image, stream, **options):
+        stream.write(b"half a pict")
         raise problem
 
     (tmp_path / "a.png").write_bytes(b"the old file")
@@ -221,6 +223,39 @@ def test_a_failing_write_keeps_the_old_file_and_nothing_else(problem, kind, text
 
     assert (tmp_path / "a.png").read_bytes() == b"the old file"
     assert listing(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "new/folder/a.png"])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.ENOSPC, "the disk is full; make room and start again"),
+        (errno.EFBIG, "the disk is full; make room and start again"),
+        (errno.EIO, r"cannot be written \(.+\); check the folder and its permissions"),
+    ],
+)
+def test_a_disk_that_fails_keeps_the_old_file_and_nothing_else(number, text, name, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"the old file")
+    for at in itertools.count(1):
+        disk = FailingDisk(tmp_path, at, number)
+        with disk.mounted(), contextlib.suppress(DiskError):
+            save(Image.new("L", (9, 9)), tmp_path / name)
+        if not disk.failed:
+            break
+        assert (tmp_path / "a.png").read_bytes() == b"the old file"
+        assert listing(tmp_path) == ["a.png"]
+    assert at > 3
+    with FailingDisk(tmp_path, 1, number).mounted(), pytest.raises(DiskError, match=text):
+        save(Image.new("L", (9, 9)), tmp_path / "other" / "b.png")
+
+
+def test_of_several_images_all_are_written_or_none(tmp_path):
+    (tmp_path / "out").mkdir()
+    save_each(torch.zeros(1, 1, 4, 4), tmp_path / "out", ["a"])
+    with FailingDisk(tmp_path, 8, errno.ENOSPC).mounted(), pytest.raises(DiskError, match="the disk is full"):
+        save_each(torch.zeros(3, 1, 4, 4), tmp_path / "out", ["a", "b/x", "c"])
+    assert listing(tmp_path) == ["out"]
+    assert listing(tmp_path / "out") == ["a.png"]
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,72 @@ def test_the_package_itself_imports_nothing_heavy():
         top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {(node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top}
         assert {room(name) for name in names}.isdisjoint(HEAVY), file
+
+
+# Who changes files: `files`, and these for the reason given.
+WRITES = {
+    "write_text", "write_bytes", "mkdir", "mkdtemp", "touch", "unlink", "rmdir", "rmtree", "symlink_to", "hardlink_to",
+    "copytree", "copyfile", "copy2", "copyfileobj", "extract", "extractall", "tofile", "savez", "makedirs", "truncate",
+    "TemporaryDirectory", "TemporaryFile", "NamedTemporaryFile", "memmap", "fsync", "to_csv", "savefig", "write_image",
+}  # fmt: skip
+OF_MODULE = {"os": {"replace", "rename", "remove", "link", "open", "write"}, "np": {"save"}, "shutil": {"move", "copy"}}
+SAVERS = {"images", "checkpoints"}  # rooms whose `save` writes by `files`
+ALLOWED = {
+    ("checkpoints", "open"): "the temporary file of atomic_write",
+    ("checkpoints", "save"): "into memory",
+    ("cli", "os.open"): "where output goes whose reader has gone",
+    ("data.archive", "copyfileobj"): "into a file of files.new_file",
+    ("data.sources.base", "copyfileobj"): "into a file of files.new_file",
+    ("data.store", "memmap"): "only read",
+    ("images", "save"): "into memory",
+    ("inference.animation", "TemporaryDirectory"): "ffmpeg writes its film",
+    ("inference.animation", "TemporaryFile"): "ffmpeg writes its messages",
+    ("tune.cluster.connect", "mkdtemp"): "Ray writes its own files",
+}
+
+
+def writing(tree):
+    """Return line and name of each call that may change a file: by a function, or by `open` in a mode that writes."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        owner, _, name = called.rpartition(".")
+        if name == "open" and owner != "os":
+            modes = [word.value for word in (*node.args, *(each.value for each in node.keywords)) if is_text(word)]
+            if any(set(mode) <= set("rwabtx+") and set(mode) & set("wax+") for mode in modes):
+                yield node.lineno, "open"
+        elif name in WRITES or name in OF_MODULE.get(owner, ()):
+            yield node.lineno, called if owner == "os" else name
+        elif (owner.endswith("file") and name in {"replace", "rename"}) or (name == "save" and owner not in SAVERS):
+            yield node.lineno, name
+
+
+def is_text(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(node.value)
+
+
+def test_only_files_changes_files():
+    used, wrong = set(), []
+    for file in FILES:
+        own = module(file)
+        for line, name in writing(ast.parse(file.read_text(encoding="utf-8"))):
+            used.add((own, name))
+            if own != "files" and (own, name) not in ALLOWED:
+                wrong.append(f"{place(file, line)} calls {name}")
+
+    assert wrong == []
+    assert set(ALLOWED) - used <= {("checkpoints", "open"), ("checkpoints", "save")}, "an exception that nothing needs"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'open("a", "w")', 'path.open("ab")', 'path.open(mode="r+")', 'gzip.open(a, "xb")', "path.write_text(a)",
+        "os.replace(a, b)", "np.save(a, b)", "shutil.rmtree(a)", "path.mkdir()", "file.replace(last)", "a.unlink()",
+        "image.save(b)",
+    ],
+)  # fmt: skip
+def test_a_call_that_changes_files_is_seen(line):
+    assert list(writing(ast.parse(line)))
+    assert not list(writing(ast.parse('open("a.csv"), path.open("rb"), text.replace("w", "a"), images.open(x)')))

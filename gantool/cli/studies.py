@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from gantool import files
 from gantool.cli.commands import Command, Group
 from gantool.cli.options import AsJson, Changes, DataDir, Device, Out, Overwrite, check_overwrite
 from gantool.cli.training import follow
 from gantool.errors import GantoolError, RunError, command_line
-from gantool.files import is_file, is_locked, write
+from gantool.files import is_file, is_locked
 from gantool.runs import STUDY, Run, data_root, find_directory
 
 if TYPE_CHECKING:
@@ -151,11 +152,11 @@ def export(
     check_overwrite(output, overwrite)
     kind = "the best recipe" if output.suffix in {".yaml", ".yml"} else "all trials"
     if output.suffix == ".csv":
-        write(output, results.table(found))
+        files.output(output, results.table(found))
     elif output.suffix == ".json":
-        write(output, json.dumps(results.summary(found), indent=2, ensure_ascii=False) + "\n")
+        files.output(output, json.dumps(results.summary(found), indent=2, ensure_ascii=False) + "\n")
     elif kind == "the best recipe":
-        write(output, recipes.dump(results.recipe_of(found, _winner_of(found))))
+        files.output(output, recipes.dump(results.recipe_of(found, _winner_of(found))))
     else:
         raise GantoolError(f"{output}: expected a name that ends in .csv, .json or .yaml")
     if as_json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,8 +157,8 @@ def _removed_on_failure(run: Run, *, new: bool) -> Iterator[None]:
     except (TrainingError, BusyError):  # another process may train there
         raise
     except (GantoolError, OSError, KeyboardInterrupt, SystemExit):
-        if new and not run.entries() and not any(run.checkpoints.iterdir()):
-            shutil.rmtree(run.path, ignore_errors=True)
+        if new:
+            run.discard()
         raise
 
 

@@ -1,7 +1,8 @@
 """Unpack zip and tar archives: a folder is whole or absent, and nothing is written outside of it.
 
-Files are extracted to `FOLDER.part`, which is renamed to `FOLDER` at the end. An archive that could do harm, or whose
-files could not be the same on another system, is refused. The message names the archive, the member and the reason.
+Files are extracted to a temporary folder, which is renamed to `FOLDER` at the end. An archive that could do harm, or
+whose files could not be the same on another system, is refused. The message names the archive, the member and the
+reason.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import IO, Any
 
 from gantool.data.once import folder_once
 from gantool.errors import DataError
+from gantool.files import make_folder, new_file, write
 
 MAX_BYTES = 20 * 2**30  # in all files together
 MAX_FILES = 500_000  # files and folders together
@@ -79,7 +81,7 @@ def _extract(archive: Path, root: Path) -> None:
         _extract_tar(archive, head, root, members)
     if not members.files:
         raise DataError(f"{archive}: holds no files; check that it is the right archive")
-    (root / MARK).write_text(json.dumps({"files": members.files, "bytes": members.bytes}), encoding="utf-8")
+    write(root / MARK, json.dumps({"files": members.files, "bytes": members.bytes}), sync=False)
 
 
 class _Members:
@@ -178,12 +180,19 @@ def _extract_zip(archive: Path, root: Path, members: _Members) -> None:
             path = members.admit(name, info.file_size, is_folder=is_folder, fault=_zip_fault(info))
             if not path:
                 continue
-            (root / path if is_folder else (root / path).parent).mkdir(parents=True, exist_ok=True)
-            if not is_folder:
-                # zipfile decompresses all that it reads of bz2 and lzma at once, so it must read little.
-                chunk = 1 << 18 if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
-                with _readable(archive, name), opened.open(info) as source, (root / path).open("xb") as file:
-                    shutil.copyfileobj(source, file, chunk)
+            if is_folder:
+                make_folder(root / path, sync=False)
+                continue
+            # zipfile decompresses all that it reads of bz2 and lzma at once, so it must read little.
+            chunk = 1 << 18 if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
+            with _readable(archive, name), opened.open(info) as source:
+                _write(root / path, source, chunk)
+
+
+def _write(path: Path, source: IO[bytes], chunk: int) -> None:
+    make_folder(path.parent, sync=False)
+    with new_file(path, sync=False) as file:
+        shutil.copyfileobj(source, file, chunk)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -237,12 +246,21 @@ def _extract_tar(archive: Path, head: bytes, root: Path, members: _Members) -> N
                     raise tarfile.ReadError("a size is below zero")
                 if path := members.admit(info.name, info.size, is_folder=info.isdir(), fault=_tar_fault(info)):
                     with _readable(archive, info.name):
-                        tar.extract(info.replace(name=path, deep=False), root, set_attrs=False, filter="data")
+                        _extract_member(tar, info, root / path)
         # tarfile takes a damaged header for the end, which a block of zeros has to mark.
         if forward.last != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("the end is missing")
         while forward.read(1 << 18):  # up to the checksum of the compression
             pass
+
+
+def _extract_member(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> None:
+    source = tar.extractfile(info)
+    if source is None:
+        make_folder(path, sync=False)
+        return
+    with source:
+        _write(path, source, 1 << 18)
 
 
 def _tar_fault(info: tarfile.TarInfo) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import ipaddress
-import os
 import re
 import socket
 import ssl
@@ -32,6 +31,7 @@ from urllib3.exceptions import HTTPError
 
 from gantool.data.once import once
 from gantool.errors import GantoolError, NetworkError
+from gantool.files import new_file, remove, rename
 
 CHUNK = 1 << 18  # bytes read at once
 MIN_SPEED = 1024  # bytes a second; a slower server is given up
@@ -157,24 +157,24 @@ def _fetch(remote: Remote, url: str, target: Path, progress: Progress | None) ->
             raise TryError(url, reason, again=status in (408, 425, 429) or status >= 500)
         if status == 200 or response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             start = start if status == 206 else 0
-            with part.open("ab" if start else "wb") as file:
+            if not start:
+                remove(part)
+            with new_file(part, append=bool(start)) as file:
                 for have, total, block in _blocks(url, response, start):
                     file.write(block)
                     if progress:
                         progress(remote.name, have, total)
-                file.flush()
-                os.fsync(file.fileno())
             _check_content(url, part)
     if _is_whole(part, remote):
-        part.replace(target)
+        rename(part, target)
     elif status == 200:
         found, bad = sha256(part), f"{remote.name}.bad"
-        part.replace(target.with_name(bad))
+        rename(part, target.with_name(bad))
         reason = f"sent {remote.name} with sha-256 {found[:12]} instead of {str(remote.sha256)[:12]}"
         advice = f"try again later, or look at {bad} and mend the expected hash if it is right"
         raise TryError(url, reason, again=False, advice=advice)
     else:
-        part.unlink()  # it was not the start of the server's file
+        remove(part)  # it was not the start of the server's file
         _fetch(remote, url, target, progress)
 
 
@@ -207,7 +207,7 @@ def _check_content(url: str, part: Path) -> None:
     with part.open("rb") as file:
         head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not head or head.startswith((b"<!doctype html", b"<html")):
-        part.unlink()
+        remove(part)
         reason = "sent a web page, not a file" if head else "sent an empty file"
         raise TryError(url, reason, again=False, advice="open the address in a browser to see why")
 

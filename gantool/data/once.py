@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gantool.errors import DataError, ResourceError
-from gantool.files import BusyError, disk, exclusive_lock
+from gantool.files import BusyError, atomic_folder, disk, exclusive_lock, make_folder, sweep
 
 WAIT = 3600.0  # seconds to wait for another process that makes the same file or directory
 
@@ -24,7 +23,7 @@ def once(path: Path, verb: str, exists: Callable[[], bool]) -> Iterator[bool]:
         if exists():
             yield False
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with exclusive_lock(path.with_name(f"{path.name}.lock"), wait=WAIT):
             yield not exists()
     except BusyError as error:
@@ -41,17 +40,16 @@ def folder_once(path: Path, verb: str, exists: Callable[[], bool], *, otherwise:
         DataError: `path` is something else; the message ends with `otherwise`.
         ResourceError: as `once`.
     """
-    aside = path.with_name(f"{path.name}.part")
     with once(path, verb, exists) as needed:
         if not needed:
             yield None
             return
         if path.exists() or path.is_symlink():
             raise DataError(f"{path}: {otherwise}")
+        sweep(path)
         try:
-            shutil.rmtree(aside, ignore_errors=True)  # from a process that was killed
-            aside.mkdir()
-            yield aside
-            aside.rename(path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            with atomic_folder(path) as aside:
+                yield aside
+        except OSError:
+            if not exists():  # made meanwhile on another machine, where the file system has no locks between them
+                raise

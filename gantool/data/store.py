@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from gantool.batches import Batch, ImageSpec
 from gantool.data.loader import Split, rows_of
 from gantool.data.once import folder_once
 from gantool.errors import DataError
-from gantool.files import write
+from gantool.files import new_file, write
 
 
 class Item(NamedTuple):
@@ -127,7 +126,7 @@ def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str
     skipped: list[list[str]] = []
     partly: list[list[str]] = []
     brightest, mark = 0, hashlib.sha256()
-    with (folder / "images.u8").open("wb") as file:
+    with new_file(folder / "images.u8", sync=False) as file:
         for name, label, image, unused, source in items:
             if isinstance(image, str):
                 skipped.append([name, image])
@@ -138,14 +137,12 @@ def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str
             brightest = max(brightest, int(image.max()))
             if unused:
                 partly.append([name, unused])
-        file.flush()
-        os.fsync(file.fileno())
     _check_content(about["source"], spec, labels, skipped)
-    np.array(labels, np.int64).tofile(folder / "labels.i64")
+    write(folder / "labels.i64", np.array(labels, np.int64).tobytes(), sync=False)
     numbers = {"images": len(labels), "channels": spec.channels, "height": spec.height, "width": spec.width}
     files = {"digest": mark.hexdigest(), "skipped": skipped, "partly": partly, "brightest": brightest}
     content = {**about, **numbers, "classes": list(spec.classes), **files}
-    write(folder / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write(folder / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n", sync=False)
 
 
 def _check_content(source: str, spec: ImageSpec, labels: list[int], skipped: list[list[str]]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,12 +18,13 @@ import numpy as np
 from PIL import Image
 
 from gantool.errors import ResourceError
-from gantool.files import atomic_write, disk
-from gantool.images import STILL, ending, write_image
+from gantool.files import disk, disk_errors, output
+from gantool.images import STILL, encoded, ending
 
 _MOVING = (".gif", ".webp", ".mp4")
 # The colour space is named because players otherwise guess it from the size, and show other colours.
 _COLOURS = "-vf scale=out_color_matrix=bt709 -colorspace bt709"
+_FULL = ("No space left", "File too large", "code -25")  # in what is known of a failure; 25 is SIGXFSZ
 _FFMPEG = f"-f rawvideo -i - {_COLOURS} -c:v libx264 -crf 15 -pix_fmt yuv420p -movflags +faststart -f mp4"
 
 
@@ -39,24 +39,18 @@ def animate(frames: Iterable[Image.Image], path: Path, *, seconds_per_frame: flo
 
     Raises:
         GantoolError: another ending.
-        DiskError, RunError: as `images.write_image`.
+        DiskError, RunError: as `images.save`.
     """
     form = ending(path, _MOVING)
     if form == ".mp4":
-        with tempfile.TemporaryDirectory() as folder:  # an error of the frames is none of the file
-            film = Path(folder) / "film.mp4"
-            _film(iter(frames), film, path, Fraction(1 / seconds_per_frame).limit_denominator(1000))
-            with atomic_write(path, sync=False) as aside:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(film, aside)
+        output(path, _film(iter(frames), path, Fraction(1 / seconds_per_frame).limit_denominator(1000)))
         return
     options = dict(STILL[".webp"], duration=max(1, round(seconds_per_frame * 1000)), loop=0)
     if form == ".gif":
         options = {"format": "GIF", "duration": 10 * max(2, round(seconds_per_frame * 100)), "loop": 0}
         frames = map(_indexed, frames)
-    # All frames are made before the file is opened, so an error then is one of writing.
     first, *others = frames
-    write_image(first, path, save_all=True, append_images=others, **options)
+    output(path, encoded(first, path, save_all=True, append_images=others, **options))
 
 
 def _indexed(frame: Image.Image) -> Image.Image:
@@ -67,8 +61,11 @@ def _indexed(frame: Image.Image) -> Image.Image:
     return frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
-def _film(frames: Iterator[Image.Image], film: Path, path: Path, rate: Fraction) -> None:
-    """Pipe frames through ffmpeg, run here because `imageio_ffmpeg.write_frames` hides how it ended."""
+def _film(frames: Iterator[Image.Image], path: Path, rate: Fraction) -> bytes:
+    """Pipe frames through ffmpeg, run here because `imageio_ffmpeg.write_frames` hides how it ended.
+
+    It writes into the system's folder for temporary files, because it has to move back in its file.
+    """
     import imageio_ffmpeg  # only an MP4 needs it
 
     try:
@@ -76,21 +73,37 @@ def _film(frames: Iterator[Image.Image], film: Path, path: Path, rate: Fraction)
     except RuntimeError as problem:
         raise ResourceError(f"{path}: no ffmpeg for an MP4 ({problem}); write a .gif or .webp") from problem
     first = next(frames)
+    frames = itertools.chain([first], frames)
     odd = ((0, first.height % 2), (0, first.width % 2), (0, 0))[: 2 if first.mode == "L" else 3]
     size = f"{first.width + first.width % 2}x{first.height + first.height % 2}"
     form = ["-pix_fmt", "gray" if first.mode == "L" else "rgb24", "-s", size, "-r", str(rate)]
-    command = [program, "-y", "-v", "error", *form, *_FFMPEG.split(), str(film)]
-    with tempfile.TemporaryFile() as log:
+    with disk_errors(Path(tempfile.gettempdir())):
+        temporary = tempfile.TemporaryDirectory()
+    with temporary as folder:
+        film = Path(folder) / "film.mp4"
+        said = _run([program, "-y", "-v", "error", *form, *_FFMPEG.split(), str(film)], frames, odd)
+        if any(words in said for words in _FULL):
+            raise disk(Path(tempfile.gettempdir()), OSError(errno.ENOSPC, said))
+        if said:
+            raise disk(path, OSError(errno.EIO, said))
+        return film.read_bytes()
+
+
+def _run(command: list[str], frames: Iterable[Image.Image], odd: tuple[tuple[int, int], ...]) -> str:
+    """Run ffmpeg on frames, and return why it failed, or nothing."""
+    with disk_errors(Path(tempfile.gettempdir())):
+        log = tempfile.TemporaryFile()  # noqa: SIM115  only making it may fail
+    with log:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as ffmpeg:
             assert ffmpeg.stdin is not None
-            for frame in itertools.chain([first], frames):
+            for frame in frames:
                 content = np.pad(np.asarray(frame), odd, mode="edge").tobytes()
                 with suppress(OSError):  # ffmpeg that stops early says why in its log
                     ffmpeg.stdin.write(content)
             with suppress(OSError):
                 ffmpeg.stdin.close()
-        if ffmpeg.returncode:
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines() or [f"code {ffmpeg.returncode}"]
-            full = any("No space left" in line for line in said)
-            raise disk(path, OSError(errno.ENOSPC if full else errno.EIO, said[-1]))
+        if not ffmpeg.returncode:
+            return ""
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines() or [f"code {ffmpeg.returncode}"]
+        return next((line for line in said if any(words in line for words in _FULL)), said[-1])

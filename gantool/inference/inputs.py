@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,9 @@ from gantool import images
 from gantool.batches import ImageSpec
 from gantool.data import decode
 from gantool.data.tables import encode
-from gantool.errors import DataError, GantoolError, RunError
-from gantool.files import atomic_write
+from gantool.errors import DataError, DiskError, GantoolError, RunError
+from gantool.files import output as write_output
+from gantool.files import undo
 from gantool.images import to_float
 from gantool.inference.sampling import TrainedModel
 from gantool.metrics.evaluate import SampleRequest
@@ -79,9 +81,13 @@ def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str |
 
     Yields:
         name and reason of each file that could not be read.
+
+    Raises:
+        DiskError: a file cannot be written; those before it are deleted again.
     """
     label = len(trained.data.classes) - 1 if class_name is None else trained.label(class_name)
     colouring = _colours(trained.shown, label)
+    new: list[Path] = []
     for source, seed, path in wanted:
         try:
             pixels, opacity = decode.whole(source)
@@ -95,7 +101,11 @@ def translate(trained: TrainedModel, wanted: Sequence[Target], class_name: str |
             made = made.convert("RGB")
         if opacity is not None:
             made.putalpha(Image.fromarray(opacity))
-        images.save(made, path)
+        try:
+            new += images.save(made, path)
+        except DiskError:
+            undo(new)
+            raise
 
 
 def predictions(trained: TrainedModel, given: Path | None) -> list[Prediction]:
@@ -129,12 +139,11 @@ def predictions(trained: TrainedModel, given: Path | None) -> list[Prediction]:
 
 def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
     """Write answers as CSV."""
-    with atomic_write(path) as aside:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("input", "answer", "probability"))
-            writer.writerows((row.input, row.answer, f"{row.probability:.6f}") for row in rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("input", "answer", "probability"))
+    writer.writerows((row.input, row.answer, f"{row.probability:.6f}") for row in rows)
+    write_output(path, text.getvalue())
 
 
 def _images(given: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from gantool.data.loader import Dataset, tensor
 from gantool.data.prepare import prepare
 from gantool.data.sources.folders import Folder
 from gantool.errors import DataError, GantoolError, unknown
-from gantool.files import atomic_write
+from gantool.files import disk_errors, exclusive_lock, write
 from gantool.images import to_float
 from gantool.inference.sampling import TrainedModel
 from gantool.metrics import distances, pixels
@@ -33,6 +33,7 @@ from gantool.runs import Run
 from gantool.training import engine, setup
 
 SIZE_SAMPLE = 100  # images of a folder that decide at which size they are compared
+LOCK_TIMEOUT = 60.0  # seconds to wait for another process that adds a result to the same file
 MAX_SIDE = 256  # pixels on a side at which folders are compared, at most
 
 METRICS = {
@@ -132,9 +133,9 @@ def score_run(
         values, about = _images(trained, names, against, count, data_dir)
     found = _score(str(run.path), names, values, {**about, "checkpoint": checkpoint, "epoch": trained.epoch})
     path = run.path / "scores.jsonl"
-    with atomic_write(path) as aside:
+    with exclusive_lock(run.path / "scores.lock", wait=LOCK_TIMEOUT), disk_errors(path):
         lines = path.read_bytes() if path.exists() else b""
-        aside.write_bytes(lines + json.dumps(found.entry()).encode() + b"\n")
+        write(path, lines + json.dumps(found.entry()).encode() + b"\n")
     return found
 
 

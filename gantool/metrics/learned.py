@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from gantool import checkpoints
 from gantool.devices import one_thread, rng_scope, rng_states
 from gantool.errors import CheckpointError
-from gantool.files import disk, exclusive_lock
+from gantool.files import exclusive_lock, make_folder, sweep
 from gantool.images import to_float
 from gantool.metrics.features import FEATURES, LARGE_SIDE, clamped, digest
 from gantool.models.blocks import ConvolutionalClassifier
@@ -143,13 +143,11 @@ def cached(folder: Path, key: str, make: Callable[[], Learned]) -> Learned:
     path = folder / f"{key}.pt"
     if found := _read(path):
         return found
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk(folder, error) from None
+    make_folder(folder)
     with exclusive_lock(folder / f"{key}.lock", wait=LOCK_TIMEOUT):
         if found := _read(path):  # the previous holder of the lock has made it
             return found
+        sweep(path)
         made = make()
         numbers = {name: getattr(made, name) for name in ("mean", "deviation", "accuracy", "chance")}
         network = {"sizes": list(made.network.sizes), "network": dict(made.network.state_dict())}

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool import terminal
-from gantool.files import disk, write
+from gantool.files import output, remove
 from gantool.report.charts import charts
 from gantool.report.findings import Findings, figure, score
 from gantool.runs import STUDY
@@ -44,14 +44,10 @@ def write_page(findings: Findings, importances: Mapping[str, float], sentences: 
     Raises:
         ResourceError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if (path.parents[1] / STUDY).is_file():  # so the folder is a study's own, and not one of the user
-            for name in _OLD_FILES:
-                (path.parent / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise disk(path.parent, error) from None
-    write(path, page(findings, importances, sentences))
+    output(path, page(findings, importances, sentences))
+    if (path.parents[1] / STUDY).is_file():  # so the folder is a study's own, and not one of the user
+        for name in _OLD_FILES:
+            remove(path.parent / name)
 
 
 def page(findings: Findings, importances: Mapping[str, float], sentences: Sequence[str]) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gantool import batches, checkpoints, devices, images, models, schedule
+from gantool import batches, checkpoints, devices, files, images, models, schedule
 from gantool.batches import Batch
 from gantool.checkpoints import check_shapes
 from gantool.data.loader import Dataset, Loader
 from gantool.errors import CheckpointError, DataError, TrainingError
-from gantool.files import disk
 from gantool.metrics.classification import ClassifierEvaluator
 from gantool.metrics.evaluate import Evaluator
 from gantool.models import shapes
@@ -73,6 +72,7 @@ class Training:
         self.measured = frozenset(self._schedule())
         self.progress = Progress()
         self.optimum = self.model.loss.optimum if isinstance(self.model, Generative) else None
+        self.unsynced: list[Path] = []  # images that may not be on the disk yet
         self.saved: tuple[int, int] | None = None  # epoch and batch of the newest checkpoint
         self.saved_at = time.perf_counter()
         # The weights and Adam's two means of each; once a checkpoint was written, its own time.
@@ -131,7 +131,7 @@ class Training:
                 measurement = self.monitor.measure()
                 progress.measured_seconds += time.perf_counter() - start
             image, values = self.monitor.draw()
-        images.save(image, self.run.samples / f"epoch-{epoch:04d}.png")
+        images.save_sample(image, self.run.samples / f"epoch-{epoch:04d}.png")
         news = self._diagnose(measurement._replace(values=values | measurement.values))
         metrics = measurement.metrics
         score = metrics.get(self.recipe.metric, math.inf), metrics.get("cross_entropy", math.inf)
@@ -145,13 +145,21 @@ class Training:
         report = self._report(metrics, tuple(news), finished=True)
         self.run.log(report.entry())
         progress.next_epoch()
+        self.unsynced.append(self.run.samples / f"epoch-{epoch:04d}.png")
         if improved:
             checkpoints.save(self.run.checkpoints / "best.pt", self._weights(epoch))
+        if settings.keep_every and epoch % settings.keep_every == 0:  # before `last.pt`, after which it is not repeated
+            checkpoints.save(self.run.checkpoints / f"epoch-{epoch:04d}.pt", self._state())
         if save:
             self._save()
-        if settings.keep_every and epoch % settings.keep_every == 0:
-            checkpoints.save(self.run.checkpoints / f"epoch-{epoch:04d}.pt", self._state())
+        elif epoch == settings.epochs:
+            self._sync()
         return report
+
+    def _sync(self) -> None:
+        """Wait until the log and the images of the epochs so far are on the disk."""
+        files.sync([self.run.path / "log.jsonl", *self.unsynced])
+        self.unsynced.clear()
 
     def _is_finite(self) -> bool:
         return math.isfinite(float(torch.nn.utils.get_total_norm(self.model.parameters())))
@@ -269,10 +277,11 @@ class Training:
         }
 
     def _save(self) -> None:
-        """Write `last.pt`, and keep the one before as `previous.pt`, so that one of them is whole at any moment."""
+        """Write `last.pt`, and keep the one before as `previous.pt`, in case the disk damages a file."""
         start, last = time.perf_counter(), self.run.checkpoints / "last.pt"
+        self._sync()  # training resumes after these epochs
         if last.exists():
-            _move(last, last.with_name("previous.pt"))
+            files.keep(last, last.with_name("previous.pt"))
         checkpoints.save(last, self._state())
         self.saved, self.saved_at = (self.progress.epoch, self.progress.batch), time.perf_counter()
         self.save_cost = self.saved_at - start
@@ -294,7 +303,8 @@ class Training:
                     raise
                 logger.warning(f"{error}; resuming from {found[index + 1].name}")
             else:
-                _move(file, last)  # not to be replaced by a damaged one
+                if file != last:
+                    files.rename(file, last)  # not to be replaced by a damaged one
                 self.run.rewind(self.progress.epoch - 1)
                 if not self.is_trial:
                     batch = f", batch {self.progress.batch}" if self.progress.batch else ""
@@ -326,13 +336,6 @@ class Training:
         self.saved = (self.progress.epoch, self.progress.batch)
         # A checkpoint of version 0.1 lacks the number. `engine.train` restores this process's own.
         torch.set_num_threads(state.threads or torch.get_num_threads())
-
-
-def _move(file: Path, place: Path) -> None:
-    try:
-        file.replace(place)
-    except OSError as error:  # such as a folder at this place
-        raise disk(place, error) from None
 
 
 def _losses(means: Mapping[str, float]) -> dict[str, float]:

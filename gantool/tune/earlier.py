@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gantool.errors import GantoolError, ResourceError
-from gantool.files import BusyError, is_locked
+from gantool.errors import DiskError, GantoolError, ResourceError
+from gantool.files import BusyError, copy_folder, is_locked, remove, rename
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
-from gantool.runs import STUDY, environment, make_directory
+from gantool.runs import environment, is_study, make_directory
 from gantool.training import engine
 from gantool.tune.record import DATA, TAKEN, differs
 from gantool.tune.study import FIRST_POINTS, Study
@@ -28,7 +27,7 @@ MAX_FIRST_POINTS = 3  # of an earlier study that are tried first
 def find_study(out: Path | None, recipe: Recipe) -> Path | None:
     """Return the study at `out`, or by default the newest one of this recipe in `runs/`, if it exists."""
     if out is not None:
-        return out if (out / STUDY).is_file() else None
+        return out if is_study(out) else None
     keys = {path: _difference(path, recipe) for path in _studies(recipe)}
     same = [path for path, key in keys.items() if key is None]
     for path, key in list(keys.items())[-1:]:
@@ -40,18 +39,18 @@ def find_study(out: Path | None, recipe: Recipe) -> Path | None:
 def new_study(out: Path | None, recipe: Recipe) -> Path:
     """Make the directory of a new study: `out`, from which a study is moved aside, or a new one in `runs/`."""
     if out is None:
-        return make_directory(None, recipe.name)
-    if (out / STUDY).is_file():
+        return make_directory(None, recipe.name, of_study=True)
+    if is_study(out):
         if is_locked(out / "lock"):
             raise BusyError(out, "a search")
         number = 1
         while (aside := out.with_name(f"{out.name}-old-{number}")).exists():
             number += 1
         try:
-            out.rename(aside)
-        except OSError as error:
-            raise ResourceError(f"{out}: cannot be moved to {aside} ({error.strerror}); end what uses it") from None
-    return make_directory(out, recipe.name, "")
+            rename(out, aside)
+        except DiskError as error:
+            raise ResourceError(f"{out}: cannot be moved aside, because {error}") from None
+    return make_directory(out, recipe.name, of_study=True)
 
 
 def earlier_study(recipe: Recipe) -> Study | None:
@@ -70,7 +69,7 @@ def _difference(path: Path, recipe: Recipe) -> str | None:
 
 def _studies(recipe: Recipe) -> list[Path]:
     """Return the studies of a recipe's name in `runs/`, the newest last."""
-    found = [path for path in Path("runs").glob(f"{recipe.name}-*") if (path / STUDY).is_file()]
+    found = [path for path in Path("runs").glob(f"{recipe.name}-*") if is_study(path)]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
@@ -103,8 +102,14 @@ def take_over(study: Study, other: Study) -> int:
             point = _same_training(study, other, trial)
             if point is not None:
                 found.append((trial, point))
-    for number, (trial, point) in enumerate(found):
-        shutil.copytree(other.folder(trial.number), study.folder(number))
+    try:
+        for number, (trial, _) in enumerate(found):
+            copy_folder(other.folder(trial.number), study.folder(number))
+    except DiskError:
+        for number in range(len(found)):
+            remove(study.folder(number))
+        raise
+    for trial, point in found:
         attributes = {**trial.user_attrs, "own": point == study.space.own_point, "taken_from": other.path.name}
         results = {"value": trial.value, "intermediate_values": trial.intermediate_values}
         study.add(study.search, TrialState.COMPLETE, point, user_attrs=attributes, **results)

@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from gantool.errors import CheckpointError, RunError
-from gantool.files import write
+from gantool.files import make_folder, remove, write
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
@@ -95,14 +95,17 @@ class StudyRecord:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> Self:
-        """Make a study in a new or empty directory."""
-        (path / "trials").mkdir(exist_ok=True)
-        write(path / "recipe.yaml", recipes.dump(recipe))
+        """Make a study in a new or empty directory, or in one whose making was killed: the recipe comes last."""
+        make_folder(path / "trials")
+        for left in path.glob(f"{DATABASE}*"):
+            remove(left)
         assert recipe.tune is not None
         # In a database that people share, a name must be unique.
         name = f"{path.name}-{uuid.uuid4().hex[:8]}" if recipe.tune.storage else recipe.name
         write(path / STUDY, json.dumps({"study": name}) + "\n")
-        return cls(path, recipe, "new")
+        study = cls(path, recipe, "new")
+        write(path / "recipe.yaml", recipes.dump(recipe))
+        return study
 
     @classmethod
     def resume(cls, path: Path, recipe: Recipe) -> Self:

@@ -6,7 +6,6 @@ import csv
 import io
 import itertools
 import math
-import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,14 +14,14 @@ from typing import Any
 from optuna.trial import TrialState
 
 from gantool import images
-from gantool.files import atomic_write
+from gantool.files import copy, remove
 from gantool.files import write as write_file
 from gantool.inference.compare import side_by_side
 from gantool.inference.sampling import TrainedModel
 from gantool.models.base import Generative
 from gantool.recipe import load as recipes
 from gantool.recipe.blocks import Recipe
-from gantool.runs import Run
+from gantool.runs import STUDY, Run
 from gantool.terminal import duration, number, several
 from gantool.training import engine
 from gantool.tune.record import MADE_WITH
@@ -30,6 +29,7 @@ from gantool.tune.study import ENDED, Study, lowest
 from gantool.tune.verdict import Verdict, shown
 
 COMPARISON = "comparison.png"
+FILES = (STUDY, "recipe.yaml", "trials.csv", "best.yaml", "best.png", COMPARISON)  # of a study, besides its trials
 OWN = "your recipe"  # the caption of the trial with the recipe's own values
 STORY = ("sampler", "pruner", "tune_seed")  # attributes of a trial: what chose and judged it
 
@@ -124,8 +124,7 @@ def _write_winner(study: Study, winner: int) -> None:
     moved = study.point_to(best.folder)
     grid = best.folder / "samples" / f"epoch-{best.epoch:04d}.png"
     if grid.exists() and (moved or not is_known or not image.is_file()):
-        with atomic_write(image) as aside:
-            shutil.copyfile(grid, aside)
+        copy(grid, image)
 
 
 def _delete_checkpoints(study: Study) -> None:
@@ -137,7 +136,7 @@ def _delete_checkpoints(study: Study) -> None:
     runs = [*study.trials(), *study.runs()]
     kept |= {study.folder_of(run) for run in runs if run.state not in ENDED}
     for folder in {study.folder_of(run) for run in runs} - kept:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        remove(folder / "checkpoints")
 
 
 def compare(study: Study) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,9 +13,9 @@ from optuna.trial import TrialState
 
 from gantool import devices
 from gantool.errors import DataError, GantoolError, TrainingError
-from gantool.files import BusyError, exclusive_lock, is_file
+from gantool.files import BusyError, exclusive_lock, remove, sweep
 from gantool.recipe.blocks import Recipe
-from gantool.runs import STUDY, data_root
+from gantool.runs import data_root, is_study
 from gantool.terminal import several
 from gantool.training.setup import TrainingSetup, prepare_training
 from gantool.tune import inline, results
@@ -160,19 +159,17 @@ def search(
     old = None if fresh else find_study(out, recipe)
     backend = backend.resolved(read_settings(old) if old else {})
     other = Study(source) if source else None
-    if other is None and not out and not fresh:
+    if not (other or old or out or fresh):
         other = earlier_study(recipe)
     path = old or new_study(out, recipe)
-    with _removed_on_failure(path, new=old is None), exclusive_lock(path / "lock"):
-        if old is None and is_file(path / STUDY):
-            raise BusyError(path, "a search that has just started")
+    with _lock(path, new=old is None):
         study, budget = Study.resume(path, recipe) if old else Study.create(path, recipe), ""
         root = data_root(data_dir, study.data_dir)
         study.remember(data_dir=str(root), engine=backend.engine, address=backend.address, device=backend.device)
         if old and study.is_done() and minutes is None:
             yield SearchStarted.of(study)
         else:
-            materials = _prepare(study, root, None if old else other, points=source is not None)
+            materials = _prepare(study, root, None if study.trials() else other, points=source is not None)
             yield SearchStarted.of(study, resumes=True)
             budget = yield from _Search(study, materials, root, backend, stopped, objective, end).run()
         results.write(study)
@@ -223,13 +220,22 @@ def _commonest_reason(study: Study) -> str:
 
 
 @contextlib.contextmanager
-def _removed_on_failure(path: Path, *, new: bool) -> Iterator[None]:
-    """Remove the directory of a new study that fails before its first trial, for example because data are missing."""
-    try:
-        yield
-    except (TrainingError, BusyError):  # another process may search there
-        raise
-    except (GantoolError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        if new and not any((path / "trials").glob("*")):
-            shutil.rmtree(path, ignore_errors=True)
-        raise
+def _lock(path: Path, *, new: bool) -> Iterator[None]:
+    """Hold the lock of a study, without what a killed process left.
+
+    A new one that fails before its first trial, for example because data are missing, is deleted under its lock, so
+    that no other search is in it.
+    """
+    with exclusive_lock(path / "lock"):
+        if new and is_study(path):
+            raise BusyError(path, "a search that has just started")
+        for name in results.FILES:
+            sweep(path / name)
+        try:
+            yield
+        except TrainingError:
+            raise
+        except (GantoolError, KeyboardInterrupt, SystemExit, GeneratorExit):
+            if new and not any((path / "trials").glob("*")):
+                remove(path)
+            raise

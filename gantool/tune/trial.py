@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from gantool import models
 from gantool.data.store import open_store
 from gantool.errors import DiskError, TrainingError
-from gantool.files import write
+from gantool.files import remove, write
 from gantool.images import to_uint8
 from gantool.inference.sampling import TrainedModel
 from gantool.metrics.classification import ClassifierEvaluator
@@ -82,7 +81,7 @@ def run_trial(config: TrialConfig, interrupted: Callable[[], bool]) -> Generator
             for result in results:
                 is_last = config.new_latents and result.state == "finished"
                 yield replace(result, value=_value(recipe, run, materials, config, result)) if is_last else result
-    except DiskError as error:
+    except (DiskError, OSError) as error:  # of this machine, not of the configuration
         yield TrialResult(state="disk full", why=str(error))
     except Exception as error:  # one configuration must not end the search
         first = (str(error).splitlines() or [""])[0]
@@ -133,7 +132,9 @@ def _run(recipe: Recipe, config: TrialConfig) -> Run:
     if (folder / "recipe.yaml").is_file():
         write(folder / "recipe.yaml", config.recipe)  # it may have more epochs than before
         return Run(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # a worker died while it made it
+    if not folder.parent.is_dir():
+        raise DiskError(f"{folder.parent}: no longer exists; it was deleted or moved meanwhile, so start anew")
+    remove(folder)  # a worker died while it made it
     return Run.create(config.recipe, name=recipe.name, out=folder)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from gantool import terminal
 from gantool.errors import ResourceError
+from gantool.files import make_folder, write
 from gantool.recipe import load as recipes
 from gantool.training import engine
 from gantool.tune import results
@@ -50,6 +51,19 @@ class TrialEnvironment:
     device: str  # see `devices.choose`
     gpus: float = 0.0  # of each trial
     slots: int = 1  # trials at once
+
+
+class _Artifacts(FileSystemArtifactStore):
+    """Optuna's folder of artifacts, in which a file is whole or absent."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Write a file."""
+        make_folder(self.folder)
+        write(self.folder / artifact_id, content_body.read())
 
 
 class Trials:
@@ -345,9 +359,7 @@ class Trials:
             return
         grid = self.study.folder_of(trial) / "samples" / f"epoch-{best_epoch_of(trial):04d}.png"
         if grid.is_file():
-            folder = self.study.path / "artifacts"
-            folder.mkdir(exist_ok=True)
-            store = FileSystemArtifactStore(str(folder))
+            store = _Artifacts(self.study.path / "artifacts")
             upload_artifact(artifact_store=store, file_path=str(grid), study_or_trial=live.trial)
 
     def _emit(self, kind: Literal["started", "measured", "interrupted", "ended"], status: TrialStatus) -> None:

@@ -84,6 +84,8 @@ def test_a_process_that_makes_it_is_named_and_after_it_is_killed_the_next_one_st
         with pytest.raises(ResourceError, match=rf"a: process {process.pid} on .* still draws it; wait for it, or end"):
             make(tmp_path / "a")
         process.kill()
-    assert visible(tmp_path) == ["a.lock", "a.part"]
+    assert visible(tmp_path) == ["a.lock"]
+    assert len(list(tmp_path.glob(".a.*.part"))) == 1
     make(tmp_path / "a")
     assert (visible(tmp_path), visible(tmp_path / "a")) == (["a"], ["mark"])
+    assert list(tmp_path.glob(".a.*.part")) == []

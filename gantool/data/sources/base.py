@@ -13,7 +13,7 @@ from gantool.batches import Batch, Labeled, Spec
 from gantool.data.archive import unpack
 from gantool.data.download import Progress, Remote, download
 from gantool.data.loader import Dataset
-from gantool.files import atomic_write
+from gantool.files import atomic_write, new_file
 from gantool.recipe.blocks import Data
 
 
@@ -87,5 +87,5 @@ class NamedSource(Source):
             if remote.name.endswith((".tar.gz", ".zip")):
                 unpack(path, root / folder / "unpacked")
             elif remote.name.endswith(".gz") and not (plain := path.with_suffix("")).exists():
-                with atomic_write(plain) as aside, gzip.open(path) as packed, aside.open("wb") as file:
+                with atomic_write(plain) as aside, gzip.open(path) as packed, new_file(aside) as file:
                     shutil.copyfileobj(packed, file)

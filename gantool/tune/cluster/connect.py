@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 from gantool.devices import available_cores
 from gantool.errors import GantoolError, NetworkError, ResourceError
+from gantool.files import remove
 from gantool.recipe.blocks import Tune
 from gantool.terminal import several
 
@@ -131,7 +131,7 @@ def _private() -> Iterator[dict[str, Any]]:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update({name: before[name] for name in names if name in before})
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import gantool
 from gantool import models
 from gantool.data.store import open_store
 from gantool.errors import GantoolError, ResourceError
-from gantool.files import disk
+from gantool.files import copy, copy_folder, make_folder
 from gantool.recipe import load as recipes
 from gantool.runs import STUDY
 from gantool.training.setup import prepare_training
@@ -92,13 +91,12 @@ def _look(study: str, store: str) -> tuple[str, bool, bool]:
 def copied(study: Study, environment: TrialEnvironment) -> TrialEnvironment:
     """Copy the decoded data and the learned extractors into the study, which all machines see."""
     store, target = Path(environment.store), study.path / "data"
-    try:
-        shutil.copytree(store, target / "stores" / store.name, dirs_exist_ok=True)
-        for file in (environment.data_dir / "extractors").glob(f"*{store.name}*"):
-            (target / "extractors").mkdir(exist_ok=True)
-            shutil.copy2(file, target / "extractors" / file.name)
-    except OSError as error:
-        raise disk(target, error) from None
+    make_folder(target / "stores")
+    make_folder(target / "extractors")
+    if not (target / "stores" / store.name).exists():
+        copy_folder(store, target / "stores" / store.name)
+    for file in (environment.data_dir / "extractors").glob(f"[!.]*{store.name}*"):
+        copy(file, target / "extractors" / file.name)
     return replace(environment, data_dir=target, store=str(target / "stores" / store.name))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from ray.tune import Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from gantool.errors import ResourceError
+from gantool.errors import DiskError, ResourceError
+from gantool.files import remove, write
 from gantool.tune.cluster.connect import Slots
 from gantool.tune.events import Event
 from gantool.tune.trial import Objective, TrialConfig, TrialResult
@@ -91,9 +91,8 @@ def _trainable(objective: Objective) -> Any:
 
 
 def _clean(study: Path) -> None:
-    shutil.rmtree(study / "ray", ignore_errors=True)
-    with contextlib.suppress(OSError):
-        (study / "stop").unlink()
+    remove(study / "ray")
+    remove(study / "stop")
 
 
 class _NotSaved:
@@ -162,7 +161,7 @@ class GracefulStop(_NotSaved, Stopper):
         if not self.deadline:
             self.deadline = time.monotonic() + GRACE
             try:
-                self.stop.touch()
-            except OSError:  # on a full disk they cannot save either
+                write(self.stop, "")
+            except DiskError:  # on a full disk they cannot save either
                 return True
         return time.monotonic() > self.deadline
