@@ -93,6 +93,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def crash(session: nox.Session) -> None:
+    """Every fault of the disk, thousands of states after a crash, and a hundred pairs of starts: about an hour."""
+    python = workshop(session)
+    session.run(python, "-m", "pytest", "tests/faults", *session.posargs, env={"GANTOOL_CRASH": "1"}, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Speed, as ratios within one run: training against a plain loop and, without arguments, what a search costs."""
     session.run(workshop(session), "tests/tools/bench.py", *session.posargs, external=True)

@@ -332,6 +332,7 @@ def exclusive_lock(path: Path, *, wait: float = 0.0) -> Iterator[None]:
     """
     lock = _lock(path, wait)
     try:
+        os.stat(path.parent)  # noqa: PTH116  filelock would make it anew if it was deleted
         lock.acquire()
     except Timeout:
         raise BusyError(path.parent, _holder(path)) from None

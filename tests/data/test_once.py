@@ -89,3 +89,31 @@ def test_a_process_that_makes_it_is_named_and_after_it_is_killed_the_next_one_st
     make(tmp_path / "a")
     assert (visible(tmp_path), visible(tmp_path / "a")) == (["a"], ["mark"])
     assert list(tmp_path.glob(".a.*.part")) == []
+
+
+SHARE = """
+    import socket, sys
+    from pathlib import Path
+    from gantool import files
+    from gantool.data.once import folder_once
+
+    socket.gethostname = lambda: sys.argv[2]
+    files.FileLock.acquire = lambda *_, **__: None  # as on a network file system without locks between machines
+    path = Path(sys.argv[1])
+    with folder_once(path, "draws", path.exists, otherwise="") as new:
+        if new:
+            (new / "whole").write_text("half")
+            print("started", flush=True)
+            sys.stdin.readline()
+            (new / "whole").write_text("whole")
+    print("made" if new else "found")
+"""
+
+
+def test_two_machines_that_share_a_folder_without_locks_do_not_break_each_other(tmp_path):
+    with child(SHARE, tmp_path / "a", "one") as first, child(SHARE, tmp_path / "a", "two") as second:
+        assert [process.stdout.readline() for process in (first, second)] == ["started\n"] * 2
+        for process in (first, second):
+            assert process.communicate("go\n")[0] == "made\n"
+            assert (tmp_path / "a" / "whole").read_text() == "whole"
+    assert list(tmp_path.glob(".*.part")) == []

@@ -20,7 +20,13 @@ from disks import FailingDisk, left_over
 
 ALL = bool(os.environ.get("GANTOOL_CRASH"))  # set by `nox -s crash`
 NUMBERS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.EFBIG)
-FAULTS = {"train": 16, "resume": 10, "tune": 5, "report": 3}  # of a command by default, of others `FEWER`
+FAULTS = {
+    "train": 16,
+    "resume": 10,
+    "tune": 5,
+    "tune elsewhere": 3,
+    "report": 3,
+}  # of a command by default, of others `FEWER`
 FEWER = 8
 
 
@@ -48,6 +54,7 @@ def commands(source):
         "train": Command(train, again=[*train, "--resume"]),
         "resume": Command(longer, needs="run"),
         "tune": Command(tiny.tune(source, "--out", "out")),
+        "tune elsewhere": Command(tiny.tune(source, "--out", "out", tune__storage="sqlite:///../elsewhere.db")),
         "sample": Command(["sample", "run", "-o", "out/deep/grid.png"], needs="run", result="out"),
         "sample a folder": Command(["sample", "run", "--seeds", "0-2", "-o", "out/deep"], needs="run", result="out"),
         "animate": Command(["animate", "run", "-o", "out/run.gif"], needs="run", result="out"),
@@ -79,7 +86,7 @@ def chosen(name, count):
         some = draw.sample(range(1, count + 1), min(count, FAULTS.get(name, FEWER)))
         return [(at, draw.choice(NUMBERS), draw.random() < 0.3) for at in some]
     once = [(at, number, False) for at in range(1, count + 1) for number in NUMBERS]
-    if name == "tune":
+    if name.startswith("tune"):
         once = once[:: len(NUMBERS) + 1]  # each number at a fifth of the operations
     return once + [(at, errno.ENOSPC, True) for at in range(1, count + 1)]
 

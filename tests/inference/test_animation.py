@@ -15,6 +15,8 @@ from gantool.images import grid
 from gantool.inference.animation import animate
 from PIL import Image
 
+from processes import child, posix
+
 
 def frames(count, *, mode="L", size=(40, 30)):
     """Images that all differ, and widely."""
@@ -139,4 +141,28 @@ def test_an_error_of_a_frame_is_not_reported_as_one_of_the_file(ending, tmp_path
 def test_another_ending_is_refused(name, tmp_path):
     with pytest.raises(GantoolError, match=r"unknown ending '.*'; end it in \.gif or \.webp or \.mp4$"):
         animate(frames(2), tmp_path / name)
+    assert listing(tmp_path) == []
+
+
+@posix
+def test_a_film_that_is_larger_than_the_system_allows_is_a_full_disk(tmp_path):
+    script = """
+        import resource, sys
+        from pathlib import Path
+        from gantool.errors import DiskError
+        from gantool.inference.animation import animate
+        from PIL import Image
+        import numpy as np
+
+        noise = np.random.default_rng(0)
+        frames = [Image.fromarray(noise.integers(0, 255, (64, 64), dtype=np.uint8)) for _ in range(9)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        for name in ("a.gif", "a.webp", "a.mp4"):
+            try:
+                animate(frames, Path(sys.argv[1], name))
+            except DiskError as error:
+                print(name, error.exit_code, "the disk is full" in str(error))
+    """
+    with child(script, tmp_path) as process:
+        assert process.communicate()[0] == "".join(f"{name} 7 True\n" for name in ("a.gif", "a.webp", "a.mp4"))
     assert listing(tmp_path) == []
