@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from gantool.errors import DiskError
+from gantool.recipe import load as recipes
 from gantool.training import engine
+from gantool.training.loop import Training
 from gantool.training.resume import begin
 from gantool.tune import trial
 
@@ -35,8 +38,6 @@ def deleting(path, real):
 
 @pytest.mark.parametrize("method", ["_end_epoch", "_diagnose"])  # between two epochs, and within the end of one
 def test_a_run_that_is_deleted_while_it_trains_stops(method, source, monkeypatch):
-    from gantool.training.loop import Training
-
     monkeypatch.setattr(Training, method, deleting(Path("run"), getattr(Training, method)))
 
     code, text = tiny.run(*tiny.train(source, "--out", "run"))
@@ -46,13 +47,12 @@ def test_a_run_that_is_deleted_while_it_trains_stops(method, source, monkeypatch
     assert not Path("run").exists()
 
 
-def test_a_run_that_is_deleted_and_then_stopped_says_so_too(source, data_dir):
-    changed = tiny.changes(source)
-    recipe, run = begin("gan14", changed, out=Path("run"), resume=False)
+def test_a_run_that_is_deleted_and_then_stopped_says_so_too(source):
+    recipe, run = begin("gan14", tiny.changes(source), out=Path("run"), resume=False)
     training = engine.train(recipe, run, data_dir=Path("data"), device="cpu")
     next(training)
     shutil.rmtree("run")
-    with pytest.raises(Exception, match="run/checkpoints: no longer exists"):
+    with pytest.raises(DiskError, match="run/checkpoints: no longer exists"):
         training.close()
     assert not Path("run").exists()
 
@@ -68,11 +68,8 @@ def test_a_study_that_is_deleted_while_it_searches_stops(source, monkeypatch):
 
 
 def test_a_trial_of_a_deleted_study_makes_no_folder(source, tmp_path):
-    config = trial.TrialConfig("0", Path(engine.__file__).read_text()[:0], str(tmp_path / "gone/trials/0000"), "data")
-    from gantool.recipe import load as recipes
-
     recipe = recipes.dump(engine.open_recipe("gan14", tiny.changes(source)))
-    config = trial.replace(config, recipe=recipe)
+    config = trial.TrialConfig("0", recipe, str(tmp_path / "gone/trials/0000"), "data")
 
     (result,) = trial.run_trial(config, lambda: False)
 

@@ -20,14 +20,8 @@ from disks import FailingDisk, left_over
 
 ALL = bool(os.environ.get("GANTOOL_CRASH"))  # set by `nox -s crash`
 NUMBERS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.EFBIG)
-FAULTS = {
-    "train": 16,
-    "resume": 10,
-    "tune": 5,
-    "tune elsewhere": 3,
-    "report": 3,
-}  # of a command by default, of others `FEWER`
-FEWER = 8
+FAULTS = {"train": 16, "resume": 10, "tune": 5, "tune elsewhere": 3, "report": 3}  # of a command by default
+FEWER = 8  # of the other commands
 
 
 class Command:
