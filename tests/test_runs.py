@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -8,8 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from gantool.errors import CheckpointError, ResourceError, RunError
+from gantool.errors import CheckpointError, DiskError, ResourceError, RunError
 from gantool.runs import Run, environment, find_directory, make_directory
+
+from disks import FailingDisk
 
 
 def names(folder):
@@ -134,6 +137,33 @@ def test_a_start_that_was_killed_before_its_recipe_does_not_block_the_directory(
     (run.checkpoints / "last.pt").touch()
     with pytest.raises(RunError, match="x: already holds something"):
         Run.create("", name="a", out=Path("x"))
+
+
+def test_a_run_that_cannot_be_written_leaves_no_directory(inside):
+    ended = []
+    for at in range(1, 60):
+        out, disk = Path(f"{at}"), FailingDisk(inside, at, forever=True)
+        with disk.mounted(), contextlib.suppress(DiskError):
+            Run.create("text", name="a", out=out)
+        if not disk.failed:
+            break
+        ended.append((out / "recipe.yaml").exists())
+        assert ended[-1] or not out.exists() or set(names(out)) <= {".lock"}
+    assert ended.index(True) > 10
+    assert all(ended[ended.index(True) :]), "later there is nothing left to write but names of locks"
+
+
+def test_a_new_run_is_discarded_unless_it_has_trained_or_another_process_has_it(inside):
+    run = Run.create("", name="a")
+    with run.lock():
+        run.discard()
+        assert (run.path / "recipe.yaml").exists()
+    run.log({"epoch": 1})
+    run.discard()
+    assert (run.path / "recipe.yaml").exists()
+    run.rewind(0)
+    run.discard()
+    assert not run.path.exists()
 
 
 def test_a_run_is_found_by_path_by_name_or_as_the_newest(inside):

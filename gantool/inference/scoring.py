@@ -19,7 +19,7 @@ from gantool.data.loader import Dataset, tensor
 from gantool.data.prepare import prepare
 from gantool.data.sources.folders import Folder
 from gantool.errors import DataError, GantoolError, unknown
-from gantool.files import disk_errors, exclusive_lock, write
+from gantool.files import disk_errors, exclusive_lock, sweep, write
 from gantool.images import to_float
 from gantool.inference.sampling import TrainedModel
 from gantool.metrics import distances, pixels
@@ -134,6 +134,7 @@ def score_run(
     found = _score(str(run.path), names, values, {**about, "checkpoint": checkpoint, "epoch": trained.epoch})
     path = run.path / "scores.jsonl"
     with exclusive_lock(run.path / "scores.lock", wait=LOCK_TIMEOUT), disk_errors(path):
+        sweep(path)
         lines = path.read_bytes() if path.exists() else b""
         write(path, lines + json.dumps(found.entry()).encode() + b"\n")
     return found

@@ -8,9 +8,10 @@ import re
 import time
 
 import pytest
-from gantool.errors import CheckpointError, ResourceError, TrainingError
+from gantool.errors import CheckpointError, DiskError, ResourceError, TrainingError
 from gantool.runs import Run
 from gantool.training import engine
+from gantool.tune import earlier
 from gantool.tune.events import SearchEnded, SearchStarted, TrialEvent
 from gantool.tune.race import CLEARLY_WORSE, SELECTION_SEEDS
 from gantool.tune.search import SearchBackend, search
@@ -280,6 +281,22 @@ def test_finished_trials_of_a_study_with_another_space_are_taken_over_if_they_li
         assert Run(new.folder(number)).entries() == Run(old.folder(trial.number)).entries()
     again = trained(OTHER_RATES, data_dir, trials=3)
     assert (again.path, len(again.trials())) == (new.path, len(kept) + 3), "extended by one"
+
+
+def test_trials_that_cannot_be_taken_over_leave_no_new_study(data_dir, inside, monkeypatch):
+    old, copied = trained(WIDE, data_dir, trials=3), []
+
+    def full(source, target):
+        if copied:
+            raise DiskError(f"{target}: the disk is full")
+        copied.append(target)
+        target.mkdir()
+
+    monkeypatch.setattr(earlier, "copy_folder", full)
+    with pytest.raises(DiskError, match="the disk is full"):
+        trained({RATE: {"low": 1e-7, "high": 1.0, "log": True}}, data_dir)
+    assert len(copied) == 1
+    assert [path.name for path in (inside / "runs").iterdir()] == [old.path.name]
 
 
 def test_no_trial_is_taken_over_that_would_be_trained_otherwise_or_by_another_version(data_dir, inside):

@@ -15,7 +15,7 @@ import pytest
 from gantool.errors import CheckpointError, DataError, RecipeError, ResourceError, RunError
 from gantool.files import BusyError, exclusive_lock
 from gantool.report import findings, page
-from gantool.runs import environment
+from gantool.runs import Run, environment
 from gantool.training import engine
 from gantool.tune import results
 from gantool.tune.earlier import find_study, new_study
@@ -285,3 +285,21 @@ def test_a_trial_of_version_0_1_that_copies_wins_only_if_all_copy(outcomes, best
     head = (study.path / "best.yaml").read_text(encoding="utf-8").splitlines()[0]
     sentence = f"your recipe has not finished; trial {best} has fd {value:.3f}, after 4 epochs"
     assert (head, results.sentence(study)) == (f"# {sentence}.", sentence)
+
+
+# A start that was killed
+
+
+@pytest.mark.parametrize("kept", [["trials"], ["trials", "study.json"], ["trials", "study.json", "study.db", ".lock"]])
+def test_a_study_whose_making_was_killed_does_not_block_its_directory(kept, tmp_path):
+    place = made(tmp_path / "s").path
+    for path in place.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+    with pytest.raises(RunError, match="s: already holds something; name a new directory with --out, or resume"):
+        Run.create("", name="a", out=place)
+    assert find_study(place, tiny()) is None
+    assert new_study(place, tiny()) == place
+    study = Study.create(place, tiny(tune__trials=3))
+    assert (study.trials(), find_study(place, tiny())) == ([], place)
