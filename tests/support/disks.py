@@ -14,6 +14,7 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -142,9 +143,10 @@ class Disk:
 
         def connect(database, *arguments, **rest):
             nonlocal path
-            if not self.holds(database):
+            address = urlsplit(str(database))
+            path = os.path.abspath(unquote(address.path) if address.scheme == "file" else database)
+            if not self.holds(path):
                 return real(database, *arguments, **rest)
-            path = os.path.abspath(database)
             return real(database, *arguments, **rest, factory=Connection)
 
         return connect
