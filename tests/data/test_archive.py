@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
+import itertools
 import json
 import os
 import re
@@ -15,9 +18,10 @@ import zlib
 import pytest
 from gantool.data import archive as module
 from gantool.data.archive import complete, unpack
-from gantool.errors import DataError
+from gantool.errors import DataError, DiskError
 
 from archives import changed, in_directory, make, make_tar, make_zip, tar_block
+from disks import FailingDisk
 from processes import posix
 
 FILES = {"cats/1.png": b"one", "cats/2.png": b"two" * 1000, "개/삼.png": b"", "top.txt": b"text"}
@@ -313,3 +317,19 @@ def test_skipped_files_of_a_tar_and_zeros_behind_its_end_are_counted_too(tmp_pat
     archive = make_tar(tmp_path / "b.tar", [("x", b"1")])
     archive.write_bytes(gzip.compress(archive.read_bytes() + bytes(3_000_000)))
     refused(archive, "a header asks for too much")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_disk_that_fails_at_any_operation_leaves_nothing(tmp_path, kind):
+    archive = make(tmp_path / f"a.{kind}", FILES.items())
+    for at in itertools.count(1):
+        out, kinds = tmp_path / str(at), (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.EFBIG)
+        disk = FailingDisk(tmp_path, at, kinds[at % len(kinds)])
+        with disk.mounted(), contextlib.suppress(DiskError):
+            unpack(archive, out / "data")
+        if not disk.failed:
+            break
+        assert not (out / "data").exists() or found(out / "data") == FILES
+        assert [path for path in out.rglob("*") if path.name.endswith(".part")] == []
+        assert found(unpack(archive, out / "data")) == FILES
+    assert at > 20

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gzip
 import hashlib
+import itertools
 import re
 import shutil
 import socket
@@ -16,8 +17,9 @@ import time
 import pytest
 from gantool.data import download as module
 from gantool.data.download import Remote, checked_url, download
-from gantool.errors import NetworkError
+from gantool.errors import DiskError, NetworkError
 
+from disks import FailingDisk
 from loopback import FILE, Site, certificate, ranged, raw, short, slow, status, stuck, whole
 from processes import child, posix, visible
 from refusals import refusal
@@ -53,6 +55,24 @@ def test_a_file_is_downloaded_once_and_leaves_nothing_beside_it(site, tmp_path, 
     assert "Authorization" not in headers
     path.write_bytes(b"damaged")
     assert download(remote, folder).read_bytes() == FILE
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_disk_that_fails_at_any_operation_is_reported_and_the_next_try_succeeds(known, site, tmp_path):
+    remote = Remote("a.zip", (site.on("/a.zip", ranged()),), HASH if known else None)
+    for at in itertools.count(1):
+        folder, kinds = tmp_path / str(at), (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.EFBIG)
+        folder.mkdir()
+        disk = FailingDisk(folder, at, kinds[at % len(kinds)])
+        with disk.mounted(), contextlib.suppress(DiskError):
+            download(remote, folder)
+        if not disk.failed:
+            break
+        assert not (folder / "a.zip").exists() or (folder / "a.zip").read_bytes() == FILE
+        assert set(visible(folder)) <= {"a.zip", "a.zip.part"}
+        assert download(remote, folder).read_bytes() == FILE
+        assert visible(folder) == ["a.zip"]
+    assert at > 5
 
 
 @pytest.mark.parametrize(
