@@ -157,17 +157,22 @@ class StudyRecord:
         """Write the settings of a search that are not in its recipe, so that it resumes with them."""
         self._note(SETTINGS, settings)
 
-    def point_to(self, folder: Path) -> bool:
-        """Write which training a study stands for, and return whether it is another one than before."""
-        return self._note("run", folder.relative_to(self.path).as_posix())
+    def point_to(self, folder: Path) -> None:
+        """Write which training a study stands for."""
+        self._note("run", folder.relative_to(self.path).as_posix())
 
-    def _note(self, key: str, value: Any) -> bool:
-        file = self.path / STUDY
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before.get(key) == value:
-            return False
-        write(file, json.dumps({**before, key: value}) + "\n")
-        return True
+    def points_to(self, folder: Path) -> bool:
+        """Return whether the study stands for this training."""
+        return self._notes().get("run") == folder.relative_to(self.path).as_posix()
+
+    def _notes(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.path / STUDY).read_text(encoding="utf-8"))
+        return found
+
+    def _note(self, key: str, value: Any) -> None:
+        before = self._notes()
+        if before.get(key) != value:
+            write(self.path / STUDY, json.dumps({**before, key: value}) + "\n")
 
     def replan(self, **changes: Any) -> None:
         """Change keys of `tune` that may change, also on disk."""

@@ -116,15 +116,16 @@ def _write_winner(study: Study, winner: int) -> None:
     head = f"# {sentence(study)}.\n"
     path, image = study.path / "best.yaml", study.path / "best.png"
     is_known = path.is_file() and path.read_text(encoding="utf-8").startswith(head)
+    best = study.best_run(winner)
+    if best is not None:
+        is_known = is_known and study.points_to(best.folder)
+        grid = best.folder / "samples" / f"epoch-{best.epoch:04d}.png"
+        if grid.exists() and not (is_known and image.is_file()):
+            copy(grid, image)  # first, so that a killed search does not take an old image for the winner's
     if not is_known:
         write_file(path, head + recipes.dump(recipe_of(study, winner)))
-    best = study.best_run(winner)
-    if best is None:
-        return
-    moved = study.point_to(best.folder)
-    grid = best.folder / "samples" / f"epoch-{best.epoch:04d}.png"
-    if grid.exists() and (moved or not is_known or not image.is_file()):
-        copy(grid, image)
+    if best is not None:
+        study.point_to(best.folder)
 
 
 def _delete_checkpoints(study: Study) -> None:

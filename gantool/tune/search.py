@@ -26,6 +26,7 @@ from gantool.tune.plan import Plan, epoch_seconds
 from gantool.tune.record import DATA, DIGEST, read_settings
 from gantool.tune.samplers import sampler
 from gantool.tune.space import Space
+from gantool.tune.storage import database_errors
 from gantool.tune.study import Study
 from gantool.tune.trial import Objective, run_trial
 from gantool.tune.trials import TrialEnvironment, Trials
@@ -155,14 +156,15 @@ def search(
     """
     end = None if minutes is None else time.monotonic() + 60 * minutes
     stopped = [] if stopped is None else stopped
-    sampler(Space(recipe).tune, 0)  # fails for a missing package before a directory is made
+    settings = Space(recipe).tune
+    sampler(settings, 0)  # fails for a missing package before a directory is made
     old = None if fresh else find_study(out, recipe)
     backend = backend.resolved(read_settings(old) if old else {})
     other = Study(source) if source else None
     if not (other or old or out or fresh):
         other = earlier_study(recipe)
     path = old or new_study(out, recipe)
-    with _lock(path, new=old is None):
+    with _lock(path, new=old is None), database_errors(path, settings.storage):
         study, budget = Study.resume(path, recipe) if old else Study.create(path, recipe), ""
         root = data_root(data_dir, study.data_dir)
         study.remember(data_dir=str(root), engine=backend.engine, address=backend.address, device=backend.device)

@@ -310,7 +310,9 @@ class Trials:
             self.gpu_seconds += (time.monotonic() - live.status.start) * self.environment.gpus
             self.study.search.set_user_attr("gpu_seconds", round(self.gpu_seconds, 1))
         result = live.last or TrialResult(state="failed", why="its worker process died")
-        if result.state in ("interrupted", "disk full") or (self.stopping and result.state != "finished"):
+        # After an error not all of its measurements may be in the database.
+        is_cut = self.failure is not None or (self.stopping and result.state != "finished")
+        if is_cut or result.state in ("interrupted", "disk full"):
             self._emit("interrupted", live.status)  # it stays RUNNING, and the next start resumes it
             return
         state, value, why = self._outcome(live, result, died)

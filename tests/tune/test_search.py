@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sqlite3
 import time
 
+import optuna
 import pytest
 from gantool.errors import CheckpointError, DiskError, ResourceError, TrainingError
 from gantool.runs import Run
 from gantool.training import engine
-from gantool.tune import earlier
+from gantool.tune import earlier, results
 from gantool.tune.events import SearchEnded, SearchStarted, TrialEvent
 from gantool.tune.race import CLEARLY_WORSE, SELECTION_SEEDS
 from gantool.tune.search import SearchBackend, search
@@ -19,6 +21,7 @@ from gantool.tune.study import Study
 from gantool.tune.trial import TrialResult, run_trial
 from optuna.trial import TrialState
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from searches import (
     BETA,
@@ -217,6 +220,43 @@ def test_when_its_hours_are_spent_a_search_stops_and_resumes_with_more(data_dir,
     assert study.search.user_attrs["seconds"] >= spent
     run(tiny(tune__trials=1, tune__epochs=1, tune__hours=0.2 / 3600), tmp_path / "done", data_dir, quick(score))
     assert "is spent" not in "".join(logged)
+
+
+def test_a_trial_whose_measurement_was_not_written_is_not_told_but_resumes(data_dir, tmp_path, monkeypatch):
+    study = made(tmp_path / "s", tune__trials=2)
+    backend = Backend(study, data_dir)
+    backend.next("a")
+    backend.measured("a", (1, 3.0))
+    with monkeypatch.context() as patch:
+        full = OperationalError("", {}, sqlite3.OperationalError("database or disk is full"))
+        patch.setattr(optuna.Trial, "report", lambda *_: (_ for _ in ()).throw(full))
+        backend.ended("a", (4, 1.0))
+    assert "the study cannot be written (" in str(backend.trials.failure)
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING"]
+    backend = Backend(Study(tmp_path / "s", access="write"), data_dir)
+    backend.next("a")
+    backend.ended("a", (4, 1.0))
+    (trial,) = study.trials()
+    assert (trial.state.name, trial.intermediate_values) == ("COMPLETE", {1: 3.0, 4: 1.0})
+
+
+def test_the_image_of_the_winner_is_written_before_what_names_it(data_dir, tmp_path, monkeypatch):
+    def broken(*_):
+        raise DiskError("x: the disk is full")
+
+    study = run(tiny(tune__trials=2, tune__epochs=2, tune__pruner="none"), tmp_path / "s", data_dir, run_trial)
+    naming = [study.path / name for name in ("best.yaml", "study.json")]
+    before, other = [path.read_bytes() for path in naming], study.finished()[-1]
+    monkeypatch.setattr(Study, "winner", lambda _: other)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "copy", broken)
+        with pytest.raises(DiskError, match="the disk is full"):
+            results.write(study)
+    assert [path.read_bytes() for path in naming] == before
+    results.write(study)
+    best = study.best_run(other.number)
+    assert (study.path / "best.png").read_bytes() == (best.folder / f"samples/epoch-{best.epoch:04d}.png").read_bytes()
+    assert study.points_to(best.folder)
 
 
 def test_gpu_hours_count_ended_and_running_trials_over_all_starts(data_dir, tmp_path, monkeypatch):
