@@ -310,8 +310,8 @@ class Training:
                     batch = f", batch {self.progress.batch}" if self.progress.batch else ""
                     logger.info(f"resuming after epoch {self.progress.epoch - 1}{batch}")
                 return
-        if self.run.entries():
-            self.run.rewind(0)  # it was killed between its first line and its first checkpoint
+        if (self.run.path / "log.jsonl").exists():
+            self.run.rewind(0)  # it was killed before its first checkpoint, perhaps within its first line
 
     def _take(self, saved: Checkpoint, file: Path) -> None:
         state = saved.resumable

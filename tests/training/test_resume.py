@@ -105,6 +105,17 @@ def test_epochs_without_a_checkpoint_are_trained_again_and_logged_once(tmp_path,
     assert_same_end(one, killed)
 
 
+@pytest.mark.parametrize("left", [bytes(80), b'{"epoch": 1, "imag', b'{"epoch": 1}\n'])
+def test_what_a_crash_left_of_the_first_line_is_not_part_of_the_log(left, tmp_path, data_dir):
+    recipe = recipe_of(epochs=2)
+    one, other = run_in(tmp_path / "one", recipe), run_in(tmp_path / "other", recipe)
+    (other.path / "log.jsonl").write_bytes(left)
+    train(recipe, one, data_dir)
+    train(recipe, other, data_dir)
+    assert_same_end(one, other)
+    assert len((other.path / "log.jsonl").read_bytes().splitlines()) == 2
+
+
 def test_a_best_of_before_the_stop_stays_until_it_is_beaten(stopped, data_dir):
     last, best = stopped.checkpoints / "last.pt", stopped.checkpoints / "best.pt"
     state = checkpoints.load(last)
