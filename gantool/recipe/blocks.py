@@ -230,7 +230,8 @@ class Tune(Block):
         sampler: chooses the values of the next trial from the results of earlier ones; from Optuna.
         pruner: stops a trial that is worse than others were at its epoch. `ratio` is gantool's own, the others are
             Optuna's.
-        deterministic: the same seed tries the same values, however fast each trial is. Trials start in batches.
+        deterministic: the same seed tries the same values, however fast each trial is. Trials start in batches of
+            `parallel`, or of as many as run at once.
         parallel: the largest number of trials at once; null runs as many as there is room for.
         cpus_per_trial: cores of each trial, and its threads.
         trials_per_gpu: trials that share a GPU; null measures the memory of one trial and takes as many as fit.

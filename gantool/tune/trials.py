@@ -186,12 +186,16 @@ class Trials:
     # The next trainings
 
     def _new_trials(self) -> list[optuna.Trial]:
-        """Start a new trial, or a batch of them, none of which knows the results of the others."""
+        """Start a new trial, or a batch of them, none of which knows the results of the others.
+
+        With `tune.parallel` a batch has the same size on every machine, however many trials run at once.
+        """
         left, is_batch = self._left(), self.study.tune.deterministic
         if not left or (is_batch and self.live):
             return []
         attributes = {"batch": self.count} if is_batch else {}
-        found = [self.study.ask(**attributes) for _ in range(min(left, self.environment.slots) if is_batch else 1)]
+        size = min(left, self.study.tune.parallel or self.environment.slots) if is_batch else 1
+        found = [self.study.ask(**attributes) for _ in range(size)]
         self.count += len(found)
         return found
 
@@ -341,7 +345,10 @@ class Trials:
         if result.state == "failed" or died:
             return TrialState.FAIL, None, result.why or "its worker process died"
         if result.state == "finished":
-            return TrialState.COMPLETE, result.best if result.value is None else result.value, ""
+            value = result.best if result.value is None else result.value
+            if not math.isfinite(value):  # Optuna would take infinity for a result, and its samplers learn from it
+                return TrialState.FAIL, None, f"its {self.study.recipe.metric} was never finite"
+            return TrialState.COMPLETE, value, ""
         own, epoch = live.trial.number, max(live.seen, default=0)
         others = [
             (score, trial.number)

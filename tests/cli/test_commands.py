@@ -106,16 +106,20 @@ def test_a_closed_standard_output_is_no_error():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_console_that_knows_ascii_only_is_no_error(tmp_path):
-    (tmp_path / "달걀").mkdir()
-    Image.new("L", (8, 8)).save(tmp_path / "달걀" / "1.png")
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "NO_COLOR": "1", "PYTHONUTF8": "0"}
+@pytest.mark.parametrize(("encoding", "terminal"), [("ascii", "xterm"), ("cp949", "dumb")])
+def test_a_console_with_few_letters_is_no_error(encoding, terminal, tmp_path):
+    folder = tmp_path / "달걀🥚"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "1.png")
+    variables = {"PYTHONIOENCODING": encoding, "TERM": terminal, "NO_COLOR": "1", "PYTHONUTF8": "0"}
 
-    done = process("data", "show", tmp_path / "달걀", "-o", tmp_path / "sheet.png", env=environment)
+    arguments = ("data", "show", folder, "-o", tmp_path / "sheet.png")
+    done = process(*arguments, env=os.environ | variables, errors="replace")  # cp949 is no UTF-8
 
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert "decoding" in done.stderr
-    assert "??" in done.stderr
+    assert "? at 64x64" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
     assert done.stdout.endswith("1 image in 1 class\n")
 
 

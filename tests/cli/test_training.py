@@ -343,6 +343,26 @@ def test_a_signal_saves_and_the_printed_command_goes_on(command, inside, kind, r
 
 
 @posix
+def test_a_signal_while_a_checkpoint_is_written_waits_until_it_is_whole(command, inside, monkeypatch):
+    real, found = checkpoints.save, []
+
+    def interrupted(path, content):
+        found.append(path.name)
+        if len(found) == 3:  # best.pt and last.pt of the first epoch are whole
+            signal.raise_signal(signal.SIGINT)
+        real(path, content)
+
+    monkeypatch.setattr(checkpoints, "save", interrupted)
+    result, out, _ = command("train", "gan14", *sets(train__epochs=9), "--out", "run")
+
+    assert (result, out) == (130, "stopped in epoch 2; to resume:\n  gantool train run --resume\n")
+    run = Run(Path("run"))
+    assert all(checkpoints.load(run.checkpoints / name) for name in found)
+    assert [entry["epoch"] for entry in run.entries()] == [1, 2]
+    assert not [path.name for path in run.path.rglob("*") if path.name.endswith(".part")]
+
+
+@posix
 def test_a_killed_run_goes_on_from_its_last_checkpoint(command, trained, inside):
     words = [sys.executable, "-m", "gantool", "train", "gan14", *sets(train__epochs=100_000), "--out", "run"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:

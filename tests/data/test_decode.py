@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from gantool.data.decode import Unreadable, convert, decode, halves, native, unused
 from PIL import Image
+
+from processes import posix
 
 pytestmark = pytest.mark.usefixtures("inside")
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -253,6 +256,14 @@ def test_the_ending_does_not_decide_and_missing_files_are_named(tmp_path):
     assert reason(Path("empty.png")) == "empty file"
     assert reason(Path("none.png")) == "no such file"
     assert reason(tmp_path) == "not a file"
+
+
+@posix
+def test_a_pipe_and_a_link_to_nothing_are_named_and_do_not_block():
+    os.mkfifo("pipe.png")
+    Path("link.png").symlink_to("gone.png")
+    Path("loop.png").symlink_to("loop.png")
+    assert [reason(Path(f"{name}.png")) for name in ("pipe", "link", "loop")] == ["not a file", *["no such file"] * 2]
 
 
 @pytest.mark.parametrize("side", [8_001, 12_000, 60_000])

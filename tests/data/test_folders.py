@@ -280,7 +280,7 @@ def test_home_folders_and_complete_fetched_archives_are_found(tmp_path, monkeypa
     ("wanted", "message"),
     [
         (["Eg"], "food: unknown class 'Eg'; did you mean 'Egg'?; data.classes names the ones to keep, null keeps all"),
-        (["../x"], "food: unknown class '../x'; known: Bread, Egg; "),
+        *(([name], f"food: unknown class {name!r}; ") for name in ("../x", "Bread/../..", "", "CON", "🥚", "x" * 300)),
         (["Egg", "Bread", "Egg"], "food: data.classes names a class twice: Egg, Bread, Egg"),
     ],
 )

@@ -71,6 +71,7 @@ def test_each_player_has_the_settings_of_the_optimizer_except_its_own():
         ("epochs", "epochz", "9: train.epochz: unknown key 'epochz'; did you mean 'epochs'?"),
         ("  epochs", "  optimizer: {lrn: 1}\n  epochs", "9: train.optimizer.lrn: unknown key 'lrn'; did you mean"),
         ("train:", "a-b: 5\ntrain:", "8: a-b: unknown key 'a-b'; known: data, loss, model, name, train, tune"),
+        ("train:", "out: ../../etc\ntrain:", "8: out: unknown key 'out'; known: data, loss, model, name, train, tune"),
         ("train:", "5: 5\ntrain:", "8: 5: unknown key '5'; known: data, loss, model, name, train, tune"),
         ("name: mlp", "name: ../x", "2: model.name: unknown model '../x'; known: "),
         ("name: mlp", "name: base", "2: model.name: unknown model 'base'; "),

@@ -144,11 +144,11 @@ def measured(epoch, score, codes=(), last=4):
     return TrialResult(score, score, epoch, 0.1, codes, "memorised" in codes, state=state)
 
 
-def drive(study, data_dir, *, order, slots=3, measurements=None):
+def drive(study, data_dir, *, order, slots=3, measurements=None, objective=None):
     """Run the trials of a study on some slots in random turns, perhaps only up to a number of measurements."""
     backend = Backend(study, data_dir, slots=slots)
     turn, names, live = random.Random(order), map(str, itertools.count()), {}
-    objective, taken = quick(bowl), itertools.count(1)
+    objective, taken = objective or quick(bowl), itertools.count(1)
     while not backend.trials.finished:
         while len(live) < slots and (config := backend.next(key := next(names))) is not None:
             live[key] = objective(config, lambda: backend.trials.stopping)

@@ -261,6 +261,20 @@ def test_a_run_resumes_with_its_number_of_threads(tmp_path, data_dir):
     assert_same_end(straight, stopped)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_with_one_thread_or_two_resumes_bit_for_bit_in_a_process_with_another_number(threads, tmp_path, data_dir):
+    recipe = recipe_of("dcgan14", epochs=2, threads=threads)
+    straight, stopped = (run_in(tmp_path / name, recipe) for name in ("straight", "stopped"))
+    train(recipe, straight, data_dir)
+    train(recipe, stopped, data_dir, stop_after=STEPS + 2)
+    torch.set_num_threads(3)
+    try:
+        train(recipe, stopped, data_dir)
+    finally:
+        torch.set_num_threads(2)
+    assert_same_end(straight, stopped)
+
+
 def test_runs_are_equal_on_any_number_of_cores_if_the_recipe_names_its_threads(tmp_path, data_dir):
     recipe, runs = recipe_of("dcgan14", epochs=2, threads=2), []
     try:
@@ -341,6 +355,19 @@ def test_images_that_were_added_are_refused_since_other_ones_would_be_held_out(p
     (photos / "0a.png").unlink()
     train(recipe, run, data_dir)
     assert len(run.entries()) == 3
+
+
+def test_images_that_change_or_vanish_during_a_training_do_not_disturb_it(photos, tmp_path, data_dir):
+    recipe = of_photos(photos, epochs=3)
+    straight, run = run_in(tmp_path / "straight", recipe), run_in(tmp_path / "run", recipe)
+    train(recipe, straight, data_dir)
+    reports = engine.train(recipe, run, data_dir=data_dir, device="cpu")
+    next(reports)
+    (photos / "1.png").write_bytes(b"no image")
+    next(reports)
+    shutil.rmtree(photos)
+    list(reports)
+    assert_same_end(straight, run)
 
 
 def test_images_that_moved_resume_bit_for_bit_and_are_scored(photos, tmp_path, data_dir):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gantool import __version__ as gantool_version
 from gantool.devices import available_cores
 from gantool.errors import ResourceError
 from gantool.recipe import load as recipes
@@ -27,7 +28,7 @@ from gantool.tune.trials import TrialEnvironment
 from optuna.trial import TrialState
 from PIL import Image
 
-from searches import DEADLINE, TYPED, Driver, gantool, rows
+from searches import DEADLINE, TYPED, Driver, gantool, made, rows
 
 SEARCH = ("tune", "gan14", *TYPED, "--set", "tune.epochs=2", "--trials", "2", "--out", "s")
 
@@ -213,6 +214,34 @@ def test_data_that_only_this_machine_sees_are_copied_into_the_study_and_used_the
     assert last.state == "finished", last
     assert extractors(place.data_dir) == learned, "none is learned again"
     assert not own.exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (("0.0.1", True, True), "second: has gantool 0.0.1, but this is "),
+        (("own", False, True), r"second: does not see .*s; name a directory with --out that all machines share$"),
+        (
+            ModuleNotFoundError("No module named 'gantool'"),
+            r"second: cannot run gantool \(No module named 'gantool'\); install",
+        ),
+    ],
+)
+def test_a_machine_without_the_study_or_this_gantool_is_named_before_the_first_trial(
+    answer, message, tmp_path, monkeypatch
+):
+    def there(node, gpus, task, *arguments):
+        if node.name == "first":
+            return task(*arguments)
+        if isinstance(answer, Exception):
+            raise answer
+        version, *sees = answer
+        return gantool_version if version == "own" else version, *sees
+
+    monkeypatch.setattr(nodes, "_on", there)
+    study, machines = made(tmp_path / "s"), [Node(name, name, 1, 0) for name in ("first", "second")]
+    with pytest.raises(ResourceError, match=message):
+        nodes.check_nodes(machines, study, TrialEnvironment(tmp_path, "", "cpu"))
 
 
 def slots(nodes, settings, need=None):

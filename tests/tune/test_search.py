@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import sqlite3
@@ -10,6 +11,7 @@ import time
 
 import optuna
 import pytest
+import torch
 from gantool.errors import CheckpointError, DiskError, ResourceError, TrainingError
 from gantool.runs import Run
 from gantool.training import engine
@@ -87,6 +89,18 @@ def test_if_no_trial_finishes_the_commonest_reason_is_the_error_at_every_start(d
         with pytest.raises(TrainingError, match="s: no trial finished; most often: b"):
             run(tiny(tune__trials=3), tmp_path / "s", data_dir, planned(lambda number, seed: "b" if number else "a"))
     assert [(row["state"], row["why"]) for row in rows(tmp_path / "s")] == [("fail", "a"), ("fail", "b"), ("fail", "b")]
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_metric_that_is_never_finite_fails_the_trial_which_is_never_the_best(value, data_dir, tmp_path):
+    study = run(tiny(tune__trials=3), tmp_path / "s", data_dir, planned(lambda number, seed: (value, 5.0, 4.0)[number]))
+    assert [(trial.state.name, trial.value) for trial in study.trials()] == [
+        ("FAIL", None), ("COMPLETE", 5.25), ("COMPLETE", 4.25),
+    ]  # fmt: skip
+    assert study.trials()[0].user_attrs["why"] == "its fd was never finite"
+    assert study.winner().number == 2
+    with pytest.raises(TrainingError, match="all: no trial finished; most often: its fd was never finite"):
+        run(tiny(tune__trials=2), tmp_path / "all", data_dir, planned(lambda number, seed: value))
 
 
 def test_a_full_disk_ends_the_search_and_the_trial_resumes_with_room(data_dir, tmp_path):
@@ -173,6 +187,24 @@ def test_deterministic_tries_the_same_whichever_trial_is_faster(pruner, sampler,
 def test_without_deterministic_the_faster_trial_decides_what_is_tried_next(data_dir, tmp_path):
     first, second = (drive(made(tmp_path / str(order), tune__trials=12), data_dir, order=order) for order in (1, 2))
     assert params(first) != params(second)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_deterministic_with_parallel_has_equal_trials_on_one_and_on_two_slots(threads, data_dir, tmp_path):
+    """Real trainings, whose results decide what is tried next from the seventh trial on."""
+    settings = {"tune__trials": 8, "tune__epochs": 1, "tune__deterministic": True, "tune__parallel": 2}
+    before, studies = torch.get_num_threads(), []
+    torch.set_num_threads(threads)
+    try:
+        for slots in (1, 2):
+            study = made(tmp_path / str(slots), **settings)
+            studies.append(drive(study, data_dir, order=slots, slots=slots, objective=run_trial))
+    finally:
+        torch.set_num_threads(before)
+    one, two = ([trial.intermediate_values for trial in study.trials()] for study in studies)
+    assert params(studies[0]) == params(studies[1])
+    assert one == two, "every measurement of every trial, bit for bit"
+    assert [trial.value for trial in studies[0].trials()] == [trial.value for trial in studies[1].trials()]
 
 
 def test_deterministic_resumes_the_same_after_a_stop_within_a_batch(data_dir, tmp_path):
