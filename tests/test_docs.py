@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import itertools
 import re
 import shlex
@@ -338,6 +340,29 @@ def test_every_generated_part_stands_in_one_page():
 
 
 # What they point to is there.
+
+
+@functools.cache
+def names_of_tests(file):
+    """Return the names of the tests in a file, which is not run."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8")) if (ROOT / file).is_file() else ast.Module([], [])
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+@each_page
+def test_every_test_that_a_page_names_exists(page):
+    named = re.findall(r"(tests/[\w./-]+)::(\w+)", TEXTS[page])
+
+    assert [f"{file}::{name}" for file, name in named if name not in names_of_tests(file)] == []
+    assert page != "docs/reliability.md" or len(named) > 100
+
+
+def test_every_row_of_the_page_about_reliability_has_a_test_or_a_reason():
+    cases = TEXTS["docs/reliability.md"].partition("## Runs and checkpoints")[2]
+    rows = [line.strip("| ").split(" | ") for line in cases.splitlines() if line.startswith("| ")]
+
+    assert {len(row) for row in rows} == {3}
+    assert [row for row in rows if not re.search(r"::test_|^none: |^test, or ", row[2])] == []
 
 
 def anchors(text):

@@ -275,6 +275,17 @@ def test_a_run_with_one_thread_or_two_resumes_bit_for_bit_in_a_process_with_anot
     assert_same_end(straight, stopped)
 
 
+def test_a_checkpoint_of_a_gpu_resumes_on_the_cpu(straight, tmp_path, data_dir, monkeypatch):
+    """Random numbers of a GPU are all that such a checkpoint holds besides. Here no GPU has drawn any."""
+    run, states = run_in(tmp_path / "run", recipe_of()), loop.devices.rng_states
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.devices, "rng_states", lambda *given: states(*given) | {"cuda": torch.zeros(16).byte()})
+        train(recipe_of(), run, data_dir, stop_after=2 * STEPS)
+    train(recipe_of(), run, data_dir)
+    assert log(run) == log(straight)
+    assert same(weights(run), weights(straight))
+
+
 def test_runs_are_equal_on_any_number_of_cores_if_the_recipe_names_its_threads(tmp_path, data_dir):
     recipe, runs = recipe_of("dcgan14", epochs=2, threads=2), []
     try:

@@ -11,7 +11,6 @@ import time
 
 import optuna
 import pytest
-import torch
 from gantool.errors import CheckpointError, DiskError, ResourceError, TrainingError
 from gantool.runs import Run
 from gantool.training import engine
@@ -193,14 +192,10 @@ def test_without_deterministic_the_faster_trial_decides_what_is_tried_next(data_
 def test_deterministic_with_parallel_has_equal_trials_on_one_and_on_two_slots(threads, data_dir, tmp_path):
     """Real trainings, whose results decide what is tried next from the seventh trial on."""
     settings = {"tune__trials": 8, "tune__epochs": 1, "tune__deterministic": True, "tune__parallel": 2}
-    before, studies = torch.get_num_threads(), []
-    torch.set_num_threads(threads)
-    try:
-        for slots in (1, 2):
-            study = made(tmp_path / str(slots), **settings)
-            studies.append(drive(study, data_dir, order=slots, slots=slots, objective=run_trial))
-    finally:
-        torch.set_num_threads(before)
+    studies = [made(tmp_path / str(slots), **settings) for slots in (1, 2)]
+    with engine.devices.threads(threads):
+        for slots, study in enumerate(studies, 1):
+            drive(study, data_dir, order=slots, slots=slots, objective=run_trial)
     one, two = ([trial.intermediate_values for trial in study.trials()] for study in studies)
     assert params(studies[0]) == params(studies[1])
     assert one == two, "every measurement of every trial, bit for bit"
