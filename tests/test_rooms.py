@@ -149,12 +149,15 @@ def test_some_libraries_have_one_room_only():
 
 
 def test_no_module_reads_a_clock_that_can_be_set_back():
+    allowed = {"files.py"}  # the ages of files, whose times are of the same clock
     clocks = re.compile(r"\btime\.(time|time_ns|localtime|gmtime|ctime)\b|\.(now|utcnow|today)\(")
     lines = [
         (file, number, line) for file in FILES for number, line in enumerate(file.read_text("utf-8").split("\n"), 1)
     ]
 
-    assert [place(file, number) for file, number, line in lines if clocks.search(line)] == []
+    assert [
+        place(file, number) for file, number, line in lines if clocks.search(line) and file.name not in allowed
+    ] == []
 
 
 def test_the_package_itself_imports_nothing_heavy():
