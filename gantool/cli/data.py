@@ -10,16 +10,21 @@ from typer import Argument, Option
 
 from gantool.cli.commands import Command, Group
 from gantool.cli.options import AsJson, Changes, DataDir, OutputFile, Overwrite, check_overwrite
-from gantool.errors import RecipeError, command_line
+from gantool.errors import DataError, RecipeError, command_line
 from gantool.runs import data_root
 
 if TYPE_CHECKING:
     from gantool.batches import Batch
+    from gantool.data.check import Report
     from gantool.data.loader import Dataset
+    from gantool.recipe.blocks import Data
 
 SHOWN_ROWS = 8  # of each class of a table
+MAX_SHOWN = 5  # sizes and modes that are listed
 
-data_app = typer.Typer(cls=Group, help="Fetch, list and look at datasets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    cls=Group, help="Fetch, list, check and look at datasets.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @data_app.command(cls=Command)
@@ -69,7 +74,8 @@ def list_sources(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 @data_app.command("show", cls=Command)
 def show_source(
     source: Annotated[
-        str, Argument(metavar="WHAT", help="A dataset, a recipe, or the path of a folder or an archive.")
+        str,
+        Argument(metavar="WHAT", help="A dataset, a recipe, or a path: a folder, an archive, arrays, parquet, CSV."),
     ],
     output: OutputFile = None,
     changes: Changes = None,
@@ -79,27 +85,19 @@ def show_source(
 ) -> None:
     """Draw a contact sheet of a dataset, or print rows of a table.
 
-    --set data.size, data.classes and data.folder select images. A recipe shows its data as its model sees them, for
-    example as pairs.
+    --set data.size, data.classes, data.folder and data.limit select images. A recipe shows its data as its model sees
+    them, for example as pairs.
     """
     from gantool import terminal
     from gantool.batches import Paired, TableBatch
     from gantool.data.prepare import prepare
     from gantool.data.sheet import MAX_PAIRS, contact_sheet, pair_sheet
     from gantool.data.sources.catalog import SOURCES
-    from gantool.recipe.blocks import Data
-    from gantool.recipe.load import parse_changes
-    from gantool.recipe.schema import Mismatch, check
 
-    wanted = {key.removeprefix("data."): value for key, value in parse_changes(changes or []).items()}
-    block, kind = _data_of(source)
-    try:
-        data = check(Data, {**block, **wanted}, ("data",))
-    except Mismatch as error:
-        rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
-        raise RecipeError("\n".join(rows)) from None
+    data, kind = _changed(source, changes)
     found = prepare(data, data_root(data_dir), kind)
     about: dict[str, Any] = {"source": data.source, "examples": len(found), "classes": found.spec.classes}
+    about |= {"part": found.part} if found.part else {}
     if kind is TableBatch:
         if not as_json:
             _print_rows(data.source, found)
@@ -109,15 +107,79 @@ def show_source(
         if kind is Paired:
             pair_sheet(found, path)
             count = about["examples"] = len(found) // 2
-            text = f"{min(MAX_PAIRS, count)} of {terminal.several(count, 'pair')}"
+            text = f"{min(MAX_PAIRS, count)} of {found.part or format(count, ',')} pair{'' if count == 1 else 's'}"
         else:
             contact_sheet(found, path, rendered=data.source in SOURCES and SOURCES[data.source].rendered)
             classes = terminal.several(len(found.spec.classes), "class")
-            text = f"{terminal.several(len(found), 'image')} in {classes}"
+            text = f"{found.part + ' images' if found.part else terminal.several(len(found), 'image')} in {classes}"
         if not as_json:
             terminal.result(f"{path}: {text}")
     if as_json:
         terminal.as_json(about)
+
+
+@data_app.command("check", cls=Command)
+def check_source(
+    source: Annotated[
+        str,
+        Argument(metavar="WHAT", help="A dataset, a recipe, or a path: a folder, an archive, arrays, parquet, CSV."),
+    ],
+    changes: Changes = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Read every image of a dataset, and report what is odd: duplicates, images of one colour, unreadable files.
+
+    --set data.classes and data.folder select images; data.limit is ignored. --json names every image that is
+    reported.
+    """
+    from gantool import terminal
+    from gantool.data.check import check
+    from gantool.data.prepare import fetch as get
+    from gantool.data.prepare import find_source
+    from gantool.data.sources.images import ImageSource, keep
+    from gantool.progress import Downloads
+
+    data, kind = _changed(source, changes)
+    root = data_root(data_dir)
+    images = find_source(data, root, kind)
+    if not isinstance(images, ImageSource):
+        raise DataError(f"{data.source}: is a table, but this command looks at images; see: gantool data show")
+    if not images.exists(root):
+        with Downloads() as progress:
+            get(data.source, None, root, progress=progress)
+    report = check(images, root, keep(data.source, images.classes, data.classes))
+    if as_json:
+        terminal.as_json({"source": data.source, **report.entry()})
+    else:
+        _print_report(data.source, report)
+
+
+def _print_report(source: str, report: Report) -> None:
+    """Print what is in a source, with an example of each finding."""
+    from gantool import terminal
+
+    found = report.findings
+    classes = [
+        (name, f"{count:,}", "one image" if count == 1 else "" if count else "no image")
+        for name, count in found.classes.items()
+    ]
+    terminal.table(("class", "images", ""), classes, source)
+    for title, counts in (("sizes", report.sizes), ("modes", report.modes)):
+        shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:MAX_SHOWN]]
+        more = f" and {len(counts) - MAX_SHOWN:,} more" if len(counts) > MAX_SHOWN else ""
+        terminal.result(f"{title}: {', '.join(shown) or 'none'}{more}")
+    rows = [
+        ("exact duplicates", [" = ".join(group) for group in found.duplicates]),
+        ("near-duplicates", [" ~ ".join(pair) for pair in found.near_duplicates]),
+        ("nearly constant", found.constant),
+        ("unreadable", [f"{name}: {reason}" for name, reason in report.unreadable]),
+        ("used in part", [f"{name}: {reason}" for name, reason in report.partly]),
+        ("ignored", [f"{name}: {reason}" for name, reason in report.ignored]),
+    ]
+    terminal.table(
+        ("finding", "count", "such as"), [(name, f"{len(all_):,}", "; ".join(all_[:2])) for name, all_ in rows]
+    )
 
 
 def _print_rows(name: str, found: Dataset) -> None:
@@ -131,7 +193,23 @@ def _print_rows(name: str, found: Dataset) -> None:
         own = [row for row in range(len(found)) if found.labels[row] == label][:SHOWN_ROWS]
         rows += [(found.texts[row], class_name, "held out" if row in held_out else "") for row in own]
     terminal.table((name, "class", ""), rows)
-    terminal.result(f"{len(train):,} rows to learn from, {len(held_out):,} held out")
+    part = f" ({found.part} rows)" if found.part else ""
+    terminal.result(f"{len(train):,} rows to learn from, {len(held_out):,} held out{part}")
+
+
+def _changed(source: str, changes: list[str] | None) -> tuple[Data, type[Batch]]:
+    """Return the checked `data` block of a source or a recipe with `--set`, and the batches that it is for."""
+    from gantool.recipe.blocks import Data
+    from gantool.recipe.load import parse_changes
+    from gantool.recipe.schema import Mismatch, check
+
+    wanted = {key.removeprefix("data."): value for key, value in parse_changes(changes or []).items()}
+    block, kind = _data_of(source)
+    try:
+        return check(Data, {**block, **wanted}, ("data",)), kind
+    except Mismatch as error:
+        rows = (f"--set {'.'.join(map(str, place))}: {message}" for place, message in error.problems)
+        raise RecipeError("\n".join(rows)) from None
 
 
 def _data_of(what: str) -> tuple[dict[str, Any], type[Batch]]:

@@ -103,6 +103,8 @@ def _print_score(found: Score, meanings: Mapping[str, str]) -> None:
         )
     else:
         terminal.result(f"measured on the {about['train']:,} examples that it learned from; none are held out")
+    if "part" in about:
+        terminal.result(f"the data are a fixed part of their source, {about['part']} (data.limit)")
     if found.missing:
         terminal.result(f"not measured, because classes or images are too few: {', '.join(found.missing)}")
 

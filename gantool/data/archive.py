@@ -45,22 +45,24 @@ DAMAGE = (
 )
 
 
-def unpack(archive: Path, folder: Path) -> Path:
+def unpack(archive: Path, folder: Path, inner: str = "") -> Path:
     """Unpack a zip or tar (plain, gz, bz2, xz) to `folder` and return it. A complete folder is left unchanged.
 
     Args:
         archive: the file; its contents decide what it is, not its name.
         folder: does not exist yet, or was unpacked completely before.
+        inner: unpack to a folder of this name in `folder`, and return that.
 
     Raises:
         DataError: the archive is damaged, unsafe or too large, or `folder` is something else.
         ResourceError: the disk is full or cannot be written, or another process unpacks the folder too long.
     """
     foreign = "already exists and was not unpacked by gantool; move it away"
-    with folder_once(folder, "unpacks", lambda: complete(folder), otherwise=foreign) as new:
+    with folder_once(folder, "unpacks", lambda: complete(folder / inner), otherwise=foreign) as new:
         if new:
-            _extract(archive, new)
-    return folder
+            make_folder(new / inner, sync=False)
+            _extract(archive, new / inner)
+    return folder / inner
 
 
 def complete(folder: Path) -> bool:
@@ -174,10 +176,14 @@ def _fault(name: str, parts: list[str]) -> str:
 
 def _extract_zip(archive: Path, root: Path, members: _Members) -> None:
     with _readable(archive), zipfile.ZipFile(archive) as opened:
-        for info in opened.infolist():
-            name = _zip_name(info)
-            is_folder = name.endswith(("/", "\\"))
-            path = members.admit(name, info.file_size, is_folder=is_folder, fault=_zip_fault(info))
+        named = [(info, _zip_name(info)) for info in opened.infolist()]
+        folders = [name.endswith(("/", "\\")) for _, name in named]
+        # All are admitted before the first is written.
+        paths = [
+            members.admit(name, info.file_size, is_folder=is_folder, fault=_zip_fault(info))
+            for (info, name), is_folder in zip(named, folders, strict=True)
+        ]
+        for (info, name), is_folder, path in zip(named, folders, paths, strict=True):
             if not path:
                 continue
             if is_folder:

@@ -4,7 +4,8 @@ The rule, in the order in which it is applied:
 
 1.  PNG, JPEG, BMP, WEBP, GIF and TIFF are read. The content decides, not the file's ending. Of several frames or pages
     the first is read, and of more than three bands without transparency the first three; `unused` says so. An image of
-    more than 64 megapixels is refused by its header, before it takes memory.
+    more than 64 megapixels, or 32 if it is a WEBP, is refused by its header, before it takes memory. A JPEG of more
+    than 16 megapixels is decoded at a half, a quarter or an eighth of its size if that is still twice the wanted size.
 2.  An orientation that the camera stored (EXIF) is applied. ICC profiles and gamma are ignored.
 3.  The values become 8 bits of grey (`L`) or colour (`RGB`):
     - 1 bit is black and white. 16 bits of grey are divided by 257 and rounded, and so are 32-bit integers if all
@@ -19,21 +20,27 @@ The rule, in the order in which it is applied:
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import io
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
 
 from gantool.terminal import several
 
+File = Path | bytes  # a file, or its content
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 RESIZE = "centre crop, antialiased bicubic"  # the fifth rule, to stand beside numbers that depend on it
 LARGEST = 64_000_000  # pixels; decoded to RGB, one takes 4 bytes in Pillow
+LARGEST_WEBP = 32_000_000  # pixels, of which Pillow holds five copies
+REDUCED = 16_000_000  # pixels; a larger JPEG is decoded at a part of its size
 
 _GREY = ("1", "L", "LA", "La", "I", "F")
 # EXIF's orientations 2 to 8, and what turns each one upright. `ImageOps.exif_transpose` does the same, but it also
@@ -51,14 +58,30 @@ _LYING = (5, 6, 7, 8)
 _SAMPLES, _EXTRA_SAMPLES = 277, 338  # TIFF's tags: bands of a pixel, and what those besides colours are
 
 
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing about TIFF files to standard error, in all threads of this process.
+
+    libtiff is C code. Python's warnings and `sys.stderr` do not reach it, but it can be told to be silent, since Pillow
+    raises an error for every file that it cannot decode. On Windows it is a hidden part of Pillow and still writes.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        for handler in (library.TIFFSetWarningHandler, library.TIFFSetErrorHandler):
+            handler.restype, handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            handler(None)
+
+
+_silence_libtiff()
+
+
 class Unreadable(Exception):  # noqa: N818  (callers count such files and continue)
     """A file cannot be decoded.
 
     Attributes:
         reason: why, in few words that are the same for every file with the same fault: "empty file",
-            "not an image", "truncated", "damaged", "over 64 megapixels", "no such file", "not a file",
-            "32-bit values outside 0 to 65535", "floating-point values outside 0 to 1", "one pixel wide", or the
-            system's own words, such as "permission denied".
+            "not an image", "truncated", "damaged", "over 64 megapixels", "over 32 megapixels", "no such file",
+            "not a file", "32-bit values outside 0 to 65535", "floating-point values outside 0 to 1", "one pixel wide",
+            or the system's own words, such as "permission denied".
     """
 
     def __init__(self, reason: str) -> None:
@@ -66,11 +89,11 @@ class Unreadable(Exception):  # noqa: N818  (callers count such files and contin
         self.reason = reason
 
 
-def decode(file: Path, *, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+def decode(file: File, *, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Decode one image by the rule above.
 
     Args:
-        file: its path.
+        file: its path, or its content.
         channels: 1 for grey, 3 for colour.
         height: of the array, in pixels.
         width: of the array, in pixels.
@@ -82,6 +105,9 @@ def decode(file: Path, *, channels: int, height: int, width: int) -> npt.NDArray
         Unreadable: with its reason; the content of a file raises no other error.
     """
     with _opened(file) as image:
+        if image.format == "JPEG" and image.width * image.height > REDUCED:
+            side = 2 * max(height, width)
+            image.draft(image.mode, (side, side))
         return convert(image, channels=channels, height=height, width=width)
 
 
@@ -92,12 +118,12 @@ def convert(image: Image.Image, *, channels: int, height: int, width: int) -> np
         Unreadable: its values are outside of the range that the rule names.
     """
     plain = _plain(_turned(image))
-    plain = _fitted(plain.convert("L" if channels == 1 else "RGB"), height, width)
+    plain = _fitted(_in_mode(plain, "L" if channels == 1 else "RGB"), height, width)
     array: npt.NDArray[np.uint8] = np.asarray(plain, dtype=np.uint8).reshape(height, width, channels)
     return np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def whole(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+def whole(file: File) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
     """Decode an image by the rule's first three steps: upright, at its own size.
 
     Returns:
@@ -110,14 +136,14 @@ def whole(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | No
     with _opened(file) as image:
         turned = _turned(image)
         plain = _plain(turned)
-        pixels: npt.NDArray[np.uint8] = np.asarray(plain.convert("L" if plain.mode in ("1", "L") else "RGB"))
+        pixels: npt.NDArray[np.uint8] = np.asarray(_in_mode(plain, "L" if plain.mode in ("1", "L") else "RGB"))
         if not turned.has_transparency_data or turned.mode.startswith("I"):
             return pixels, None
         with _explained():
             return pixels, np.asarray(turned.convert("RGBA").getchannel("A"))
 
 
-def halves(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def halves(file: File) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Decode a file that holds two images side by side, by the rule's first three steps: upright, at their own size.
 
     Returns:
@@ -134,7 +160,25 @@ def halves(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     return pixels[:, :half], pixels[:, -half:]
 
 
-def unused(file: Path) -> str:
+def digest(file: File) -> bytes:
+    """Return the SHA-256 of a file's content. Raise OSError if it cannot be read."""
+    if isinstance(file, bytes):
+        return hashlib.sha256(file).digest()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
+
+
+def mode(file: File) -> str:
+    """Return the format and Pillow's mode of a file, such as "PNG RGBA", by its header.
+
+    Raises:
+        Unreadable: the header cannot be read.
+    """
+    with _opened(file) as image:
+        return f"{image.format} {image.mode}"
+
+
+def unused(file: File) -> str:
     """Return what `decode` does not use of a file, by its header: further frames, pages or bands; empty if nothing.
 
     Raises:
@@ -148,7 +192,7 @@ def unused(file: Path) -> str:
         return " and ".join([*parts, *([several(bands, "further band")] if bands > 0 else [])])
 
 
-def native(file: Path) -> tuple[int, int, int]:
+def native(file: File) -> tuple[int, int, int]:
     """Return channels and size of an upright image, from its header alone.
 
     A palette counts as colour, and so does every WEBP, because the format has no grey. An orientation that a PNG stores
@@ -158,7 +202,7 @@ def native(file: Path) -> tuple[int, int, int]:
         channels (1 or 3), height and width in pixels.
 
     Raises:
-        Unreadable: the header cannot be read, or promises more than 64 megapixels.
+        Unreadable: the header cannot be read, or promises too many pixels.
     """
     with _opened(file) as image:
         width, height = image.size
@@ -170,17 +214,18 @@ def native(file: Path) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def _opened(file: File) -> Iterator[Image.Image]:
     """Open an image and close its file. Only the header is decoded."""
-    if not file.is_file():  # a named pipe would block forever
+    if isinstance(file, Path) and not file.is_file():  # a named pipe would block forever
         raise Unreadable("not a file" if file.exists() else "no such file")
     with _explained():
-        if not file.stat().st_size:
+        if not (file.stat().st_size if isinstance(file, Path) else file):
             raise Unreadable("empty file")
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file if isinstance(file, Path) else io.BytesIO(file), formats=FORMATS)
     with image:
-        if image.width * image.height > LARGEST:
-            raise Unreadable("over 64 megapixels")
+        most = LARGEST_WEBP if image.format == "WEBP" else LARGEST
+        if image.width * image.height > most:
+            raise Unreadable(f"over {most // 1_000_000} megapixels")
         if image.mode == "RGBA" and image.format == "TIFF" and not image.tag_v2.get(_EXTRA_SAMPLES):  # type: ignore[attr-defined]
             raise Unreadable("4 bands, and nothing says that the fourth is transparency")
         yield image
@@ -228,15 +273,20 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) else 1
 
 
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in a mode of Pillow, whose own function would copy one that already has it."""
+    return image if image.mode == mode else image.convert(mode)
+
+
 def _plain(image: Image.Image) -> Image.Image:
     """Return the image without transparency, in mode 1, L or RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_eight_bits(image))
     if not image.has_transparency_data:
-        return image if image.mode in ("1", "L") else image.convert("RGB")
+        return image if image.mode in ("1", "L") else _in_mode(image, "RGB")
     grey = image.mode in _GREY
     with _explained():
-        image = image.convert("LA" if grey else "RGBA")
+        image = _in_mode(image, "LA" if grey else "RGBA")
     paper = Image.new("L" if grey else "RGB", image.size, "white")
     paper.paste(image.convert(paper.mode), mask=image.getchannel("A"))
     return paper
@@ -252,7 +302,7 @@ def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
         return (values * 255 + 0.5).astype(np.uint8)
     if values.min() < 0 or values.max() > 65535:
         raise Unreadable("32-bit values outside 0 to 65535")
-    scaled = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    scaled = (values // 257 + (values % 257 > 128)).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         scaled[values == transparent] = 255
@@ -273,6 +323,7 @@ def _fitted(image: Image.Image, height: int, width: int) -> Image.Image:
     right, bottom = image.width - left, image.height - top
     # Whole pixels first, because Pillow's box is in 32-bit floats, too coarse for a part of a very long image.
     x, y = math.floor(left), math.floor(top)
-    part = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    edges = (x, y, math.ceil(right), math.ceil(bottom))
+    part = image if edges == (0, 0, *image.size) else image.crop(edges)
     box = (left - x, top - y, min(right - x, part.width), min(bottom - y, part.height))
     return part.resize((width, height), Image.Resampling.BICUBIC, box=box)

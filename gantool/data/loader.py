@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from gantool.batches import Batch, Labeled, Paired, Spec, TableBatch, Unpaired
+from gantool.data.part import scattered
 from gantool.images import to_float
 
 MIN_HELD_OUT, MIN_TRAINED = 12, 8  # images
@@ -60,6 +61,10 @@ class Dataset(Protocol):
         """The SHA-256 of the content, wherever its files are; empty if it is not known."""
 
     @property
+    def part(self) -> str:
+        """How many examples `data.limit` left of how many, such as "5,000 of 60,000"; empty if it left all."""
+
+    @property
     def skipped(self) -> Sequence[Sequence[str]]:
         """File and reason of each image that could not be read."""
 
@@ -78,7 +83,7 @@ def split(labels: NDArray[np.int64], share: float) -> Split:
             2020, arXiv:2004.05675). None is held out for 0, or if fewer than 8 would be left to learn from. The first
             image of a class is never held out.
     """
-    rows = np.lexsort((_scattered(len(labels)), labels))
+    rows = np.lexsort((scattered(len(labels)), labels))
     others = rows[1:][labels[rows[1:]] == labels[rows[:-1]]]
     count = max(MIN_HELD_OUT, round(share * len(labels)))
     if not share or len(labels) - count < MIN_TRAINED or len(others) < count:
@@ -198,14 +203,6 @@ class Loader:
             places = enumerate(corners)
             images = torch.stack([larger[row, :, y : y + height, x : x + width] for row, (y, x) in places])
         return images
-
-
-def _scattered(count: int) -> NDArray[np.uint64]:
-    """Return numbers in no order, which no library version can change: [count]."""
-    bits = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for _ in range(2):
-        bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
-    return bits ^ (bits >> np.uint64(32))
 
 
 def tensor(array: np.ndarray) -> Tensor:

@@ -11,11 +11,11 @@ from gantool.batches import Batch, ImageSpec, Labeled, Paired, Spec, TableBatch,
 from gantool.data.archive import complete, unpack
 from gantool.data.download import Progress, Remote, download
 from gantool.data.loader import Dataset
-from gantool.data.sources.base import Source
+from gantool.data.sources.base import DOWNLOADS, Source
 from gantool.data.sources.catalog import INCEPTION_FOLDER, INCEPTION_WEIGHTS, SOURCES
-from gantool.data.sources.folders import ARCHIVES, FETCHED, NAME, Folder, locate
+from gantool.data.sources.folders import ARCHIVES, FETCHED, NAME, locate
 from gantool.data.sources.images import two_classes
-from gantool.data.sources.pairs import Pairs
+from gantool.data.sources.paths import open_path
 from gantool.errors import DataError, NetworkError, unknown
 from gantool.recipe.blocks import Data
 
@@ -119,9 +119,9 @@ def find_source(data: Data, root: Path, kind: type[Batch] = Labeled) -> Source:
             looks_like_path = "/" in name or "\\" in name or "." in name
             what = "no such file or folder"
             if not looks_like_path:
-                what = f"{unknown('source', name, SOURCES)}; no folder here has this name either"
+                what = f"{unknown('source', name, SOURCES)}; no folder or file here has this name either"
             raise DataError(f"data.source: {name + ': ' if looks_like_path else ''}{what}; see: gantool data list")
-        source = Pairs(path, data.folder, data.classes) if kind is Paired else Folder(path, data.folder)
+        source = open_path(path, data, kind)
     if kind in (Paired, Unpaired):
         two_classes(name, source.classes, data.classes)
     return source
@@ -166,4 +166,8 @@ def _fetch(name: str, root: Path, progress: Progress | None) -> None:
             Labeled: "digits, eggs, or a folder of your own images",
             TableBatch: "income",
         }.get(source.kind, f"{embedded} (with data.classes=null), or a folder of your own images")
-        raise NetworkError(f"{error}; without a network use --set data.source={instead}") from None
+        files = " and ".join(remote.name for _, remote in DOWNLOADS[name][: len(source.needs)])
+        place = root / DOWNLOADS[name][0][0]
+        raise NetworkError(
+            f"{error}; without a network use --set data.source={instead}, or put {files} into {place}"
+        ) from None

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from gantool.batches import Batch, ImageSpec
 from gantool.data.loader import Split, rows_of
 from gantool.data.once import folder_once
+from gantool.data.part import describe_part
+from gantool.data.survey import Survey
 from gantool.errors import DataError
 from gantool.files import new_file, write
 
@@ -77,6 +79,14 @@ class Store:
         return rows
 
     @property
+    def part(self) -> str:
+        """How many images or pairs `data.limit` left of how many; see `Dataset`."""
+        if "of" not in self.about:
+            return ""
+        rows = 2 if self.about["settings"].get("pairs") else 1
+        return describe_part(len(self) // rows, self.about["of"] // rows)
+
+    @property
     def digest(self) -> str:
         """The SHA-256 of the images' files and labels; empty for a store of an older version."""
         return str(self.about.get("digest", ""))
@@ -99,7 +109,9 @@ def open_store(path: Path) -> Store | None:
     return Store(path, images, labels, spec, about) if len(labels) == about["images"] else None
 
 
-def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any]) -> Store:
+def build_store(
+    path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any], survey: Survey | None = None
+) -> Store:
     """Return the store of these images, written unless another process has just done so; it is whole or absent.
 
     Args:
@@ -107,6 +119,7 @@ def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[
         items: the images, decoded to the shape that `spec` names.
         spec: channels, size and classes.
         about: further contents of `about.json`.
+        survey: takes the images, and its findings are added to `about.json`.
 
     Raises:
         DataError: no image could be read, or a class has none, or most could not be read.
@@ -115,13 +128,13 @@ def build_store(path: Path, items: Iterable[Item], spec: ImageSpec, about: dict[
     damaged = "the decoded dataset is damaged; delete this directory and run the command again"
     with folder_once(path, "decodes", lambda: open_store(path) is not None, otherwise=damaged) as new:
         if new:
-            _write(new, items, spec, about)
+            _write(new, items, spec, about, survey)
     store = open_store(path)
     assert store is not None
     return store
 
 
-def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any]) -> None:
+def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str, Any], survey: Survey | None) -> None:
     labels: list[int] = []
     skipped: list[list[str]] = []
     partly: list[list[str]] = []
@@ -137,10 +150,15 @@ def _write(folder: Path, items: Iterable[Item], spec: ImageSpec, about: dict[str
             brightest = max(brightest, int(image.max()))
             if unused:
                 partly.append([name, unused])
+            if survey:
+                pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+                survey.add(name, spec.classes[label], pixels, source)
     _check_content(about["source"], spec, labels, skipped)
     write(folder / "labels.i64", np.array(labels, np.int64).tobytes(), sync=False)
     numbers = {"images": len(labels), "channels": spec.channels, "height": spec.height, "width": spec.width}
-    files = {"digest": mark.hexdigest(), "skipped": skipped, "partly": partly, "brightest": brightest}
+    files: dict[str, Any] = {"digest": mark.hexdigest(), "skipped": skipped, "partly": partly, "brightest": brightest}
+    if survey:
+        files["findings"] = survey.findings()._asdict()
     content = {**about, **numbers, "classes": list(spec.classes), **files}
     write(folder / "about.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n", sync=False)
 

@@ -41,6 +41,7 @@ class Table:
         train: the rows that are learned from, sorted.
         held_out: the rows that training never sees, sorted; may be empty.
         texts: each row as text.
+        part: see `Dataset`.
     """
 
     spec: RowSpec | TextSpec
@@ -49,6 +50,7 @@ class Table:
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     texts: tuple[str, ...]
+    part: str = ""
     path: ClassVar[None] = None
     skipped: ClassVar[tuple[tuple[str, str], ...]] = ()
 
@@ -106,8 +108,11 @@ def _text(file: Path) -> str:
 
 
 def read_csv(file: Path) -> Iterator[Row]:
-    """Return the lines that are not blank."""
-    reader = csv.reader(io.StringIO(_text(file)), skipinitialspace=True, strict=True)
+    """Return the lines that are not blank. Semicolons separate values if the first line has no comma."""
+    text = _text(file)
+    first = text.lstrip().partition("\n")[0]
+    delimiter = ";" if ";" in first and "," not in first else ","
+    reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True, delimiter=delimiter)
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):

@@ -146,6 +146,9 @@ def score_folder(folder: Path, against: Path, names: Sequence[str], *, data_dir:
     shape: dict[str, Any] = {"size": size, "channels": channels}
     fake = prepare(Data(source=str(folder), **shape), data_dir)
     real = prepare(Data(source=str(against), **shape), data_dir)
+    if names is BY_ITSELF or not set(names) <= set(PAIRED):
+        _check_several(folder, fake)
+        _check_several(against, real)
     evaluator = _evaluator(real, len(fake), data_dir)
     values = _values(evaluator, tensor(fake.inputs), None, names, data_dir)
     if pairs := [name for name in names if name in PAIRED]:
@@ -216,7 +219,9 @@ def evaluator_of(trained: TrainedModel, against: Path | None, count: int | None,
         raise GantoolError(f"--against {against}: {trained.name} translates images of its own data only; leave it out")
     _check_folder(against)
     data = Data(source=str(against), size=(spec.height, spec.width), channels=3 if spec.channels == 3 else 1)
-    return _evaluator(prepare(data, data_dir), count, data_dir)
+    real = prepare(data, data_dir)
+    _check_several(against, real)
+    return _evaluator(real, count, data_dir)
 
 
 def _evaluator(store: Dataset, count: int, data_dir: Path) -> Evaluator:
@@ -299,6 +304,12 @@ def _paired(folder: Path, against: Path, fake: Dataset, real: Dataset, names: Se
         )
     one, other = (to_float(tensor(store.inputs)) for store in (fake, real))
     return [Value(name, getattr(pixels, name)(one, other)) for name in names]
+
+
+def _check_several(folder: Path, images: Dataset) -> None:
+    """Raise DataError for one image, which has no variety to compare."""
+    if len(images) == 1:
+        raise DataError(f"{folder}: holds one image, but a score compares many; give a folder of 12 or more")
 
 
 def _check_folder(folder: Path) -> None:

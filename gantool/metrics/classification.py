@@ -62,7 +62,9 @@ class ClassifierEvaluator:
             inputs, labels = torch.from_numpy(data.inputs[chosen]), torch.from_numpy(data.labels[chosen])
             return LabeledExamples(inputs, labels, [data.texts[row] for row in chosen] if data.texts else ())
 
-        return cls(examples(rows.train, TRAIN), examples(rows.held_out, HELD_OUT), data.spec.classes)
+        found = cls(examples(rows.train, TRAIN), examples(rows.held_out, HELD_OUT), data.spec.classes)
+        found.about |= {"part": data.part} if data.part else {}
+        return found
 
     def measure(self, answer: Probabilities) -> dict[str, float]:
         """Measure a classifier.

@@ -170,6 +170,7 @@ class Evaluator:
             "compared_one_by_one": min(MAX_COMPARED, len(real), len(self.request)),
             "extractors": [extractor.identity for extractor in self.extractors.values()],
             "split": round(self.reality.split, 4),
+            **({"part": self.reality.part} if self.reality.part else {}),
             "size": "x".join(map(str, real.shape[1:])),
             "resize": RESIZE,
             "seed": SEED,

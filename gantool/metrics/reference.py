@@ -39,7 +39,8 @@ class ReferenceSet:
     """The real images that a generator is measured against, uint8 [N, C, H, W] in random order, and their labels, [N].
 
     Training sees the images in `train` and never those in `held_out`. `shares` are the frequencies of the classes in
-    the training data, and `split` is the share of all images that is held out, see `loader.split`.
+    the training data, and `split` is the share of all images that is held out, see `loader.split`. `part` says how many
+    images `data.limit` left of how many.
     """
 
     train: Tensor
@@ -49,6 +50,7 @@ class ReferenceSet:
     classes: tuple[str, ...]
     shares: Tensor
     split: float
+    part: str = ""
 
     @classmethod
     def of(cls, store: Dataset, rows: Split, kind: type[Batch] = Labeled) -> ReferenceSet:
@@ -71,6 +73,7 @@ class ReferenceSet:
             classes=classes,
             shares=torch.from_numpy(counts / counts.sum()),
             split=len(rows.held_out) / (len(rows.train) + len(rows.held_out)),
+            part=store.part,
         )
 
 

@@ -18,13 +18,17 @@ class Data(Block):
     """The training data.
 
     Args:
-        source: name of a dataset (`gantool data list`), or path to a folder of images or to an archive of one.
+        source: name of a dataset (`gantool data list`), or a path: a folder of images, an archive of one, arrays (npz,
+            npy or idx files, or a folder of them), parquet files, or a CSV file of files and classes.
         size: pixels on a side, or [height, width]. Images of other sizes are resized and centre-cropped. null for a
             table.
         channels: 1 for grey, 3 for colour; null keeps the channels of the source.
         classes: names of the classes to keep, in the order of their labels; null keeps all. A model that translates
             images reads them as [from, to].
-        folder: use this folder of the source only, such as `valid`; `.` uses the images that are in no subfolder.
+        folder: use this folder of the source only, such as `valid`; `.` uses the images that are in no subfolder. Of
+            arrays it is the split, such as `test` for `x_test`.
+        limit: number of images (pairs, rows) of the source to use; null uses all. They are a fixed random part with the
+            same share of each class, which does not depend on `train.seed`.
         held_out: share of the images that training never sees, but at least 12 images. 0 holds out none. No image is
             held out if fewer than 8 would be left.
         flip: mirror half of the images, left to right, in training.
@@ -36,6 +40,7 @@ class Data(Block):
     channels: Literal[1, 3] | None = None
     classes: Annotated[list[str], MinLen(1)] | None = None
     folder: str | None = None
+    limit: Count | None = None
     held_out: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
     flip: bool = False
     jitter: Annotated[int, Interval(ge=0, le=1024)] = 0

@@ -79,4 +79,5 @@ def describe_split(recipe: Recipe, store: Dataset) -> str:
         kept += "" if held_out else ", so copies cannot be recognised"
         if train + held_out < MIN_IMAGES_TO_LEARN:
             few = f"; with fewer than {MIN_IMAGES_TO_LEARN} {thing}s fd ranks settings, and is no measure of quality"
-    return f"learning from {train:,} {thing}{'' if train == 1 else 's'}; {kept}{few}"
+    part = f"; a fixed part, {store.part} (data.limit)" if store.part else ""
+    return f"learning from {train:,} {thing}{'' if train == 1 else 's'}; {kept}{part}{few}"

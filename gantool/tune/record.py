@@ -19,10 +19,10 @@ from gantool.recipe.blocks import Recipe
 from gantool.recipe.schema import plain
 from gantool.runs import STUDY, environment
 from gantool.training import engine
-from gantool.tune.check import check_study, unreadable_rows
 from gantool.tune.samplers import pruner
 from gantool.tune.space import Space, dotted
 from gantool.tune.storage import DATABASE, Access, database_errors, open_storage
+from gantool.tune.validation import check_study, unreadable_rows
 
 SETTINGS = "settings"  # in study.json: how a search was started, besides its recipe
 MADE_WITH = "environment"  # attribute of Optuna's study: versions and machine

@@ -56,6 +56,34 @@ def test_a_contact_sheet_is_drawn(command, inside):
     assert command("data", "show", "digits", *options, "--overwrite")[0] == 0
 
 
+def test_a_check_prints_counts_and_an_example_of_each_finding_or_json(command, inside):
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        Path("pets", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).save(Path("pets", name))
+    Path("pets", "b", "1.png").write_bytes(b"no image")
+    result, out, err = command("data", "check", "pets")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+
+    assert (result, err) == (0, "")
+    assert {"a 2", "b 0 no image", "sizes: 8x8 (2)", "modes: PNG L (2)", "nearly constant 0"} <= set(lines)
+    assert any(line.startswith("exact duplicates 1 a") for line in lines)
+    assert any(line.endswith("1.png: not an image") for line in lines)
+    shown = json.loads(command("data", "check", "pets", "--json")[1])
+    assert (shown["source"], shown["classes"], len(shown["duplicates"])) == ("pets", {"a": 2, "b": 0}, 1)
+    assert json.loads(command("data", "check", "pets", "--set", "classes=[a]", "--json")[1])["unreadable"] == []
+    assert not list(inside.glob("*.png"))
+
+
+def test_a_part_is_shown_with_the_whole(command, inside):
+    assert command("data", "show", "digits", "--set", "size=8", "--set", "limit=50")[1] == (
+        "sheet.png: 50 of 1,797 images in 10 classes\n"
+    )
+    out = command("data", "show", "income", "--set", "limit=40")[1]
+    assert out.splitlines()[-1] == "32 rows to learn from, 8 held out (40 of 4,000 rows)"
+    shown = json.loads(command("data", "show", "income", "--set", "limit=40", "--json")[1])
+    assert (shown["part"], shown["examples"]) == ("40 of 4,000", 40)
+
+
 @pytest.mark.parametrize(
     ("arguments", "result", "message"),
     [
@@ -66,13 +94,15 @@ def test_a_contact_sheet_is_drawn(command, inside):
         (
             ["show", "digist"],
             3,
-            "data.source: unknown source 'digist'; did you mean 'digits'?; no folder here has this name",
+            "data.source: unknown source 'digist'; did you mean 'digits'?; no folder or file here has this name",
         ),
+        (["check", "income"], 3, "income: is a table, but this command looks at images; see: gantool data show"),
+        (["check", "digits", "--set", "size=x"], 2, '--set data.size: expected a whole number or a list, got "x"'),
         (["show", "gan41.yaml"], 2, "gan41.yaml: no such recipe file"),
         (
             ["fetch", "mnits"],
             3,
-            "data.source: unknown source 'mnits'; did you mean 'mnist'?; no folder here has this name",
+            "data.source: unknown source 'mnits'; did you mean 'mnist'?; no folder or file here has this name",
         ),
         (
             ["fetch", "digits", "--name", "x"],

@@ -309,6 +309,13 @@ def test_too_many_files_and_folders_are_refused(tmp_path, monkeypatch, names):
     refused(archive, f"holds more than 3 files and folders; {ADVICE}")
 
 
+def test_a_zip_is_counted_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_FILES", 3)
+    monkeypatch.setattr(module.shutil, "copyfileobj", lambda *_: pytest.fail("a file is written"))
+    archive = make_zip(tmp_path / "a.zip", [(f"{index}.png", b"1") for index in range(4)])
+    refused(archive, f"holds more than 3 files and folders; {ADVICE}")
+
+
 def test_skipped_files_of_a_tar_and_zeros_behind_its_end_are_counted_too(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_BYTES", 1_000_000)
     monkeypatch.setattr(module, "MAX_FILES", 10)

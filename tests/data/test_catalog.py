@@ -131,21 +131,32 @@ def test_the_content_of_a_source_decides_its_fingerprint(tmp_path, real_digits):
 
 
 @pytest.mark.parametrize(
-    ("name", "instead"),
+    ("name", "instead", "files"),
     [
-        ("mnist", "digits, eggs, or a folder of your own images"),
-        ("maps", "egg_edges, photo_colours (with data.classes=null), or a folder of your own images"),
-        ("horse2zebra", "egg_colours, grass_gravel (with data.classes=null), or a folder of your own images"),
-        ("adult", "income"),
+        (
+            "mnist",
+            "digits, eggs, or a folder of your own images",
+            "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz",
+        ),
+        ("maps", "egg_edges, photo_colours (with data.classes=null), or a folder of your own images", "maps.tar.gz"),
+        (
+            "horse2zebra",
+            "egg_colours, grass_gravel (with data.classes=null), or a folder of your own images",
+            "horse2zebra.zip",
+        ),
+        ("adult", "income", "adult.data and adult.test"),
     ],
 )
-def test_without_a_network_the_error_names_sources_that_need_none(tmp_path, monkeypatch, logged, name, instead):
+def test_without_a_network_the_error_names_other_sources_and_where_files_belong(
+    tmp_path, monkeypatch, logged, name, instead, files
+):
     def fail(remote, *_, **__):
         raise NetworkError(f"{remote.name}: no network")
 
     monkeypatch.setattr(base, "download", fail)
-    source, (_, remote) = SOURCES[name], DOWNLOADS[name][0]
-    message = f"{remote.name}: no network; without a network use --set data.source={instead}"
+    source, (folder, remote) = SOURCES[name], DOWNLOADS[name][0]
+    place = f"or put {files} into {tmp_path / folder}"
+    message = f"{remote.name}: no network; without a network use --set data.source={instead}, {place}"
     assert refusal(prepare, Data(source=name, size=28), tmp_path, source.kind, code=6) == message
     assert logged == [f"fetching {name} ({source.summary})"]
 
@@ -175,6 +186,44 @@ def test_files_of_mnist_are_downloaded_and_unpacked_beside_their_archives(tmp_pa
 
     assert (source.exists(tmp_path), len(site.requests)) == (True, 4)
     assert (tmp_path / "MNIST" / "raw" / FILES[0]).read_bytes() == plain[0]
+
+
+@pytest.mark.parametrize("folder", ["MNIST/raw", "MNIST", "."])
+def test_published_files_that_were_compressed_anew_are_used(tmp_path, real_digits, serve, monkeypatch, logged, folder):
+    plain = [idx(array) for array in real_digits] * 2
+    source, site = serve("mnist", *map(gzip.compress, plain))
+    marks = {
+        remote.name: hashlib.sha256(content).hexdigest()
+        for (_, remote), content in zip(DOWNLOADS["mnist"], plain, strict=True)
+    }
+    monkeypatch.setitem(base.UNPACKED, "mnist", marks)
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name, content in zip(FILES, plain, strict=False):
+        (tmp_path / folder / f"{name}.gz").write_bytes(gzip.compress(content, 1, mtime=7))
+    source.fetch(tmp_path)
+
+    assert (source.exists(tmp_path), site.requests) == (True, [])
+    monkeypatch.setitem(base.UNPACKED, "mnist", {})
+    assert np.array_equal(prepare(Data(source="mnist", size=28), tmp_path).images[:, 0], real_digits[0])
+    assert logged == ["decoding mnist at 28x28, once"]
+
+
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"something else"), gzip.compress(b"x" * 999)[:-9]])
+def test_a_file_that_is_not_the_published_one_is_named_and_moved_aside(tmp_path, real_digits, serve, logged, content):
+    source, site = serve("mnist", *map(gzip.compress, [idx(array) for array in real_digits] * 2))
+    own = tmp_path / "MNIST" / "raw" / f"{FILES[0]}.gz"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(content)
+    source.fetch(tmp_path)
+
+    assert logged == [f"{own}: is not the published file of mnist, so it is not used; moved to {own.name}.bad"]
+    assert (own.with_name(f"{own.name}.bad").read_bytes(), len(site.requests)) == (content, 4)
+
+
+def test_other_images_in_the_place_of_the_published_ones_are_used_with_a_warning(tmp_path, real_digits, logged):
+    prepare(Data(source="mnist", size=28), place(tmp_path, *real_digits))
+    files = [tmp_path / "MNIST" / "raw" / name for name in FILES]
+    assert logged[1:] == [f"{file}: is not the published file of mnist; its content is used" for file in files]
 
 
 GOOD, LABELS = np.zeros((20, 28, 28), np.uint8), np.arange(20, dtype=np.uint8) % 10
@@ -289,11 +338,11 @@ def test_a_set_of_pairs_is_fetched_and_cut_in_halves(tmp_path, serve):
 
     assert source.exists(tmp_path)
     b, a = source.items(tmp_path, ("B", "A"))
-    assert [(half.name, half.class_name, half.content.shape) for half in (a, b)] == [
+    assert [(half.name, half.class_name, half.content().shape) for half in (a, b)] == [
         ("1", "A", (8, 8, 3)),
         ("1", "B", (8, 8, 3)),
     ]
-    assert b.content[4, 6, 2] > 80 > a.content[4, 2, 2]
+    assert b.content()[4, 6, 2] > 80 > a.content()[4, 2, 2]
     assert source.fingerprint(tmp_path, ()).startswith("facades|1|pairs/facades/unpacked/.complete:")
 
 

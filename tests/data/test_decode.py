@@ -6,10 +6,12 @@ import os
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gantool.data import decode as decoding
 from gantool.data.decode import Unreadable, convert, decode, halves, native, unused
 from PIL import Image
 
@@ -274,6 +276,44 @@ def test_too_many_pixels_are_refused_by_the_header(side):
         assert reason(path) == "over 64 megapixels"
         with pytest.raises(Unreadable, match="over 64 megapixels"):
             native(path)
+
+
+def test_a_webp_is_refused_earlier(monkeypatch):
+    monkeypatch.setattr(decoding, "LARGEST_WEBP", 12)
+    assert reason(stored(Image.new("RGB", (4, 4)), "WEBP")) == "over 0 megapixels"
+    assert pixels(stored(Image.new("L", (1, 1), 9), "PNG"), 1) == [[9]]
+    assert decoding.LARGEST_WEBP == 12 < decoding.LARGEST
+
+
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(monkeypatch):
+    y, x = np.mgrid[:160, :240]
+    wave = (128 + 60 * np.sin(x / 17) + 60 * np.cos(y / 13)).astype(np.uint8)
+    for mode in ("L", "RGB", "CMYK"):
+        path = stored(Image.fromarray(wave).convert(mode), "JPEG", quality=95)
+        whole = decode(path, channels=1, height=16, width=20).astype(int)
+        sizes = []
+        monkeypatch.setattr(decoding, "REDUCED", 160 * 240 - 1)
+
+        def spy(image, sizes=sizes, **shape):
+            sizes.append(image.size)
+            return convert(image, **shape)
+
+        monkeypatch.setattr(decoding, "convert", spy)
+        assert np.abs(decode(path, channels=1, height=16, width=20) - whole).max() <= 4
+        decode(path, channels=1, height=60, width=20)
+        assert sizes == [(60, 40), (240, 160)]
+        monkeypatch.undo()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows libtiff is a hidden part of Pillow")
+def test_libtiff_writes_nothing_to_standard_error(capfd):
+    path = stored(Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)), "TIFF", compression="tiff_lzw")
+    damaged = bytearray(path.read_bytes())
+    damaged[10:40] = b"\xff" * 30
+    path.write_bytes(damaged)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(reason, path).result() == "damaged"
+    assert capfd.readouterr().err == ""
 
 
 def test_random_damage_raises_nothing_else():

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from gantool.data.prepare import prepare
-from gantool.data.sources.folders import ARCHIVES, Folder, locate
+from gantool.data.sources.folders import Folder, locate
 from gantool.data.sources.images import keep
 from gantool.recipe.blocks import Data
 from PIL import Image
 
 import archives
-from processes import posix
+from processes import posix, visible
 from refusals import refusal
 
 NO_FILES = "HERE: no images in it; a source is a folder of images, or of folders of images"
@@ -79,7 +79,7 @@ def test_an_empty_folder_is_refused(tmp_path):
         (["1.png", "@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/2.png"], ["here"], []),
         (["1.png", "empty/.keep", "texts/x.txt"], ["here"], [("texts", "holds 1 file, but no image")]),
         (
-            [*(f"a/{index}.png" for index in range(20)), "cover.png", "labels.csv", "README"],
+            [*(f"a/{index}.png" for index in range(20)), "cover.png", "notes.csv", "README"],
             ["a"],
             [("cover.png", "beside the folders of the classes"), ("README and 1 more", "no image")],
         ),
@@ -248,12 +248,11 @@ def test_an_archive_is_unpacked_once_and_again_when_it_changes(tmp_path, kind, l
     assert Folder(locate(str(flat), tmp_path / "data")).classes == ("my_food",)
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    make(tmp_path, "a.png", "a.zip")
-    endings = ", ".join(ARCHIVES)
-    message = f"data.source: {tmp_path / 'a.png'} is a file, but no archive; use a folder, or one of {endings}"
-    assert refusal(locate, str(tmp_path / "a.png"), tmp_path / "data") == message
+def test_a_damaged_archive_is_refused_and_leaves_no_folder(tmp_path):
+    make(tmp_path, "a.zip", "data/unpacked/0123/.a.lock", "data/unpacked/4567/b/1.png")
+    (tmp_path / "data" / "unpacked" / "89ab").mkdir()
     assert str(tmp_path / "a.zip") in refusal(locate, str(tmp_path / "a.zip"), tmp_path / "data")
+    assert visible(tmp_path / "data" / "unpacked") == ["4567"]
 
 
 @pytest.mark.parametrize("source", ["nowhere", "a/b", "x" * 5000, "a\0b", "~unknown_user_name/x"])

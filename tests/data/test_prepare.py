@@ -145,13 +145,13 @@ def test_a_changed_file_or_other_settings_make_another_store(pets, tmp_path):
         (
             "mnits",
             Labeled,
-            "data.source: unknown source 'mnits'; did you mean 'mnist'?; no folder here has this name either; see: ",
+            "data.source: unknown source 'mnits'; did you mean 'mnist'?; no folder or file here has this name either; ",
         ),
         (
             "zzz",
             Labeled,
             f"data.source: unknown source 'zzz'; known: {', '.join(sorted(SOURCES)[:20])} and "
-            f"{len(SOURCES) - 20} more; no folder here has this name either; see: gantool data list",
+            f"{len(SOURCES) - 20} more; no folder or file here has this name either; see: gantool data list",
         ),
         ("./nowhere", Labeled, "data.source: ./nowhere: no such file or folder; see: gantool data list"),
         ("a.zip", Paired, "data.source: a.zip: no such file or folder; see: gantool data list"),
@@ -195,7 +195,11 @@ def test_describing_makes_nothing(tmp_path):
         ("digits", "mine", "--name mine: only images from an address get a name; leave it out"),
         ("https://example.org/a.zip", "mnist", "--name mnist: expected a new name of letters, digits, - and _, "),
         ("https://example.org/eggs.zip", None, "--name eggs: expected a new name of letters, digits, - and _, "),
-        ("digist", None, "data.source: unknown source 'digist'; did you mean 'digits'?; no folder here has this name"),
+        (
+            "digist",
+            None,
+            "data.source: unknown source 'digist'; did you mean 'digits'?; no folder or file here has this name",
+        ),
     ],
 )
 def test_what_cannot_be_fetched_is_refused(tmp_path, what, name, message):

@@ -233,7 +233,7 @@ def test_csv_is_read_as_spreadsheets_and_people_write_it(content, tmp_path):
         ("", "empty; its first line names the columns: age,kind"),
         ("age,kind\n\n", "no row below its head; add one"),
         ("age,kinds\n1,small\n", "line 1: no column 'kind'; is it 'kinds'? rename that"),
-        ("age;kind\n1;small\n", "line 1: no column 'age'; the head needs: age,kind"),
+        ("age\tkind\n1\tsmall\n", "line 1: no column 'age'; the head needs: age,kind"),
         ("age,kind,age\n1,small,2\n", "line 1: 2 columns 'age'; leave one"),
         ("age,kind\n1,small\n\n2\n", "line 4: expected 2 values, got 1; give each column of the head one"),
         ("age,kind\n1,smal\n", "line 2: unknown kind 'smal'; did you mean 'small'?"),

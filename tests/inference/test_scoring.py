@@ -132,6 +132,15 @@ def test_a_handful_of_images_has_no_floor_and_says_how_little_it_means(command, 
     assert found["verdict"].startswith("with so few images fd ranks generators, but does not measure quality")
 
 
+def test_a_folder_with_one_image_has_no_score(runs, command, tmp_path):
+    few, one = folder_of_eggs(tmp_path / "few", range(4)), folder_of_eggs(tmp_path / "one", range(1))
+    message = f"error: {one}: holds one image, but a score compares many; give a folder of 12 or more\n"
+    for what, against in ((one, few), (few, one), (runs[1].path, one)):
+        code, out, err = command("score", what, "--against", against)
+        assert (code, out, err.splitlines(keepends=True)[-1]) == (3, "", message)
+    assert command("score", one, "--against", one, "--metrics", "psnr")[0] == 0
+
+
 def test_a_run_on_a_folder_is_scored_from_anywhere(command, tmp_path, monkeypatch):
     folder_of_eggs(tmp_path / "eggs", range(30))
     monkeypatch.chdir(tmp_path)

@@ -362,6 +362,14 @@ def test_a_run_that_is_prolonged_follows_the_schedule_of_its_new_length(tmp_path
     assert after == before + sorted(epoch for epoch in expected if epoch > 3)
 
 
+def test_a_part_of_the_data_is_told_with_the_split_and_with_every_number(tmp_path, data_dir):
+    recipe = engine.change(engine.open_recipe("gan14", {"data.source": "digits"}), {"data.limit": 300})
+    store = prepare(recipe.data, data_dir)
+    text = setup.describe_split(recipe, store)
+    assert text == "learning from 240 images; 60 more are held out; a fixed part, 300 of 1,797 (data.limit)"
+    assert setup.evaluator_of(recipe, store, data_dir).about["part"] == "300 of 1,797"
+
+
 def test_a_split_of_one_image_is_described_in_the_singular(tmp_path):
     (tmp_path / "one").mkdir()
     Image.new("L", (8, 8), 99).save(tmp_path / "one" / "1.png")

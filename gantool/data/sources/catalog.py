@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,14 @@ from gantool.batches import Batch, Labeled, Paired, Unpaired
 from gantool.data.archive import MARK
 from gantool.data.download import sha256
 from gantool.data.sources import eggs, translations
-from gantool.data.sources.base import DOWNLOADS, NamedSource
+from gantool.data.sources.arrays import Arrays, find
+from gantool.data.sources.base import DOWNLOADS, UNPACKED, NamedSource
 from gantool.data.sources.images import SIDES, ImageSource, SourceImage
 from gantool.data.sources.tables import TABLES
 from gantool.data.sources.translations import real_data
 from gantool.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 ((INCEPTION_FOLDER, INCEPTION_WEIGHTS),) = DOWNLOADS["inception"]
 INCEPTION_HASH = INCEPTION_WEIGHTS.sha256 or ""
@@ -37,6 +41,7 @@ class NamedImages(NamedSource, ImageSource):
     channels: int = 3
     read: Read
     version: str = "1"
+    is_own: bool = False
 
     def native_channels(self, classes: Sequence[str]) -> int:
         """Return the channels."""
@@ -54,7 +59,7 @@ class NamedImages(NamedSource, ImageSource):
 def _eggs(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
     for name in classes:
         for index in range(eggs.COUNT):
-            yield SourceImage(f"{name}/{index}", name, eggs.render(name, index))
+            yield SourceImage(f"{name}/{index}", name, partial(eggs.render, name, index))
 
 
 def _digits(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
@@ -64,30 +69,31 @@ def _digits(_: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
             yield SourceImage(str(index), str(label), np.round(image * (255 / 16)).astype(np.uint8))
 
 
-def _read_mnist(name: str, names: Sequence[str], root: Path, wanted: Sequence[str]) -> Iterator[SourceImage]:
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    folder, fault = root / DOWNLOADS[name][0][0], ""
+def _read_mnist(name: str, root: Path, wanted: Sequence[str]) -> Iterator[SourceImage]:
+    folder = root / DOWNLOADS[name][0][0]
+    files = [folder / remote.name.removesuffix(".gz") for _, remote in DOWNLOADS[name][:2]]
+    names = SOURCES[name].classes
+    for file in files:
+        mark = UNPACKED.get(name, {}).get(f"{file.name}.gz")
+        if mark and file.is_file() and sha256(file) != mark:
+            logger.warning(f"{file}: is not the published file of {name}; its content is used")
     try:
-        images = read_image_file(str(folder / "train-images-idx3-ubyte")).numpy()
-        labels = read_label_file(str(folder / "train-labels-idx1-ubyte")).tolist()
-        if len(images) != len(labels) or max(labels) >= len(names):
-            fault = f"{len(images)} images, {len(labels)} labels up to {max(labels)}"
-    except Exception as error:  # torchvision checks little, so that damage shows anywhere
-        fault = f"{type(error).__name__}: {str(error)[:60]}"
-    if fault:
+        arrays = Arrays(folder, [array for file in files for array in find(file)])
+        if not set(arrays.labels) <= set(map(str, range(len(names)))):
+            raise DataError(f"{folder}: labels up to {max(map(int, arrays.labels))}; ")  # noqa: TRY301
+        for index, label, image in arrays.items(root, arrays.classes):
+            if names[int(label)] in wanted:
+                yield SourceImage(index, names[int(label)], image)
+    except DataError as error:
+        fault = str(error).rpartition("; ")[0].removeprefix(f"{folder}: ")
         mend = f"delete the files and run: gantool data fetch {name}"
-        raise DataError(f"{folder}: not MNIST's file format ({fault}); {mend}")
-    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        if names[label] in wanted:
-            yield SourceImage(str(index), names[label], image)
+        raise DataError(f"{folder}: not MNIST's file format ({fault}); {mend}") from None
 
 
 def _mnist_like(name: str, summary: str, classes: str) -> NamedImages:
     """Describe a dataset in MNIST's four IDX files, of which two are for training."""
     files = tuple(f"{folder}/{remote.name.removesuffix('.gz')}" for folder, remote in DOWNLOADS[name][:2])
-    names = tuple(classes.split())
-    return NamedImages(name, summary, names, needs=files, channels=1, read=partial(_read_mnist, name, names))
+    return NamedImages(name, summary, tuple(classes.split()), needs=files, channels=1, read=partial(_read_mnist, name))
 
 
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -15,8 +15,7 @@ from gantool.data import decode
 from gantool.data.archive import complete, unpack
 from gantool.data.sources.images import ImageSource, SourceImage
 from gantool.data.sources.layout import explore
-from gantool.errors import DataError
-from gantool.files import is_file
+from gantool.files import is_file, remove
 from gantool.terminal import printable
 
 logger = logging.getLogger(__name__)
@@ -63,6 +62,10 @@ class Folder(ImageSource):
                 found.append(decode.native(file)[0])
         return 1 if found and found.count(1) > len(found) / 2 else 3
 
+    def class_names(self, root: Path, classes: Sequence[str]) -> list[str]:
+        """Return the class of each file, without reading it."""
+        return [name for name in classes for _ in self.files[name]]
+
     def items(self, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
         """Yield the files of these classes."""
         for name in classes:
@@ -85,23 +88,30 @@ class Folder(ImageSource):
 
 
 def locate(source: str, root: Path) -> Path | None:
-    """Return the folder that `data.source` names: a path, an archive (unpacked once), or a fetched archive."""
+    """Return the folder or file that `data.source` names: a path, an archive (unpacked once), or a fetched archive."""
     path = Path(os.path.expanduser(source))  # noqa: PTH111  Path.expanduser raises on an unknown user
     if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises on a name that is too long
         return path
     if is_file(path):
         if not source.lower().endswith(ARCHIVES):
-            raise DataError(
-                f"data.source: {source} is a file, but no archive; use a folder, or one of {', '.join(ARCHIVES)}"
-            )
+            return path
         status = path.stat()
         place = os.fsencode(f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}")
         mark = hashlib.sha256(place).hexdigest()[:12]
         # The last folder has the archive's name: a flat one is a class of that name.
-        target = root / "unpacked" / mark / (re.sub(r"[^A-Za-z0-9_-]", "_", path.name.partition(".")[0]) or "images")
-        if not complete(target):
+        folder, name = root / "unpacked" / mark, re.sub(r"[^A-Za-z0-9_-]", "_", path.name.partition(".")[0]) or "images"
+        if not complete(folder / name):
+            _remove_empty(folder.parent)
             logger.info(f"unpacking {source}")
-            unpack(path, target)
-        return target
+            unpack(path, folder, name)
+        return folder / name
     fetched = root / FETCHED / source
     return fetched if NAME.fullmatch(source) and complete(fetched) else None
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folders that versions before 0.2 left of archives that they refused: only a lock is in them."""
+    for old in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            if old.suffix != ".part" and all(path.name.startswith(".") for path in old.iterdir()):
+                remove(old)

@@ -7,7 +7,9 @@ import json
 import logging
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +19,17 @@ from PIL import Image
 
 from gantool.batches import Batch, ImageSpec, Paired
 from gantool.data import decode
+from gantool.data.part import choose
 from gantool.data.sources.base import Source
 from gantool.data.store import Item, Store, build_store, open_store
-from gantool.errors import MAX_LISTED, DataError, unknown
+from gantool.data.survey import Findings, Survey
+from gantool.errors import MAX_LISTED, DataError, command_line, unknown
 from gantool.recipe.blocks import Data
 from gantool.terminal import several
 
 logger = logging.getLogger(__name__)
 
-DECODING_VERSION = 1  # raise when decoding's rule or a store's files change: stores are keyed by it
+DECODING_VERSION = 2  # raise when decoding's rule or a store's files change: stores are keyed by it
 NEARLY_BLACK = 64  # of 255; images whose brightest value is below it were not scaled to their range
 SIDES = ("A", "B")  # names of the left and the right half of an image that holds two
 
@@ -36,12 +40,13 @@ class SourceImage(NamedTuple):
     Args:
         name: for messages.
         class_name: the class that it belongs to.
-        content: pixels, uint8 [H, W] or [H, W, 3], the file that holds them, or the reason why it cannot be read.
+        content: pixels, uint8 [H, W] or [H, W, 3], a function that makes them or raises `Unreadable`, the file that
+            holds them or its content, or the reason why it cannot be read.
     """
 
     name: str
     class_name: str
-    content: NDArray[np.uint8] | Path | str
+    content: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]] | Path | bytes | str
 
 
 class ImageSource(Source):
@@ -49,9 +54,11 @@ class ImageSource(Source):
 
     Attributes:
         problems: files that are left out before any is decoded, each with the reason.
+        is_own: whether the images are a user's, so that what is odd about them is worth a line.
     """
 
     problems: Sequence[tuple[str, str]] = ()
+    is_own = True
 
     @abstractmethod
     def native_channels(self, classes: Sequence[str]) -> int:
@@ -65,6 +72,10 @@ class ImageSource(Source):
     def items(self, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
         """Yield the training images of these classes; those of a pair one after the other, under the same name."""
 
+    def class_names(self, root: Path, classes: Sequence[str]) -> list[str]:
+        """Return the class of each image that `items` yields."""
+        return [item.class_name for item in self.items(root, classes)]
+
     def describe(self, data: Data) -> ImageSpec:
         """Return channels, size and classes of the decoded images."""
         classes = keep(data.source, self.classes, data.classes)
@@ -77,6 +88,8 @@ class ImageSource(Source):
         settings = {"rule": DECODING_VERSION, "content": content, "shape": spec.shape, "classes": spec.classes}
         if kind is Paired:
             settings["pairs"] = True
+        if data.limit:
+            settings["limit"] = data.limit
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         path = root / "stores" / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', Path(data.source).stem)[:24]}-{key}"
         if (store := open_store(path)) is not None:
@@ -87,15 +100,21 @@ class ImageSource(Source):
             logger.info(f"and {len(self.problems) - MAX_LISTED} more such")
         verb = "rendering" if self.rendered else "decoding"
         logger.info(f"{verb} {data.source} at {data.height}x{data.width}, once")
-        items = _decoded(self.items(root, spec.classes), spec)
-        about = {"source": data.source, "settings": settings}
-        store = build_store(path, _whole_pairs(items) if kind is Paired else items, spec, about)
+        images = self.items(root, spec.classes)
+        about: dict[str, Any] = {"source": data.source, "settings": settings}
+        if data.limit:
+            chosen = choose(self.class_names(root, spec.classes), data.limit, 2 if kind is Paired else 1)
+            images = compress(images, chosen)
+            about |= {} if all(chosen) else {"of": len(chosen)}
+        items = _decoded(images, spec)
+        survey = Survey() if self.is_own and kind is not Paired else None
+        store = build_store(path, _whole_pairs(items) if kind is Paired else items, spec, about, survey)
         _report(store)
         return store
 
 
 def _report(store: Store) -> None:
-    """Log once what is not used of the files of a new store, and whether its images are nearly black."""
+    """Log once what is not used of the files of a new store, and what is odd about its images."""
     for verb, rows in (("skipped", store.skipped), ("used in part", store.about["partly"])):
         if rows:
             name, reason = rows[0]
@@ -108,6 +127,9 @@ def _report(store: Store) -> None:
             f"the images are nearly black: their brightest value is {brightest} of 255; scale them first (values of 12 "
             "bits in files of 16 bits: times 16)"
         )
+    found = store.about.get("findings")
+    if found and (summary := Findings(**found).summary()):
+        logger.info(f"found {summary}; see: {command_line('data', 'check', store.about['source'])}")
 
 
 def keep(source: str, known: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -137,13 +159,10 @@ def two_classes(source: str, known: Sequence[str], wanted: Sequence[str] | None)
 
 
 def side_by_side(name: str, file: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
-    """Yield the halves of a file, decoded now, in the order of `classes`, which are some of SIDES."""
-    try:
-        contents: tuple[NDArray[np.uint8] | str, ...] = decode.halves(file)
-    except decode.Unreadable as error:
-        contents = (error.reason, error.reason)
+    """Yield the halves of a file, decoded once they are needed, in the order of `classes`, which are some of SIDES."""
+    both = cache(lambda: decode.halves(file))
     for class_name in classes:
-        yield SourceImage(name, class_name, contents[SIDES.index(class_name)])
+        yield SourceImage(name, class_name, partial(lambda side: both()[side], SIDES.index(class_name)))
 
 
 def _decoded(images: Iterator[SourceImage], spec: ImageSpec) -> Iterator[Item]:
@@ -153,15 +172,15 @@ def _decoded(images: Iterator[SourceImage], spec: ImageSpec) -> Iterator[Item]:
         image: NDArray[np.uint8] | str
         unused, mark = "", b""
         try:
-            if isinstance(content, Path):
+            if isinstance(content, Path | bytes):
                 image, unused = decode.decode(content, **shape), decode.unused(content)
-                with content.open("rb") as file:
-                    mark = hashlib.file_digest(file, "sha256").digest()
+                mark = decode.digest(content)
             elif isinstance(content, str):
                 image = content
             else:
-                image = decode.convert(Image.fromarray(content), **shape)
-                mark = hashlib.sha256(np.ascontiguousarray(content).data).digest()
+                pixels = content() if callable(content) else content
+                image = decode.convert(Image.fromarray(pixels), **shape)
+                mark = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
         except decode.Unreadable as error:
             image = error.reason
         except OSError as error:  # the file has vanished in the meantime

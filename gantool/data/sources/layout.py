@@ -13,6 +13,7 @@ from gantool.terminal import printable, several
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"}
 MAX_DEPTH = 100  # folders in folders
+MAX_WRAPPED = 3  # folders that may lie around a table, arrays or parquet files, such as torchvision's `MNIST/raw`
 MAX_STRAY = 0.1  # images beside folders of images, as a share of those in the folders; more of them are ambiguous
 
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
@@ -72,13 +73,13 @@ def _by_class(path: Path) -> Layout:
     left_out: list[tuple[str, str]] = []
     for name in folders:
         files = list(_files(path / name, (path.resolve(),), left_out))
-        if any(map(_may_be_image, files)):
+        if any(map(may_be_image, files)):
             classes[printable(name)] = files
         elif files:
             left_out.append((name, f"holds {several(len(files), 'file')}, but no image"))
     if not classes:
         return _flat(path, own, left_out)
-    stray = [name for name in own if _may_be_image(path / name)]
+    stray = [name for name in own if may_be_image(path / name)]
     others = [name for name in own if name not in stray]
     if len(stray) > MAX_STRAY * sum(map(len, classes.values())):
         first = next(iter(classes))
@@ -88,7 +89,7 @@ def _by_class(path: Path) -> Layout:
         )
     for names, reason in ((stray, "beside the folders of the classes"), (others, "no image")):
         if names:
-            left_out.append((_counted(names), reason))
+            left_out.append((counted(names), reason))
     return Layout(path, classes, left_out)
 
 
@@ -110,7 +111,7 @@ def _files(folder: Path, above: tuple[Path, ...], left_out: list[tuple[str, str]
         yield from _files(folder / name, (*above, real), left_out)
 
 
-def _may_be_image(file: Path) -> bool:
+def may_be_image(file: Path) -> bool:
     """Return whether a file is called like an image, or begins like one."""
     if file.suffix.lower() in ENDINGS:
         return True
@@ -121,6 +122,17 @@ def _may_be_image(file: Path) -> bool:
             return opened.read(4).startswith(_SIGNATURES)
     except OSError:
         return False
+
+
+def all_files(path: Path, left_out: list[tuple[str, str]]) -> list[Path]:
+    """Return the files of a folder at any depth, in a fixed order; `left_out` gets the folders that are not read."""
+    return list(_files(path, (), left_out))
+
+
+def entries(path: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the files in a folder, without those of the system."""
+    _, folders, files = next(_walk(path))
+    return folders, files
 
 
 def _inside(path: Path, inside: str) -> Path:
@@ -154,5 +166,6 @@ def _listed(kind: str, names: list[str]) -> str:
     return f"the {kind[:-1]} {names[0]}" if len(names) == 1 else f"the {kind} {names[0]} to {names[-1]}"
 
 
-def _counted(names: list[str]) -> str:
+def counted(names: list[str]) -> str:
+    """Return the first name, and how many more there are."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"

@@ -61,6 +61,10 @@ class Pairs(Folder):
         self.names = sorted(pairs)
         self.files = {name: [pairs[pair][place] for pair in self.names] for place, name in enumerate(self.classes)}
 
+    def class_names(self, root: Path, classes: Sequence[str]) -> list[str]:
+        """Return the classes of each pair in turn."""
+        return [*classes] * len(self.names)
+
     def items(self, root: Path, classes: Sequence[str]) -> Iterator[SourceImage]:
         """Yield each pair's images, one after the other, in the order of `classes`; halves are decoded as they come.
 

@@ -10,7 +10,7 @@ docs/own-data.md. `adult` is the real table that it is modelled on, and has to b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gantool.batches import Batch, Column, RowSpec, TableBatch, TextSpec
 from gantool.data import tables
+from gantool.data.part import choose, describe_part
 from gantool.data.sources.base import NamedSource
 from gantool.data.tables import Row, Table, read_csv
 from gantool.errors import DataError
@@ -44,8 +45,22 @@ class TableSource(NamedSource):
         return self.spec
 
     def load(self, data: Data, root: Path, kind: type[Batch]) -> Table:
-        """Return the table."""
-        return self.read(root, data.held_out)
+        """Return the table, or the part of it that `data.limit` leaves, with its share of held-out rows."""
+        table = self.read(root, data.held_out)
+        if not data.limit:
+            return table
+        is_held_out = np.isin(np.arange(len(table)), table.held_out)
+        groups = zip(table.labels.tolist(), is_held_out.tolist(), strict=True)
+        rows = np.flatnonzero(choose(list(groups), data.limit))
+        return replace(
+            table,
+            inputs=table.inputs[rows],
+            labels=table.labels[rows],
+            train=np.flatnonzero(~is_held_out[rows]),
+            held_out=np.flatnonzero(is_held_out[rows]),
+            texts=tuple(table.texts[row] for row in rows),
+            part=describe_part(len(rows), len(table)),
+        )
 
 
 # --- truth tables ---------------------------------------------------------------------------------------------
