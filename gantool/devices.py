@@ -42,6 +42,12 @@ def rng_states(device: torch.device, seed: int) -> dict[str, Tensor]:
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in kinds.items()}
 
 
+def numerics(device: torch.device) -> dict[str, str]:
+    """Return what decides the last digits of a training besides its number of threads."""
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"torch": torch.__version__, "device": place, "instructions": torch.backends.cpu.get_cpu_capability()}
+
+
 def is_rng_state(kind: str, state: Tensor) -> bool:
     """Return whether a tensor is a state of the random number generator of `cpu`, `cuda` or `mps`.
 

@@ -93,11 +93,19 @@ class Run:
         found = self._environment().get("data_dir")
         return Path(found) if isinstance(found, str) and Path(found).is_dir() else None
 
-    def remember(self, data_dir: Path) -> None:
-        """Write the directory of data that the run is trained with into `environment.json`."""
-        known, place = self._environment(), str(data_dir.absolute())
-        if known.get("data_dir") != place:
-            write(self.path / "environment.json", json.dumps(known | {"data_dir": place}, indent=2) + "\n")
+    def remember(self, data_dir: Path, numerics: Mapping[str, str]) -> list[str]:
+        """Write the data directory and what decides the last digits of the training into `environment.json`.
+
+        Returns:
+            What the run was trained with before, where that differs, such as `torch 2.10.0`.
+        """
+        known = self._environment()
+        new = {**known, "data_dir": str(data_dir.absolute()), "numerics": dict(numerics)}
+        if known != new:
+            write(self.path / "environment.json", json.dumps(new, indent=2) + "\n")
+        before = known.get("numerics")
+        before = before if isinstance(before, dict) else {}
+        return [f"{name} {before[name]}" for name, value in numerics.items() if before.get(name, value) != value]
 
     def _environment(self) -> dict[str, Any]:
         try:

@@ -36,9 +36,13 @@ def test_a_run_remembers_its_data_directory_while_it_exists(inside):
     assert run.data_dir is None
     (inside / "data").mkdir()
 
-    run.remember(Path("data"))
+    used = {"torch": "2.10.0", "device": "cpu"}
+    assert run.remember(Path("data"), used) == []
     assert run.data_dir == inside / "data"
-    assert json.loads((run.path / "environment.json").read_text()) == before | {"data_dir": str(inside / "data")}
+    known = json.loads((run.path / "environment.json").read_text())
+    assert known == before | {"data_dir": str(inside / "data"), "numerics": used}
+    assert run.remember(Path("data"), used | {"torch": "2.11.0"}) == ["torch 2.10.0"]
+    assert run.remember(Path("data"), used | {"torch": "2.11.0"}) == []
 
     (inside / "data").rmdir()
     assert run.data_dir is None
@@ -52,7 +56,7 @@ def test_a_run_without_a_readable_data_directory_has_none(inside, content):
         (run.path / "environment.json").write_text(content)
 
     assert run.data_dir is None
-    run.remember(inside)
+    assert run.remember(inside, {"torch": "2.10.0"}) == []
     assert run.data_dir == inside
 
 

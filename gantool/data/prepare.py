@@ -102,6 +102,8 @@ def find_source(data: Data, root: Path, kind: type[Batch] = Labeled) -> Source:
         DataError: it does not exist, or a model that consumes `kind` cannot learn from it.
     """
     name = data.source
+    if IS_ADDRESS.match(name) and not name.startswith(("http:", "https:")):
+        raise DataError(f"data.source: {name} is an address that gantool does not read; name a path or a dataset")
     if IS_ADDRESS.match(name):
         raise DataError(f"data.source: {name} is an address; fetch it first: gantool data fetch '{name}' --name food")
     source: Source

@@ -115,7 +115,12 @@ def train(
             recipe, run, materials.store, materials.evaluator, place, is_trial=is_trial, keep_end=keep_end
         )
         training.restore()
-        run.remember(data_dir)
+        different = run.remember(data_dir, devices.numerics(place))
+        if different and not is_trial:
+            logger.warning(
+                f"{run.path}: was trained with {', '.join(different)} before, so its last digits may differ from those "
+                "of a run that never stopped"
+            )
         if training.model.consumes is Paired and not is_trial:
             pair_sheet(materials.store, run.path / PAIRS_FILE)
         try:

@@ -158,6 +158,7 @@ def test_a_changed_file_or_other_settings_make_another_store(pets, tmp_path):
         ("a" * 5000, Labeled, "data.source: unknown source 'aaa"),
         ("incoem", TableBatch, "data.source: unknown table 'incoem'; did you mean 'income'?; see: gantool data list"),
         ("./a.csv", TableBatch, "data.source: unknown table './a.csv'; known: adult, and, income, sentences, xor; see"),
+        ("file:///a/b", Labeled, "data.source: file:///a/b is an address that gantool does not read; name a path or "),
         (
             "https://example.org/a.zip",
             Labeled,

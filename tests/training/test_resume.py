@@ -275,13 +275,19 @@ def test_a_run_with_one_thread_or_two_resumes_bit_for_bit_in_a_process_with_anot
     assert_same_end(straight, stopped)
 
 
-def test_a_checkpoint_of_a_gpu_resumes_on_the_cpu(straight, tmp_path, data_dir, monkeypatch):
+def test_a_checkpoint_of_a_gpu_resumes_on_the_cpu_with_a_warning(straight, tmp_path, data_dir, monkeypatch, logged):
     """Random numbers of a GPU are all that such a checkpoint holds besides. Here no GPU has drawn any."""
     run, states = run_in(tmp_path / "run", recipe_of()), loop.devices.rng_states
     with monkeypatch.context() as patch:
         patch.setattr(loop.devices, "rng_states", lambda *given: states(*given) | {"cuda": torch.zeros(16).byte()})
+        here = loop.devices.numerics(torch.device("cpu"))
+        patch.setattr(loop.devices, "numerics", lambda place: here | {"device": "NVIDIA X"})
         train(recipe_of(), run, data_dir, stop_after=2 * STEPS)
     train(recipe_of(), run, data_dir)
+    message = (
+        "was trained with device NVIDIA X before, so its last digits may differ from those of a run that never stopped"
+    )
+    assert f"{run.path}: {message}" in logged
     assert log(run) == log(straight)
     assert same(weights(run), weights(straight))
 
