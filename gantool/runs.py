@@ -232,8 +232,8 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     """Return the directory of a run or study, which holds the file `inside`; see `Run.open`."""
     parent = Path("runs")
     if place is None:
-        # By number, since copying a directory changes its time. A study has a recipe too, and is a run by its winner.
-        for path in sorted((path for path in parent.glob("*") if is_file(path / inside)), key=_number, reverse=True):
+        for path in filter(lambda path: is_file(path / inside), numbered(parent)):
+            # A study has a recipe too, and is a run by its winner.
             if inside == STUDY or not is_file(path / STUDY) or _place_of_winner(path):
                 return path
         raise RunError(f"runs: no {kind} here yet; make one with: {first}")
@@ -244,6 +244,12 @@ def find_directory(place: str | None, inside: str, kind: str, first: str) -> Pat
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     known = f"; here are: {', '.join(names[-8:])}{more}" if names else f"; make one with: {first}"
     raise RunError(f"{place}: no {kind} of this name and no directory with a {inside}{known}")
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Return the runs and studies in a folder, the newest first: by number, since copying changes times."""
+    found = [path for path in folder.glob("*") if is_file(path / "recipe.yaml") or is_file(path / STUDY)]
+    return sorted(found, key=lambda path: (_number(path), path.name), reverse=True)
 
 
 def data_root(given: Path | None, saved: Path | None = None) -> Path:

@@ -149,7 +149,7 @@ def test_some_libraries_have_one_room_only():
 
 
 def test_no_module_reads_a_clock_that_can_be_set_back():
-    allowed = {"files.py"}  # the ages of files, whose times are of the same clock
+    allowed = {"files.py", "listing.py"}  # the ages of files, whose times are of the same clock
     clocks = re.compile(r"\btime\.(time|time_ns|localtime|gmtime|ctime)\b|\.(now|utcnow|today)\(")
     lines = [
         (file, number, line) for file in FILES for number, line in enumerate(file.read_text("utf-8").split("\n"), 1)

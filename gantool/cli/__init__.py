@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer import Option
 
-from gantool.cli import data, generating, measuring, studies, training, tuning
+from gantool.cli import data, generating, listing, measuring, studies, training, tuning
 from gantool.cli.commands import ClickException, Command, Group, usage_error
 from gantool.cli.stand_ins import use_stand_ins
 from gantool.errors import GantoolError, ResourceError
@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 app.add_typer(data.data_app, name="data")
 app.add_typer(studies.study_app, name="study")
+app.add_typer(listing.recipes_app, name="recipes")
+app.command("list", cls=Command)(listing.list_all)
 for command in (  # in the order of the help
     training.train,
     tuning.tune,

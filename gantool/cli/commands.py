@@ -12,7 +12,7 @@ from gantool.errors import unknown
 SECTIONS = {
     "Train and look": ("train", "sample", "animate", "score", "compare", "nearest", "explain", "shapes"),
     "Search": ("tune", "study"),
-    "Data": ("data",),
+    "What exists": ("list", "recipes", "data"),
 }
 QUIET = {"-q", "--quiet"}
 

@@ -59,7 +59,7 @@ def test_help_names_the_commands_in_sections(capsys):
     assert [line for line in out.splitlines() if line.endswith(":")] == [
         "Train and look:",
         "Search:",
-        "Data:",
+        "What exists:",
         "Options:",
     ]
 
