@@ -6,7 +6,7 @@ import pytest
 
 import fuzz
 
-INPUTS = {"recipes": 60, "images": 30, "archives": 60, "runs": 12, "studies": 12}
+INPUTS = {"recipes": 60, "images": 30, "archives": 60, "runs": 8, "checkpoints": 8, "studies": 8}
 
 
 @pytest.mark.parametrize("kind", sorted(fuzz.TARGETS))
