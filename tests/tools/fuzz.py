@@ -402,6 +402,11 @@ class Checkpoints(Runs):
         file.write_bytes(b"\n".join([magic, hashlib.sha256(payload).hexdigest().encode(), payload]))
         return f"{file.name}: {what}", path
 
+    def commands(self, rng, path):
+        """Make images with both checkpoints, and resume."""
+        sample = ["sample", str(path), "-o", str(path.parent / "out.png"), "--overwrite", "--checkpoint"]
+        return [[*sample, "best"], [*sample, "last"], super().commands(rng, path)[-1]]
+
 
 class Studies(Target):
     """Directories of studies."""
