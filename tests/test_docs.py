@@ -197,7 +197,7 @@ def check_values(path, given):
         check(Data, {"source": given["source"], "size": 64, **wanted})
     elif changes and recipe is None:
         change(open_recipe("gan14"), changes)
-    if path == ["data", "fetch"]:
+    if path == ["data", "fetch"] and "what" in given:
         known = {*SOURCES, *recipes.shipped(), "inception", "WHAT"}
         assert given["what"] in known or given["what"].startswith("https://"), unknown("source", given["what"], known)
     if path == ["explain"] and "code" in given:
@@ -235,7 +235,7 @@ def test_every_command_line_in_the_head_of_a_recipe_is_understood(page):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("gantool sample -n 64 -o more.png", "No such option: -n"),
+        ("gantool sample -n 64 -o more.png", "No such option"),
         ("gantool trian gan14", "unknown command 'trian'; did you mean 'train'?"),
         ("gantool train gan15", "unknown recipe 'gan15'; did you mean 'gan14'?"),
         ("gantool train gan14 && gantool tune gan14 --trials none", "Invalid value for '--trials'"),
@@ -246,7 +246,7 @@ def test_every_command_line_in_the_head_of_a_recipe_is_understood(page):
         ("pip install '.[reel]'", "unknown extra"),
         ("nox -s bensh", "unknown session"),
         ("python tests/nothing.py", "no such file"),
-        ("ray job submit --address http://HEAD:8265 -- gantool tune gan14 --adress auto", "No such option: --adress"),
+        ("ray job submit --address http://HEAD:8265 -- gantool tune gan14 --adress auto", "No such option"),
         ("gatnool train gan14", "unknown command 'gatnool'"),
     ],
 )

@@ -128,7 +128,7 @@ def test_quiet_prints_the_result_alone(data_dir, tmp_path, capsys):
     assert code("sample", tmp_path / "a", "--seeds", "x") == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert code("train", *given, "--out", tmp_path / "b") == 0  # -q holds for one command
-    assert capsys.readouterr().err.startswith("learning from ")
+    assert "learning from " in capsys.readouterr().err
 
 
 def test_json_is_all_that_is_printed(data_dir, tmp_path, monkeypatch, capsys):

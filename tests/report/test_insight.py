@@ -30,6 +30,9 @@ from reported import (
 )
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # before Optuna 5
+
+
 def told(trials, weights=None, **found):
     return sentences(findings(trials, **found), weights or {})
 
