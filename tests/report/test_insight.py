@@ -29,7 +29,6 @@ from reported import (
     trial,
 )
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # before Optuna 5
 
 
