@@ -71,11 +71,28 @@ def relativistic(*, fake: Tensor, real: Tensor | None = None) -> Tensor:
     return softplus(fake - real).mean()
 
 
-_LOSSES: dict[str, LossFunction] = {
-    loss.__name__: loss for loss in (non_saturating, minimax, least_squares, hinge, wasserstein, relativistic)
+@dataclass(frozen=True)
+class Loss:
+    """A loss, and what its logits mean."""
+
+    function: LossFunction
+    border: float | None  # logits above it mean "real"; None if they only rank images
+    optimum: float | None  # D(x) and D(G(z)) of a perfect generator; None if the loss sets no such value
+    probabilities: bool = False  # whether D(x) is the sigmoid of the logit; else it is the logit
+
+
+# The optimum is 1/2 for cross-entropy (Goodfellow et al. 2014, prop. 1) and for least squares (Mao et al. 2017, eq. 5).
+LOSSES = {
+    loss.function.__name__: loss
+    for loss in (
+        Loss(non_saturating, border=0.0, optimum=0.5, probabilities=True),
+        Loss(minimax, border=0.0, optimum=0.5, probabilities=True),
+        Loss(least_squares, border=0.5, optimum=0.5),
+        Loss(hinge, border=0.0, optimum=None),
+        Loss(wasserstein, border=None, optimum=None),
+        Loss(relativistic, border=None, optimum=None),
+    )
 }
-_CROSS_ENTROPY = {non_saturating, minimax}
-_BORDERS = {non_saturating: 0.0, minimax: 0.0, least_squares: 0.5, hinge: 0.0}  # logits above it mean "real"
 
 
 @functools.cache
@@ -85,9 +102,9 @@ def find_loss(name: str) -> Callable[..., Adversarial]:
     Raises:
         RecipeError: no loss has this name.
     """
-    if name not in _LOSSES:
-        raise RecipeError(unknown("loss", name, _LOSSES))
-    return functools.partial(Adversarial, _LOSSES[name])
+    if name not in LOSSES:
+        raise RecipeError(unknown("loss", name, LOSSES))
+    return functools.partial(Adversarial, LOSSES[name])
 
 
 @dataclass(frozen=True)
@@ -95,14 +112,14 @@ class Adversarial:
     """An adversarial loss with the penalties that a recipe adds to it.
 
     Args:
-        function: the loss.
+        loss: the loss.
         gradient_penalty: weight of `gradient_penalty`; 10 is Gulrajani et al.'s. 0 leaves it out.
         r1: weight (gamma) of `r1_penalty` at real images. 0 leaves it out.
         r2: weight (gamma) of the same at fake images. 0 leaves it out.
         augment: what is done to every image before a discriminator sees it; see `augment`.
     """
 
-    function: LossFunction
+    loss: Loss
     _: KW_ONLY
     gradient_penalty: Weight = 0.0
     r1: Weight = 0.0
@@ -115,15 +132,15 @@ class Adversarial:
 
     def generator(self, *, fake: Tensor, real: Callable[[], Tensor]) -> Tensor:
         """Return the generator's loss. Only a relativistic loss calls `real`, for the logits of as many real images."""
-        if self.function is relativistic:
-            return self.function(fake=real(), real=fake)
-        return self.function(fake=fake)
+        if self.loss.function is relativistic:
+            return self.loss.function(fake=real(), real=fake)
+        return self.loss.function(fake=fake)
 
     def discriminator(
         self, real_logits: Tensor, fake_logits: Tensor, score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return losses and scores of the discriminator's turn. The penalties need `score`, from images to logits."""
-        losses = {"adversarial": self.function(real=real_logits, fake=fake_logits)}
+        losses = {"adversarial": self.loss.function(real=real_logits, fake=fake_logits)}
         if self.gradient_penalty:
             losses["gradient_penalty"] = self.gradient_penalty * gradient_penalty(score, real, fake)
         if self.r1:
@@ -134,11 +151,8 @@ class Adversarial:
 
     @property
     def optimum(self) -> float | None:
-        """D(x) and D(G(z)) of a perfect generator; None if the loss sets no such value.
-
-        1/2 for cross-entropy (Goodfellow et al. 2014, prop. 1) and for least squares (Mao et al. 2017, eq. 5).
-        """
-        return 0.5 if self.function in {*_CROSS_ENTROPY, least_squares} else None
+        """D(x) and D(G(z)) of a perfect generator; None if the loss sets no such value."""
+        return self.loss.optimum
 
     def discriminator_stats(self, *, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Return D(x) and D(G(z)), the mean scores of real and fake images, and the share that is scored right.
@@ -148,12 +162,12 @@ class Adversarial:
         logit. A Wasserstein critic only ranks images, so it has no accuracy.
         """
         stats = {}
-        if self.function in _BORDERS:
-            border = _BORDERS[self.function]
+        border = self.loss.border
+        if border is not None:
             stats["accuracy"] = 0.5 * ((real > border).float().mean() + (fake <= border).float().mean())
-        if self.function is relativistic:
+        if self.loss.function is relativistic:
             stats["accuracy"] = (real > fake).float().mean()
-        if self.function in _CROSS_ENTROPY:
+        if self.loss.probabilities:
             real, fake = real.sigmoid(), fake.sigmoid()
         return {"real": real.mean().detach(), "fake": fake.mean().detach(), **stats}
 

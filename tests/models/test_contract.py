@@ -10,7 +10,7 @@ import pytest
 import torch
 from gantool import devices, models
 from gantool.errors import RecipeError
-from gantool.models import shapes
+from gantool.models import losses, shapes
 from gantool.models.base import Classifier, Generative, GeneratorInput, LatentModel, Model, Translator, Turn
 from gantool.training import engine
 from gantool.training.trainer import Trainer
@@ -19,7 +19,7 @@ from small import RECIPES, kind, of, small, spec
 from trained import same, tensors
 
 CPU = torch.device("cpu")
-LOSSES = ["non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
+LOSSES = list(losses.LOSSES)
 EVERYTHING = {
     **{"loss.gradient_penalty": 10.0, "loss.r1": 1.0, "loss.r2": 1.0},
     "loss.augment": ["color", "translation", "cutout"],

@@ -165,7 +165,9 @@ def model_keys() -> str:
 
 def loss_keys() -> str:
     """Write the losses, their keys and the augmentations."""
-    names = table(("name", "loss"), ((f"`{name}`", paragraphs(loss)[0]) for name, loss in losses._LOSSES.items()))
+    names = table(
+        ("name", "loss"), ((f"`{name}`", paragraphs(loss.function)[0]) for name, loss in losses.LOSSES.items())
+    )
     keys = keys_of(losses.find_loss("hinge"), described(losses.Adversarial))
     changes = [(f"`{name}`", paragraphs(change)[0]) for name, change in augment._KINDS.items()]
     return f"{names}\n\n{keys}\n\n{table(('augmentation', 'what it does'), changes)}"

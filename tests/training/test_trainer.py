@@ -42,7 +42,7 @@ class Scripted(Generative):
     """A game that a test writes down: `turns` is called with the model."""
 
     def __init__(self, turns):
-        super().__init__(DATA, Adversarial(losses.hinge))
+        super().__init__(DATA, Adversarial(losses.LOSSES["hinge"]))
         self.generator = nn.Linear(1, 1, bias=False)
         self.discriminator = nn.Linear(1, 1, bias=False)
         for player in (self.generator, self.discriminator):
