@@ -166,7 +166,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def keep(source: Path, target: Path) -> None:
-    """Give the content of a file a second name, which keeps it when the file is replaced."""
+    """Link a second name to the content of a file, which keeps it when the file is replaced."""
     with atomic_write(target, sync=False) as aside:
         try:
             os.link(source, aside)

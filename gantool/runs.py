@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Set
@@ -141,6 +142,12 @@ class Run:
             elif line.strip() and number < len(lines):
                 logger.warning(f"{path}: line {number} is no entry of a log; it is left out")
         return rows
+
+    def best(self, metric: str) -> dict[str, Any]:
+        """Return the entry of the log with the lowest finite value of a metric; empty if there is none."""
+        key = f"metrics/{metric}"
+        measured = [entry for entry in self.entries() if entry.get(key) is not None and math.isfinite(entry[key])]
+        return min(measured, key=lambda entry: entry[key], default={})
 
     def rewind(self, epoch: int) -> None:
         """Remove the entries of the log after `epoch`, where training resumes."""

@@ -60,6 +60,15 @@ def test_a_run_without_a_readable_data_directory_has_none(inside, content):
     assert run.data_dir == inside
 
 
+def test_the_best_entry_has_the_lowest_finite_value_also_if_that_is_zero(inside):
+    run = Run.create("", name="cnn")
+    assert run.best("error") == {}
+    for epoch, value in enumerate((0.5, None, float("nan"), 0.0, float("-inf"), 0.1), 1):
+        run.log({"epoch": epoch, "metrics/error": value})
+    run.log({"epoch": 7})
+    assert run.best("error")["epoch"] == 4
+
+
 def test_the_environment_names_what_decides_a_result():
     about = environment()
 

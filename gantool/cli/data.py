@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from gantool.recipe.blocks import Data
 
 SHOWN_ROWS = 8  # of each class of a table
+
+SourceName = Annotated[
+    str, Argument(metavar="WHAT", help="A dataset, a recipe, or a path: a folder, an archive, arrays, parquet, CSV.")
+]
 MAX_SHOWN = 5  # sizes and modes that are listed
 
 data_app = typer.Typer(
@@ -73,10 +77,7 @@ def list_sources(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 @data_app.command("show", cls=Command)
 def show_source(
-    source: Annotated[
-        str,
-        Argument(metavar="WHAT", help="A dataset, a recipe, or a path: a folder, an archive, arrays, parquet, CSV."),
-    ],
+    source: SourceName,
     output: OutputFile = None,
     changes: Changes = None,
     as_json: AsJson = False,
@@ -120,10 +121,7 @@ def show_source(
 
 @data_app.command("check", cls=Command)
 def check_source(
-    source: Annotated[
-        str,
-        Argument(metavar="WHAT", help="A dataset, a recipe, or a path: a folder, an archive, arrays, parquet, CSV."),
-    ],
+    source: SourceName,
     changes: Changes = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,

@@ -98,8 +98,7 @@ def _run(path: Path) -> dict[str, Any]:
     entries = Run(path).entries()
     last: dict[str, Any] = entries[-1] if entries else {"epoch": 0}
     metric = "error" if any("metrics/error" in entry for entry in entries) else "fd"
-    measured = [entry for entry in entries if isinstance(entry.get(f"metrics/{metric}"), float)]
-    best = min(measured, key=lambda entry: entry[f"metrics/{metric}"], default={})
+    best = Run(path).best(metric)
     state = "finished" if last["epoch"] >= epochs else "stopped"
     if is_locked(path / "lock"):
         state = "running"

@@ -91,9 +91,7 @@ def follow(chosen: Recipe, run: Run, *, new: bool, device: str, data_dir: Path, 
 def _summary(chosen: Recipe, run: Run, done: bool) -> dict[str, Any]:
     """Return the result of a training as plain values."""
     entries, key = run.entries(), f"metrics/{chosen.metric}"
-    measured = [entry for entry in entries if math.isfinite(entry.get(key, math.nan))]
-    best = min(measured, key=lambda entry: entry[key], default={})
-    last = entries[-1] if entries else {}
+    best, last = run.best(chosen.metric), entries[-1] if entries else {}
     return {
         "run": run.path,
         "finished": done,

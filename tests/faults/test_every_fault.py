@@ -64,12 +64,7 @@ def commands(source):
 def place(tmp_path_factory):
     """Images, and a run and a study of them that no test changes."""
     folder = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANTOOL_DATA", str(folder / "data"))
-        patch.chdir(folder)
-        source = tiny.photos(folder / "photos")
-        assert tiny.run(*tiny.train(source, "--out", "run", train__keep_every=2))[0] == 0
-        assert tiny.run(*tiny.tune(source, "--out", "study"))[0] == 0
+    with tiny.workplace(folder, train__keep_every=2):
         yield folder
 
 

@@ -37,12 +37,7 @@ WORK = """
 def place(tmp_path_factory):
     """Images, and a run and a study of them that no test changes."""
     folder = tmp_path_factory.mktemp("pairs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANTOOL_DATA", str(folder / "data"))
-        patch.chdir(folder)
-        source = tiny.photos(folder / "photos")
-        assert tiny.run(*tiny.train(source, "--out", "run"))[0] == 0
-        assert tiny.run(*tiny.tune(source, "--out", "study"))[0] == 0
+    with tiny.workplace(folder):
         yield folder
 
 

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from gantool import checkpoints
 from gantool.cli import main
 from gantool.recipe.load import parse_changes
@@ -124,3 +125,15 @@ def _entry(line):
         return plain(json.loads(line))
     except ValueError:  # half of one
         return line
+
+
+@contextlib.contextmanager
+def workplace(folder, **changes):
+    """Work in a folder with images, and a run and a study of them; `changes` are the run's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANTOOL_DATA", str(folder / "data"))
+        patch.chdir(folder)
+        source = photos(folder / "photos")
+        assert run(*train(source, "--out", "run", **changes))[0] == 0
+        assert run(*tune(source, "--out", "study"))[0] == 0
+        yield

@@ -1,4 +1,4 @@
-"""Give every reader of gantool files that were changed at random, and count what goes wrong: `nox -s fuzz`.
+"""Read files that were changed at random with every command, and count what goes wrong: `nox -s fuzz`.
 
 Each input is a small good file or directory in which one thing was changed: a bit, a length, a value of JSON, YAML or a
 database, a file that is missing or of another kind. A command reads it in this process. It must succeed, or exit with a
